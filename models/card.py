@@ -1,0 +1,69 @@
+"""The model card: what a checkpoint is, what it can do, and how it was made. Torch-free."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from models.sampling.settings import AnnealedLangevin, SamplerSettings
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class ImageShape(BaseModel):
+    """Shape of one image; pixels are in [0, 1] inside and uint8 outside."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int = Field(ge=1, le=4, examples=[1])
+    height: int = Field(ge=1, le=4096, examples=[28])
+    width: int = Field(ge=1, le=4096, examples=[28])
+
+    @property
+    def chw(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def size(self) -> int:
+        """Numbers in an image."""
+        return self.channels * self.height * self.width
+
+
+class NetworkSpec(BaseModel):
+    """Which network the weights belong to, and the arguments that build it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["unet"]
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    data_mean: float = Field(description="Mean of the training pixels, in [0, 1] units.")
+    data_std: float = Field(gt=0, description="Standard deviation of the training pixels, in [0, 1] units.")
+
+
+class ModelCard(BaseModel):
+    """What is known of one version of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ModelName
+    version: int = Field(ge=1)
+    description: str = ""
+    created_at: datetime
+    image: ImageShape
+    sigma_min: float = Field(gt=0, description="Smallest noise level that may be asked for, in [0, 1] units.")
+    sigma_max: float = Field(gt=0, description="Largest noise level that may be asked for, in [0, 1] units.")
+    network: NetworkSpec
+    sampler: SamplerSettings = Field(
+        default_factory=AnnealedLangevin,
+        description="What runs when a request names no sampler; its fields are also the defaults of a request that "
+        "names the same sampler.",
+    )
+    provenance: dict[str, Any] = Field(default_factory=dict, description="How the checkpoint was made.")
+    metrics: dict[str, Any] = Field(default_factory=dict, description="What was measured on it.")
+    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _sigma_range(self) -> "ModelCard":
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        return self

@@ -1,0 +1,51 @@
+"""A chain: one image on its way."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from models.sampling import noise
+from models.sampling.tables import Table
+
+
+@dataclass(eq=False)
+class Chain:
+    """One image on its way through a table.
+
+    Its noise is a function of (seed, index, row, pixel), so x, the cursor and, between two rows of which the second
+    carries, `previous` are all there is to save of it.
+
+    Args:
+        table: the sampler.
+        seed: 0 to noise.MAX_SEED.
+        index: number of the image in its request.
+        known: the image to inpaint, float32 [c, h, w] in [0, 1]; None samples a whole image.
+        mask: bool, broadcastable to [c, h, w], true where `known` is to be repainted; goes with `known`.
+        cursor: the row that comes next.
+        x: float32 [c, h, w]; None before the first row.
+        previous: drift * score of the row before, float32 [c, h, w]; None where no row came before.
+    """
+
+    table: Table
+    seed: int
+    index: int
+    known: Tensor | None = None
+    mask: Tensor | None = None
+    cursor: int = 0
+    x: Tensor | None = None
+    previous: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.known is None) != (self.mask is None):
+            raise ValueError("known and mask go together: an inpainting chain has both, any other has neither")
+
+    @property
+    def remaining(self) -> int:
+        """Rows, so image-steps, still to come."""
+        return len(self.table) - self.cursor
+
+    def initial(self, shape: tuple[int, int, int]) -> Tensor:
+        """Where x starts, float32 [c, h, w]: N(1/2, initial_std^2), or uniform in [0, 1]."""
+        key = ([self.seed], [self.index], [0], noise.INITIAL, shape)
+        std = self.table.initial_std
+        return noise.uniform(*key)[0] if std is None else 0.5 + std * noise.normal(*key)[0]

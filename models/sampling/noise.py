@@ -1,0 +1,99 @@
+"""Noise as a pure function of (seed, image index, row, pixel, stream): Philox-4x32-10 and Box-Muller.
+
+Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". A chain therefore needs no generator state: its
+noise is the same in any slot, in any company, on any worker, and after it was moved half way.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+ROUNDS = 10
+MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+WEYL = 0x9E3779B9, 0xBB67AE85
+MASK = 0xFFFFFFFF
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+
+# Streams: the use that a draw is for.
+INITIAL, STEP, KNOWN = 0, 1, 2
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox-4x32-10: four 32-bit words for every counter of four and key of two, as int64 tensors that broadcast."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        # 32 x 32 -> 64 bit products: they wrap in int64, and an arithmetic shift then a mask still gives the high word
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & MASK) ^ c1 ^ k0,
+            p1 & MASK,
+            ((p0 >> 32) & MASK) ^ c3 ^ k1,
+            p0 & MASK,
+        )
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def normal(
+    seeds: Sequence[int],
+    indices: Sequence[int],
+    rows: Sequence[int],
+    stream: int,
+    shape: tuple[int, ...],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Standard normal noise float32 [n, *shape]: Box-Muller on pairs of words, in float64."""
+    size = math.prod(shape)
+    u = _bits(seeds, indices, rows, stream, size, torch.device(device)).to(torch.float64).add_(0.5).mul_(2.0**-32)
+    half = u.shape[1] // 2
+    u, angle = u[:, :half].contiguous(), u[:, half:].mul(2 * math.pi)
+    radius, cos, sin = _transcendental(torch.log, u).mul_(-2), *(_transcendental(f, angle) for f in (torch.cos, torch.sin))
+    radius = _transcendental(torch.sqrt, radius)
+    z = torch.cat([radius * cos, radius * sin], dim=1)
+    return z[:, :size].to(torch.float32).reshape(len(z), *shape)
+
+
+def uniform(
+    seeds: Sequence[int],
+    indices: Sequence[int],
+    rows: Sequence[int],
+    stream: int,
+    shape: tuple[int, ...],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Uniform noise in (0, 1), float32 [n, *shape]."""
+    size = math.prod(shape)
+    words = _bits(seeds, indices, rows, stream, size, torch.device(device))[:, :size]
+    return (words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24).reshape(len(words), *shape)
+
+
+def _bits(
+    seeds: Sequence[int], indices: Sequence[int], rows: Sequence[int], stream: int, size: int, device: torch.device
+) -> Tensor:
+    """32 random bits for each of `size` pixels of each image, as int64 [n, size rounded up to 16].
+
+    The counter is (number of the block of four, row, image index, stream), the key is the seed. Rounded up, each image
+    begins on a cache line even in float64.
+    """
+    table = torch.tensor([[s & MASK, s >> 32, i, r] for s, i, r in zip(seeds, indices, rows, strict=True)])
+    low, high, index, row = table.to(device)[:, :, None].unbind(1)
+    block = torch.arange((size + 15) // 16 * 4, device=device)[None]
+    words = philox((block, row, index, torch.full_like(block, stream)), (low, high))
+    return torch.cat(torch.broadcast_tensors(*words), dim=1)
+
+
+def _transcendental(function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """`function` of float64 [n, k], on a CPU one row at a time.
+
+    There log, sqrt, cos and sin take another code path, an ulp apart, at the end of a tensor: an image's noise would
+    depend on how many images are drawn together.
+    """
+    if x.device.type != "cpu":
+        return function(x)
+    out = torch.empty_like(x)
+    for row, target in zip(x.unbind(), out.unbind(), strict=True):
+        function(row, out=target)
+    return out

@@ -1,0 +1,81 @@
+"""The samplers as their papers write them: plain loops, kept as the oracle of the tests and the baseline of benchmarks.
+
+Images are [n, c, h, w]. `score(x, sigma)` is a score model. `noise(k)` is the standard normal noise of the k-th network
+evaluation. `paint(x, sigma, k)` overwrites the known pixels after it with the known image noised to sigma (Song & Ermon
+2019, Appendix B.3); left out, nothing is known.
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+Score = Callable[[Tensor, float], Tensor]
+Noise = Callable[[int], Tensor]
+Paint = Callable[[Tensor, float, int], Tensor]
+
+
+def _paint_nothing(x: Tensor, _sigma: float, _k: int) -> Tensor:
+    return x
+
+
+def follow_scores(
+    score: Score, x: Tensor, sigma: float, steps: int, step_size: float, paint: Paint = _paint_nothing
+) -> Tensor:
+    """Gradient ascent on log p_sigma."""
+    for k in range(steps):
+        x = x + step_size / 2 * score(x, sigma)
+        x = paint(x, sigma if k < steps - 1 else 0.0, k)
+    return x
+
+
+def langevin(
+    score: Score,
+    x: Tensor,
+    sigma: float,
+    steps: int,
+    step_size: float,
+    denoise: bool,
+    noise: Noise,
+    paint: Paint = _paint_nothing,
+) -> Tensor:
+    """Langevin dynamics at one noise level (Song & Ermon 2019, eq. 4)."""
+    return annealed_langevin(score, x, [sigma], steps, step_size, denoise, noise, paint)
+
+
+def annealed_langevin(
+    score: Score,
+    x: Tensor,
+    sigmas: Sequence[float],
+    steps_per_level: int,
+    step_size: float,
+    denoise: bool,
+    noise: Noise,
+    paint: Paint = _paint_nothing,
+) -> Tensor:
+    """Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1)."""
+    k, last = 0, len(sigmas) * steps_per_level + denoise - 1
+    for sigma in sigmas:
+        alpha = step_size * sigma**2 / sigmas[-1] ** 2
+        for _ in range(steps_per_level):
+            x = x + alpha / 2 * score(x, sigma) + alpha**0.5 * noise(k)
+            x = paint(x, sigma if k < last else 0.0, k)
+            k += 1
+    if denoise:
+        x = paint(x + sigmas[-1] ** 2 * score(x, sigmas[-1]), 0.0, k)
+    return x
+
+
+def heun(score: Score, x: Tensor, sigmas: Sequence[float], paint: Paint = _paint_nothing) -> Tensor:
+    """Heun's method for the probability-flow ODE (Karras 2022, Algorithm 1 with sigma(t) = t, s(t) = 1)."""
+    k = 0
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        slope = -sigma * score(x, sigma)
+        euler = paint(x + (following - sigma) * slope, following, k)
+        k += 1
+        if following == 0:
+            return euler
+        second = -following * score(euler, following)
+        x = paint(x + (following - sigma) * (slope + second) / 2, following, k)
+        k += 1
+    return x

@@ -1,0 +1,47 @@
+"""Sampling without a service: run an engine until all is done."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.images import Pixels
+from models.sampling.chain import Chain
+from models.sampling.engine import Engine
+from models.sampling.tables import Table
+from models.score import ScoreModel
+
+
+def run(engine: Engine, chains: Sequence[Chain], on_step: Callable[[int], None] = lambda _: None) -> None:
+    """Runs chains of any kinds to their end, as many at a time as there are slots.
+
+    Args:
+        engine: has no active chains.
+        chains: their `x` is the result.
+        on_step: called after every step with the image-steps done so far.
+    """
+    waiting = list(reversed(chains))
+    before = engine.image_steps
+    while waiting or engine.chains:
+        engine.admit([waiting.pop() for _ in range(min(engine.free, len(waiting)))])
+        engine.step()
+        on_step(engine.image_steps - before)
+
+
+def sample(model: ScoreModel, table: Table, count: int, seed: int, slots: int = 16) -> Pixels:
+    """`count` images uint8 [count, h, w, c]; image i depends on (seed, i) and the table alone."""
+    chains = [Chain(table, seed, index) for index in range(count)]
+    run(Engine(model, slots), chains)
+    return np.stack([to_pixels(chain.x) for chain in chains if chain.x is not None])
+
+
+def to_pixels(x: Tensor) -> Pixels:
+    """uint8 [h, w, c] of an image float32 [c, h, w], clamped to [0, 1]."""
+    pixels: Pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pixels
+
+
+def from_pixels(pixels: Pixels) -> Tensor:
+    """float32 [c, h, w] in [0, 1] of uint8 [h, w, c]; `to_pixels` gives exactly the same pixels back."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).to(torch.float32) / 255

@@ -1,0 +1,65 @@
+"""What a request may say about each sampler. Torch-free; the fields left out come from the model's card.
+
+Shared words: `levels` is how many noise levels, `sigma_max` and `sigma_min` the first and the last of them, in units of
+pixels in [0, 1].
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sigma = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
+StepSize = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AnnealedLangevin(_Settings):
+    """Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1)."""
+
+    name: Literal["annealed_langevin"] = "annealed_langevin"
+    levels: Steps | None = Field(None, description="Number of noise levels, a geometric sequence.")
+    steps_per_level: Steps | None = Field(None, description="Langevin steps at each level (T in the paper).")
+    step_size: StepSize | None = Field(
+        None,
+        description="The paper's epsilon: the step at level i is step_size * sigma_i^2 / sigma_min^2. By default it is "
+        "computed from the schedule (Song & Ermon 2020, technique 4).",
+    )
+    denoise: bool | None = Field(None, description="Whether a last evaluation removes the noise of sigma_min.")
+    sigma_max: Sigma | None = None
+    sigma_min: Sigma | None = None
+
+
+class Langevin(_Settings):
+    """Langevin dynamics at a single noise level."""
+
+    name: Literal["langevin"]
+    sigma: Sigma | None = Field(None, description="The noise level.")
+    steps: Steps | None = None
+    step_size: StepSize | None = Field(None, description="alpha in x += alpha/2 score + sqrt(alpha) z.")
+    denoise: bool | None = Field(None, description="Whether a last evaluation removes the noise of sigma.")
+
+
+class FollowScores(_Settings):
+    """Gradient ascent along the scores of a single noise level, without noise."""
+
+    name: Literal["follow_scores"]
+    sigma: Sigma | None = Field(None, description="The noise level.")
+    steps: Steps | None = None
+    step_size: StepSize | None = Field(None, description="alpha in x += alpha/2 score.")
+
+
+class Heun(_Settings):
+    """The probability-flow ODE by Heun's second-order method (Karras 2022, Algorithm 1)."""
+
+    name: Literal["heun"]
+    levels: Steps | None = Field(None, description="Number of noise levels n; it costs 2n - 1 evaluations.")
+    rho: float | None = Field(None, ge=1, le=100, allow_inf_nan=False, description="Spacing of the levels (eq. 5).")
+    sigma_max: Sigma | None = None
+    sigma_min: Sigma | None = None
+
+
+SamplerSettings = Annotated[AnnealedLangevin | Langevin | FollowScores | Heun, Field(discriminator="name")]

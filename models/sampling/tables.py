@@ -1,0 +1,109 @@
+"""Samplers as tables: a row for each network evaluation. Numpy only, so the service counts and checks without torch.
+
+A row is (sigma, drift, carry, noise, known), and what it does to an image x is
+
+    d = drift * score(x, sigma) + carry * d_previous         d_previous: `drift * score` of the row before
+    x = x + d + noise * z                                    z: standard normal
+    x = mask * x + (1 - mask) * (known_image + known * z')   inpainting only; mask 1 = repaint
+
+`known` is the noise level that x has after the row, so that the pixels given by the client are as noisy as those
+around them, and 0 in the last row: they come back exactly as they were sent.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS = ("sigma", "drift", "carry", "noise", "known")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A sampler, ready to run.
+
+    Args:
+        rows: float64 [rows, 5], in the order of COLUMNS.
+        initial_std: x starts as N(1/2, initial_std^2) in every pixel; None starts it uniform in [0, 1].
+    """
+
+    rows: NDArray[np.float64]
+    initial_std: float | None
+
+    def __len__(self) -> int:
+        """Network evaluations of one image: its image-steps."""
+        return len(self.rows)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """One column [rows], by its name in COLUMNS."""
+        column: NDArray[np.float64] = self.rows[:, COLUMNS.index(name)]
+        return column
+
+
+def follow_scores(sigma: float, steps: int, step_size: float) -> Table:
+    """Gradient ascent on log p_sigma from uniform noise: x += alpha/2 s(x, sigma), alpha = `step_size`."""
+    return _table([(sigma, step_size / 2, 0.0, 0.0, sigma)] * steps, None)
+
+
+def langevin(sigma: float, steps: int, step_size: float, denoise: bool) -> Table:
+    """Langevin dynamics at one noise level from uniform noise (Song & Ermon 2019, eq. 4), alpha = `step_size`.
+
+    x += alpha/2 s(x, sigma) + sqrt(alpha) z, and with `denoise` a last x += sigma^2 s(x, sigma).
+    """
+    rows = [(sigma, step_size / 2, 0.0, math.sqrt(step_size), sigma)] * steps
+    return _table(rows + [_denoise(sigma)] * denoise, None)
+
+
+def annealed_langevin(
+    sigmas: Sequence[float], steps_per_level: int, step_size: float, denoise: bool, initial_std: float | None
+) -> Table:
+    """Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1; the last denoise: Song & Ermon 2020, section 3.3).
+
+    At level i, `steps_per_level` times: x += alpha_i/2 s(x, sigma_i) + sqrt(alpha_i) z with
+    alpha_i = step_size * sigma_i^2 / sigma_L^2.
+
+    Args:
+        sigmas: noise levels, descending, each above 0.
+        steps_per_level: T in the paper.
+        step_size: epsilon in the paper; the authors' code means half of it by the same name.
+        denoise: whether a last row x += sigma_L^2 s(x, sigma_L) is added.
+        initial_std: see Table.
+    """
+    rows = []
+    for sigma in sigmas:
+        alpha = step_size * (sigma / sigmas[-1]) ** 2
+        rows += [(sigma, alpha / 2, 0.0, math.sqrt(alpha), sigma)] * steps_per_level
+    return _table(rows + [_denoise(sigmas[-1])] * denoise, initial_std)
+
+
+def heun(sigmas: Sequence[float]) -> Table:
+    """The probability-flow ODE dx = -sigma s(x, sigma) dsigma by Heun's method (Karras 2022, Algorithm 1).
+
+    A step from sigma_i to sigma_{i+1}, h = sigma_i - sigma_{i+1}, is an Euler row and a row that turns it into the
+    trapezoidal rule: x += h/2 sigma_{i+1} s(x, sigma_{i+1}) - 1/2 (the Euler row's update). The step to 0 is Euler's.
+    Cost: 2n - 1 evaluations for n levels.
+
+    Args:
+        sigmas: noise levels, descending, each above 0; the sampler ends at 0.
+    """
+    rows = []
+    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+        h = sigma - following
+        rows.append((sigma, h * sigma, 0.0, 0.0, following))
+        if following > 0:
+            rows.append((following, h / 2 * following, -0.5, 0.0, following))
+    return _table(rows, sigmas[0])
+
+
+def _denoise(sigma: float) -> tuple[float, float, float, float, float]:
+    """x += sigma^2 s(x, sigma): Tweedie's formula."""
+    return (sigma, sigma**2, 0.0, 0.0, 0.0)
+
+
+def _table(rows: Sequence[tuple[float, float, float, float, float]], initial_std: float | None) -> Table:
+    array = np.array(rows, dtype=np.float64)
+    array[-1, COLUMNS.index("known")] = 0.0
+    array.flags.writeable = False
+    return Table(array, initial_std)

@@ -1,0 +1,151 @@
+"""ModelStore: a directory of checkpoints, `<name>/<version>/{card.json, model.safetensors}`. Torch-free."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from models.card import ModelCard
+
+CARD = "card.json"
+WEIGHTS = "model.safetensors"
+ZOO = Path(__file__).parent / "zoo"
+
+
+class ModelNotFound(LookupError):
+    """No such model, or no such version of it, in any of the store's directories."""
+
+
+class BrokenModel(ValueError):
+    """A version is there but cannot be used: its card does not parse or its weights are not those of the card."""
+
+
+class ModelStore:
+    """Looks models up in one or more directories; the first is the one that `publish` writes to.
+
+    A version is complete or absent: it is written aside, synced, and renamed into place, and never replaced.
+    """
+
+    def __init__(self, *directories: Path) -> None:
+        if not directories:
+            raise ValueError("a ModelStore needs at least one directory")
+        self.directories = [Path(d) for d in directories]
+
+    def names(self) -> list[str]:
+        """All model names, sorted."""
+        return sorted({p.parent.parent.name for d in self.directories for p in d.glob(f"*/*/{CARD}")})
+
+    def versions(self, name: str) -> list[int]:
+        """All versions of a model, ascending; empty if there is no such model."""
+        return sorted({version for version, _ in self._versions(name)})
+
+    def path(self, name: str, version: int | None = None) -> Path:
+        """The directory of a version (the newest by default).
+
+        Raises:
+            ModelNotFound: there is none.
+        """
+        found = [(v, p) for v, p in self._versions(name) if version in (None, v)]
+        if not found:
+            wanted = name if version is None else f"{name} version {version}"
+            raise ModelNotFound(f"no model {wanted}; there is: {', '.join(self.names()) or 'none'}")
+        return max(found, key=lambda item: item[0])[1]
+
+    def card(self, name: str, version: int | None = None) -> ModelCard:
+        """The card of a version (the newest by default).
+
+        Raises:
+            ModelNotFound: there is none.
+            BrokenModel: its card does not parse.
+        """
+        path = self.path(name, version) / CARD
+        try:
+            return ModelCard.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BrokenModel(f"{path} is not a model card: {error}") from error
+
+    def cards(self) -> list[ModelCard]:
+        """The newest usable card of every model, by name; broken ones are left out."""
+        cards = []
+        for name in self.names():
+            try:
+                cards.append(self.card(name))
+            except (BrokenModel, ModelNotFound):
+                continue
+        return cards
+
+    def weights(self, card: ModelCard) -> bytes:
+        """The weights of a card's version, checked against the card.
+
+        Raises:
+            ModelNotFound: the version is gone.
+            BrokenModel: the bytes are not those the card names.
+        """
+        path = self.path(card.name, card.version) / WEIGHTS
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BrokenModel(f"{path} cannot be read: {error}") from error
+        if (found := sha256(data)) != card.weights_sha256:
+            raise BrokenModel(f"{path} has sha256 {found}, its card says {card.weights_sha256}: copy it again")
+        return data
+
+    def next_version(self, name: str) -> int:
+        """The version that the next `publish` of this name may take."""
+        return max(self.versions(name), default=0) + 1
+
+    def publish(self, card: ModelCard, weights: bytes) -> Path:
+        """Writes a version atomically and returns its directory.
+
+        Raises:
+            FileExistsError: the version is there already; a version is never replaced.
+            ValueError: the card's sha256 is not that of the weights.
+        """
+        if sha256(weights) != card.weights_sha256:
+            raise ValueError("weights_sha256 of the card is not the sha256 of the weights")
+        parent = self.directories[0] / card.name
+        parent.mkdir(parents=True, exist_ok=True)
+        target = parent / str(card.version)
+        aside = Path(tempfile.mkdtemp(prefix=f".{card.version}-", dir=parent))
+        try:
+            aside.chmod(0o755)
+            _write_synced(aside / WEIGHTS, weights)
+            _write_synced(aside / CARD, card.model_dump_json(indent=2).encode() + b"\n")
+            _sync(aside)
+            if target.exists():
+                raise FileExistsError(f"{target} is there already: publish version {self.next_version(card.name)}")
+            aside.rename(target)  # refuses a directory that is not empty, so a race cannot replace a version either
+            _sync(parent)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        return target
+
+    def _versions(self, name: str) -> Iterator[tuple[int, Path]]:
+        for directory in self.directories:
+            for path in directory.glob(f"{name}/*/{CARD}"):
+                if path.parent.name.isdecimal() and path.parent.parent.name == name:
+                    yield int(path.parent.name), path.parent
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""The training job: data in, a published model out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.card import ModelCard
+from models.images import grid, to_png
+from models.sampling import schedules, tables
+from models.sampling.sample import sample
+from models.store import ModelStore
+from models.training import presets
+from models.training.data import DataError, load_mnist
+from models.training.publish import ema_model, provenance, publish
+from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings
+
+
+class TrainingFailed(RuntimeError):
+    """The job cannot start or go on; the message says what to do."""
+
+
+class TrainingJob(BaseModel):
+    """One run of `scoreserve train`.
+
+    Args:
+        preset: name of a preset.
+        data: directory of the data set.
+        out: directory of the run.
+        store: directory of the model store to publish into.
+        overrides: training settings that replace the preset's.
+        device: torch device name.
+        save_every, grid_every: steps between checkpoints and between sample grids.
+        command: what the card says it was made with.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    preset: str
+    data: Path
+    out: Path
+    store: Path
+    overrides: dict[str, Any]
+    device: str
+    save_every: int
+    grid_every: int
+    command: str
+
+    def run(self, on_start: Callable[[Trainer], None], on_step: Callable[[Trainer, float], None]) -> tuple[ModelCard, Path]:
+        """Trains (or goes on training) to the end and publishes; returns the card and its directory.
+
+        Raises:
+            TrainingFailed: with one clear line.
+            KeyboardInterrupt: passed on, after a checkpoint.
+        """
+        try:
+            preset = presets.load(self.preset)
+            settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
+            images, _ = load_mnist(self.data)
+            self.out.mkdir(parents=True, exist_ok=True)
+            trainer = Trainer(images, settings, self.out, self.device)
+            trainer.resume()
+        except ValidationError as error:
+            lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise TrainingFailed("; ".join(lines)) from error
+        except (LookupError, DataError, OSError, ValueError, RuntimeError) as error:
+            raise TrainingFailed(str(error)) from error
+        on_start(trainer)
+
+        def after_step(trainer: Trainer, loss: float) -> None:
+            on_step(trainer, loss)
+            if trainer.step % self.save_every == 0:
+                trainer.save()
+            if trainer.step % self.grid_every == 0:
+                self._draw(trainer, preset.model)
+
+        try:
+            trainer.train(after_step)
+            trainer.save()
+            self._draw(trainer, preset.model)
+            return publish(trainer, preset.model, ModelStore(self.store), self.command)
+        except (TrainingDiverged, OSError) as error:
+            raise TrainingFailed(str(error)) from error
+        except KeyboardInterrupt:
+            trainer.save()
+            raise
+
+    def _draw(self, trainer: Trainer, published: presets.PublishedAs) -> None:
+        """A grid of 64 samples of the EMA weights, always of the same seeds, and the record of the run beside it."""
+        table = tables.heun(schedules.karras(published.sigma_max, published.sigma_min, 18, 7.0))
+        images = sample(ema_model(trainer), table, count=64, seed=0, slots=64)
+        (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
+        (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")

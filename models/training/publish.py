@@ -1,0 +1,73 @@
+"""From a trained network to a version in a ModelStore."""
+
+import copy
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from models.card import ImageShape, ModelCard
+from models.score import ScoreModel
+from models.store import ModelStore, sha256
+from models.training.data import images_sha256
+from models.training.presets import PublishedAs
+from models.training.trainer import Trainer
+
+CURVE_POINTS = 100
+
+
+def publish(trainer: Trainer, published: PublishedAs, store: ModelStore, command: str) -> tuple[ModelCard, Path]:
+    """Writes the EMA weights, as float16, and their card as the next version; returns the card and its directory."""
+    state = {k: v.to(torch.float16).contiguous() for k, v in trainer.ema.module.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    card = ModelCard(
+        name=published.name,
+        version=store.next_version(published.name),
+        description=published.description,
+        created_at=datetime.now(UTC),
+        image=image_shape(trainer),
+        sigma_min=published.sigma_min,
+        sigma_max=published.sigma_max,
+        network=trainer.spec,
+        sampler=published.sampler,
+        provenance=provenance(trainer, command),
+        weights_sha256=sha256(weights),
+    )
+    return card, store.publish(card, weights)
+
+
+def ema_model(trainer: Trainer) -> ScoreModel:
+    """The score model of the EMA weights as they are now."""
+    network = copy.deepcopy(trainer.ema.module)
+    return ScoreModel(network, trainer.preconditioning, image_shape(trainer), trainer.device)
+
+
+def image_shape(trainer: Trainer) -> ImageShape:
+    channels, height, width = trainer.images.shape[1:]
+    return ImageShape(channels=channels, height=height, width=width)
+
+
+def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
+    """How the weights were made: enough to make them again."""
+    stride = max(1, len(trainer.losses) // CURVE_POINTS)
+    curve = [
+        [min(i + stride, len(trainer.losses)), round(sum(part) / len(part), 5)]
+        for i in range(0, len(trainer.losses), stride)
+        if (part := trainer.losses[i : i + stride])
+    ]
+    return {
+        "command": command,
+        "training": trainer.settings.model_dump(mode="json"),
+        "images": len(trainer.images),
+        "images_sha256": images_sha256(trainer.images),
+        "steps": trainer.step,
+        "wall_seconds": round(trainer.seconds),
+        "weights": "exponential moving average, float16",
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("scoreserve", "torch", "numpy")}},
+        "loss_curve": curve,
+    }
