@@ -85,7 +85,7 @@ class UNet(nn.Module):
         channels: feature channels of each resolution, from the finest; every entry after the first halves the side.
         blocks: residual blocks of each resolution on the way down (and as many on the way up).
         attention: whether each resolution has self-attention after its blocks.
-        patch: pixel-unshuffle factor at the door; the image's side must be a multiple of patch * 2**(len(channels) - 1).
+        patch: pixel-unshuffle factor at the door; an image's side must be a multiple of patch * 2**(len(channels) - 1).
         embedding: width of the noise-level embedding.
         groups: groups of every GroupNorm.
         head_channels: channels of an attention head.

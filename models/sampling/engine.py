@@ -108,7 +108,7 @@ class Engine:
         return self._release([chain for chain in chains if chain in self.chains])
 
     def _noise(self, wanted: np.ndarray, stream: int) -> Tensor | None:  # type: ignore[type-arg]
-        """Normal noise [n, c, h, w] for the slots where `wanted` [n] is true, 0 in the others; None if it is nowhere."""
+        """Normal noise [n, c, h, w] where `wanted` [n] is true, 0 in the other slots; None if it is nowhere."""
         slots = np.flatnonzero(wanted)
         if not len(slots):
             return None

@@ -14,7 +14,7 @@ ROUNDS = 10
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 MASK = 0xFFFFFFFF
-MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+
 
 # Streams: the use that a draw is for.
 INITIAL, STEP, KNOWN = 0, 1, 2
@@ -50,7 +50,10 @@ def normal(
     u = _bits(seeds, indices, rows, stream, size, torch.device(device)).to(torch.float64).add_(0.5).mul_(2.0**-32)
     half = u.shape[1] // 2
     u, angle = u[:, :half].contiguous(), u[:, half:].mul(2 * math.pi)
-    radius, cos, sin = _transcendental(torch.log, u).mul_(-2), *(_transcendental(f, angle) for f in (torch.cos, torch.sin))
+    radius, cos, sin = (
+        _transcendental(torch.log, u).mul_(-2),
+        *(_transcendental(f, angle) for f in (torch.cos, torch.sin)),
+    )
     radius = _transcendental(torch.sqrt, radius)
     z = torch.cat([radius * cos, radius * sin], dim=1)
     return z[:, :size].to(torch.float32).reshape(len(z), *shape)

@@ -141,7 +141,9 @@ def _check_step_size(step_size: float, sigma: float) -> None:
 
 def _check_rows(field: str, rows: int) -> None:
     if rows > MAX_ROWS:
-        raise SamplerRefused(field, f"this takes {rows:,} network evaluations an image; at most {MAX_ROWS:,} are allowed")
+        raise SamplerRefused(
+            field, f"this takes {rows:,} network evaluations an image; at most {MAX_ROWS:,} are allowed"
+        )
 
 
 def _or(value: T | None, default: T) -> T:

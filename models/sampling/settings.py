@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+
 Sigma = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 StepSize = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
@@ -63,3 +65,4 @@ class Heun(_Settings):
 
 
 SamplerSettings = Annotated[AnnealedLangevin | Langevin | FollowScores | Heun, Field(discriminator="name")]
+NAMES = ("annealed_langevin", "langevin", "follow_scores", "heun")

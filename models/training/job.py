@@ -48,7 +48,9 @@ class TrainingJob(BaseModel):
     grid_every: int
     command: str
 
-    def run(self, on_start: Callable[[Trainer], None], on_step: Callable[[Trainer, float], None]) -> tuple[ModelCard, Path]:
+    def run(
+        self, on_start: Callable[[Trainer], None], on_step: Callable[[Trainer, float], None]
+    ) -> tuple[ModelCard, Path]:
         """Trains (or goes on training) to the end and publishes; returns the card and its directory.
 
         Raises:

@@ -1,0 +1,28 @@
+"""`scoreserve api`: the HTTP service."""
+
+from typing import Annotated
+
+import typer
+
+
+def api(
+    redis_url: Annotated[
+        str | None, typer.Option(help="Redis server.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"])
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; loopback by default.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 8000 by default.")] = None,
+) -> None:
+    """Serve HTTP. Requests wait in Redis until a worker fulfils them.
+
+    Every option can also be set in the environment, as SCORESERVE_PORT and so on.
+    """
+    import uvicorn  # noqa: PLC0415
+
+    from service.app import create_app  # noqa: PLC0415
+    from service.settings import ServiceSettings  # noqa: PLC0415
+
+    options = {"redis_url": redis_url, "host": host, "port": port}
+    settings = ServiceSettings(**{k: v for k, v in options.items() if v is not None})
+    uvicorn.run(
+        create_app(settings), host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=10
+    )

@@ -1,0 +1,45 @@
+"""`scoreserve worker`: fulfils requests from the queue on one device."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from cli.console import fail
+
+
+def worker(
+    redis_url: Annotated[
+        str | None, typer.Option(help="Redis server.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"])
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="torch device, such as cpu or cuda:0.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Chains that are advanced together.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    lease_seconds: Annotated[
+        int | None, typer.Option(min=2, help="How long a dead worker's shards stay claimed.")
+    ] = None,
+    grace_seconds: Annotated[
+        float | None, typer.Option(min=0, help="How long a stopping worker finishes work.")
+    ] = None,
+    burst: Annotated[bool, typer.Option(help="Stop when the queue is empty.")] = False,
+) -> None:
+    """Fulfil requests from the queue. Ctrl-C or SIGTERM finishes or requeues what is in flight.
+
+    Every option can also be set in the environment, as SCORESERVE_SLOTS and so on.
+    """
+    from worker.process import WorkerFailed, run  # noqa: PLC0415 (torch)
+    from worker.settings import WorkerSettings  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    options = {
+        "redis_url": redis_url,
+        "device": device,
+        "slots": slots,
+        "threads": threads,
+        "lease_seconds": lease_seconds,
+        "grace_seconds": grace_seconds,
+    }
+    try:
+        run(WorkerSettings(**{k: v for k, v in options.items() if v is not None}), burst)
+    except WorkerFailed as error:
+        fail(str(error))

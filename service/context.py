@@ -1,0 +1,51 @@
+"""What every route works with, made once for an application."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import redis.asyncio
+from fastapi import Depends, Request
+
+from models.store import ModelStore
+from service.intake import Intake
+from service.metrics import Metrics
+from service.settings import ServiceSettings
+from worker.queue import JobQueue, connect
+from worker.results import Results
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of one application."""
+
+    settings: ServiceSettings
+    store: ModelStore
+    queue: JobQueue
+    results: Results
+    intake: Intake
+    metrics: Metrics
+    async_redis: "redis.asyncio.Redis[bytes]"
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> "Context":
+        """Connects nothing yet: a service starts, and says that it is not ready, without Redis."""
+        store = settings.store()
+        connection = connect(settings.redis_url, settings.redis_timeout_seconds, attempts=0)
+        queue = JobQueue(connection, settings)
+        return cls(
+            settings=settings,
+            store=store,
+            queue=queue,
+            results=Results(connection),
+            intake=Intake(settings, store, queue),
+            metrics=Metrics(queue, store),
+            async_redis=redis.asyncio.Redis.from_url(settings.redis_url, socket_timeout=settings.redis_timeout_seconds),
+        )
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+InContext = Annotated[Context, Depends(_context)]

@@ -1,0 +1,97 @@
+"""Intake: from what a client asked for to an accepted job, or a problem that says why not."""
+
+import secrets
+
+from models.card import ModelCard
+from models.sampling.plan import SamplerRefused, plan
+from models.sampling.settings import MAX_SEED
+from models.store import BrokenModel, ModelNotFound, ModelStore
+from service.pictures import decode_image, decode_mask
+from service.problems import Problem, invalid
+from service.schemas import SampleBody
+from service.settings import ServiceSettings
+from worker.queue import Job, JobQueue
+from worker.requests import InpaintRequest, SampleRequest
+
+
+class Intake:
+    """Checks requests against the model they name and puts them on the queue."""
+
+    def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
+        self.settings, self.store, self.queue = settings, store, queue
+
+    def sample(self, body: SampleBody) -> Job:
+        """Accepts a job of `POST /samples`.
+
+        Raises:
+            Problem: the request cannot be fulfilled.
+        """
+        card = self._card(body)
+        request, image_steps = self._complete(body, card)
+        return self.queue.submit(request, card.image, image_steps)
+
+    def inpaint(self, body: SampleBody, image: bytes, mask: bytes) -> Job:
+        """Accepts a job of `POST /inpaint`; image and mask are files.
+
+        Raises:
+            Problem: the request cannot be fulfilled.
+        """
+        card = self._card(body)
+        request, image_steps = self._complete(body, card)
+        inpaint = InpaintRequest.model_construct(
+            **request.model_dump(exclude={"kind", "sampler"}),
+            kind="inpaint",
+            sampler=request.sampler,
+            image=decode_image("image", image, card.image).tobytes(),
+            mask=decode_mask("mask", mask, card.image).tobytes(),
+        )
+        return self.queue.submit(inpaint, card.image, image_steps)
+
+    def _card(self, body: SampleBody) -> ModelCard:
+        name = body.model or self.settings.default_model
+        names = self.store.names()
+        if name not in names:
+            raise invalid(
+                "/model", f"there is no model {name!r}", f"one of: {', '.join(names) or 'none are installed'}"
+            )
+        try:
+            return self.store.card(name, body.version)
+        except ModelNotFound as error:
+            versions = ", ".join(map(str, self.store.versions(name)))
+            raise invalid("/version", f"{name} has no version {body.version}", f"one of: {versions}") from error
+        except BrokenModel as error:
+            raise invalid("/model", f"the model {name!r} is damaged", "another model, or another version") from error
+
+    def _complete(self, body: SampleBody, card: ModelCard) -> tuple[SampleRequest, int]:
+        """The complete request and its image-steps."""
+        limits = self.settings
+        if body.count > limits.max_images_per_job:
+            most = f"1 to {limits.max_images_per_job}"
+            raise invalid("/count", f"{body.count} images are more than one job may ask for", most)
+        try:
+            sampler, table = plan(body.sampler, card)
+        except SamplerRefused as error:
+            raise invalid(f"/sampler/{error.field}", error.reason) from error
+        image_steps = body.count * len(table)
+        if image_steps > limits.max_image_steps_per_job:
+            raise invalid(
+                "/count",
+                f"{body.count} images of {len(table)} network evaluations are {image_steps:,} image-steps",
+                f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
+            )
+        seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
+        request = SampleRequest(model=card.name, version=card.version, count=body.count, seed=seed, sampler=sampler)
+        return request, image_steps
+
+
+def ready(job: Job) -> Job:
+    """A finished job.
+
+    Raises:
+        Problem: it has no images, or not yet.
+    """
+    if job.state != "finished":
+        reason = f": {job.error}" if job.error else f", {job.image_steps_done} of {job.image_steps} image-steps done"
+        headers = {} if job.state.final else {"Retry-After": "1"}
+        raise Problem("not-ready", f"job {job.id} is {job.state}{reason}", headers=headers)
+    return job

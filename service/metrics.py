@@ -1,0 +1,73 @@
+"""Prometheus metrics of the service. Those of the queue are read from Redis when they are asked for."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+
+from models.store import ModelStore
+from worker.queue import JobQueue, JobState
+
+
+class Metrics:
+    """One application's metrics, in a registry of their own."""
+
+    def __init__(self, queue: JobQueue, store: ModelStore) -> None:
+        self.registry = CollectorRegistry()
+        self.http_requests = Counter(
+            "scoreserve_http_requests_total", "HTTP requests.", ["route", "method", "status"], registry=self.registry
+        )
+        self.rejections = Counter(
+            "scoreserve_rejections_total", "Requests answered with a problem.", ["reason"], registry=self.registry
+        )
+        self.registry.register(_QueueCollector(queue))
+        self.registry.register(_ModelCollector(store))
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+
+class _QueueCollector(Collector):
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        up = GaugeMetricFamily("scoreserve_redis_up", "Whether Redis answers.")
+        try:
+            depth, totals, workers = self.queue.depth(), self.queue.totals(), self.queue.workers()
+        except RedisError:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield GaugeMetricFamily("scoreserve_workers", "Workers alive.", value=workers)
+        yield GaugeMetricFamily("scoreserve_queue_jobs", "Jobs that have not ended.", value=depth.jobs)
+        yield GaugeMetricFamily(
+            "scoreserve_queue_image_steps", "Image-steps still to do; what to scale on.", value=depth.image_steps
+        )
+        yield GaugeMetricFamily(
+            "scoreserve_queue_oldest_age_seconds", "Age of the oldest unended job.", value=depth.oldest_age_seconds
+        )
+        jobs = CounterMetricFamily("scoreserve_jobs", "Jobs by how they ended.", labels=["status"])
+        for state in JobState:
+            if state.final:
+                jobs.add_metric([state], totals.get(f"jobs_{state}", 0))
+        jobs.add_metric(["accepted"], totals.get("jobs_accepted", 0))
+        yield jobs
+        yield CounterMetricFamily("scoreserve_images", "Images made.", value=totals.get("images", 0))
+        yield CounterMetricFamily("scoreserve_image_steps", "Image-steps of them.", value=totals.get("image_steps", 0))
+
+
+class _ModelCollector(Collector):
+    def __init__(self, store: ModelStore) -> None:
+        self.store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        info = GaugeMetricFamily("scoreserve_model_info", "Models that are served.", labels=["model", "version"])
+        for card in self.store.cards():
+            info.add_metric([card.name, str(card.version)], 1)
+        yield info

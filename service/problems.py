@@ -1,0 +1,181 @@
+"""Errors as RFC 9457 problem details: what was wrong, what is allowed, what to do."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from redis.exceptions import OutOfMemoryError, RedisError
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# code: (status, title, what to do)
+KINDS: dict[str, tuple[int, str, str]] = {
+    "malformed": (400, "The request cannot be read", "Send well-formed JSON, or multipart form data, as /docs shows."),
+    "not-found": (404, "There is no such thing here", "Check the address. Ended jobs are kept for a limited time."),
+    "method-not-allowed": (405, "The method does not apply here", "The Allow header lists the methods that do."),
+    "not-acceptable": (406, "None of the accepted media types can be made", "Accept one of those in `detail`."),
+    "not-ready": (409, "The job has no images", "Wait until its state is `finished`; `detail` says what it is."),
+    "already-ended": (409, "The job has ended", "A job that has ended cannot be cancelled."),
+    "too-large": (413, "The request body is too large", "Send less; `detail` has the limit."),
+    "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
+    "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
+    "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
+    "unavailable": (503, "The queue cannot be reached", "Nothing was accepted. Try again after Retry-After seconds."),
+}
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    pointer: str = Field(description="Where: a JSON pointer into the body, or the name of a parameter or form field.")
+    reason: str = Field(description="What is wrong.")
+    allowed: str | None = Field(None, description="What is allowed.")
+
+
+class ProblemDetails(BaseModel):
+    """The body of every error (RFC 9457)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field(description="Address of a page about this kind of problem.", examples=["/problems/invalid"])
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[FieldError] = Field(default_factory=list)
+
+
+class Problem(Exception):
+    """An error that the client is told about.
+
+    Args:
+        code: a key of KINDS.
+        detail: what was wrong with this very request.
+        errors: the fields at fault.
+        headers: further response headers.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.errors, self.headers = code, detail, list(errors), dict(headers or {})
+
+
+def invalid(pointer: str, reason: str, allowed: str | None = None) -> Problem:
+    """The problem of a single bad field."""
+    error = FieldError(pointer=pointer, reason=reason, allowed=allowed)
+    return Problem("invalid", f"{pointer}: {reason}", [error])
+
+
+def invalid_body(error: ValidationError) -> Problem:
+    """The problem of a body that does not fit its model."""
+    return _from_validation([e | {"loc": ("body", *e["loc"])} for e in error.errors()])
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application a problem, and serves a page for each kind."""
+
+    @app.exception_handler(Problem)
+    async def _(request: Request, problem: Problem) -> JSONResponse:
+        return respond(request, problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(request, _from_validation(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:
+        code = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code)
+        what = f"{request.method} {request.url.path}"
+        detail = f"{what}: {error.detail}" if code else HTTPStatus(error.status_code).phrase
+        return respond(request, Problem(code or "internal", detail, headers=error.headers))
+
+    @app.exception_handler(OutOfMemoryError)
+    async def _(request: Request, _error: OutOfMemoryError) -> JSONResponse:
+        return respond(request, Problem("unavailable", "the queue is full", headers={"Retry-After": "10"}))
+
+    @app.exception_handler(RedisError)
+    async def _(request: Request, error: RedisError) -> JSONResponse:
+        log.warning("Redis: %s", error)
+        return respond(request, Problem("unavailable", "Redis does not answer", headers={"Retry-After": "2"}))
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> JSONResponse:
+        log.error("request %s failed", request_id(request), exc_info=error)
+        return respond(request, Problem("internal", "the request could not be carried out"))
+
+    @app.get("/problems/{code}", include_in_schema=False)
+    def page(code: str) -> PlainTextResponse:
+        if code not in KINDS:
+            raise Problem("not-found", f"there is no problem {code!r}; there is: {', '.join(KINDS)}")
+        status, title, remedy = KINDS[code]
+        return PlainTextResponse(f"{code} ({status})\n\n{title}.\n\n{remedy}\n")
+
+
+def respond(request: Request, problem: Problem) -> JSONResponse:
+    """The response that tells a client of a problem."""
+    status, title, _ = KINDS[problem.code]
+    body = ProblemDetails(
+        type=f"/problems/{problem.code}",
+        title=title,
+        status=status,
+        detail=problem.detail,
+        code=problem.code,
+        request_id=request_id(request),
+        errors=problem.errors,
+    )
+    request.scope["problem"] = problem.code
+    return JSONResponse(body.model_dump(), status, problem.headers, MEDIA_TYPE)
+
+
+def request_id(request: Request) -> str:
+    """The id under which the request is logged."""
+    return str(request.scope.get("request_id", ""))
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the problems that an operation may answer with."""
+    entries: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status, title, remedy = KINDS[code]
+        schema = {"$ref": "#/components/schemas/ProblemDetails"}
+        entries[status] = {"description": f"{title}. {remedy}", "content": {MEDIA_TYPE: {"schema": schema}}}
+    return entries
+
+
+def _from_validation(errors: Sequence[Any]) -> Problem:
+    if any(error["type"] == "json_invalid" for error in errors):
+        context = errors[0].get("ctx", {})
+        return Problem("malformed", f"the body is not JSON: {context.get('error', errors[0]['msg'])}")
+    fields = [_field_error(error) for error in errors]
+    return Problem("invalid", "; ".join(f"{field.pointer}: {field.reason}" for field in fields), fields)
+
+
+def _field_error(error: Any) -> FieldError:
+    place, *path = error["loc"]
+    in_body = place == "body"
+    pointer = "/" + "/".join(map(str, path)) if in_body else ".".join(map(str, path))
+    context = error.get("ctx", {})
+    bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    allowed = [f"{words} {context[name]}" for name, words in bounds.items() if name in context]
+    if "expected" in context:
+        allowed.append(str(context["expected"]))
+    if "expected_tags" in context:
+        allowed.append(str(context["expected_tags"]))
+    if error["type"] == "extra_forbidden":
+        allowed.append("only the fields that the documentation at /docs names")
+    return FieldError(pointer=pointer, reason=error["msg"], allowed=", ".join(allowed) or None)

@@ -1,0 +1,82 @@
+"""/jobs/{id}: how far a job is, its images in every form, and how to cancel it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from service import views
+from service.context import Context, InContext
+from service.intake import ready
+from service.problems import Problem, responses
+from service.schemas import JobView
+from worker.queue import Job, JobEnded, JobNotFound
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+JobId = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{24}$", description="Id of a job.", examples=["5f0c9d7b1e2a4c6d8e9f0a1b"])
+]
+_NO_JOB = responses("not-found", "invalid", "unavailable")
+_NO_IMAGES = responses("not-found", "not-ready", "invalid", "unavailable")
+_PNG = {"content": {views.PNG: {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG file."}
+_NPZ = {"content": {views.NPZ: {"schema": {"type": "string", "format": "binary"}}}, "description": "An npz file."}
+
+
+@router.get("/{job_id}", responses=_NO_JOB)
+def job(job_id: JobId, context: InContext) -> JobView:
+    """What the job asks for, its state, and how far it is."""
+    return JobView.of(_get(context, job_id))
+
+
+@router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
+def cancel(job_id: JobId, context: InContext) -> JobView:
+    """Cancels the job: what waits is removed at once, what runs leaves its slots within a second."""
+    try:
+        return JobView.of(context.queue.cancel(job_id))
+    except JobNotFound as error:
+        raise _no_job(job_id) from error
+    except JobEnded as error:
+        raise Problem("already-ended", str(error)) from error
+
+
+@router.get("/{job_id}/grid.png", response_class=Response, responses={200: _PNG, **_NO_IMAGES})
+def grid_png(
+    job_id: JobId,
+    context: InContext,
+    columns: Annotated[int | None, Query(ge=1, le=1000, description="Images in a row; as square as can be.")] = None,
+    padding: Annotated[int, Query(ge=0, le=64, description="Pixels between the images.")] = 2,
+    scale: Annotated[int, Query(ge=1, le=16, description="Factor by which each pixel is repeated.")] = 2,
+) -> Response:
+    """All images of a finished job in one PNG."""
+    images = context.results.images(ready(_get(context, job_id)))
+    content = views.grid_png(images, context.settings.max_grid_pixels, columns, padding, scale)
+    return Response(content, media_type=views.PNG)
+
+
+@router.get("/{job_id}/images/{index}.png", response_class=Response, responses={200: _PNG, **_NO_IMAGES})
+def image_png(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], context: InContext) -> Response:
+    """One image of a finished job."""
+    finished = ready(_get(context, job_id))
+    try:
+        pixels = context.results.image(finished, index)
+    except IndexError as error:
+        raise Problem("not-found", str(error)) from error
+    return Response(views.to_png(pixels), media_type=views.PNG)
+
+
+@router.get("/{job_id}/samples.npz", response_class=Response, responses={200: _NPZ, **_NO_IMAGES})
+def samples_npz(job_id: JobId, context: InContext) -> Response:
+    """All images of a finished job as a numpy archive: `images` uint8 [count, height, width, channels]."""
+    finished = ready(_get(context, job_id))
+    return Response(views.samples_npz(finished, context.results.images(finished)), media_type=views.NPZ)
+
+
+def _get(context: Context, job_id: str) -> Job:
+    try:
+        return context.queue.get(job_id)
+    except JobNotFound as error:
+        raise _no_job(job_id) from error
+
+
+def _no_job(job_id: str) -> Problem:
+    return Problem("not-found", f"there is no job {job_id}, or its results have been forgotten")

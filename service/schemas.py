@@ -1,0 +1,115 @@
+"""What requests and answers look like to a client."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from models.card import ModelName
+from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
+from worker.queue import Job, JobState
+
+
+def _name_sampler(value: Any) -> Any:
+    """Settings without a name are those of annealed Langevin dynamics."""
+    return {"name": NAMES[0], **value} if isinstance(value, dict) else value
+
+
+class SampleBody(BaseModel):
+    """A grid of samples. Whatever is left out comes from the model's card."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"count": 64},
+                {"model": "mnist", "count": 16, "seed": 7, "sampler": {"name": "heun"}},
+                {"count": 16, "sampler": {"name": "annealed_langevin", "levels": 40, "steps_per_level": 3}},
+            ]
+        },
+    )
+
+    model: ModelName | None = Field(None, description="Name of a model; GET /models lists them.", examples=["mnist"])
+    version: int | None = Field(None, ge=1, description="Version of the model; the newest by default.")
+    count: int = Field(16, ge=1, description="How many images.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="Image i depends on the model, the sampler, the seed and i alone. Drawn at random by default.",
+    )
+    sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
+        None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
+    )
+
+
+class InpaintBody(SampleBody):
+    """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as sent."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": []})
+
+    image: str = Field(description="The picture, a base64-encoded file of the model's height and width.")
+    mask: str = Field(description="The mask, a base64-encoded picture of the same size: white = repaint, black = keep.")
+
+
+class Progress(BaseModel):
+    """How far a job is, counted in image-steps: one image through one network evaluation."""
+
+    image_steps_done: int
+    image_steps: int
+
+
+class JobLinks(BaseModel):
+    """Addresses of a job and of the views of its images."""
+
+    self: str
+    grid: str
+    image: str = Field(description="Replace {i} by 0 to count - 1.")
+    samples: str
+
+
+class JobView(BaseModel):
+    """A job as the client sees it."""
+
+    id: str
+    state: JobState
+    kind: Literal["sample", "inpaint"]
+    model: str
+    version: int
+    count: int
+    seed: int
+    sampler: SamplerSettings = Field(description="Complete: asked for again, with the seed, it gives the same pixels.")
+    progress: Progress
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None = Field(description="When an ended job and its images are forgotten.")
+    error: str | None = Field(description="Why the job failed or was cancelled.")
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job) -> "JobView":
+        request, base = job.request, f"/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            state=job.state,
+            kind=request.kind,
+            model=request.model,
+            version=request.version,
+            count=request.count,
+            seed=request.seed,
+            sampler=request.sampler,
+            progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
+            created_at=_time(job.created_at),
+            started_at=_time(job.started_at) if job.started_at else None,
+            ended_at=_time(job.ended_at) if job.ended_at else None,
+            expires_at=_time(job.ended_at + job.result_ttl) if job.ended_at else None,
+            error=job.error,
+            links=JobLinks(
+                self=base, grid=f"{base}/grid.png", image=f"{base}/images/{{i}}.png", samples=f"{base}/samples.npz"
+            ),
+        )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,104 @@
+"""Answering once a job is done: `Prefer: wait=N` (RFC 7240) and `Accept`."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from service import views
+from service.context import Context
+from service.problems import Problem, invalid
+from service.schemas import JobView
+from worker import shards
+from worker.queue import Job
+
+POLL_SECONDS = 0.05
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a client wants to be answered.
+
+    Args:
+        media_type: of the body.
+        wait_seconds: how long to wait for the job; 0 answers at once.
+        applied: the Preference-Applied header, if there is a preference.
+    """
+
+    media_type: str
+    wait_seconds: float
+    applied: str | None
+
+
+def wanted(request: Request, most_seconds: float) -> Answer:
+    """Reads `Accept` and `Prefer`. Who asks for the images themselves waits without having to say so.
+
+    Raises:
+        Problem: nothing acceptable can be made, or the preference cannot be read.
+    """
+    media_type = _negotiate(request.headers.get("accept", "*/*"))
+    preferences = [part.strip() for line in request.headers.getlist("prefer") for part in re.split("[,;]", line)]
+    asynchronous = any(part.lower() == "respond-async" for part in preferences)
+    for part in preferences:
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "wait":
+            if not re.fullmatch(r'"?\d{1,9}"?', value.strip()):
+                raise invalid("Prefer", f"wait={value.strip()!r} is no number of seconds", "wait=0, wait=30, ...")
+            seconds = min(float(value.strip().strip('"')), most_seconds)
+            return Answer(media_type, seconds, f"wait={seconds:.0f}")
+    if asynchronous:
+        return Answer(media_type, 0.0, "respond-async")
+    return Answer(media_type, 0.0 if media_type == JSON else most_seconds, None)
+
+
+async def answer(request: Request, context: Context, job: Job, how: Answer) -> Response:
+    """The job when it has ended or the wait is over: its images if they were asked for, else its description.
+
+    202 while it has not ended, with its address in `Location`.
+    """
+    deadline = time.monotonic() + how.wait_seconds
+    while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
+        await asyncio.sleep(POLL_SECONDS)
+        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):  # type: ignore[misc]
+            job = await run_in_threadpool(context.queue.get, job.id)
+    headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    if how.applied:
+        headers["Preference-Applied"] = how.applied
+    if job.state != "finished" or how.media_type == JSON:
+        if how.media_type != JSON and job.state.final:
+            raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
+        body = JobView.of(job).model_dump(mode="json")
+        return JSONResponse(body, 200 if job.state.final else 202, headers)
+    images = await run_in_threadpool(context.results.images, job)
+    if how.media_type == views.PNG:
+        content = await run_in_threadpool(views.grid_png, images, context.settings.max_grid_pixels)
+    else:
+        content = await run_in_threadpool(views.samples_npz, job, images)
+    return Response(content, 200, headers, how.media_type)
+
+
+def _negotiate(accept: str) -> str:
+    """The first of our media types that the client likes best; JSON if it takes anything."""
+    offers = {
+        JSON: JSON,
+        "application/*": JSON,
+        "*/*": JSON,
+        views.PNG: views.PNG,
+        "image/*": views.PNG,
+        views.NPZ: views.NPZ,
+    }
+    liked: list[tuple[float, int, str]] = []
+    for position, entry in enumerate(accept.split(",")):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        weight = float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0
+        if name.lower() in offers and weight > 0:
+            liked.append((-weight, position, offers[name.lower()]))
+    if not liked:
+        raise Problem("not-acceptable", f"Accept: {accept} cannot be met; there is {JSON}, {views.PNG}, {views.NPZ}")
+    return min(liked)[2]

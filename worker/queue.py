@@ -1,0 +1,227 @@
+"""JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from rq.worker import Worker
+
+from models.card import ImageShape
+from worker import shards
+from worker.requests import REQUEST, InpaintRequest, SampleRequest
+from worker.settings import QueueSettings
+
+
+class JobState(StrEnum):
+    """What a job is doing; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (JobState.FINISHED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Job(BaseModel):
+    """What a client asked for, and how far it is."""
+
+    id: str
+    state: JobState
+    request: SampleRequest | InpaintRequest = Field(discriminator="kind")
+    image: ImageShape
+    shards: int
+    shard_size: int
+    image_steps: int
+    image_steps_done: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    result_ttl: int
+    error: str | None
+
+
+class Depth(BaseModel):
+    """What has been accepted and has not ended."""
+
+    jobs: int
+    image_steps: int
+    oldest_age_seconds: float
+
+
+class JobNotFound(LookupError):
+    """No such job: it never was, or its time to live has ended."""
+
+
+class JobEnded(ValueError):
+    """The job has ended already, so it cannot be cancelled."""
+
+
+def connect(url: str, timeout: float, attempts: int) -> "Redis[bytes]":
+    """A connection pool to a Redis or Valkey server.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        timeout: seconds that one command may take.
+        attempts: how often a command is tried again, with growing pauses of up to 2 s, while the server is away.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(ExponentialBackoff(cap=2, base=0.05), attempts),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        health_check_interval=30,
+    )
+
+
+class JobQueue:
+    """All jobs of one Redis.
+
+    Args:
+        connection: as `connect` makes it.
+        settings: shard size and time to live.
+    """
+
+    def __init__(self, connection: "Redis[bytes]", settings: QueueSettings) -> None:
+        self.connection, self.settings = connection, settings
+        self.rq = shards.rq_queue(connection)
+
+    def submit(self, request: SampleRequest | InpaintRequest, image: ImageShape, image_steps: int) -> Job:
+        """Accepts a job: in one transaction it is written down and its shards are enqueued.
+
+        Args:
+            request: complete.
+            image: shape of the model's images.
+            image_steps: of the whole job.
+        """
+        job_id, now = secrets.token_hex(12), time.time()
+        size, ttl = self.settings.shard_size, self.settings.result_ttl_seconds
+        parts = [
+            shards.Shard(job_id, number, first, min(size, request.count - first), ttl)
+            for number, first in enumerate(range(0, request.count, size))
+        ]
+        record: dict[str | bytes, bytes | float | int | str] = {
+            "request": request.model_dump_json(),
+            "image": image.model_dump_json(),
+            "shards": len(parts),
+            "shard_size": size,
+            "image_steps": image_steps,
+            "created_at": now,
+            "result_ttl": ttl,
+        }
+        with self.connection.pipeline() as pipeline:
+            pipeline.hset(shards.job_key(job_id), mapping=record)
+            pipeline.zadd(shards.ACTIVE, {job_id: now})
+            pipeline.hincrby(shards.TOTALS, "jobs_accepted", 1)
+            shards.enqueue(self.rq, parts, pipeline)
+            pipeline.execute()
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """A job by its id.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        with self.connection.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(shards.job_key(job_id))
+            pipeline.hvals(shards.progress_key(job_id))
+            record, progress = pipeline.execute()
+        return _job(job_id, record, progress)
+
+    def state(self, job_id: str) -> JobState:
+        """Only the state of a job.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        state, started, created = self.connection.hmget(shards.job_key(job_id), ["state", "started_at", "created_at"])
+        if created is None:
+            raise JobNotFound(job_id)
+        return _state(state, started)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job: what waits is removed at once, what runs leaves its slots within a second.
+
+        Raises:
+            JobNotFound: there is none.
+            JobEnded: it has ended already.
+        """
+        job = self.get(job_id)
+        if not self.end(job, JobState.CANCELLED, "cancelled by the client"):
+            raise JobEnded(f"job {job_id} has ended already: it is {self.get(job_id).state}")
+        return self.get(job_id)
+
+    def end(self, job: Job, state: JobState, error: str) -> bool:
+        """Ends a job short of its result and removes its shards; says whether it had not ended before."""
+        ended = self.connection.eval(
+            shards.END, 5, *shards.keys(job.id), state.value, time.time(), job.result_ttl, error, job.id
+        )
+        shards.discard(self.rq, job.id, job.shards)
+        return bool(ended)
+
+    def depth(self) -> Depth:
+        """What waits or runs."""
+        active = self.connection.zrange(shards.ACTIVE, 0, -1, withscores=True)
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id, _ in active:
+                pipeline.hget(shards.job_key(job_id.decode()), "image_steps")
+                pipeline.hvals(shards.progress_key(job_id.decode()))
+            answers = pipeline.execute()
+        totals = [int(total or 0) for total in answers[0::2]]
+        done = [sum(map(int, progress)) for progress in answers[1::2]]
+        return Depth(
+            jobs=len(active),
+            image_steps=sum(max(0, t - d) for t, d in zip(totals, done, strict=True)),
+            oldest_age_seconds=max(0.0, time.time() - active[0][1]) if active else 0.0,
+        )
+
+    def totals(self) -> Mapping[str, int]:
+        """Counters since the beginning: images, image_steps, jobs_accepted, jobs_finished and so on."""
+        return {name.decode(): int(value) for name, value in self.connection.hgetall(shards.TOTALS).items()}
+
+    def workers(self) -> int:
+        """How many workers are alive."""
+        worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
+        return self.connection.exists(*worker_keys) if worker_keys else 0
+
+
+def _state(state: bytes | None, started_at: bytes | None) -> JobState:
+    if state is not None:
+        return JobState(state.decode())
+    return JobState.QUEUED if started_at is None else JobState.RUNNING
+
+
+def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
+    if b"request" not in record:
+        raise JobNotFound(job_id)
+
+    def number(name: bytes) -> float | None:
+        return float(record[name]) if name in record else None
+
+    return Job(
+        id=job_id,
+        state=_state(record.get(b"state"), record.get(b"started_at")),
+        request=REQUEST.validate_json(record[b"request"]),
+        image=ImageShape.model_validate_json(record[b"image"]),
+        shards=int(record[b"shards"]),
+        shard_size=int(record[b"shard_size"]),
+        image_steps=int(record[b"image_steps"]),
+        image_steps_done=sum(map(int, progress)),
+        created_at=float(record[b"created_at"]),
+        started_at=number(b"started_at"),
+        ended_at=number(b"ended_at"),
+        result_ttl=int(record[b"result_ttl"]),
+        error=record.get(b"error", b"").decode() or None,
+    )

@@ -1,0 +1,48 @@
+"""Images of finished jobs: written by workers, read by the service. Torch-free."""
+
+import numpy as np
+from redis import Redis
+
+from models.images import Pixels
+from worker import shards
+from worker.queue import Job, JobNotFound
+
+
+def encode(images: Pixels) -> bytes:
+    """The bytes under which a shard's images uint8 [n, h, w, c] are stored."""
+    return np.ascontiguousarray(images).tobytes()
+
+
+class Results:
+    """The images of finished jobs, until their time to live ends."""
+
+    def __init__(self, connection: "Redis[bytes]") -> None:
+        self.connection = connection
+
+    def images(self, job: Job) -> Pixels:
+        """All images of a finished job, uint8 [count, h, w, c].
+
+        Raises:
+            JobNotFound: they are gone.
+        """
+        return self._read(job, range(job.shards))
+
+    def image(self, job: Job, index: int) -> Pixels:
+        """One image of a finished job, uint8 [h, w, c].
+
+        Raises:
+            JobNotFound: it is gone.
+            IndexError: the job has no such image.
+        """
+        number, offset = divmod(index, job.shard_size)
+        if not 0 <= number < job.shards:
+            raise IndexError(f"job {job.id} has images 0 to {job.request.count - 1}")
+        image: Pixels = self._read(job, range(number, number + 1))[offset]
+        return image
+
+    def _read(self, job: Job, numbers: range) -> Pixels:
+        stored = self.connection.hmget(shards.images_key(job.id), [str(number) for number in numbers])
+        if any(part is None for part in stored):
+            raise JobNotFound(job.id)
+        images: Pixels = np.frombuffer(b"".join(part for part in stored if part is not None), dtype=np.uint8)
+        return images.reshape(-1, job.image.height, job.image.width, job.image.channels)

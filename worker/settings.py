@@ -1,0 +1,40 @@
+"""Settings that the service and the workers share, from the environment: SCORESERVE_REDIS_URL and so on. Torch-free."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.store import ZOO, ModelStore
+
+
+class QueueSettings(BaseSettings):
+    """Where the queue and the models are, and what the queue takes."""
+
+    model_config = SettingsConfigDict(env_prefix="SCORESERVE_", extra="ignore")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("SCORESERVE_REDIS_URL", "REDIS_URL", "redis_url"),
+        description="redis://, rediss:// (TLS) or unix:// address of a Redis >= 7 or Valkey server.",
+    )
+    models_dir: Path | None = Field(None, description="A model store searched before the models that ship.")
+    default_model: str = Field("mnist", description="The model of a request that names none.")
+    shard_size: int = Field(16, ge=1, le=10_000, description="Images of a job that one worker takes on at a time.")
+    max_images_per_job: int = Field(10_000, ge=1)
+    max_image_steps_per_job: int = Field(20_000_000, ge=1)
+    result_ttl_seconds: int = Field(3600, ge=1, description="How long an ended job and its images are kept.")
+
+    def store(self) -> ModelStore:
+        """The models that are served."""
+        return ModelStore(*([self.models_dir] if self.models_dir else []), ZOO)
+
+
+class WorkerSettings(QueueSettings):
+    """How one worker works."""
+
+    device: str = Field("cpu", description="torch device of the worker.")
+    slots: int = Field(16, ge=1, le=4096, description="Chains that are advanced together.")
+    lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
+    grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; all cores by default.")
