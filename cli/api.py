@@ -1,6 +1,6 @@
 """`scoreserve api`: the HTTP service."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ def api(
     from service.app import create_app  # noqa: PLC0415
     from service.settings import ServiceSettings  # noqa: PLC0415
 
-    options = {"redis_url": redis_url, "host": host, "port": port}
+    options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
     settings = ServiceSettings(**{k: v for k, v in options.items() if v is not None})
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=10

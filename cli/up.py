@@ -82,7 +82,7 @@ def _start_valkey(processes: Processes, directory: Path, stop: list[int]) -> str
     return f"unix://{path}"
 
 
-def _answers(client: "Redis[bytes]") -> bool:
+def _answers(client: Redis) -> bool:
     try:
         return bool(client.ping())
     except RedisError:

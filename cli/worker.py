@@ -1,7 +1,7 @@
 """`scoreserve worker`: fulfils requests from the queue on one device."""
 
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +31,7 @@ def worker(
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    options = {
+    options: dict[str, Any] = {
         "redis_url": redis_url,
         "device": device,
         "slots": slots,

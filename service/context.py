@@ -24,7 +24,7 @@ class Context:
     results: Results
     intake: Intake
     metrics: Metrics
-    async_redis: "redis.asyncio.Redis[bytes]"
+    async_redis: redis.asyncio.Redis
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":

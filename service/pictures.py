@@ -61,7 +61,7 @@ def _open(field: str, data: bytes, shape: ImageShape) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about sizes that are refused here
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             found = image.size
             if found in (size, size[::-1]):  # a picture that is turned has its sides exchanged until it is decoded
                 image.load()

@@ -64,7 +64,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
     deadline = time.monotonic() + how.wait_seconds
     while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
         await asyncio.sleep(POLL_SECONDS)
-        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):  # type: ignore[misc]
+        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
             job = await run_in_threadpool(context.queue.get, job.id)
     headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
     if how.applied:

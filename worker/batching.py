@@ -36,7 +36,7 @@ from worker.shards import Shard, ShardJob
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
-IDLE_SECONDS = 1.0  # how long an idle worker waits for a shard at a time
+IDLE_SECONDS = 1  # how long an idle worker waits for a shard at a time
 POLL_SECONDS = 0.02  # between two looks for more shards while some are in flight
 
 
@@ -60,7 +60,7 @@ class BatchingWorker(SimpleWorker):
         settings: lease and grace time.
     """
 
-    def __init__(self, connection: "Redis[bytes]", batch: Batch, settings: WorkerSettings) -> None:
+    def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         self.queue = JobQueue(connection, settings)
         super().__init__(
             [self.queue.rq],
@@ -123,7 +123,7 @@ class BatchingWorker(SimpleWorker):
             clean_registries(queue)
             clean_worker_registry(queue)
             queue.intermediate_queue.cleanup(self, queue)
-        self.last_cleaned_at = now()
+        self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Commands of RQ's command line; called by the pub/sub thread."""
@@ -167,7 +167,7 @@ class BatchingWorker(SimpleWorker):
             while True:
                 with suppress(WatchError):
                     pipeline.watch(key)
-                    (job,) = ShardJob.fetch_many([rq_id], connection=self.connection, serializer=JSONSerializer)
+                    job = self._fetch(rq_id)
                     queued = job is not None and job.get_status(refresh=False) == JobStatus.QUEUED
                     pipeline.multi()
                     pipeline.lrem(queue.intermediate_queue_key, 1, rq_id)
@@ -181,6 +181,10 @@ class BatchingWorker(SimpleWorker):
                         self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
                     pipeline.execute()
                     return None if job is None or execution is None else (job, execution)
+
+    def _fetch(self, rq_id: str) -> ShardJob | None:
+        jobs: Any = ShardJob.fetch_many([rq_id], connection=self.connection, serializer=JSONSerializer)
+        return jobs[0]  # type: ignore[no-any-return]
 
     def _admit(self, rq_job: ShardJob, execution: Execution) -> None:
         """Hands a started shard to the batch."""

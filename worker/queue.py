@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, Field
 from redis import Redis
@@ -67,7 +68,7 @@ class JobEnded(ValueError):
     """The job has ended already, so it cannot be cancelled."""
 
 
-def connect(url: str, timeout: float, attempts: int) -> "Redis[bytes]":
+def connect(url: str, timeout: float, attempts: int) -> Redis:
     """A connection pool to a Redis or Valkey server.
 
     Args:
@@ -93,7 +94,7 @@ class JobQueue:
         settings: shard size and time to live.
     """
 
-    def __init__(self, connection: "Redis[bytes]", settings: QueueSettings) -> None:
+    def __init__(self, connection: Redis, settings: QueueSettings) -> None:
         self.connection, self.settings = connection, settings
         self.rq = shards.rq_queue(connection)
 
@@ -111,7 +112,7 @@ class JobQueue:
             shards.Shard(job_id, number, first, min(size, request.count - first), ttl)
             for number, first in enumerate(range(0, request.count, size))
         ]
-        record: dict[str | bytes, bytes | float | int | str] = {
+        record: dict[Any, Any] = {
             "request": request.model_dump_json(),
             "image": image.model_dump_json(),
             "shards": len(parts),
@@ -140,17 +141,6 @@ class JobQueue:
             record, progress = pipeline.execute()
         return _job(job_id, record, progress)
 
-    def state(self, job_id: str) -> JobState:
-        """Only the state of a job.
-
-        Raises:
-            JobNotFound: there is none.
-        """
-        state, started, created = self.connection.hmget(shards.job_key(job_id), ["state", "started_at", "created_at"])
-        if created is None:
-            raise JobNotFound(job_id)
-        return _state(state, started)
-
     def cancel(self, job_id: str) -> Job:
         """Cancels a job: what waits is removed at once, what runs leaves its slots within a second.
 
@@ -173,7 +163,7 @@ class JobQueue:
 
     def depth(self) -> Depth:
         """What waits or runs."""
-        active = self.connection.zrange(shards.ACTIVE, 0, -1, withscores=True)
+        active: Any = self.connection.zrange(shards.ACTIVE, 0, -1, withscores=True)
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id, _ in active:
                 pipeline.hget(shards.job_key(job_id.decode()), "image_steps")
@@ -189,7 +179,8 @@ class JobQueue:
 
     def totals(self) -> Mapping[str, int]:
         """Counters since the beginning: images, image_steps, jobs_accepted, jobs_finished and so on."""
-        return {name.decode(): int(value) for name, value in self.connection.hgetall(shards.TOTALS).items()}
+        totals: Any = self.connection.hgetall(shards.TOTALS)
+        return {name.decode(): int(value) for name, value in totals.items()}
 
     def workers(self) -> int:
         """How many workers are alive."""

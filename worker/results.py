@@ -1,5 +1,7 @@
 """Images of finished jobs: written by workers, read by the service. Torch-free."""
 
+from typing import Any
+
 import numpy as np
 from redis import Redis
 
@@ -16,7 +18,7 @@ def encode(images: Pixels) -> bytes:
 class Results:
     """The images of finished jobs, until their time to live ends."""
 
-    def __init__(self, connection: "Redis[bytes]") -> None:
+    def __init__(self, connection: Redis) -> None:
         self.connection = connection
 
     def images(self, job: Job) -> Pixels:
@@ -41,8 +43,8 @@ class Results:
         return image
 
     def _read(self, job: Job, numbers: range) -> Pixels:
-        stored = self.connection.hmget(shards.images_key(job.id), [str(number) for number in numbers])
+        stored: Any = self.connection.hmget(shards.images_key(job.id), [str(number) for number in numbers])
         if any(part is None for part in stored):
             raise JobNotFound(job.id)
-        images: Pixels = np.frombuffer(b"".join(part for part in stored if part is not None), dtype=np.uint8)
+        images: Pixels = np.frombuffer(b"".join(stored), dtype=np.uint8)
         return images.reshape(-1, job.image.height, job.image.width, job.image.channels)

@@ -132,7 +132,7 @@ class ShardJob(RQJob):
         )  # fmt: skip
 
 
-def rq_queue(connection: "Redis[bytes]") -> Queue:
+def rq_queue(connection: Redis) -> Queue:
     """The RQ queue of all shards."""
     return Queue(QUEUE, connection=connection, job_class=ShardJob, serializer=JSONSerializer)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sampling import noise
@@ -107,7 +108,7 @@ class Engine:
         """Takes chains out of their slots as they are, so that they can be admitted again, here or elsewhere."""
         return self._release([chain for chain in chains if chain in self.chains])
 
-    def _noise(self, wanted: np.ndarray, stream: int) -> Tensor | None:  # type: ignore[type-arg]
+    def _noise(self, wanted: NDArray[np.bool_], stream: int) -> Tensor | None:
         """Normal noise [n, c, h, w] where `wanted` [n] is true, 0 in the other slots; None if it is nowhere."""
         slots = np.flatnonzero(wanted)
         if not len(slots):

@@ -168,7 +168,7 @@ class Trainer:
                 self.network, self.preconditioning, x, sigma.to(self.device), noise.to(self.device)
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
         self.optimizer.step()
         self.ema.update_parameters(self.network)

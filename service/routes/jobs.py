@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from models.images import to_png
 from service import views
 from service.context import Context, InContext
 from service.intake import ready
@@ -61,7 +62,7 @@ def image_png(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], contex
         pixels = context.results.image(finished, index)
     except IndexError as error:
         raise Problem("not-found", str(error)) from error
-    return Response(views.to_png(pixels), media_type=views.PNG)
+    return Response(to_png(pixels), media_type=views.PNG)
 
 
 @router.get("/{job_id}/samples.npz", response_class=Response, responses={200: _NPZ, **_NO_IMAGES})

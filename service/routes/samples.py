@@ -95,12 +95,7 @@ async def inpaint(request: Request, context: InContext) -> Response:
     if media_type == "multipart/form-data":
         body, image, mask = await _from_form(request)
     elif media_type == "application/json":
-        try:
-            parsed = InpaintBody.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise invalid_body(error) from error
-        body: SampleBody = parsed
-        image, mask = decode_base64("image", parsed.image), decode_base64("mask", parsed.mask)
+        body, image, mask = _from_json(await request.body())
     else:
         raise Problem(
             "unsupported-media-type",
@@ -108,6 +103,14 @@ async def inpaint(request: Request, context: InContext) -> Response:
         )
     job = await run_in_threadpool(context.intake.inpaint, body, image, mask)
     return await answer(request, context, job, how)
+
+
+def _from_json(data: bytes) -> tuple[SampleBody, bytes, bytes]:
+    try:
+        body = InpaintBody.model_validate_json(data)
+    except ValidationError as error:
+        raise invalid_body(error) from error
+    return body, decode_base64("image", body.image), decode_base64("mask", body.mask)
 
 
 async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:

@@ -1,0 +1,37 @@
+# Everything sets itself up: the first call makes .venv, later ones find it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: up test check format clean
+
+## run the whole service (Ctrl-C stops it); ARGS="--port 9000" and the like are passed on
+up: .venv/.worker
+	$(BIN)/scoreserve up $(ARGS)
+
+## run all tests, with a real Valkey of their own; ARGS="tests/models -k noise" and the like are passed on
+test: .venv/.dev
+	$(BIN)/pytest $(ARGS)
+
+## format, lint, types and layers
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+## let ruff mend what it can
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/.worker: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[worker]'
+	touch $@
+
+.venv/.dev: .venv/.worker
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv var build *.egg-info
