@@ -1,6 +1,7 @@
 """What many tests share: a tiny model, and a real Valkey server."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,3 +84,22 @@ def redis_url(valkey: ValkeyServer) -> str:
     with Redis(unix_socket_path=str(valkey.unix_socket_path)) as client:
         client.flushall()
     return f"unix://{valkey.unix_socket_path}"
+
+
+@pytest.fixture
+def publish_other() -> Callable[[Path], ModelCard]:
+    """Publishes a second model, `other`, into a directory."""
+    return lambda directory: publish_tiny(ModelStore(directory), "other", seed=1)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Waits until a condition holds; fails if it does not in time."""
+
+    def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not true within {seconds} s"
+            time.sleep(0.02)
+
+    return wait

@@ -1,0 +1,67 @@
+from collections.abc import Callable
+
+import pytest
+from rq import Worker
+
+from worker import shards
+from worker.queue import JobEnded, JobNotFound, JobQueue, JobState
+from worker.requests import SampleRequest
+
+Ask = Callable[..., tuple[SampleRequest, int]]
+
+
+def test_a_job_becomes_shards_of_limited_size(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    request, image_steps = ask(count=10)
+    job = queue.submit(request, tiny_card.image, image_steps)
+    assert job.state == JobState.QUEUED
+    assert (job.shards, job.image_steps, job.image_steps_done) == (3, image_steps, 0)
+    found = [rq_job.shard for rq_job in queue.rq.get_jobs()]
+    assert [(s.first, s.count) for s in found] == [(0, 4), (4, 4), (8, 2)]
+    assert queue.get(job.id).request == request
+
+
+def test_depth_counts_what_has_not_ended(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    assert queue.depth().jobs == 0
+    first, second = (queue.submit(*_with_image(ask(count=c), tiny_card)) for c in (3, 5))
+    depth = queue.depth()
+    assert (depth.jobs, depth.image_steps) == (2, first.image_steps + second.image_steps)
+    queue.cancel(first.id)
+    assert queue.depth().image_steps == second.image_steps
+
+
+def test_cancelling_leaves_nothing_waiting(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=10), tiny_card))
+    other = queue.submit(*_with_image(ask(count=2), tiny_card))
+    cancelled = queue.cancel(job.id)
+    assert cancelled.state == JobState.CANCELLED
+    assert queue.rq.job_ids == [shards.shard_id(other.id, 0)]
+    assert queue.totals()["jobs_cancelled"] == 1
+    with pytest.raises(JobEnded, match="cancelled"):
+        queue.cancel(job.id)
+
+
+def test_an_ended_job_expires(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(), tiny_card))
+    assert queue.connection.ttl(shards.job_key(job.id)) == -1
+    queue.cancel(job.id)
+    assert 0 < queue.connection.ttl(shards.job_key(job.id)) <= job.result_ttl
+
+
+def test_unknown_jobs(queue: JobQueue) -> None:
+    with pytest.raises(JobNotFound):
+        queue.get("0" * 24)
+    with pytest.raises(JobNotFound):
+        queue.cancel("0" * 24)
+
+
+def test_dead_workers_do_not_count(queue: JobQueue) -> None:
+    worker = Worker([queue.rq], connection=queue.connection)
+    worker.register_birth()
+    assert queue.workers() == 1
+    queue.connection.delete(worker.key)  # as its time to live does
+    assert queue.workers() == 0
+
+
+def _with_image(asked, card):  # type: ignore[no-untyped-def]
+    request, image_steps = asked
+    return request, card.image, image_steps
