@@ -5,6 +5,8 @@ from typing import Annotated
 
 import redis.asyncio
 from fastapi import Depends, Request
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from models.store import ModelStore
 from service.intake import Intake
@@ -39,7 +41,12 @@ class Context:
             results=Results(connection),
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
-            async_redis=redis.asyncio.Redis.from_url(settings.redis_url, socket_timeout=settings.redis_timeout_seconds),
+            async_redis=redis.asyncio.Redis.from_url(
+                settings.redis_url,
+                socket_timeout=settings.redis_timeout_seconds,
+                socket_connect_timeout=settings.redis_timeout_seconds,
+                retry=Retry(NoBackoff(), 0),
+            ),
         )
 
 
