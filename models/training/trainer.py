@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,18 +130,18 @@ class Trainer:
         """Continues from the checkpoint if there is one; says whether there was.
 
         Raises:
-            ValueError: the checkpoint is of another network.
+            ValueError: the checkpoint is damaged, or of another network.
         """
         path = self.directory / CHECKPOINT
         if not path.exists():
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
         try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(f"{path} is of another network; use another --out or move it away: {error}") from error
+        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
         return True
 

@@ -1,0 +1,47 @@
+"""The checkpoint in models/zoo: small, described, and what it samples looks like digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.sampling.plan import plan
+from models.sampling.sample import sample
+from models.sampling.settings import Heun
+from models.score import ScoreModel
+from models.store import ZOO, ModelStore
+from models.training.data import read_idx
+
+DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
+
+
+@pytest.fixture(scope="module")
+def store() -> ModelStore:
+    return ModelStore(ZOO)
+
+
+def test_it_is_small(store: ModelStore) -> None:
+    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) < 6e6
+    assert store.names() == ["mnist"]
+
+
+def test_its_card_says_how_it_was_made_and_how_good_it_is(store: ModelStore) -> None:
+    card = store.card("mnist")
+    assert {"command", "training", "images_sha256", "steps", "wall_seconds", "versions", "loss_curve"} <= set(
+        card.provenance
+    )
+    for measured in card.metrics["quality"]["samplers"]:
+        assert measured["recognised"] >= 0.88
+    assert card.sampler.levels is not None
+
+
+def test_its_samples_look_like_digits(store: ModelStore) -> None:
+    card = store.card("mnist")
+    model = ScoreModel.load(store, card)
+    _, table = plan(Heun(name="heun"), card)
+    images = sample(model, table, count=16, seed=0)[..., 0].reshape(16, -1)
+    real = read_idx(DIGITS).numpy().reshape(1000, -1)
+    nearest = np.corrcoef(np.concatenate([images, real]))[:16, 16:].max(axis=1)
+    assert np.median(nearest) > 0.7, "each sample is close to some real digit"
+    assert nearest.max() < 0.99, "and none is a copy of one"
+    assert len({image.tobytes() for image in images}) == 16
