@@ -45,7 +45,7 @@ class Chain:
         return len(self.table) - self.cursor
 
     def initial(self, shape: tuple[int, int, int]) -> Tensor:
-        """Where x starts, float32 [c, h, w]: N(1/2, initial_std^2), or uniform in [0, 1]."""
+        """Where x starts, float32 [c, h, w]: N(initial_mean, initial_std^2), or uniform in [0, 1]."""
         key = ([self.seed], [self.index], [0], noise.INITIAL, shape)
-        std = self.table.initial_std
-        return noise.uniform(*key)[0] if std is None else 0.5 + std * noise.normal(*key)[0]
+        mean, std = self.table.initial_mean, self.table.initial_std
+        return noise.uniform(*key)[0] if std is None else mean + std * noise.normal(*key)[0]

@@ -6,9 +6,13 @@ noise is the same in any slot, in any company, on any worker, and after it was m
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Words = Any  # numpy.ndarray or Tensor; they share the operators that Philox needs
 
 ROUNDS = 10
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -20,21 +24,19 @@ MASK = 0xFFFFFFFF
 INITIAL, STEP, KNOWN = 0, 1, 2
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox-4x32-10: four 32-bit words for every counter of four and key of two, as int64 tensors that broadcast."""
+def philox(counter: Sequence[Words], key: Sequence[Words]) -> list[Words]:
+    """Philox-4x32-10: four 32-bit words for every counter of four words and key of two.
+
+    Words are uint64 arrays or int64 tensors that broadcast: products of 32 x 32 bits fill 64, and where they wrap into
+    the sign an arithmetic shift and a mask still give the high word.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        # 32 x 32 -> 64 bit products: they wrap in int64, and an arithmetic shift then a mask still gives the high word
         p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & MASK) ^ c1 ^ k0,
-            p1 & MASK,
-            ((p0 >> 32) & MASK) ^ c3 ^ k1,
-            p0 & MASK,
-        )
+        c0, c1, c2, c3 = ((p1 >> 32) & MASK) ^ (c1 ^ k0), p1 & MASK, ((p0 >> 32) & MASK) ^ (c3 ^ k1), p0 & MASK
         k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
-    return c0, c1, c2, c3
+    return [c0, c1, c2, c3]
 
 
 def normal(
@@ -81,11 +83,15 @@ def _bits(
     The counter is (number of the block of four, row, image index, stream), the key is the seed. Rounded up, each image
     begins on a cache line even in float64.
     """
-    table = torch.tensor([[s & MASK, s >> 32, i, r] for s, i, r in zip(seeds, indices, rows, strict=True)])
-    low, high, index, row = table.to(device)[:, :, None].unbind(1)
-    block = torch.arange((size + 15) // 16 * 4, device=device)[None]
-    words = philox((block, row, index, torch.full_like(block, stream)), (low, high))
-    return torch.cat(torch.broadcast_tensors(*words), dim=1)
+    table = np.array([[s & MASK, s >> 32, i, r] for s, i, r in zip(seeds, indices, rows, strict=True)], np.uint64)
+    block = np.arange((size + 15) // 16 * 4, dtype=np.uint64)[None]
+    words: list[Words] = [block, *table.T[:, :, None], np.full_like(block, stream)]
+    on_cpu = device.type == "cpu"  # there numpy's small operations cost a quarter of torch's
+    if not on_cpu:
+        words = [torch.from_numpy(word.astype(np.int64)).to(device) for word in words]
+    block, low, high, index, row, use = words
+    made = philox([block, row, index, use], [low, high])
+    return torch.from_numpy(np.concatenate(made, axis=1).view(np.int64)) if on_cpu else torch.cat(made, dim=1)
 
 
 def _transcendental(function: Callable[..., Tensor], x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """From what a request says about its sampler to the table that runs: defaults from the card, and every refusal."""
 
+from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from models.card import ModelCard
@@ -38,6 +39,11 @@ def plan(settings: SamplerSettings | None, card: ModelCard) -> tuple[SamplerSett
         settings = settings.model_copy(
             update={k: v for k, v in card.sampler if getattr(settings, k) is None and _carries(settings, k)}
         )
+    complete, table = _build(settings, card)
+    return complete, replace(table, initial_mean=card.network.data_mean)
+
+
+def _build(settings: SamplerSettings, card: ModelCard) -> tuple[SamplerSettings, tables.Table]:
     match settings:
         case AnnealedLangevin():
             return _annealed_langevin(settings, card)

@@ -26,11 +26,15 @@ class Table:
 
     Args:
         rows: float64 [rows, 5], in the order of COLUMNS.
-        initial_std: x starts as N(1/2, initial_std^2) in every pixel; None starts it uniform in [0, 1].
+        initial_std: x starts as N(initial_mean, initial_std^2) in every pixel; None starts it uniform in [0, 1].
+        initial_mean: should be the mean of the data. Images noised to sigma_1 have it, and what a start elsewhere adds,
+            the square root of the number of pixels times the difference, sigma_1 may not drown: on MNIST, from 1/2
+            and sigma_1 = 10, half of the ones are lost.
     """
 
     rows: NDArray[np.float64]
     initial_std: float | None
+    initial_mean: float = 0.5
 
     def __len__(self) -> int:
         """Network evaluations of one image: its image-steps."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class TrainingJob(BaseModel):
     def _draw(self, trainer: Trainer, published: presets.PublishedAs) -> None:
         """A grid of 64 samples of the EMA weights, always of the same seeds, and the record of the run beside it."""
         table = tables.heun(schedules.karras(published.sigma_max, published.sigma_min, 18, 7.0))
+        table = replace(table, initial_mean=trainer.spec.data_mean)
         images = sample(ema_model(trainer), table, count=64, seed=0, slots=64)
         (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")

@@ -62,6 +62,7 @@ def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "training": trainer.settings.model_dump(mode="json"),
+        "earlier": trainer.history,
         "images": len(trainer.images),
         "images_sha256": images_sha256(trainer.images),
         "steps": trainer.step,

@@ -74,6 +74,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.losses: list[float] = []
+        self.history: list[dict[str, Any]] = []  # settings of earlier parts of the run, if they were others
         self.steps_per_epoch = max(1, len(images) // settings.batch)
         self.steps = max(1, round(settings.epochs * self.steps_per_epoch))
 
@@ -115,6 +116,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "losses": torch.tensor(self.losses),
+            "history": self.history,
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -143,6 +145,9 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
+        self.history = state.get("history", [])
+        if state["settings"] != self.settings.model_dump():
+            self.history.append({"until_step": self.step, "training": state["settings"]})
         return True
 
     def _batches(self) -> Iterator[Tensor]:

@@ -1,0 +1,1 @@
+"""What claims about speed and quality rest on; see README.md."""
