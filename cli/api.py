@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.console import settings as read
+
 
 def api(
     redis_url: Annotated[
@@ -22,7 +24,7 @@ def api(
     from service.settings import ServiceSettings  # noqa: PLC0415
 
     options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
-    settings = ServiceSettings(**{k: v for k, v in options.items() if v is not None})
+    settings = read(ServiceSettings, options)
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=10
     )

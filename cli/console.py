@@ -1,14 +1,27 @@
 """What every command says in the same way."""
 
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
 
 import typer
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 from rich.console import Console
+from rich.markup import escape
 
 err = Console(stderr=True)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Ends the command with one clear line on standard error."""
-    err.print(f"[red]error:[/red] {message}", highlight=False, soft_wrap=True)
+    err.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def settings(kind: type[S], options: Mapping[str, Any]) -> S:
+    """Settings from the environment and from the options that were given; one clear line if they are impossible."""
+    try:
+        return kind(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        fail("; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()), code=2)

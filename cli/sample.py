@@ -48,11 +48,11 @@ def sample(
             if grid.is_error:
                 _answer(grid)
             out.write_bytes(grid.content)
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         fail(f"no service at {server} ({error}); start one with `scoreserve up`")
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
-    err.print(f"{out}: {job['count']} images of {job['model']}, seed {job['seed']}", highlight=False)
+    err.print(f"{out}: {job['count']} images of {job['model']}, seed {job['seed']}", highlight=False, markup=False)
 
 
 def _follow(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
@@ -76,5 +76,8 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         except (ValueError, KeyError):
             lines = [f"the service answered {response.status_code}"]
         fail("; ".join(lines))
-    answer: dict[str, Any] = response.json()
+    try:
+        answer: dict[str, Any] = response.json()
+    except ValueError:
+        fail(f"{response.url} answers, but is no scoreserve")
     return answer

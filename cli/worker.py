@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import fail
+from cli.console import settings as read
 
 
 def worker(
@@ -39,7 +40,8 @@ def worker(
         "lease_seconds": lease_seconds,
         "grace_seconds": grace_seconds,
     }
+    settings = read(WorkerSettings, options)
     try:
-        run(WorkerSettings(**{k: v for k, v in options.items() if v is not None}), burst)
+        run(settings, burst)
     except WorkerFailed as error:
         fail(str(error))

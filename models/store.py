@@ -37,11 +37,11 @@ class ModelStore:
 
     def names(self) -> list[str]:
         """All model names, sorted."""
-        return sorted({p.parent.parent.name for d in self.directories for p in d.glob(f"*/*/{CARD}")})
+        return sorted({name for name, _, _ in self._all("*")})
 
     def versions(self, name: str) -> list[int]:
         """All versions of a model, ascending; empty if there is no such model."""
-        return sorted({version for version, _ in self._versions(name)})
+        return sorted({version for _, version, _ in self._all(name)})
 
     def path(self, name: str, version: int | None = None) -> Path:
         """The directory of a version (the newest by default).
@@ -49,7 +49,7 @@ class ModelStore:
         Raises:
             ModelNotFound: there is none.
         """
-        found = [(v, p) for v, p in self._versions(name) if version in (None, v)]
+        found = [(v, p) for n, v, p in self._all(name) if n == name and version in (None, v)]
         if not found:
             wanted = name if version is None else f"{name} version {version}"
             raise ModelNotFound(f"no model {wanted}; there is: {', '.join(self.names()) or 'none'}")
@@ -125,11 +125,12 @@ class ModelStore:
             raise
         return target
 
-    def _versions(self, name: str) -> Iterator[tuple[int, Path]]:
+    def _all(self, pattern: str) -> Iterator[tuple[str, int, Path]]:
+        """Name, version and directory of all complete versions; one that is being written has no number for a name."""
         for directory in self.directories:
-            for path in directory.glob(f"{name}/*/{CARD}"):
-                if path.parent.name.isdecimal() and path.parent.parent.name == name:
-                    yield int(path.parent.name), path.parent
+            for path in directory.glob(f"{pattern}/*/{CARD}"):
+                if path.parent.name.isdecimal():
+                    yield path.parent.parent.name, int(path.parent.name), path.parent
 
 
 def sha256(data: bytes) -> str:

@@ -71,7 +71,7 @@ class Intake:
         try:
             sampler, table = plan(body.sampler, card)
         except SamplerRefused as error:
-            raise invalid(f"/sampler/{error.field}", error.reason) from error
+            raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
         image_steps = body.count * len(table)
         if image_steps > limits.max_image_steps_per_job:
             raise invalid(

@@ -1,12 +1,15 @@
 """What happens to every request: an id, a limit on its body, and a count."""
 
+import logging
 import secrets
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.context import Context
 from service.problems import Problem, respond
+
+log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
@@ -25,17 +28,20 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         scope["request_id"] = secrets.token_hex(8)
-        status = 500
+        status, started = 500, False
 
         async def counting_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", scope["request_id"].encode())]
             await send(message)
 
         try:
             body = await _read(receive, self.context.settings.max_body_bytes)
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        try:
             if body is None:
                 limit = self.context.settings.max_body_bytes
                 problem = Problem(
@@ -44,6 +50,12 @@ class RequestMiddleware:
                 await respond(Request(scope), problem)(scope, receive, counting_send)
             else:
                 await self.app(scope, _replay(body, receive), counting_send)
+        except Exception as error:
+            log.error("request %s failed", scope["request_id"], exc_info=error)
+            if started:
+                raise  # too late for another answer: the connection is closed
+            problem = Problem("internal", "the request could not be carried out")
+            await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(status)).inc()
@@ -52,13 +64,17 @@ class RequestMiddleware:
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or None as soon as it is larger than the limit."""
+    """The whole body, or None as soon as it is larger than the limit.
+
+    Raises:
+        ClientDisconnect: the client went away before its end.
+    """
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
+            raise ClientDisconnect
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:

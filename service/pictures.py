@@ -37,7 +37,7 @@ def decode_image(field: str, data: bytes, shape: ImageShape) -> Pixels:
     """
     image = _open(field, data, shape)
     if image.mode.startswith(("I", "F")):
-        image = _to_eight_bits(image)
+        image = _to_eight_bits(field, image)
     converted = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[shape.channels])
     return np.asarray(converted, dtype=np.uint8).reshape(shape.height, shape.width, shape.channels)
 
@@ -81,10 +81,13 @@ def _open(field: str, data: bytes, shape: ImageShape) -> Image.Image:
     return image
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def _to_eight_bits(field: str, image: Image.Image) -> Image.Image:
     """Pictures of 16 or 32 bits a channel; Pillow's own conversion would cut them off at 255."""
     top = 255 if image.mode == "F" else 65535
-    values = np.asarray(image, dtype=np.float64).clip(0, top)
+    values = np.asarray(image, dtype=np.float64)
+    if np.isnan(values).any():
+        raise invalid(f"/{field}", "the picture has pixels that are not numbers", "values from 0 to 255")
+    values = values.clip(0, top)
     return Image.fromarray((values * 255 / top).round().astype(np.uint8))
 
 

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 
+from models.sampling.settings import NAMES
+from worker.queue import JobNotFound
+
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
@@ -113,10 +116,9 @@ def install(app: FastAPI) -> None:
         log.warning("Redis: %s", error)
         return respond(request, Problem("unavailable", "Redis does not answer", headers={"Retry-After": "2"}))
 
-    @app.exception_handler(Exception)
-    async def _(request: Request, error: Exception) -> JSONResponse:
-        log.error("request %s failed", request_id(request), exc_info=error)
-        return respond(request, Problem("internal", "the request could not be carried out"))
+    @app.exception_handler(JobNotFound)
+    async def _(request: Request, error: JobNotFound) -> JSONResponse:
+        return respond(request, Problem("not-found", f"there is no job {error}, or its results have been forgotten"))
 
     @app.get("/problems/{code}", include_in_schema=False)
     def page(code: str) -> PlainTextResponse:
@@ -162,13 +164,14 @@ def _from_validation(errors: Sequence[Any]) -> Problem:
         context = errors[0].get("ctx", {})
         return Problem("malformed", f"the body is not JSON: {context.get('error', errors[0]['msg'])}")
     fields = [_field_error(error) for error in errors]
-    return Problem("invalid", "; ".join(f"{field.pointer}: {field.reason}" for field in fields), fields)
+    return Problem("invalid", "; ".join(f"{field.pointer or 'the body'}: {field.reason}" for field in fields), fields)
 
 
 def _field_error(error: Any) -> FieldError:
     place, *path = error["loc"]
-    in_body = place == "body"
-    pointer = "/" + "/".join(map(str, path)) if in_body else ".".join(map(str, path))
+    if path[:1] == ["sampler"] and path[1:2] and path[1] in NAMES:
+        del path[1]  # pydantic's word for which of the samplers it is
+    pointer = "".join(f"/{step}" for step in path) if place == "body" else ".".join(map(str, path))
     context = error.get("ctx", {})
     bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     allowed = [f"{words} {context[name]}" for name, words in bounds.items() if name in context]

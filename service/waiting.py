@@ -16,7 +16,7 @@ from service.schemas import JobView
 from worker import shards
 from worker.queue import Job
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
 JSON = "application/json"
 
 
@@ -41,7 +41,7 @@ def wanted(request: Request, most_seconds: float) -> Answer:
     Raises:
         Problem: nothing acceptable can be made, or the preference cannot be read.
     """
-    media_type = _negotiate(request.headers.get("accept", "*/*"))
+    media_type = _negotiate(request.headers.get("accept") or "*/*")
     preferences = [part.strip() for line in request.headers.getlist("prefer") for part in re.split("[,;]", line)]
     asynchronous = any(part.lower() == "respond-async" for part in preferences)
     for part in preferences:
@@ -61,9 +61,10 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
 
     202 while it has not ended, with its address in `Location`.
     """
-    deadline = time.monotonic() + how.wait_seconds
+    deadline, pause = time.monotonic() + how.wait_seconds, POLL_SECONDS[0]
     while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(pause * 1.1, POLL_SECONDS[1])
         if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
             job = await run_in_threadpool(context.queue.get, job.id)
     headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}

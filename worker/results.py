@@ -36,9 +36,9 @@ class Results:
             JobNotFound: it is gone.
             IndexError: the job has no such image.
         """
-        number, offset = divmod(index, job.shard_size)
-        if not 0 <= number < job.shards:
+        if not 0 <= index < job.request.count:
             raise IndexError(f"job {job.id} has images 0 to {job.request.count - 1}")
+        number, offset = divmod(index, job.shard_size)
         image: Pixels = self._read(job, range(number, number + 1))[offset]
         return image
 

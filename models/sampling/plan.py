@@ -16,12 +16,13 @@ class SamplerRefused(ValueError):
 
     Args:
         field: the setting at fault.
-        reason: what is wrong with it, and what is allowed.
+        reason: what is wrong with it.
+        allowed: what is allowed.
     """
 
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field, self.reason = field, reason
+    def __init__(self, field: str, reason: str, allowed: str) -> None:
+        super().__init__(f"{field}: {reason}; allowed: {allowed}")
+        self.field, self.reason, self.allowed = field, reason, allowed
 
 
 def plan(settings: SamplerSettings | None, card: ModelCard) -> tuple[SamplerSettings, tables.Table]:
@@ -68,7 +69,9 @@ def _annealed_langevin(s: AnnealedLangevin, card: ModelCard) -> tuple[AnnealedLa
     levels, steps = _or(s.levels, 50), _or(s.steps_per_level, 2)
     denoise = _or(s.denoise, True)
     if levels < 2:
-        raise SamplerRefused("levels", "annealing needs at least 2 levels; for a single one use the sampler `langevin`")
+        raise SamplerRefused(
+            "levels", "annealing needs a sequence of levels", "at least 2; for a single one, `langevin`"
+        )
     _check_rows("levels", levels * steps + denoise)
     sigmas = schedules.geometric(sigma_max, sigma_min, levels)
     step_size = schedules.langevin_step_size(sigmas, steps) if s.step_size is None else s.step_size
@@ -105,7 +108,7 @@ def _heun(s: Heun, card: ModelCard) -> tuple[Heun, tables.Table]:
     sigma_max, sigma_min = _noise_range(s, card)
     levels, rho = _or(s.levels, 18), _or(s.rho, 7.0)
     if levels < 2:
-        raise SamplerRefused("levels", "at least 2 levels are needed")
+        raise SamplerRefused("levels", "a single level leads nowhere", "at least 2")
     _check_rows("levels", 2 * levels - 1)
     complete = s.model_copy(update={"levels": levels, "rho": rho, "sigma_max": sigma_max, "sigma_min": sigma_min})
     return complete, tables.heun(schedules.karras(sigma_max, sigma_min, levels, rho))
@@ -125,7 +128,9 @@ def _noise_range(s: AnnealedLangevin | Heun, card: ModelCard) -> tuple[float, fl
     _check_sigma("sigma_max", sigma_max, card)
     _check_sigma("sigma_min", sigma_min, card)
     if sigma_min >= sigma_max:
-        raise SamplerRefused("sigma_min", f"{sigma_min:g} must be below sigma_max, which is {sigma_max:g}")
+        raise SamplerRefused(
+            "sigma_min", f"{sigma_min:g} is not below sigma_max", f"below sigma_max, which is {sigma_max:g}"
+        )
     return sigma_max, sigma_min
 
 
@@ -133,7 +138,8 @@ def _check_sigma(field: str, sigma: float, card: ModelCard) -> None:
     if not card.sigma_min <= sigma <= card.sigma_max:
         raise SamplerRefused(
             field,
-            f"{sigma:g} is outside what {card.name} was trained for: {card.sigma_min:g} to {card.sigma_max:g}",
+            f"{sigma:g} is outside what {card.name} was trained for",
+            f"{card.sigma_min:g} to {card.sigma_max:g}",
         )
 
 
@@ -141,14 +147,14 @@ def _check_step_size(step_size: float, sigma: float) -> None:
     """A Langevin step of alpha multiplies a deviation by 1 - alpha / (2 sigma^2): from 4 sigma^2 on it diverges."""
     if step_size >= 4 * sigma**2:
         raise SamplerRefused(
-            "step_size", f"{step_size:g} makes the chain diverge; it must be below 4 sigma^2 = {4 * sigma**2:g}"
+            "step_size", f"{step_size:g} makes the chain diverge", f"below 4 sigma^2 = {4 * sigma**2:g}"
         )
 
 
 def _check_rows(field: str, rows: int) -> None:
     if rows > MAX_ROWS:
         raise SamplerRefused(
-            field, f"this takes {rows:,} network evaluations an image; at most {MAX_ROWS:,} are allowed"
+            field, f"this takes {rows:,} network evaluations an image", f"at most {MAX_ROWS:,} evaluations"
         )
 
 

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Path, Query, Response
 
 from models.images import to_png
 from service import views
-from service.context import Context, InContext
+from service.context import InContext
 from service.intake import ready
 from service.problems import Problem, responses
 from service.schemas import JobView
-from worker.queue import Job, JobEnded, JobNotFound
+from worker.queue import JobEnded
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -26,7 +26,7 @@ _NPZ = {"content": {views.NPZ: {"schema": {"type": "string", "format": "binary"}
 @router.get("/{job_id}", responses=_NO_JOB)
 def job(job_id: JobId, context: InContext) -> JobView:
     """What the job asks for, its state, and how far it is."""
-    return JobView.of(_get(context, job_id))
+    return JobView.of(context.queue.get(job_id))
 
 
 @router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
@@ -34,8 +34,6 @@ def cancel(job_id: JobId, context: InContext) -> JobView:
     """Cancels the job: what waits is removed at once, what runs leaves its slots within a second."""
     try:
         return JobView.of(context.queue.cancel(job_id))
-    except JobNotFound as error:
-        raise _no_job(job_id) from error
     except JobEnded as error:
         raise Problem("already-ended", str(error)) from error
 
@@ -49,7 +47,7 @@ def grid_png(
     scale: Annotated[int, Query(ge=1, le=16, description="Factor by which each pixel is repeated.")] = 2,
 ) -> Response:
     """All images of a finished job in one PNG."""
-    images = context.results.images(ready(_get(context, job_id)))
+    images = context.results.images(ready(context.queue.get(job_id)))
     content = views.grid_png(images, context.settings.max_grid_pixels, columns, padding, scale)
     return Response(content, media_type=views.PNG)
 
@@ -57,7 +55,7 @@ def grid_png(
 @router.get("/{job_id}/images/{index}.png", response_class=Response, responses={200: _PNG, **_NO_IMAGES})
 def image_png(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], context: InContext) -> Response:
     """One image of a finished job."""
-    finished = ready(_get(context, job_id))
+    finished = ready(context.queue.get(job_id))
     try:
         pixels = context.results.image(finished, index)
     except IndexError as error:
@@ -68,16 +66,5 @@ def image_png(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], contex
 @router.get("/{job_id}/samples.npz", response_class=Response, responses={200: _NPZ, **_NO_IMAGES})
 def samples_npz(job_id: JobId, context: InContext) -> Response:
     """All images of a finished job as a numpy archive: `images` uint8 [count, height, width, channels]."""
-    finished = ready(_get(context, job_id))
+    finished = ready(context.queue.get(job_id))
     return Response(views.samples_npz(finished, context.results.images(finished)), media_type=views.NPZ)
-
-
-def _get(context: Context, job_id: str) -> Job:
-    try:
-        return context.queue.get(job_id)
-    except JobNotFound as error:
-        raise _no_job(job_id) from error
-
-
-def _no_job(job_id: str) -> Problem:
-    return Problem("not-found", f"there is no job {job_id}, or its results have been forgotten")

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -43,7 +43,23 @@ _PREFERENCES = [
 ]
 
 
-@router.post("/samples", responses=_ANSWERS, status_code=202, openapi_extra={"parameters": _PREFERENCES})
+def _is_json(request: Request) -> None:
+    media_type = _media_type(request)
+    if media_type != "application/json":
+        raise Problem("unsupported-media-type", f"Content-Type {media_type or 'missing'}; send application/json")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+@router.post(
+    "/samples",
+    responses=_ANSWERS,
+    status_code=202,
+    dependencies=[Depends(_is_json)],
+    openapi_extra={"parameters": _PREFERENCES},
+)
 async def samples(body: SampleBody, request: Request, context: InContext) -> Response:
     """Asks for a grid of images.
 
@@ -91,7 +107,7 @@ async def inpaint(request: Request, context: InContext) -> Response:
     The picture and its mask are files of a form, or base64 in JSON.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    media_type = _media_type(request)
     if media_type == "multipart/form-data":
         body, image, mask = await _from_form(request)
     elif media_type == "application/json":
@@ -114,7 +130,7 @@ def _from_json(data: bytes) -> tuple[SampleBody, bytes, bytes]:
 
 
 async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
-    async with request.form(max_files=2, max_fields=8, max_part_size=64 * 1024) as form:
+    async with request.form(max_files=4, max_fields=16, max_part_size=64 * 1024) as form:
         files: dict[str, bytes] = {}
         fields: dict[str, str] = {}
         for name, value in form.multi_items():
@@ -133,7 +149,7 @@ async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
     if "sampler" in fields:
         try:
             values["sampler"] = json.loads(fields["sampler"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise invalid("/sampler", f"this is not JSON: {error}", 'such as {"name": "heun"}') from error
     try:
         return SampleBody.model_validate(values), files["image"], files["mask"]

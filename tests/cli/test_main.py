@@ -1,0 +1,74 @@
+"""The command as a whole: help without torch, and options that reach the settings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from service.settings import ServiceSettings
+from worker.settings import WorkerSettings
+
+COMMANDS = ("up", "api", "worker", "train", "sample")
+
+
+def test_help_is_quick_and_without_torch() -> None:
+    code = (
+        "import sys\ntry:\n    from cli.main import app\n    app(['--help'])\nfinally:\n    print(sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    words, _, modules = done.stdout.rpartition("[")
+    assert all(f" {command} " in words for command in COMMANDS)
+    for heavy in ("torch", "safetensors", "fastapi", "uvicorn", "numpy"):
+        assert f"'{heavy}'" not in modules
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--" in result.stdout
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[ServiceSettings | WorkerSettings] = []
+    monkeypatch.setattr("service.app.create_app", started.append)
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    monkeypatch.setattr("worker.process.run", lambda settings, _: started.append(settings))
+    environment = {
+        "SCORESERVE_REDIS_URL": "redis://environment:1",
+        "SCORESERVE_PORT": "1234",
+        "SCORESERVE_SLOTS": "3",
+        "SCORESERVE_SHARD_SIZE": "7",
+    }
+    runner = CliRunner(env=environment)
+    for arguments in (["api"], ["api", "--port", "4321", "--redis-url", "redis://option:1"]):
+        assert runner.invoke(app, arguments).exit_code == 0
+    for arguments in (["worker"], ["worker", "--slots", "5", "--device", "cuda:1"]):
+        assert runner.invoke(app, arguments).exit_code == 0
+    api, other_api, worker, other_worker = started
+    assert (api.redis_url, api.port, api.shard_size) == ("redis://environment:1", 1234, 7)
+    assert (other_api.redis_url, other_api.port, other_api.host) == ("redis://option:1", 4321, "127.0.0.1")
+    assert (worker.slots, worker.device, worker.shard_size) == (3, "cpu", 7)
+    assert (other_worker.slots, other_worker.device) == (5, "cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [(["api"], "SCORESERVE_MAX_BODY_BYTES", "lots"), (["worker"], "SCORESERVE_LEASE_SECONDS", "0")],
+)
+def test_a_setting_that_is_impossible_is_told_in_one_line(arguments: list[str], name: str, value: str) -> None:
+    result = CliRunner(env={name: value, "COLUMNS": "200"}).invoke(app, arguments)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), "an exception came through"
+    assert name.lower() in result.stderr.lower() or name.removeprefix("SCORESERVE_").lower() in result.stderr
+
+
+def test_a_worker_without_redis_says_so(tmp_path: Path) -> None:
+    address = f"unix://{tmp_path}/none"
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["worker", "--redis-url", address])
+    assert result.exit_code == 1
+    assert f"error: no Redis at {address}" in result.stderr

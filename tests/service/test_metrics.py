@@ -1,0 +1,90 @@
+"""/metrics: what Prometheus scrapes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from worker.batching import BatchingWorker
+
+
+def scrape(client) -> dict[str, float]:
+    """Samples by name and labels, such as `scoreserve_jobs_total status=finished`."""
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+    samples = {}
+    for family in text_string_to_metric_families(response.text):
+        assert family.documentation, f"{family.name} has no help text"
+        for sample in family.samples:
+            labels = " ".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            samples[f"{sample.name} {labels}".strip()] = sample.value
+    return samples
+
+
+def test_an_idle_service_has_all_its_metrics(client) -> None:
+    found = scrape(client)
+    assert found["scoreserve_redis_up"] == 1
+    assert found["scoreserve_model_info model=tiny version=1"] == 1
+    for name in ("workers", "queue_jobs", "queue_image_steps", "queue_oldest_age_seconds"):
+        assert found[f"scoreserve_{name}"] == 0
+    for name in ("images_total", "image_steps_total"):
+        assert found[f"scoreserve_{name}"] == 0
+    for status in ("accepted", "finished", "failed", "cancelled"):
+        assert found[f"scoreserve_jobs_total status={status}"] == 0
+
+
+def test_the_queue_is_measured_in_image_steps(
+    client, new_worker: Callable[[], BatchingWorker], work: Callable[[], None]
+) -> None:
+    client.submit(count=6)
+    client.delete(client.submit(count=2)["links"]["self"])
+    worker = new_worker()
+    worker.register_birth()
+    worker._claim(wait=False)
+    for _ in range(5):
+        worker._step()
+    worker._beat()
+    found = scrape(client)
+    assert found["scoreserve_workers"] == 1
+    assert found["scoreserve_queue_jobs"] == 1
+    assert found["scoreserve_queue_image_steps"] == 6 * (13 - 5)
+    assert 0 < found["scoreserve_queue_oldest_age_seconds"] < 30
+    assert found["scoreserve_jobs_total status=accepted"] == 2
+    assert found["scoreserve_jobs_total status=cancelled"] == 1
+    while worker._claims:
+        worker._step()
+    worker.register_death()
+    found = scrape(client)
+    assert found["scoreserve_queue_jobs"] == found["scoreserve_queue_image_steps"] == 0
+    assert found["scoreserve_jobs_total status=finished"] == 1
+    assert found["scoreserve_images_total"] == 6
+    assert found["scoreserve_image_steps_total"] == 6 * 13
+
+
+def test_requests_are_counted_by_route_and_never_by_id(client, redis: Any) -> None:
+    for _ in range(2):
+        client.submit()
+    job = client.submit()
+    client.get(job["links"]["self"])
+    client.get("/jobs/" + 24 * "0")
+    client.get("/no/such/page")
+    client.begin("BREW", "/samples").result(10)
+    client.post("/samples", json={"count": 0})
+    found = scrape(client)
+    assert found["scoreserve_http_requests_total method=POST route=/samples status=202"] == 3
+    assert found["scoreserve_http_requests_total method=GET route=/jobs/{job_id} status=200"] == 1
+    assert found["scoreserve_http_requests_total method=GET route=/jobs/{job_id} status=404"] == 1
+    assert found["scoreserve_http_requests_total method=GET route=none status=404"] == 1
+    assert found["scoreserve_rejections_total reason=invalid"] == 1
+    assert found["scoreserve_rejections_total reason=not-found"] == 2
+    assert not any(job["id"] in name or "/no/such" in name or "BREW" in name for name in found)
+
+
+def test_what_breaks_is_counted(client, monkeypatch: Any, problem: Callable[..., Any]) -> None:
+    monkeypatch.setattr("service.intake.Intake.sample", lambda *_: 1 / 0)
+    response = client.post("/samples", json={})
+    assert "division" not in problem(response, 500, "internal")["detail"]
+    found = scrape(client)
+    assert found["scoreserve_http_requests_total method=POST route=/samples status=500"] == 1
+    assert found["scoreserve_rejections_total reason=internal"] == 1

@@ -1,0 +1,48 @@
+"""/models: the cards of what can be sampled."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.card import ModelCard
+
+
+@pytest.fixture
+def both(new_client, settings, tmp_path: Path, publish_other: Callable[[Path], ModelCard], tiny_card: ModelCard) -> Any:
+    """A client of a store with two models, one of them damaged."""
+    publish_other(tmp_path)
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    (tmp_path / "broken" / "1" / "card.json").write_text("{}")
+    return new_client(settings.model_copy(update={"models_dir": tmp_path}))
+
+
+def test_cards_are_listed_and_damaged_ones_left_out(both) -> None:
+    cards = both.get("/models").json()
+    assert "other" in [card["name"] for card in cards]
+    assert "broken" not in [card["name"] for card in cards]
+
+
+def test_a_card_says_what_can_be_asked_for(client, tiny_card: ModelCard) -> None:
+    response = client.get("/models/tiny")
+    assert ModelCard.model_validate_json(response.content) == tiny_card
+    assert response.json()["image"] == {"channels": 1, "height": 8, "width": 8}
+    assert client.get("/models/tiny", params={"version": 1}).json() == response.json()
+
+
+def test_unknown_models_are_not_found(client, both, problem: Callable[..., Any], refusal: Callable[..., str]) -> None:
+    assert "tiny" in problem(client.get("/models/gone"), 404, "not-found")["detail"]
+    problem(client.get("/models/tiny", params={"version": 2}), 404, "not-found")
+    problem(both.get("/models/broken"), 404, "not-found")
+    refusal(client.get("/models/Tiny!"), "name")
+    refusal(client.get("/models/tiny", params={"version": 0}), "version")
+
+
+def test_a_model_published_meanwhile_is_served(
+    new_client, settings, tmp_path: Path, publish_other: Callable[[Path], ModelCard]
+) -> None:
+    client = new_client(settings.model_copy(update={"models_dir": tmp_path}))
+    assert client.get("/models/other").status_code == 404
+    publish_other(tmp_path)
+    assert client.submit(model="other")["model"] == "other"

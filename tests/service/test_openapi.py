@@ -1,0 +1,111 @@
+"""The OpenAPI document: complete, and true."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.card import ModelCard
+from models.store import ModelStore
+from service.problems import KINDS, MEDIA_TYPE
+from service.schemas import SampleBody
+
+
+@pytest.fixture
+def document(client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json()
+    return found
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object inside a document."""
+    if isinstance(node, dict):
+        yield node
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from walk(child)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_every_reference_leads_somewhere(document) -> None:
+    references = {node["$ref"] for node in walk(document) if "$ref" in node}
+    references |= {to for node in walk(document) for to in node.get("discriminator", {}).get("mapping", {}).values()}
+    assert len(references) > 10
+    for reference in references:
+        place: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            assert part in place, f"{reference} leads nowhere"
+            place = place[part]
+
+
+def test_every_operation_is_described(document) -> None:
+    found = {(method, path) for path, method, _ in operations(document)}
+    assert found >= {
+        ("post", "/samples"),
+        ("post", "/inpaint"),
+        ("get", "/jobs/{job_id}"),
+        ("delete", "/jobs/{job_id}"),
+        ("get", "/jobs/{job_id}/grid.png"),
+        ("get", "/jobs/{job_id}/images/{index}.png"),
+        ("get", "/jobs/{job_id}/samples.npz"),
+        ("get", "/models"),
+        ("get", "/models/{name}"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
+    }
+    for path, method, operation in operations(document):
+        assert operation["description"], f"{method} {path}"
+        assert operation["tags"], f"{method} {path}"
+
+
+def test_every_error_is_described_as_a_problem(document) -> None:
+    assert "HTTPValidationError" not in json.dumps(document), "FastAPI's own errors are never sent"
+    statuses = {status for status, _, _ in KINDS.values()}
+    for path, method, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if status.startswith(("4", "5")) and path != "/readyz":
+                assert int(status) in statuses
+                schema = response["content"][MEDIA_TYPE]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ProblemDetails"}, f"{method} {path} {status}"
+
+
+def test_views_are_described_as_what_they_are(document) -> None:
+    for view, media_type in (
+        ("grid.png", "image/png"),
+        ("images/{index}.png", "image/png"),
+        ("samples.npz", "application/x-npz"),
+    ):
+        content = document["paths"][f"/jobs/{{job_id}}/{view}"]["get"]["responses"]["200"]["content"]
+        assert set(content) == {media_type}
+
+
+def test_examples_are_accepted(
+    new_client, settings, document, models_dir: Path, tiny_card: ModelCard, tmp_path
+) -> None:
+    store = ModelStore(tmp_path)
+    store.publish(tiny_card.model_copy(update={"name": "mnist"}), ModelStore(models_dir).weights(tiny_card))
+    client = new_client(settings.model_copy(update={"models_dir": tmp_path, "default_model": "mnist"}))
+    examples = document["components"]["schemas"]["SampleBody"]["examples"]
+    assert len(examples) >= 3
+    for example in examples:
+        SampleBody.model_validate(example)
+        assert client.post("/samples", json=example).status_code == 202
+
+
+def test_the_form_of_inpaint_names_the_fields_of_samples(document) -> None:
+    form = document["paths"]["/inpaint"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {*SampleBody.model_fields, "image", "mask"}
+    assert form["properties"]["count"]["default"] == SampleBody.model_fields["count"].default
+
+
+def test_pages_of_documentation_are_served(client) -> None:
+    for url in ("/docs", "/redoc"):
+        assert client.get(url).headers["content-type"].startswith("text/html")

@@ -1,0 +1,173 @@
+"""Pictures that clients send: every mode and format, and that a bomb is not decoded."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from models.card import ImageShape
+from service.pictures import FORMATS, decode_image, decode_mask
+from service.problems import Problem
+
+GREY = ImageShape(channels=1, height=6, width=8)
+COLOUR = ImageShape(channels=3, height=6, width=8)
+RAMP = np.linspace(0, 255, 48).round().astype(np.uint8).reshape(6, 8)
+
+
+def save(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+def test_grey_in_every_mode_of_eight_bits_is_exact(mode: str) -> None:
+    image = Image.fromarray(RAMP).convert(mode)
+    assert (decode_image("image", save(image), GREY)[..., 0] == RAMP).all()
+    colour = decode_image("image", save(image), COLOUR)
+    assert colour.shape == (6, 8, 3)
+    assert (colour == RAMP[..., None]).all()
+
+
+def test_one_bit() -> None:
+    found = decode_image("image", save(Image.fromarray(RAMP > 100)), GREY)[..., 0]
+    assert (found == np.where(RAMP > 100, 255, 0)).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_cut(kind: str) -> None:
+    image = Image.fromarray(RAMP.astype(np.uint16) * 257)
+    assert image.mode == "I;16"
+    assert (decode_image("image", save(image, kind), GREY)[..., 0] == RAMP).all()
+
+
+def test_floats_are_taken_as_0_to_255() -> None:
+    values = RAMP.astype(np.float32)
+    values[0, 0], values[0, 1] = -1e9, 1e9
+    found = decode_image("image", save(Image.fromarray(values), "TIFF"), GREY)[..., 0]
+    assert (found[0, :2] == [0, 255]).all()
+    assert (found[1:] == RAMP[1:]).all()
+
+
+def test_floats_that_are_no_numbers_are_refused() -> None:
+    values = RAMP.astype(np.float32)
+    values[0, 0] = np.nan
+    with pytest.raises(Problem, match="/image"):
+        decode_image("image", save(Image.fromarray(values), "TIFF"), GREY)
+
+
+def test_colours_of_a_palette_and_of_cmyk() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    palette = Image.fromarray(colours).quantize(256)
+    assert palette.mode == "P"
+    assert (decode_image("image", save(palette), COLOUR) == np.asarray(palette.convert("RGB"))).all()
+    assert decode_image("image", save(Image.new("CMYK", (8, 6)), "JPEG"), COLOUR).min() > 250
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_read(kind: str) -> None:
+    found = decode_image("image", save(Image.fromarray(RAMP), kind), GREY)[..., 0]
+    assert np.abs(found.astype(int) - RAMP).max() < 40
+
+
+def test_other_formats_are_refused() -> None:
+    with pytest.raises(Problem, match="not a picture that can be read"):
+        decode_image("image", save(Image.fromarray(RAMP), "PPM"), GREY)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photograph_is_turned_back(orientation: int) -> None:
+    photograph = Image.fromarray(RAMP if orientation < 5 else np.ascontiguousarray(RAMP.T))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = save(photograph, "JPEG", quality=100, exif=exif)
+    found = decode_image("image", data, GREY)[..., 0]
+    with Image.open(io.BytesIO(data)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+    assert upright.size == (8, 6)
+    assert (found == np.asarray(upright)).all()
+
+
+def test_a_turned_photograph_of_the_wrong_way_round_is_refused() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with pytest.raises(Problem, match="6 x 8 pixels"):
+        decode_image("image", save(Image.fromarray(RAMP), "JPEG", exif=exif), GREY)
+    with pytest.raises(Problem, match="6 x 8 pixels"):
+        decode_image("image", save(Image.fromarray(np.ascontiguousarray(RAMP.T))), GREY)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_mask_is_white_or_black(mode: str) -> None:
+    wanted = RAMP > 100
+    mask = Image.fromarray(np.where(wanted, 255, 0).astype(np.uint8)).convert(mode)
+    assert (decode_mask("mask", save(mask), COLOUR) == wanted).all()
+
+
+# Runs without torch and with little else, so that its memory can be watched.
+BOMBS = """
+import asyncio, io, resource, sys
+import httpx
+from service.app import create_app
+from service.settings import ServiceSettings
+
+app = create_app(ServiceSettings(redis_url="unix:///nowhere", models_dir=sys.argv[1], default_model="tiny"))
+small, *bombs = [open(path, "rb").read() for path in sys.argv[2:]]
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+async def main():
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async def said(image, mask):
+            response = await client.post("/inpaint", files={"image": image, "mask": mask})
+            return response.status_code, response.json()["detail"]
+        assert (await said(small, small))[0] == 503
+        before = peak()
+        for bomb in bombs:
+            for pair in ((bomb, small), (small, bomb)):
+                status, detail = await said(*pair)
+                assert status == 422, detail
+                assert "10000 x 10000" in detail or "far too large" in detail, detail
+        print(peak() - before)
+
+asyncio.run(main())
+"""
+
+
+def test_a_bomb_is_not_decoded(models_dir: Path, tmp_path: Path) -> None:
+    """100 and 200 million pixels in a few kilobytes, and a GIF whose picture is larger than its header says."""
+    gif = bytearray(save(Image.new("L", (8, 8)), "GIF"))
+    place = gif.index(b"\x2c" + bytes(4) + b"\x08\0\x08\0") + 5
+    gif[place : place + 4] = struct.pack("<HH", 10_000, 10_000)
+    files = {
+        "small.png": save(Image.new("L", (8, 8), 255)),
+        "bomb.png": _black_png(10_000, 10_000),
+        "vast.png": _black_png(20_000, 10_000),
+        "liar.gif": bytes(gif),
+    }
+    for name, data in files.items():
+        assert len(data) < 100_000, f"{name} is no bomb"
+        (tmp_path / name).write_bytes(data)
+    command = [sys.executable, "-c", BOMBS, str(models_dir), *(str(tmp_path / name) for name in files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 30, "megabytes"
+
+
+def _black_png(width: int, height: int) -> bytes:
+    """A PNG file of one bit a pixel, made without holding its pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(height * (1 + -(-width // 8))))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
