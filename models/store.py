@@ -37,11 +37,11 @@ class ModelStore:
 
     def names(self) -> list[str]:
         """All model names, sorted."""
-        return sorted({name for name, _, _ in self._all("*")})
+        return sorted({name for name, _, _ in self._all()})
 
     def versions(self, name: str) -> list[int]:
         """All versions of a model, ascending; empty if there is no such model."""
-        return sorted({version for _, version, _ in self._all(name)})
+        return sorted({version for found, version, _ in self._all() if found == name})
 
     def path(self, name: str, version: int | None = None) -> Path:
         """The directory of a version (the newest by default).
@@ -49,7 +49,7 @@ class ModelStore:
         Raises:
             ModelNotFound: there is none.
         """
-        found = [(v, p) for n, v, p in self._all(name) if n == name and version in (None, v)]
+        found = [(v, p) for n, v, p in self._all() if n == name and version in (None, v)]
         if not found:
             wanted = name if version is None else f"{name} version {version}"
             raise ModelNotFound(f"no model {wanted}; there is: {', '.join(self.names()) or 'none'}")
@@ -60,13 +60,17 @@ class ModelStore:
 
         Raises:
             ModelNotFound: there is none.
-            BrokenModel: its card does not parse.
+            BrokenModel: its card does not parse, or is of another model.
         """
-        path = self.path(name, version) / CARD
+        directory = self.path(name, version)
+        path = directory / CARD
         try:
-            return ModelCard.model_validate_json(path.read_bytes())
+            card = ModelCard.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise BrokenModel(f"{path} is not a model card: {error}") from error
+        if (card.name, card.version) != (name, int(directory.name)):
+            raise BrokenModel(f"{path} is the card of {card.name} version {card.version}: put it in its own directory")
+        return card
 
     def cards(self) -> list[ModelCard]:
         """The newest usable card of every model, by name; broken ones are left out."""
@@ -125,10 +129,10 @@ class ModelStore:
             raise
         return target
 
-    def _all(self, pattern: str) -> Iterator[tuple[str, int, Path]]:
+    def _all(self) -> Iterator[tuple[str, int, Path]]:
         """Name, version and directory of all complete versions; one that is being written has no number for a name."""
         for directory in self.directories:
-            for path in directory.glob(f"{pattern}/*/{CARD}"):
+            for path in directory.glob(f"*/*/{CARD}"):
                 if path.parent.name.isdecimal():
                     yield path.parent.parent.name, int(path.parent.name), path.parent
 
