@@ -1,0 +1,32 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.sampling import noise, tables
+from models.sampling.chain import Chain
+
+HEUN = tables.heun([10.0, 1.0, 0.1])
+
+
+def test_an_inpainting_needs_both_the_known_image_and_the_mask() -> None:
+    image, mask = torch.zeros(1, 8, 8), torch.ones(8, 8, dtype=torch.bool)
+    with pytest.raises(ValueError, match="go together"):
+        Chain(HEUN, 0, 0, known=image)
+    with pytest.raises(ValueError, match="go together"):
+        Chain(HEUN, 0, 0, mask=mask)
+    assert Chain(HEUN, 0, 0, known=image, mask=mask).remaining == 5
+
+
+def test_remaining_counts_from_the_cursor() -> None:
+    assert Chain(HEUN, 0, 0, cursor=2).remaining == 3
+
+
+def test_a_chain_starts_normal_around_the_mean_of_its_table_or_uniform() -> None:
+    shape = (1, 64, 64)
+    wide = Chain(replace(HEUN, initial_mean=0.13), seed=3, index=2).initial(shape)
+    assert torch.equal(wide, 0.13 + 10 * noise.normal([3], [2], [0], noise.INITIAL, shape)[0])
+    assert abs(wide.std() - 10) < 0.5
+    uniform = Chain(tables.follow_scores(0.1, 5, 0.01), seed=3, index=2).initial(shape)
+    assert uniform.shape == shape
+    assert 0 < uniform.min() < 0.01 < 0.99 < uniform.max() < 1

@@ -1,0 +1,228 @@
+"""The promise of the engine: an image's bits depend on its own request alone."""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.card import ImageShape
+from models.networks.unet import UNet
+from models.sampling import tables
+from models.sampling.chain import Chain
+from models.sampling.engine import Engine
+from models.sampling.sample import run
+from models.sampling.schedules import geometric, karras, langevin_step_size
+from models.score import Preconditioning, ScoreModel
+
+
+def annealed(sigma_max: float, levels: int, steps: int, denoise: bool) -> tables.Table:
+    sigmas = geometric(sigma_max, 0.01, levels)
+    return tables.annealed_langevin(sigmas, steps, langevin_step_size(sigmas, steps), denoise, sigma_max)
+
+
+SAMPLERS = [
+    tables.heun(karras(10, 0.01, 5, 7)),
+    annealed(10, 4, 2, denoise=True),
+    annealed(1, 3, 1, denoise=False),
+    tables.langevin(0.5, 6, 0.05, denoise=True),
+    tables.follow_scores(0.3, 4, 0.02),
+    tables.heun(karras(3, 0.1, 2, 7)),
+]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an image's bits may depend on."""
+
+    sampler: int
+    seed: int
+    index: int
+    inpainted: bool
+
+    def chain(self, shape: tuple[int, ...] = (1, 8, 8)) -> Chain:
+        if not self.inpainted:
+            return Chain(SAMPLERS[self.sampler], self.seed, self.index)
+        generator = torch.Generator().manual_seed(self.seed + self.index)
+        known, mask = torch.rand(shape, generator=generator), torch.rand(shape[1:], generator=generator) < 0.5
+        return Chain(SAMPLERS[self.sampler], self.seed, self.index, known, mask)
+
+
+@dataclass
+class Visitor:
+    """A chain that arrives at a step, and is evicted at others for two steps each."""
+
+    spec: Spec
+    arrives: int
+    leaves: frozenset[int]
+    chain: Chain = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chain = self.spec.chain()
+
+
+def final(chain: Chain) -> Tensor:
+    assert chain.remaining == 0
+    assert chain.x is not None
+    return chain.x
+
+
+def bits(x: Tensor) -> Tensor:
+    return x.view(torch.int32)
+
+
+def visit(engines: list[Engine], visitors: list[Visitor]) -> None:
+    """Runs all visitors to their end; who comes back after an eviction is given a slot in the next engine."""
+    waiting = {id(v): v.arrives for v in visitors}
+    home = {id(v): i for i, v in enumerate(visitors)}
+    for now in range(500):
+        for v in visitors:
+            if now in v.leaves and id(v) not in waiting and v.chain.remaining:
+                engines[home[id(v)] % len(engines)].evict([v.chain])
+                waiting[id(v)], home[id(v)] = now + 2, home[id(v)] + 1
+        for v in visitors:
+            engine = engines[home[id(v)] % len(engines)]
+            if waiting.get(id(v), now + 1) <= now and engine.free:
+                engine.admit([v.chain])
+                del waiting[id(v)]
+        for engine in engines:
+            engine.step()
+        if not any(v.chain.remaining for v in visitors):
+            return
+    raise AssertionError("chains are left over")
+
+
+SPECS = st.builds(Spec, st.integers(0, len(SAMPLERS) - 1), st.integers(0, 40), st.integers(0, 3), st.booleans())
+VISITORS = st.builds(Visitor, SPECS, st.integers(0, 6), st.frozensets(st.integers(1, 12), max_size=3))
+
+
+@pytest.fixture(scope="session")
+def shipped() -> ScoreModel:
+    """The architecture of the shipped checkpoint with random weights: its convolutions take the real code paths."""
+    torch.manual_seed(0)
+    network = UNet()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return ScoreModel(network, Preconditioning(0.13, 0.31), ImageShape(channels=1, height=28, width=28))
+
+
+@settings(max_examples=40, deadline=None)
+@given(visitors=st.lists(VISITORS, min_size=1, max_size=16), slots=st.lists(st.integers(1, 16), min_size=1, max_size=2))
+def test_every_image_in_any_company_has_the_bits_it_has_alone(
+    tiny_model: ScoreModel, visitors: list[Visitor], slots: list[int]
+) -> None:
+    visit([Engine(tiny_model, n) for n in slots], visitors)
+    for visitor in visitors:
+        assert torch.equal(bits(final(visitor.chain)), bits(_alone(tiny_model, visitor.spec)))
+
+
+@cache
+def _alone(model: ScoreModel, spec: Spec) -> Tensor:
+    chain = spec.chain()
+    run(Engine(model, 1), [chain])
+    return final(chain)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 16])
+def test_the_shipped_network_gives_the_same_bits_at_every_width(shipped: ScoreModel, width: int) -> None:
+    specs = [Spec(i % len(SAMPLERS), seed=5, index=i, inpainted=i % 3 == 2) for i in range(width)]
+    chains = [spec.chain((1, 28, 28)) for spec in specs]
+    run(Engine(shipped, width), chains)
+    for spec, chain in {specs[i]: chains[i] for i in {0, 1 % width, 2 % width, width - 1}}.items():
+        alone = spec.chain((1, 28, 28))
+        run(Engine(shipped, 1), [alone])
+        assert torch.equal(bits(final(chain)), bits(final(alone))), f"image {spec.index} of {width}"
+
+
+def test_the_shipped_network_gives_the_same_bits_with_two_threads(shipped: ScoreModel) -> None:
+    x = torch.randn((16, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    sigmas = torch.linspace(0.01, 10, 16).tolist()
+    expected = torch.cat([shipped.score(x[i : i + 1], sigmas[i : i + 1]) for i in range(16)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = {width: shipped.score(x[:width], sigmas[:width]) for width in (1, 2, 5, 16)}
+    finally:
+        torch.set_num_threads(before)
+    assert [width for width, score in found.items() if not torch.equal(score, expected[:width])] == []
+
+
+@pytest.mark.parametrize("inpainted", [False, True])
+@pytest.mark.parametrize("sampler", range(len(SAMPLERS)))
+def test_a_chain_saved_after_any_row_goes_on_elsewhere_to_the_same_bits(
+    tiny_model: ScoreModel, sampler: int, inpainted: bool
+) -> None:
+    """Saved is what the docstring of Chain asks for: `previous` only where the next row carries it."""
+    spec = Spec(sampler, seed=8, index=1, inpainted=inpainted)
+    table = SAMPLERS[sampler]
+    for rows in range(1, len(table)):
+        first = Engine(tiny_model, 1)
+        chain = spec.chain()
+        first.admit([chain])
+        for _ in range(rows):
+            first.step()
+        assert first.evict([chain]) == [chain]
+        assert chain.x is not None
+        assert chain.previous is not None
+        carries = table.column("carry")[rows] != 0
+        resumed = spec.chain()
+        resumed.cursor, resumed.x = chain.cursor, torch.tensor(chain.x.tolist())
+        resumed.previous = torch.tensor(chain.previous.tolist()) if carries else None
+        second = Engine(tiny_model, 4)
+        second.admit([Spec(0, 3, i, inpainted=True).chain() for i in range(3)])
+        second.admit([resumed])
+        while resumed.remaining:
+            second.step()
+        assert torch.equal(bits(final(resumed)), bits(_alone(tiny_model, spec)))
+
+
+def test_a_neighbour_that_is_not_finite_is_not_noticed(tiny_model: ScoreModel) -> None:
+    spec, broken = Spec(0, 1, 2, inpainted=False), Spec(1, 1, 3, inpainted=True).chain()
+    broken.x = torch.full((1, 8, 8), float("nan"))
+    engine, chain = Engine(tiny_model, 2), spec.chain()
+    engine.admit([chain, broken])
+    engine.step()
+    engine.evict([broken])
+    later = Spec(3, 2, 2, inpainted=False)
+    successor = later.chain()
+    engine.admit([successor])
+    while engine.chains:
+        engine.step()
+    assert torch.equal(final(chain), _alone(tiny_model, spec))
+    assert torch.equal(final(successor), _alone(tiny_model, later))
+
+
+def test_images_differ_by_seed_and_index(tiny_model: ScoreModel) -> None:
+    for sampler in range(len(SAMPLERS)):
+        a, b, c = (_alone(tiny_model, Spec(sampler, *key, inpainted=False)) for key in ((1, 0), (1, 1), (2, 0)))
+        assert min((a - b).abs().mean(), (a - c).abs().mean(), (b - c).abs().mean()) > 1e-3
+
+
+def test_an_engine_counts_image_steps_and_retires_each_chain_after_its_last_row(tiny_model: ScoreModel) -> None:
+    engine = Engine(tiny_model, 3)
+    long, short = (Spec(i, 0, 0, inpainted=False).chain() for i in (0, 4))
+    engine.admit([long, short])
+    assert engine.free == 1
+    finished = [engine.step() for _ in range(len(long.table))]
+    assert finished.index([short]) == len(short.table) - 1
+    assert finished.index([long]) == len(long.table) - 1
+    assert engine.image_steps == len(long.table) + len(short.table)
+    assert (engine.free, engine.step()) == (3, [])
+
+
+def test_an_engine_refuses_what_it_has_no_place_or_no_rows_for(tiny_model: ScoreModel) -> None:
+    engine = Engine(tiny_model, 1)
+    done = Spec(4, 0, 0, inpainted=False).chain()
+    run(engine, [done])
+    with pytest.raises(ValueError, match="without rows"):
+        engine.admit([done])
+    with pytest.raises(ValueError, match="2 chains for 1 free"):
+        engine.admit([Spec(0, 0, i, inpainted=False).chain() for i in range(2)])
+    with pytest.raises(ValueError, match="at least one slot"):
+        Engine(tiny_model, 0)
+    assert engine.free == 1
+    assert engine.evict([done]) == []

@@ -1,0 +1,107 @@
+"""The engine against the papers' plain loops, fed with the same noise."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.sampling import noise, reference, tables
+from models.sampling.chain import Chain
+from models.sampling.engine import Engine
+from models.sampling.sample import run
+from models.sampling.schedules import geometric, karras, langevin_step_size
+from models.score import ScoreModel
+
+SEED, N = 11, 5
+SIGMAS = geometric(2.0, 0.05, 6)
+STEP = langevin_step_size(SIGMAS, 3)
+LEVELS = karras(2.0, 0.05, 7, 7)
+
+Loop = Callable[[reference.Score, Tensor, reference.Noise, reference.Paint], Tensor]
+
+SAMPLERS: dict[str, tuple[tables.Table, Loop]] = {
+    "follow_scores": (
+        tables.follow_scores(0.4, 25, 0.03),
+        lambda score, x, _noise, paint: reference.follow_scores(score, x, 0.4, 25, 0.03, paint),
+    ),
+    "langevin": (
+        tables.langevin(0.4, 25, 0.03, denoise=False),
+        lambda score, x, noise, paint: reference.langevin(score, x, 0.4, 25, 0.03, False, noise, paint),
+    ),
+    "langevin, denoised": (
+        tables.langevin(0.4, 25, 0.03, denoise=True),
+        lambda score, x, noise, paint: reference.langevin(score, x, 0.4, 25, 0.03, True, noise, paint),
+    ),
+    "annealed_langevin": (
+        tables.annealed_langevin(SIGMAS, 3, STEP, denoise=False, initial_std=2.0),
+        lambda score, x, noise, paint: reference.annealed_langevin(score, x, SIGMAS, 3, STEP, False, noise, paint),
+    ),
+    "annealed_langevin, denoised": (
+        tables.annealed_langevin(SIGMAS, 3, STEP, denoise=True, initial_std=2.0),
+        lambda score, x, noise, paint: reference.annealed_langevin(score, x, SIGMAS, 3, STEP, True, noise, paint),
+    ),
+    "heun": (
+        tables.heun(LEVELS),
+        lambda score, x, _noise, paint: reference.heun(score, x, LEVELS, paint),
+    ),
+}
+
+
+def compare(model: ScoreModel, sampler: str, inpainting: bool) -> None:
+    table, loop = SAMPLERS[sampler]
+    shape = model.image.chw
+    generator = torch.Generator().manual_seed(2)
+    known = torch.rand((N, *shape), generator=generator)
+    mask = torch.rand((N, *shape[1:]), generator=generator) < 0.4
+
+    def drawn(k: int, stream: int) -> Tensor:
+        return noise.normal([SEED] * N, range(N), [k] * N, stream, shape)
+
+    def paint(x: Tensor, sigma: float, k: int) -> Tensor:
+        return torch.where(mask[:, None], x, known + sigma * drawn(k, noise.KNOWN)) if inpainting else x
+
+    chains = [
+        Chain(table, SEED, i, known[i] if inpainting else None, mask[i] if inpainting else None) for i in range(N)
+    ]
+    initial = torch.stack([chain.initial(shape) for chain in chains])
+    expected = loop(model.score, initial, lambda k: drawn(k, noise.STEP), paint)
+    run(Engine(model, 3), chains)
+    found = torch.stack([chain.x for chain in chains if chain.x is not None])
+    assert found.isfinite().all()
+    assert (found - expected).abs().max() <= 1e-5
+    assert (found - initial).abs().mean() > 0.05
+    if inpainting:
+        kept = ~mask[:, None].expand_as(known)
+        assert torch.equal(found[kept], known[kept])
+        assert (found[~kept] - known[~kept]).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("inpainting", [False, True], ids=["sampling", "inpainting"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_engine_follows_the_paper_with_an_exact_score(
+    exact_score: Callable[..., ScoreModel], sampler: str, inpainting: bool
+) -> None:
+    mixture = exact_score((0.7, 0.2, 0.1), (0.3, 0.9, 0.05), image=(2, 4, 6))
+    compare(mixture, sampler, inpainting)
+
+
+@pytest.mark.parametrize("inpainting", [False, True], ids=["sampling", "inpainting"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_engine_follows_the_paper_with_a_network(tiny_model: ScoreModel, sampler: str, inpainting: bool) -> None:
+    compare(tiny_model, sampler, inpainting)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_mask_of_all_or_nothing_samples_or_returns_the_image(tiny_model: ScoreModel, sampler: str) -> None:
+    table, _ = SAMPLERS[sampler]
+    known = torch.rand((1, 8, 8), generator=torch.Generator().manual_seed(1))
+    everything, nothing = torch.ones((1, 1, 1), dtype=torch.bool), torch.zeros((1, 1, 1), dtype=torch.bool)
+    sampled = Chain(table, SEED, 0)
+    repainted, kept = Chain(table, SEED, 0, known, everything), Chain(table, SEED, 0, known, nothing)
+    run(Engine(tiny_model, 3), [sampled, repainted, kept])
+    assert sampled.x is not None
+    assert repainted.x is not None
+    assert kept.x is not None
+    assert torch.equal(repainted.x, sampled.x)
+    assert torch.equal(kept.x, known)

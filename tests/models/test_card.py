@@ -1,0 +1,44 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from models.card import ImageShape, ModelCard
+
+
+def test_a_card_survives_json(tiny_card: ModelCard) -> None:
+    card = tiny_card.model_copy(update={"provenance": {"loss_curve": [[1, 0.5]]}, "metrics": {"fid": None}})
+    assert ModelCard.model_validate_json(card.model_dump_json()) == card
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigma_min": 10.0},
+        {"sigma_min": 11.0},
+        {"sigma_min": 0.0},
+        {"sigma_max": float("nan")},
+        {"sigma_max": float("inf")},
+        {"version": 0},
+        {"name": "../etc"},
+        {"name": ".hidden"},
+        {"name": "Upper"},
+        {"name": "mnist\n"},
+        {"name": ""},
+        {"weights_sha256": "0" * 63},
+        {"image": {"channels": 0, "height": 8, "width": 8}},
+        {"network": {"kind": "pickle", "data_mean": 0.1, "data_std": 0.3}},
+        {"network": {"kind": "unet", "data_mean": 0.1, "data_std": 0.0}},
+        {"sampler": {"name": "rk45"}},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_card_that_cannot_be_meant_is_refused(tiny_card: ModelCard, change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ModelCard.model_validate(tiny_card.model_dump() | change)
+
+
+def test_an_image_shape_counts_its_numbers() -> None:
+    shape = ImageShape(channels=3, height=5, width=7)
+    assert (shape.chw, shape.size) == ((3, 5, 7), 105)

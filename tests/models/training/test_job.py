@@ -1,0 +1,152 @@
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.sampling.plan import plan
+from models.sampling.sample import sample
+from models.score import ScoreModel
+from models.store import ModelStore
+from models.training.data import images_sha256, load_mnist
+from models.training.job import TrainingFailed, TrainingJob
+from models.training.trainer import CHECKPOINT, Trainer, TrainingSettings
+
+MNIST = Path(__file__).parents[2] / "data" / "mnist"
+TINY = {"channels": [8, 16], "blocks": [1, 1], "attention": [False, False], "embedding": 16, "groups": 4}
+OVERRIDES: dict[str, Any] = {
+    "network": TINY,
+    "batch": 8,
+    "epochs": 0.1,
+    "precision": "float32",
+    "warmup_steps": 2,
+    "seed": 3,
+}
+STEPS = 12  # a tenth of 1000 / 8
+
+
+def job(tmp_path: Path, data: Path = MNIST, **changes: Any) -> TrainingJob:
+    values = {
+        "preset": "mnist",
+        "data": data,
+        "out": tmp_path / "run",
+        "store": tmp_path / "models",
+        "overrides": OVERRIDES,
+        "device": "cpu",
+        "save_every": 5,
+        "grid_every": 100,
+        "command": "scoreserve train --preset mnist",
+    }
+    return TrainingJob.model_validate(values | changes)
+
+
+def ignore(*_: object) -> None:
+    pass
+
+
+def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path: Path) -> None:
+    steps: list[int] = []
+    started: list[Trainer] = []
+    card, path = job(tmp_path, grid_every=6).run(started.append, lambda trainer, _: steps.append(trainer.step))
+    assert steps == list(range(1, STEPS + 1))
+    assert started[0].steps == STEPS
+
+    store = ModelStore(tmp_path / "models")
+    assert store.card("mnist") == card
+    assert path == tmp_path / "models" / "mnist" / "1"
+    _, table = plan(None, card.model_copy(update={"sampler": card.sampler.model_copy(update={"levels": 5})}))
+    pixels = sample(ScoreModel.load(store, card), table, count=2, seed=0)
+    assert pixels.shape == (2, 28, 28, 1)
+
+    made = card.provenance
+    images, _ = load_mnist(MNIST)
+    assert made["command"] == "scoreserve train --preset mnist"
+    assert made["training"]["seed"] == 3
+    assert made["training"]["network"] == TINY
+    assert (made["images"], made["images_sha256"]) == (1000, images_sha256(images))
+    assert made["steps"] == STEPS
+    assert made["wall_seconds"] >= 0
+    assert made["versions"]["python"] == platform.python_version()
+    assert made["versions"]["torch"] == torch.__version__
+    assert [point[0] for point in made["loss_curve"]] == list(range(1, STEPS + 1))
+    assert card.image.chw == (1, 28, 28)
+    assert card.network.data_mean == pytest.approx(float(images.float().mean()) / 255, abs=1e-4)
+
+    out = tmp_path / "run"
+    assert sorted(p.name for p in out.iterdir()) == [CHECKPOINT, "grid-000006.png", "grid-000012.png", "run.json"]
+    with Image.open(out / "grid-000012.png") as grid:
+        assert grid.size == (8 * 30 + 2, 8 * 30 + 2)
+        assert np.asarray(grid).max() > 0
+    assert json.loads((out / "run.json").read_text()) == made
+
+
+def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingJob, "_draw", ignore)
+
+    def interrupt(trainer: Trainer, _loss: float) -> None:
+        if trainer.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path).run(ignore, interrupt)
+    assert not (tmp_path / "models").exists()
+    resumed: list[int] = []
+    card, _ = job(tmp_path).run(lambda trainer: resumed.append(trainer.step), ignore)
+    assert resumed == [7]
+
+    whole, _ = job(tmp_path / "whole").run(ignore, ignore)
+    assert card.weights_sha256 == whole.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": Path("/nowhere")}, "no train-images-idx3-ubyte"),
+        ({"preset": "imagenet"}, "no preset 'imagenet'; there is: .*mnist"),
+        ({"overrides": OVERRIDES | {"batch": 0}}, "batch: "),
+        ({"overrides": OVERRIDES | {"learning": 1}}, "learning: "),
+        ({"overrides": OVERRIDES | {"network": {"chanels": [8]}}}, "chanels"),
+        ({"overrides": OVERRIDES | {"network": {"channels": [8]}}}, "channels, blocks and attention"),
+        ({"overrides": OVERRIDES | {"network": TINY | {"groups": 3}}}, "divisible"),
+        ({"overrides": OVERRIDES | {"network": TINY | {"patch": 8}}}, "8"),
+        ({"device": "abacus"}, "abacus"),
+        ({"out": Path("/dev/null/run")}, "/dev/null"),
+    ],
+    ids=["no data", "no preset", "batch", "no setting", "no argument", "lengths", "groups", "patch", "device", "out"],
+)
+def test_what_cannot_start_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingFailed, match=message) as failed:
+        job(tmp_path, **changes).run(ignore, ignore)
+    assert "\n" not in str(failed.value).strip()
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_diverged_run_publishes_nothing(tmp_path: Path) -> None:
+    def break_it(trainer: Trainer, _loss: float) -> None:
+        next(trainer.network.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(TrainingFailed, match="lower the learning rate"):
+        job(tmp_path).run(ignore, break_it)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CHECKPOINT).write_bytes(content)
+    with pytest.raises(TrainingFailed, match=r"checkpoint\.pt"):
+        job(tmp_path).run(ignore, ignore)
+
+
+def test_a_checkpoint_of_another_network_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    Trainer(load_mnist(MNIST)[0], TrainingSettings.model_validate(OVERRIDES), tmp_path / "run").save()
+    other = OVERRIDES | {"network": TINY | {"channels": [8, 32]}}
+    with pytest.raises(TrainingFailed, match="another network"):
+        job(tmp_path, overrides=other).run(ignore, ignore)

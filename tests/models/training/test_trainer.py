@@ -1,0 +1,195 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.training.trainer import CHECKPOINT, Trainer, TrainingDiverged, TrainingSettings
+
+SETTINGS = TrainingSettings(
+    network={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
+    batch=8,
+    epochs=2.5,
+    warmup_steps=3,
+    learning_rate=1e-2,
+    ema_decay=0.9,
+    seed=4,
+)
+IMAGES = torch.linspace(0, 255, 36).to(torch.uint8)[:, None, None, None].repeat(1, 1, 8, 8)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def ignore(_trainer: Trainer, _loss: float) -> None:
+    pass
+
+
+def stop_at(step: int) -> Callable[[Trainer, float], None]:
+    def on_step(trainer: Trainer, _loss: float) -> None:
+        if trainer.step == step:
+            raise Interrupted
+
+    return on_step
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    ema = {f"ema.{k}": v for k, v in trainer.ema.state_dict().items()}
+    return {**trainer.network.state_dict(), **ema}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path_factory.mktemp("whole"))
+    trainer.train(ignore)
+    return trainer
+
+
+@pytest.mark.parametrize("stops", [[5], [1, 4, 9]])
+def test_an_interrupted_run_continues_as_if_it_had_not_been(whole: Trainer, tmp_path: Path, stops: list[int]) -> None:
+    for stop in stops:
+        trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+        trainer.resume()
+        with pytest.raises(Interrupted):
+            trainer.train(stop_at(stop))
+        trainer.save()
+        torch.rand(3)  # the global generator must not matter
+    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
+    assert resumed.resume()
+    assert resumed.step == stops[-1]
+    resumed.train(ignore)
+    assert resumed.losses == whole.losses
+    assert resumed.seconds > 0
+    expected = state(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in state(resumed).items())
+
+
+def test_an_interrupt_in_the_middle_of_a_step_does_not_count_it_twice(
+    whole: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    with pytest.raises(Interrupted):
+        trainer.train(stop_at(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.ema, "update_parameters", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(ignore)
+    trainer.save()
+    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
+    resumed.resume()
+    resumed.train(ignore)
+    assert resumed.losses == whole.losses
+
+
+def test_training_lowers_the_loss_and_averages_the_weights(whole: Trainer) -> None:
+    assert whole.step == whole.steps == len(whole.losses) == 10
+    assert sum(whole.losses[-3:]) < sum(whole.losses[:3])
+    raw, averaged = whole.network.state_dict(), whole.ema.module.state_dict()
+    assert any(not torch.equal(raw[name], averaged[name]) for name in raw)
+
+
+def test_the_average_follows_the_weights_with_its_decay(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    weights: list[Tensor] = []
+    trainer.train(lambda t, _: weights.append(t.network.conv_in.weight.detach().clone()))  # type: ignore[union-attr, operator]
+    expected = weights[0]
+    for weight in weights[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    assert torch.allclose(trainer.ema.module.conv_in.weight, expected, atol=1e-6)  # type: ignore[union-attr, arg-type]
+
+
+def test_runs_of_other_seeds_differ(whole: Trainer, tmp_path: Path) -> None:
+    other = Trainer(IMAGES, SETTINGS.model_copy(update={"seed": 5}), tmp_path)
+    other.train(ignore)
+    assert other.losses != whole.losses
+
+
+def test_every_epoch_shows_every_image_once_in_a_fresh_order(tmp_path: Path) -> None:
+    images = torch.arange(32, dtype=torch.uint8)[:, None, None, None].expand(32, 1, 8, 8)
+    trainer = Trainer(images, SETTINGS.model_copy(update={"epochs": 2}), tmp_path)
+    order = torch.cat([batch[:, 0, 0, 0] for batch in trainer._batches()]).tolist()
+    first, second = order[:32], order[32:]
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first != second
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path: Path, value: float) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    with pytest.raises(Interrupted):
+        trainer.train(stop_at(2))
+    before = trainer.save().read_bytes()
+    with torch.no_grad():
+        trainer.network.conv_out.bias.fill_(value)  # type: ignore[union-attr, operator]
+    with pytest.raises(TrainingDiverged, match=r"step 2; lower the learning rate \(now 0\.01\)"):
+        trainer.train(ignore)
+    assert len(trainer.losses) == trainer.step == 2
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize(("decay", "quarter"), [("cosine", (1 + 0.5**0.5) / 2), ("linear", 0.75)])
+def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path, decay: str, quarter: float) -> None:
+    changes = {"warmup_steps": 4, "epochs": 6, "decay": decay, "learning_rate": 1.0}
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
+    assert trainer.steps == 24
+    rates = [trainer.learning_rate(step) for step in range(25)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[14] == pytest.approx(0.5)
+    assert rates[9] == pytest.approx(quarter)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[24] == pytest.approx(0)
+
+
+def test_the_optimizer_steps_with_the_scheduled_rate(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    used: list[float] = []
+    trainer.train(lambda t, _: used.append(t.optimizer.param_groups[0]["lr"]))
+    assert used == [trainer.learning_rate(step) for step in range(10)]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    Trainer(IMAGES, SETTINGS, tmp_path).save()
+    wider = SETTINGS.model_copy(update={"network": {**SETTINGS.network, "channels": [16, 64]}})
+    with pytest.raises(ValueError, match="another network"):
+        Trainer(IMAGES, wider, tmp_path).resume()
+
+
+def test_a_run_resumed_with_other_settings_remembers_the_earlier_ones(tmp_path: Path) -> None:
+    first = Trainer(IMAGES, SETTINGS, tmp_path)
+    with pytest.raises(Interrupted):
+        first.train(stop_at(4))
+    first.save()
+    longer = Trainer(IMAGES, SETTINGS.model_copy(update={"epochs": 4}), tmp_path)
+    longer.resume()
+    assert longer.history == [{"until_step": 4, "training": SETTINGS.model_dump()}]
+    longer.train(ignore)
+    assert len(longer.losses) == longer.steps == 16
+    same = Trainer(IMAGES, SETTINGS, tmp_path)
+    same.resume()
+    assert same.history == []
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    assert not trainer.resume()
+    assert trainer.step == 0
+
+
+def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    before = trainer.save().read_bytes()
+    trainer.step = 7
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="full"):
+            trainer.save()
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES[:3], SETTINGS, tmp_path)
+    trainer.train(ignore)
+    assert trainer.steps_per_epoch == 1
+    assert len(trainer.losses) == trainer.steps == 2
