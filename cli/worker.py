@@ -15,7 +15,9 @@ def worker(
     ] = None,
     device: Annotated[str | None, typer.Option(help="torch device, such as cpu or cuda:0.")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Chains that are advanced together.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=2, help="CPU threads; start more workers for more cores.")
+    ] = None,
     lease_seconds: Annotated[
         int | None, typer.Option(min=2, help="How long a dead worker's shards stay claimed.")
     ] = None,

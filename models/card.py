@@ -50,8 +50,12 @@ class ModelCard(BaseModel):
     description: str = ""
     created_at: datetime
     image: ImageShape
-    sigma_min: float = Field(gt=0, description="Smallest noise level that may be asked for, in [0, 1] units.")
-    sigma_max: float = Field(gt=0, description="Largest noise level that may be asked for, in [0, 1] units.")
+    sigma_min: float = Field(
+        gt=0, allow_inf_nan=False, description="Smallest noise level that may be asked for, in [0, 1] units."
+    )
+    sigma_max: float = Field(
+        gt=0, allow_inf_nan=False, description="Largest noise level that may be asked for, in [0, 1] units."
+    )
     network: NetworkSpec
     sampler: SamplerSettings = Field(
         default_factory=AnnealedLangevin,

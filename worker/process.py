@@ -27,8 +27,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
     Raises:
         WorkerFailed: Redis, the device or the default model cannot be used.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads)
     try:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Settings that the service and the workers share, from the environment: SCORESERVE_REDIS_URL and so on. Torch-free."""
 
+import os
 from pathlib import Path
 
 from pydantic import AliasChoices, Field
@@ -37,4 +38,10 @@ class WorkerSettings(QueueSettings):
     slots: int = Field(16, ge=1, le=4096, description="Chains that are advanced together.")
     lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
     grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; all cores by default.")
+    threads: int = Field(
+        min(2, os.cpu_count() or 1),
+        ge=1,
+        le=2,
+        description="CPU threads of torch. With 1 or 2 an image's bits are the same at every width of the batch; with "
+        "more they are not, since torch cuts tensors into uneven parts. Start more workers to use more cores.",
+    )

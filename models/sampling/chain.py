@@ -17,7 +17,7 @@ class Chain:
 
     Args:
         table: the sampler.
-        seed: 0 to noise.MAX_SEED.
+        seed: 0 to settings.MAX_SEED.
         index: number of the image in its request.
         known: the image to inpaint, float32 [c, h, w] in [0, 1]; None samples a whole image.
         mask: bool, broadcastable to [c, h, w], true where `known` is to be repainted; goes with `known`.

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+import zlib
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ def read_idx(path: Path) -> Tensor:
     try:
         raw = path.read_bytes()
         data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise DataError(f"{path} is not an idx file of unsigned bytes (it must begin with 00 00 08)")
@@ -34,6 +35,8 @@ def read_idx(path: Path) -> Tensor:
     expected = head + int(torch.tensor(shape).prod())
     if len(data) != expected:
         raise DataError(f"{path} has {len(data)} bytes, its header {shape} asks for {expected}")
+    if len(data) == head:
+        raise DataError(f"{path} holds no images")
     return torch.frombuffer(bytearray(data[head:]), dtype=torch.uint8).reshape(shape)
 
 

@@ -16,7 +16,7 @@ from models.store import ModelStore
 from models.training import presets
 from models.training.data import DataError, load_mnist
 from models.training.publish import ema_model, provenance, publish
-from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings
+from models.training.trainer import Trainer, TrainingSettings
 
 
 class TrainingFailed(RuntimeError):
@@ -68,7 +68,7 @@ class TrainingJob(BaseModel):
         except ValidationError as error:
             lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise TrainingFailed("; ".join(lines)) from error
-        except (LookupError, DataError, OSError, ValueError, RuntimeError) as error:
+        except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
             raise TrainingFailed(str(error)) from error
         on_start(trainer)
 
@@ -84,7 +84,7 @@ class TrainingJob(BaseModel):
             trainer.save()
             self._draw(trainer, preset.model)
             return publish(trainer, preset.model, ModelStore(self.store), self.command)
-        except (TrainingDiverged, OSError) as error:
+        except (OSError, RuntimeError) as error:
             raise TrainingFailed(str(error)) from error
         except KeyboardInterrupt:
             trainer.save()

@@ -72,6 +72,7 @@ class Trainer:
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.optimizer = torch.optim.Adam(self.network.parameters(), settings.learning_rate, betas=(0.9, 0.99))
         self.step = 0
+        self._torn = False  # whether weights are ahead of the step count, as inside an update
         self.seconds = 0.0
         self.losses: list[float] = []
         self.history: list[dict[str, Any]] = []  # settings of earlier parts of the run, if they were others
@@ -104,12 +105,18 @@ class Trainer:
                 )
             self.step += 1
             self.losses.append(loss)
+            self._torn = False
             self.seconds = time.monotonic() - started
             on_step(self, loss)
 
     def save(self) -> Path:
-        """Writes the checkpoint atomically and returns its path."""
+        """Writes the checkpoint atomically and returns its path.
+
+        After an interrupt in the middle of an update nothing is written: the checkpoint before it stays.
+        """
         path = self.directory / CHECKPOINT
+        if self._torn:
+            return path
         aside = path.with_suffix(".tmp")
         state = {
             "settings": self.settings.model_dump(),
@@ -176,6 +183,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
+        self._torn = True
         self.optimizer.step()
         self.ema.update_parameters(self.network)
         return float(loss.detach())
