@@ -168,13 +168,13 @@ def test_why_a_job_failed_is_told(
 def test_an_ended_job_is_forgotten_altogether(
     new_client, settings, redis: Redis, work: Callable[[], None], problem: Check, until: Callable[..., None]
 ) -> None:
-    client = new_client(settings.model_copy(update={"result_ttl_seconds": 1}))
+    client = new_client(settings.model_copy(update={"result_ttl_seconds": 3}))
     jobs = [client.submit(count=6), client.submit(count=6)]
     client.delete(jobs[1]["links"]["self"])
     work()
     assert client.images(jobs[0]).shape == (6, 8, 8, 1)
     ids = [job["id"].encode() for job in jobs]
-    until(lambda: not any(id_ in key for key in redis.scan_iter() for id_ in ids), 5)
+    until(lambda: not any(id_ in key for key in redis.scan_iter() for id_ in ids), 10)
     for job in jobs:
         assert "forgotten" in problem(client.get(job["links"]["self"]), 404, "not-found")["detail"]
         problem(client.get(job["links"]["grid"]), 404, "not-found")
