@@ -36,7 +36,6 @@ class ResidualBlock(nn.Module):
         self.dropout = dropout
         self.conv_out = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Identity() if in_channels == out_channels else Pointwise(in_channels, out_channels)
-        self.film_size = 2 * out_channels
         nn.init.zeros_(self.conv_out.weight)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
