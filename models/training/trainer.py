@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.card import NetworkSpec
 from models.score import Preconditioning, build_network
 from models.training.objectives import denoising_score_matching, stratified_log_normal
+from models.training.optimizers import Optimizer, OptimizerName
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -32,7 +33,9 @@ class TrainingSettings(BaseModel):
     network: dict[str, Any] = Field(default_factory=dict, description="Arguments of the U-Net.")
     batch: int = Field(128, ge=1)
     epochs: float = Field(20, gt=0)
+    optimizer: OptimizerName = "adam"
     learning_rate: float = Field(2e-3, gt=0)
+    muon_learning_rate: float = Field(0.03, gt=0, description="Of the weights that Muon trains.")
     warmup_steps: int = Field(300, ge=0)
     decay: Literal["cosine", "linear"] = "cosine"
     ema_decay: float = Field(0.999, ge=0, lt=1, description="Song & Ermon 2020, technique 5.")
@@ -70,7 +73,9 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
-        self.optimizer = torch.optim.Adam(self.network.parameters(), settings.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = Optimizer(
+            settings.optimizer, self.network, settings.learning_rate, settings.muon_learning_rate
+        )
         self.step = 0
         self._torn = False  # whether weights are ahead of the step count, as inside an update
         self.seconds = 0.0
@@ -79,14 +84,13 @@ class Trainer:
         self.steps_per_epoch = max(1, len(images) // settings.batch)
         self.steps = max(1, round(settings.epochs * self.steps_per_epoch))
 
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then cosine or linear decay to zero at the last step."""
+    def rate_factor(self, step: int) -> float:
+        """The learning rate in parts of its peak: linear warm-up, then cosine or linear decay to zero at the end."""
         s = self.settings
         if step < s.warmup_steps:
-            return s.learning_rate * (step + 1) / s.warmup_steps
+            return (step + 1) / s.warmup_steps
         progress = min(1.0, (step - s.warmup_steps) / max(1, self.steps - s.warmup_steps))
-        factor = (1 + math.cos(math.pi * progress)) / 2 if s.decay == "cosine" else 1 - progress
-        return s.learning_rate * factor
+        return (1 + math.cos(math.pi * progress)) / 2 if s.decay == "cosine" else 1 - progress
 
     def train(self, on_step: Callable[["Trainer", float], None]) -> None:
         """Runs to the last step, calling `on_step(self, loss)` after each.
@@ -149,7 +153,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
         self.history = state.get("history", [])
@@ -174,17 +178,15 @@ class Trainer:
         sigma = stratified_log_normal(len(batch), s.log_sigma_mean, s.log_sigma_std, generator)
         noise = torch.randn(batch.shape, generator=generator)
         x = batch.to(self.device).float() / 255
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
             loss = denoising_score_matching(
                 self.network, self.preconditioning, x, sigma.to(self.device), noise.to(self.device)
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
         self._torn = True
-        self.optimizer.step()
+        self.optimizer.step(self.rate_factor(self.step))
         self.ema.update_parameters(self.network)
         return float(loss.detach())
 

@@ -47,16 +47,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     return trainer
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("stops", [[5], [1, 4, 9]])
-def test_an_interrupted_run_continues_as_if_it_had_not_been(whole: Trainer, tmp_path: Path, stops: list[int]) -> None:
+def test_an_interrupted_run_continues_as_if_it_had_not_been(tmp_path: Path, stops: list[int], optimizer: str) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+    whole = Trainer(IMAGES, settings, tmp_path / "never written")
+    whole.train(ignore)
     for stop in stops:
-        trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+        trainer = Trainer(IMAGES, settings, tmp_path)
         trainer.resume()
         with pytest.raises(Interrupted):
             trainer.train(stop_at(stop))
         trainer.save()
         torch.rand(3)  # the global generator must not matter
-    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
+    resumed = Trainer(IMAGES, settings, tmp_path)
     assert resumed.resume()
     assert resumed.step == stops[-1]
     resumed.train(ignore)
@@ -131,10 +135,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
 
 @pytest.mark.parametrize(("decay", "quarter"), [("cosine", (1 + 0.5**0.5) / 2), ("linear", 0.75)])
 def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path, decay: str, quarter: float) -> None:
-    changes = {"warmup_steps": 4, "epochs": 6, "decay": decay, "learning_rate": 1.0}
+    changes = {"warmup_steps": 4, "epochs": 6, "decay": decay}
     trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
     assert trainer.steps == 24
-    rates = [trainer.learning_rate(step) for step in range(25)]
+    rates = [trainer.rate_factor(step) for step in range(25)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[14] == pytest.approx(0.5)
     assert rates[9] == pytest.approx(quarter)
@@ -143,10 +147,12 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path, decay: st
 
 
 def test_the_optimizer_steps_with_the_scheduled_rate(tmp_path: Path) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    used: list[float] = []
-    trainer.train(lambda t, _: used.append(t.optimizer.param_groups[0]["lr"]))
-    assert used == [trainer.learning_rate(step) for step in range(10)]
+    changes = {"optimizer": "muon", "learning_rate": 1e-3, "muon_learning_rate": 1e-2}
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
+    used: list[list[float]] = []
+    trainer.train(lambda t, _: used.append([part.param_groups[0]["lr"] for part in t.optimizer.parts]))
+    factors = [trainer.rate_factor(step) for step in range(10)]
+    assert used == [[1e-3 * factor, 1e-2 * factor] for factor in factors]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
