@@ -1,6 +1,7 @@
 """The model card: what a checkpoint is, what it can do, and how it was made. Torch-free."""
 
 from datetime import datetime
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
@@ -56,6 +57,11 @@ class ModelCard(BaseModel):
     sigma_max: float = Field(
         gt=0, allow_inf_nan=False, description="Largest noise level that may be asked for, in [0, 1] units."
     )
+    sigmas: tuple[float, ...] | None = Field(
+        None,
+        description="The only noise levels that may be asked for, descending, in [0, 1] units; null where every level "
+        "from sigma_min to sigma_max may.",
+    )
     network: NetworkSpec
     sampler: SamplerSettings = Field(
         default_factory=AnnealedLangevin,
@@ -70,4 +76,11 @@ class ModelCard(BaseModel):
     def _sigma_range(self) -> "ModelCard":
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        if self.sigmas is not None:
+            if any(a <= b for a, b in pairwise(self.sigmas)):
+                raise ValueError("sigmas must descend")
+            if not self.sigmas or (self.sigmas[0], self.sigmas[-1]) != (self.sigma_max, self.sigma_min):
+                raise ValueError(
+                    f"sigmas must begin with sigma_max {self.sigma_max} and end with sigma_min {self.sigma_min}"
+                )
         return self

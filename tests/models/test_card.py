@@ -31,12 +31,23 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"network": {"kind": "unet", "data_mean": 0.1, "data_std": 0.0}},
         {"sampler": {"name": "rk45"}},
         {"surprise": 1},
+        {"sigmas": []},
+        {"sigmas": [10.0, 0.1]},
+        {"sigmas": [9.0, 0.01]},
+        {"sigmas": [10.0, 1.0, 1.0, 0.01]},
+        {"sigmas": [0.01, 10.0]},
     ],
     ids=str,
 )
 def test_a_card_that_cannot_be_meant_is_refused(tiny_card: ModelCard, change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ModelCard.model_validate(tiny_card.model_dump() | change)
+
+
+def test_a_card_may_list_its_only_levels(tiny_card: ModelCard) -> None:
+    levels = [tiny_card.sigma_max, 1.0, tiny_card.sigma_min]
+    card = ModelCard.model_validate(tiny_card.model_dump() | {"sigmas": levels})
+    assert card.sigmas == tuple(levels)
 
 
 def test_an_image_shape_counts_its_numbers() -> None:
