@@ -65,6 +65,52 @@ def annealed_langevin(
     return x
 
 
+def consistent_annealed(
+    score: Score, x: Tensor, sigmas: Sequence[float], eta: float, noise: Noise, paint: Paint = _paint_nothing
+) -> Tensor:
+    """Consistent annealed sampling (Jolicoeur-Martineau 2020, Algorithm 2) and a last denoise."""
+    for i in range(len(sigmas) - 1):
+        gamma = sigmas[i + 1] / sigmas[i]
+        beta = (1 - ((1 - eta) / gamma) ** 2) ** 0.5
+        x = x + eta * sigmas[i] ** 2 * score(x, sigmas[i]) + beta * sigmas[i + 1] * noise(i)
+        x = paint(x, sigmas[i + 1], i)
+    return paint(x + sigmas[-1] ** 2 * score(x, sigmas[-1]), 0.0, len(sigmas) - 1)
+
+
+def ancestral(score: Score, x: Tensor, sigmas: Sequence[float], noise: Noise, paint: Paint = _paint_nothing) -> Tensor:
+    """Ancestral sampling of the variance-exploding chain (Song 2021, eq. 47)."""
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        mean = x + (sigma**2 - following**2) * score(x, sigma)
+        std = ((sigma**2 - following**2) * following**2 / sigma**2) ** 0.5
+        x = paint(mean + std * noise(i) if std else mean, following, i)
+    return x
+
+
+def euler(score: Score, x: Tensor, sigmas: Sequence[float], paint: Paint = _paint_nothing) -> Tensor:
+    """Euler's method for the probability-flow ODE: towards the denoised image, by the share that the noise shrinks."""
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        denoised = x + sigma**2 * score(x, sigma)
+        x = paint(denoised + following / sigma * (x - denoised), following, i)
+    return x
+
+
+def adams_bashforth(score: Score, x: Tensor, sigmas: Sequence[float], paint: Paint = _paint_nothing) -> Tensor:
+    """The second-order method of Adams and Bashforth for the probability-flow ODE, on uneven steps."""
+    slopes: list[Tensor] = []
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        slopes.append(-sigma * score(x, sigma))
+        slope = slopes[-1]
+        if i > 0 and following > 0:  # the line through the last two slopes, at the middle of the step
+            middle = (sigma + following) / 2
+            rise = (slopes[-1] - slopes[-2]) / (sigma - sigmas[i - 1])
+            slope = slope + (middle - sigma) * rise
+        x = paint(x + (following - sigma) * slope, following, i)
+    return x
+
+
 def heun(score: Score, x: Tensor, sigmas: Sequence[float], paint: Paint = _paint_nothing) -> Tensor:
     """Heun's method for the probability-flow ODE (Karras 2022, Algorithm 1 with sigma(t) = t, s(t) = 1)."""
     k = 0

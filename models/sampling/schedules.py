@@ -1,7 +1,12 @@
 """Noise schedules and step sizes, apart from the samplers that use them. Numpy only."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import NDArray
+
+NORMAL = NormalDist()
 
 
 def geometric(sigma_max: float, sigma_min: float, levels: int) -> list[float]:
@@ -15,6 +20,50 @@ def karras(sigma_max: float, sigma_min: float, levels: int, rho: float) -> list[
         return [sigma_max]
     ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [float(s) for s in np.linspace(*ends, levels) ** rho]
+
+
+def geometric_ratio(dimension: int) -> float:
+    """The ratio gamma > 1 of two neighbouring noise levels (Song & Ermon 2020, technique 2).
+
+    Images noised to sigma lie at a distance of about sqrt(D) sigma from their source. gamma solves eq. 2,
+
+        Phi(sqrt(2D) (gamma - 1) + 3 gamma) - Phi(sqrt(2D) (gamma - 1) - 3 gamma) = 1/2,
+
+    so that half of what one level leaves is known at the next.
+
+    Args:
+        dimension: D, the numbers in an image.
+    """
+
+    def overlap(gamma: float) -> float:
+        centre = math.sqrt(2 * dimension) * (gamma - 1)
+        return NORMAL.cdf(centre + 3 * gamma) - NORMAL.cdf(centre - 3 * gamma)
+
+    low, high = 1.0, 2.0
+    while overlap(high) > 0.5:
+        high *= 2
+        if high > 1e6:  # up to 8 numbers, every ratio overlaps
+            return math.inf
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
+    return high
+
+
+def geometric_levels(sigma_max: float, sigma_min: float, dimension: int) -> int:
+    """How many levels a geometric sequence needs so that neighbours are at most `geometric_ratio` apart; 2 or more."""
+    return max(2, 1 + math.ceil(math.log(sigma_max / sigma_min) / math.log(geometric_ratio(dimension))))
+
+
+def diameter(images: NDArray[np.float32], chunk: int = 1024) -> float:
+    """The largest Euclidean distance between two of the images [n, d]: sigma_1 (Song & Ermon 2020, technique 1)."""
+    squares = np.einsum("nd,nd->n", images, images)
+    largest = 0.0
+    for start in range(0, len(images), chunk):
+        part = slice(start, start + chunk)
+        distances = squares[part, None] + squares[None, start:] - 2 * images[part] @ images[start:].T
+        largest = max(largest, float(distances.max()))
+    return math.sqrt(largest)
 
 
 def langevin_step_size(sigmas: list[float], steps_per_level: int) -> float:

@@ -23,7 +23,11 @@ class AnnealedLangevin(_Settings):
     """Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1)."""
 
     name: Literal["annealed_langevin"] = "annealed_langevin"
-    levels: Steps | None = Field(None, description="Number of noise levels, a geometric sequence.")
+    levels: Steps | None = Field(
+        None,
+        description="Number of noise levels, a geometric sequence. By default it is computed from the number of pixels "
+        "(Song & Ermon 2020, technique 2).",
+    )
     steps_per_level: Steps | None = Field(None, description="Langevin steps at each level (T in the paper).")
     step_size: StepSize | None = Field(
         None,
@@ -54,15 +58,73 @@ class FollowScores(_Settings):
     step_size: StepSize | None = Field(None, description="alpha in x += alpha/2 score.")
 
 
-class Heun(_Settings):
-    """The probability-flow ODE by Heun's second-order method (Karras 2022, Algorithm 1)."""
+class ConsistentAnnealed(_Settings):
+    """Consistent annealed sampling (Jolicoeur-Martineau 2020, Algorithm 2): one evaluation a level."""
 
-    name: Literal["heun"]
-    levels: Steps | None = Field(None, description="Number of noise levels n; it costs 2n - 1 evaluations.")
-    rho: float | None = Field(None, ge=1, le=100, allow_inf_nan=False, description="Spacing of the levels (eq. 5).")
+    name: Literal["consistent_annealed"]
+    levels: Steps | None = Field(None, description="Number of noise levels, a geometric sequence of ratio gamma < 1.")
+    eta: float | None = Field(
+        None,
+        gt=0,
+        lt=2,
+        description="How far a step goes to the denoised image, from 1 - gamma (without noise) to below 1 + gamma; "
+        "1 - gamma^3 by default.",
+    )
     sigma_max: Sigma | None = None
     sigma_min: Sigma | None = None
 
 
-SamplerSettings = Annotated[AnnealedLangevin | Langevin | FollowScores | Heun, Field(discriminator="name")]
-NAMES = ("annealed_langevin", "langevin", "follow_scores", "heun")
+class _Descent(_Settings):
+    """From the first noise level down to 0, over levels that are even in sigma^(1/rho)."""
+
+    levels: Steps | None = Field(None, description="Number of noise levels; each costs one evaluation.")
+    rho: float | None = Field(
+        None,
+        ge=1,
+        le=100,
+        allow_inf_nan=False,
+        description="Spacing of the levels (Karras 2022, eq. 5): 1 is even, and the larger the nearer to geometric.",
+    )
+    sigma_max: Sigma | None = None
+    sigma_min: Sigma | None = None
+
+
+class Ancestral(_Descent):
+    """Ancestral sampling of the variance-exploding chain (Song 2021, eq. 47)."""
+
+    name: Literal["ancestral"]
+
+
+class Euler(_Descent):
+    """The probability-flow ODE by Euler's method (DDIM)."""
+
+    name: Literal["euler"]
+
+
+class AdamsBashforth(_Descent):
+    """The probability-flow ODE by the second-order method of Adams and Bashforth."""
+
+    name: Literal["adams_bashforth"]
+
+
+class Heun(_Descent):
+    """The probability-flow ODE by Heun's second-order method (Karras 2022, Algorithm 1)."""
+
+    name: Literal["heun"]
+    levels: Steps | None = Field(None, description="Number of noise levels n; it costs 2n - 1 evaluations.")
+
+
+SamplerSettings = Annotated[
+    AnnealedLangevin | Langevin | FollowScores | ConsistentAnnealed | Ancestral | Euler | AdamsBashforth | Heun,
+    Field(discriminator="name"),
+]
+NAMES = (
+    "annealed_langevin",
+    "langevin",
+    "follow_scores",
+    "consistent_annealed",
+    "ancestral",
+    "euler",
+    "adams_bashforth",
+    "heun",
+)

@@ -11,8 +11,9 @@ around them, and 0 in the last row: they come back exactly as they were sent.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,75 @@ def annealed_langevin(
     return _table(rows + [_denoise(sigmas[-1])] * denoise, initial_std)
 
 
+def consistent_annealed(sigmas: Sequence[float], eta: float) -> Table:
+    """Consistent annealed sampling (Jolicoeur-Martineau 2020, Algorithm 2) and a last denoise.
+
+    x += eta sigma_i^2 s(x, sigma_i) + sigma_{i+1} sqrt(1 - ((1 - eta) / gamma)^2) z with gamma = sigma_{i+1} / sigma_i,
+    which leaves noise of exactly sigma_{i+1} where the score is exact. eta = 1 - gamma is Euler's step, without noise;
+    eta = 1 - gamma^2 is ancestral sampling.
+    Cost: n evaluations for n levels.
+
+    Args:
+        sigmas: noise levels, descending, each above 0.
+        eta: between 1 - gamma and 1 + gamma at every level.
+    """
+    rows = []
+    for sigma, following in pairwise(sigmas):
+        kept = (1 - eta) * sigma / following
+        rows.append((sigma, eta * sigma**2, 0.0, following * math.sqrt(max(0.0, 1 - kept**2)), following))
+    return _table([*rows, _denoise(sigmas[-1])], sigmas[0])
+
+
+def ancestral(sigmas: Sequence[float]) -> Table:
+    """Ancestral sampling of the variance-exploding chain (Song 2021, eq. 47).
+
+    x += (sigma_i^2 - sigma_{i+1}^2) s(x, sigma_i) + sqrt((sigma_i^2 - sigma_{i+1}^2) sigma_{i+1}^2 / sigma_i^2) z; the
+    step to 0 has no noise. Cost: n evaluations for n levels.
+
+    Args:
+        sigmas: noise levels, descending, each above 0; the sampler ends at 0.
+    """
+    rows = []
+    for sigma, following in _steps(sigmas):
+        difference = sigma**2 - following**2
+        rows.append((sigma, difference, 0.0, math.sqrt(difference) * following / sigma, following))
+    return _table(rows, sigmas[0])
+
+
+def euler(sigmas: Sequence[float]) -> Table:
+    """The probability-flow ODE dx = -sigma s(x, sigma) dsigma by Euler's method, which is DDIM (Karras 2022, eq. 3).
+
+    x += sigma_i (sigma_i - sigma_{i+1}) s(x, sigma_i). Cost: n evaluations for n levels.
+
+    Args:
+        sigmas: noise levels, descending, each above 0; the sampler ends at 0.
+    """
+    rows = [(sigma, sigma * (sigma - following), 0.0, 0.0, following) for sigma, following in _steps(sigmas)]
+    return _table(rows, sigmas[0])
+
+
+def adams_bashforth(sigmas: Sequence[float]) -> Table:
+    """The probability-flow ODE by the second-order method of Adams and Bashforth: one evaluation a step.
+
+    The slope f = -sigma s is carried on as a straight line through the last two (Zhang & Chen 2023, DEIS, section 3.3):
+    with h_i = sigma_{i+1} - sigma_i and w = h_i / (2 h_{i-1}), x += h_i ((1 + w) f_i - w f_{i-1}). The first step and
+    the step to 0 are Euler's. Cost: n evaluations for n levels.
+
+    Args:
+        sigmas: noise levels, descending, each above 0; the sampler ends at 0.
+    """
+    rows: list[tuple[float, float, float, float, float]] = []
+    before = None  # sigma, step and drift of the row before
+    for sigma, following in _steps(sigmas):
+        h = following - sigma
+        w = 0.0 if before is None or following == 0 else h / (2 * before[1])
+        carry = 0.0 if before is None else h * w * before[0] / before[2]
+        drift = -h * (1 + w) * sigma
+        rows.append((sigma, drift, carry, 0.0, following))
+        before = sigma, h, drift
+    return _table(rows, sigmas[0])
+
+
 def heun(sigmas: Sequence[float]) -> Table:
     """The probability-flow ODE dx = -sigma s(x, sigma) dsigma by Heun's method (Karras 2022, Algorithm 1).
 
@@ -93,12 +163,17 @@ def heun(sigmas: Sequence[float]) -> Table:
         sigmas: noise levels, descending, each above 0; the sampler ends at 0.
     """
     rows = []
-    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+    for sigma, following in _steps(sigmas):
         h = sigma - following
         rows.append((sigma, h * sigma, 0.0, 0.0, following))
         if following > 0:
             rows.append((following, h / 2 * following, -0.5, 0.0, following))
     return _table(rows, sigmas[0])
+
+
+def _steps(sigmas: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Each level and the one after it; after the last comes 0."""
+    return pairwise([*sigmas, 0.0])
 
 
 def _denoise(sigma: float) -> tuple[float, float, float, float, float]:

@@ -24,6 +24,7 @@ sys.meta_path.insert(0, Refuse())
 import base64, io
 import httpx
 from PIL import Image
+from models.sampling.settings import NAMES
 from service.app import create_app
 from service.settings import ServiceSettings
 
@@ -34,7 +35,7 @@ app = create_app(ServiceSettings(redis_url=sys.argv[1], models_dir=sys.argv[2], 
 
 async def main():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        for name in ("annealed_langevin", "langevin", "follow_scores", "heun"):
+        for name in NAMES:
             response = await client.post("/samples", json={"sampler": {"name": name}})
             assert response.status_code == 202, response.text
         response = await client.post("/inpaint", json={"image": picture, "mask": picture})

@@ -31,6 +31,9 @@ SAMPLERS = [
     tables.langevin(0.5, 6, 0.05, denoise=True),
     tables.follow_scores(0.3, 4, 0.02),
     tables.heun(karras(3, 0.1, 2, 7)),
+    tables.consistent_annealed(geometric(10, 0.01, 6), 0.9),
+    tables.ancestral(karras(10, 0.01, 7, 7)),
+    tables.adams_bashforth(karras(10, 0.01, 7, 7)),
 ]
 
 

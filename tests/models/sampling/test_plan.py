@@ -9,7 +9,17 @@ from pydantic import TypeAdapter
 from models.card import ModelCard
 from models.sampling import schedules
 from models.sampling.plan import MAX_ROWS, SamplerRefused, plan
-from models.sampling.settings import AnnealedLangevin, FollowScores, Heun, Langevin, SamplerSettings
+from models.sampling.settings import (
+    AdamsBashforth,
+    Ancestral,
+    AnnealedLangevin,
+    ConsistentAnnealed,
+    Euler,
+    FollowScores,
+    Heun,
+    Langevin,
+    SamplerSettings,
+)
 
 ADAPTER: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 REQUESTS: list[SamplerSettings | None] = [
@@ -21,7 +31,20 @@ REQUESTS: list[SamplerSettings | None] = [
     FollowScores(name="follow_scores"),
     Heun(name="heun"),
     Heun(name="heun", levels=9, rho=3.3, sigma_min=0.02),
+    ConsistentAnnealed(name="consistent_annealed"),
+    ConsistentAnnealed(name="consistent_annealed", levels=20, eta=0.6),
+    Ancestral(name="ancestral"),
+    Euler(name="euler", levels=12),
+    AdamsBashforth(name="adams_bashforth", sigma_max=3.0),
 ]
+V1 = (1.0, 0.5, 0.25, 0.125)
+
+
+@pytest.fixture(scope="session")
+def v1_card(tiny_card: ModelCard) -> ModelCard:
+    """A model that knows four levels and no others."""
+    update = {"sigmas": V1, "sigma_max": 1.0, "sigma_min": 0.125, "sampler": AnnealedLangevin(steps_per_level=3)}
+    return ModelCard.model_validate(tiny_card.model_dump() | update)
 
 
 def test_a_request_without_a_sampler_runs_the_one_of_the_card(tiny_card: ModelCard) -> None:
@@ -106,6 +129,11 @@ def test_complete_settings_planned_again_give_the_identical_table(
         (Heun(name="heun", levels=50_001), "levels"),
         (Heun(name="heun", sigma_max=20.0), "sigma_max"),
         (Heun(name="heun", sigma_min=5.0, sigma_max=2.0), "sigma_min"),
+        (Euler(name="euler", levels=1), "levels"),
+        (Ancestral(name="ancestral", sigma_max=11.0), "sigma_max"),
+        (ConsistentAnnealed(name="consistent_annealed", levels=1), "levels"),
+        (ConsistentAnnealed(name="consistent_annealed", levels=11, eta=0.49), "eta"),
+        (ConsistentAnnealed(name="consistent_annealed", levels=11, eta=1.51), "eta"),
     ],
     ids=str,
 )
@@ -124,6 +152,51 @@ def test_the_ends_of_what_is_allowed_are_allowed(tiny_card: ModelCard) -> None:
     assert len(plan(FollowScores(name="follow_scores", steps=MAX_ROWS), tiny_card)[1]) == MAX_ROWS
 
 
+def test_levels_left_out_follow_from_the_dimension(tiny_card: ModelCard) -> None:
+    card = tiny_card.model_copy(update={"sampler": Heun(name="heun")})
+    for sampler in (AnnealedLangevin(), ConsistentAnnealed(name="consistent_annealed")):
+        settings, _ = plan(sampler, card)
+        assert settings.levels == schedules.geometric_levels(10.0, 0.01, 64) > 2  # type: ignore[union-attr]
+
+
+def test_a_model_of_discrete_levels_runs_those_it_was_trained_at(v1_card: ModelCard) -> None:
+    settings, table = plan(None, v1_card)
+    assert isinstance(settings, AnnealedLangevin)
+    assert (settings.levels, settings.sigma_max, settings.sigma_min) == (4, 1.0, 0.125)
+    assert table.column("sigma").tolist() == [s for s in V1 for _ in range(3)] + [0.125]
+    assert table.initial_std is None, "it starts uniform, as its paper does"
+    assert plan(settings, v1_card)[1].rows.tobytes() == table.rows.tobytes()
+    upper = plan(AnnealedLangevin(sigma_min=0.25, levels=3), v1_card)[1]
+    assert sorted(set(upper.column("sigma"))) == [0.25, 0.5, 1.0]
+    assert set(plan(ConsistentAnnealed(name="consistent_annealed"), v1_card)[1].column("sigma")) == set(V1)
+    single = plan(FollowScores(name="follow_scores"), v1_card)[0]
+    assert isinstance(single, FollowScores)
+    assert single.sigma in V1
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "says"),
+    [
+        (AnnealedLangevin(levels=10), "levels", "trained at 4 levels"),
+        (AnnealedLangevin(sigma_max=0.9), "sigma_max", "0.5, 0.25"),
+        (AnnealedLangevin(sigma_max=0.25, sigma_min=0.25), "sigma_min", "not below"),
+        (Langevin(name="langevin", sigma=0.3), "sigma", "not trained at 0.3"),
+        *(
+            (kind(name=kind.__name__.lower()), "name", "continuous range of noise levels")
+            for kind in (Euler, Heun, Ancestral)
+        ),
+        (AdamsBashforth(name="adams_bashforth"), "name", "annealed_langevin"),
+    ],
+    ids=str,
+)
+def test_a_model_of_discrete_levels_refuses_all_others(
+    v1_card: ModelCard, settings: SamplerSettings, field: str, says: str
+) -> None:
+    with pytest.raises(SamplerRefused, match=says) as refused:
+        plan(settings, v1_card)
+    assert refused.value.field == field
+
+
 def test_a_huge_request_is_refused_before_it_costs_anything(tiny_card: ModelCard) -> None:
     tracemalloc.start()
     started = time.perf_counter()
@@ -140,4 +213,5 @@ def test_every_table_contracts_on_its_own_noise_level(tiny_card: ModelCard, sett
     """Where data are one point, score = -x / sigma^2: no row may enlarge x."""
     _, table = plan(settings, tiny_card)
     whole = table.column("carry") == 0
+    whole[:-1] &= table.column("carry")[1:] == 0
     assert np.all(np.abs(1 - table.column("drift") / table.column("sigma") ** 2)[whole] < 1)

@@ -41,6 +41,22 @@ SAMPLERS: dict[str, tuple[tables.Table, Loop]] = {
         tables.annealed_langevin(SIGMAS, 3, STEP, denoise=True, initial_std=2.0),
         lambda score, x, noise, paint: reference.annealed_langevin(score, x, SIGMAS, 3, STEP, True, noise, paint),
     ),
+    "consistent_annealed": (
+        tables.consistent_annealed(SIGMAS, 0.7),
+        lambda score, x, noise, paint: reference.consistent_annealed(score, x, SIGMAS, 0.7, noise, paint),
+    ),
+    "ancestral": (
+        tables.ancestral(LEVELS),
+        lambda score, x, noise, paint: reference.ancestral(score, x, LEVELS, noise, paint),
+    ),
+    "euler": (
+        tables.euler(LEVELS),
+        lambda score, x, _noise, paint: reference.euler(score, x, LEVELS, paint),
+    ),
+    "adams_bashforth": (
+        tables.adams_bashforth(LEVELS),
+        lambda score, x, _noise, paint: reference.adams_bashforth(score, x, LEVELS, paint),
+    ),
     "heun": (
         tables.heun(LEVELS),
         lambda score, x, _noise, paint: reference.heun(score, x, LEVELS, paint),

@@ -1,6 +1,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from models.sampling import schedules
@@ -22,6 +23,34 @@ def test_karras_levels_follow_the_formula_of_edm(sigma_max: float, sigma_min: fl
         for j in range(levels)
     ]
     assert schedules.karras(sigma_max, sigma_min, levels, rho) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dimension", [784, 3072, 3 * 256**2])
+def test_the_ratio_of_levels_follows_from_the_dimension(dimension: int) -> None:
+    """Where images are large, one of the two terms of eq. 2 is 1: then gamma = 1 / (1 - 3 / sqrt(2D))."""
+    assert schedules.geometric_ratio(dimension) == pytest.approx(1 / (1 - 3 / math.sqrt(2 * dimension)), abs=1e-6)
+    assert schedules.geometric_ratio(784) == pytest.approx(1.082, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("sigma_max", "side", "published"), [(50, 32, 232), (90, 64, 500), (190, 128, 1086), (348, 256, 2311)]
+)
+def test_about_as_many_levels_as_ncsn_v2_published(sigma_max: float, side: int, published: int) -> None:
+    """The authors' own lie a little closer: the overlap of eq. 2 is 0.57 for them, which they call about one half."""
+    levels = schedules.geometric_levels(sigma_max, 0.01, 3 * side**2)
+    assert 0.93 * published < levels < published
+
+
+def test_a_tiny_image_needs_two_levels() -> None:
+    assert schedules.geometric_ratio(2) == math.inf
+    assert schedules.geometric_levels(10, 0.01, 2) == 2
+
+
+def test_the_diameter_is_the_largest_distance_of_any_two_images() -> None:
+    images = np.random.default_rng(0).random((70, 12), dtype=np.float32)
+    expected = max(float(np.linalg.norm(a - b)) for a in images for b in images)
+    assert schedules.diameter(images, chunk=16) == pytest.approx(expected, rel=1e-5)
+    assert schedules.diameter(images[:1]) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(

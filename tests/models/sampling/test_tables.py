@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,10 @@ ALL = {
     "langevin, denoised": tables.langevin(0.3, 20, 0.01, denoise=True),
     "annealed_langevin": tables.annealed_langevin(geometric(10, 0.01, 8), 3, 1e-4, denoise=False, initial_std=10),
     "annealed_langevin, denoised": tables.annealed_langevin(geometric(10, 0.01, 8), 3, 1e-4, True, initial_std=10),
+    "consistent_annealed": tables.consistent_annealed(geometric(10, 0.01, 30), 0.5),
+    "ancestral": tables.ancestral(karras(10, 0.01, 20, 7)),
+    "euler": tables.euler(karras(10, 0.01, 15, 7)),
+    "adams_bashforth": tables.adams_bashforth(karras(10, 0.01, 15, 7)),
     "heun": tables.heun(karras(10, 0.01, 9, 7)),
 }
 
@@ -48,25 +54,70 @@ def test_long_annealing_ends_in_the_distribution_of_the_data(mean: float, std: f
     assert variance**0.5 == pytest.approx(std, rel=0.02)
 
 
+@pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
+def test_consistent_annealing_leaves_the_noise_of_the_next_level(tau: float) -> None:
+    """Data of one point: after every row x is N(point, sigma_{i+1}^2), where Langevin's is not."""
+    sigmas = geometric(10, 0.01, 12)
+    gamma = sigmas[1] / sigmas[0]
+    variance = sigmas[0] ** 2
+    for sigma, drift, _, noise, known in tables.consistent_annealed(sigmas, 1 - gamma ** (1 + tau)).rows[:-1]:
+        variance = (1 - drift / sigma**2) ** 2 * variance + noise**2
+        assert variance == pytest.approx(known**2)
+
+
+@pytest.mark.parametrize(("tau", "same"), [(0.0, tables.euler), (1.0, tables.ancestral)])
+def test_consistent_annealing_has_euler_and_ancestral_sampling_at_its_ends(
+    tau: float, same: Callable[[list[float]], tables.Table]
+) -> None:
+    sigmas = geometric(10, 0.01, 12)
+    gamma = sigmas[1] / sigmas[0]
+    consistent = tables.consistent_annealed(sigmas, 1 - gamma ** (1 + tau))
+    assert consistent.rows == pytest.approx(same(sigmas).rows, rel=1e-6, abs=1e-6)
+
+
+def test_ancestral_sampling_draws_from_the_posterior_of_one_point() -> None:
+    """q(x_{i+1} | x_i, x_0) of the variance-exploding chain: mean and variance for x_0 = 0."""
+    sigmas = [3.0, 2.0, 0.5]
+    for (sigma, drift, _, noise, _), following in zip(tables.ancestral(sigmas).rows, [2.0, 0.5, 0.0], strict=True):
+        assert 1 - drift / sigma**2 == pytest.approx(following**2 / sigma**2)
+        assert noise**2 == pytest.approx(following**2 * (sigma**2 - following**2) / sigma**2)
+
+
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [(tables.euler, 1), (tables.adams_bashforth, 2), (tables.heun, 2)],
+    ids=["euler", "adams_bashforth", "heun"],
+)
+def test_a_solver_of_the_ode_has_its_order(solver: Callable[[list[float]], tables.Table], order: int) -> None:
+    """Data N(0, 1): dx/dsigma = sigma x / (1 + sigma^2), so x(sigma) = x(s) sqrt((1 + sigma^2) / (1 + s^2))."""
+
+    def error(steps: int) -> float:
+        x, previous = 1.0, 0.0
+        sigmas = list(np.linspace(2, 1, steps + 1))
+        rows = solver(sigmas).rows
+        end = next(i for i, row in enumerate(rows) if row[0] == sigmas[-1])  # the rows that lead to sigma = 1
+        if solver is tables.heun:
+            end += 1
+        for sigma, drift, carry, _, _ in rows[:end]:
+            current = drift * -x / (1 + sigma**2)
+            x, previous = x + current + carry * previous, current
+        return float(abs(x - np.sqrt(2 / 5)))
+
+    assert error(200) < 1e-2
+    assert error(200) / error(400) == pytest.approx(2**order, rel=0.1)
+
+
+def test_one_evaluation_a_level_is_all_that_one_row_samplers_take() -> None:
+    for solver in (tables.euler, tables.adams_bashforth, tables.ancestral):
+        assert len(solver(karras(10, 0.01, 35, 7))) == 35
+    assert len(tables.consistent_annealed(geometric(10, 0.01, 35), 0.5)) == 35
+
+
 def test_heun_of_18_levels_takes_35_evaluations() -> None:
     table = tables.heun(karras(80, 0.002, 18, 7))
     assert len(table) == 35
     assert table.initial_std == pytest.approx(80)
     assert not table.column("noise").any()
-
-
-def test_heun_solves_a_linear_equation_to_second_order() -> None:
-    """Data N(0, 1): dx/dsigma = sigma x / (1 + sigma^2), so x(0) = x(s) / sqrt(1 + s^2)."""
-
-    def error(levels: int) -> float:
-        x, previous = 1.0, 0.0
-        for sigma, drift, carry, _, _ in tables.heun(list(np.linspace(2, 2 / levels, levels))).rows:
-            current = drift * -x / (1 + sigma**2)
-            x, previous = x + current + carry * previous, current
-        return float(abs(x - 1 / np.sqrt(5)))
-
-    assert error(200) < 1e-4
-    assert error(100) / error(200) == pytest.approx(4, rel=0.1)
 
 
 def test_samplers_of_one_level_start_uniform_and_others_from_their_first_sigma() -> None:
@@ -77,5 +128,9 @@ def test_samplers_of_one_level_start_uniform_and_others_from_their_first_sigma()
         "langevin, denoised": None,
         "annealed_langevin": 10,
         "annealed_langevin, denoised": 10,
+        "consistent_annealed": pytest.approx(10),
+        "ancestral": pytest.approx(10),
+        "euler": pytest.approx(10),
+        "adams_bashforth": pytest.approx(10),
         "heun": pytest.approx(10),
     }
