@@ -122,7 +122,12 @@ class ModelStore:
             _sync(aside)
             if target.exists():
                 raise FileExistsError(f"{target} is there already: publish version {self.next_version(card.name)}")
-            aside.rename(target)  # refuses a directory that is not empty, so a race cannot replace a version either
+            try:
+                aside.rename(target)  # refuses a directory that is not empty: a race cannot replace a version either
+            except OSError as error:
+                if target.exists():
+                    raise FileExistsError(f"{target} was published by another just now: publish again") from error
+                raise
             _sync(parent)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)

@@ -6,6 +6,7 @@ from models.card import ModelCard
 from models.sampling.plan import SamplerRefused, plan
 from models.sampling.settings import MAX_SEED
 from models.store import BrokenModel, ModelNotFound, ModelStore
+from service import views
 from service.pictures import decode_image, decode_mask
 from service.problems import Problem, invalid
 from service.schemas import SampleBody
@@ -20,24 +21,24 @@ class Intake:
     def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
         self.settings, self.store, self.queue = settings, store, queue
 
-    def sample(self, body: SampleBody) -> Job:
-        """Accepts a job of `POST /samples`.
+    def sample(self, body: SampleBody, as_grid: bool) -> Job:
+        """Accepts a job of `POST /samples`; `as_grid`, if it is to be answered with a grid.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
         card = self._card(body)
-        request, image_steps = self._complete(body, card)
+        request, image_steps = self._complete(body, card, as_grid)
         return self.queue.submit(request, card.image, image_steps)
 
-    def inpaint(self, body: SampleBody, image: bytes, mask: bytes) -> Job:
+    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool) -> Job:
         """Accepts a job of `POST /inpaint`; image and mask are files.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
         card = self._card(body)
-        request, image_steps = self._complete(body, card)
+        request, image_steps = self._complete(body, card, as_grid)
         inpaint = InpaintRequest.model_construct(
             **request.model_dump(exclude={"kind", "sampler"}),
             kind="inpaint",
@@ -62,12 +63,14 @@ class Intake:
         except BrokenModel as error:
             raise invalid("/model", f"the model {name!r} is damaged", "another model, or another version") from error
 
-    def _complete(self, body: SampleBody, card: ModelCard) -> tuple[SampleRequest, int]:
+    def _complete(self, body: SampleBody, card: ModelCard, as_grid: bool) -> tuple[SampleRequest, int]:
         """The complete request and its image-steps."""
         limits = self.settings
         if body.count > limits.max_images_per_job:
             most = f"1 to {limits.max_images_per_job}"
             raise invalid("/count", f"{body.count} images are more than one job may ask for", most)
+        if as_grid:
+            self._check_grid(body.count, card)
         try:
             sampler, table = plan(body.sampler, card)
         except SamplerRefused as error:
@@ -82,6 +85,13 @@ class Intake:
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
         request = SampleRequest(model=card.name, version=card.version, count=body.count, seed=seed, sampler=sampler)
         return request, image_steps
+
+    def _check_grid(self, count: int, card: ModelCard) -> None:
+        try:
+            views.check_grid(count, card.image.height, card.image.width, self.settings.max_grid_pixels)
+        except Problem as problem:
+            reason, advice = problem.errors[0].reason, "fewer images; or without `Accept: image/png`, for other views"
+            raise invalid("/count", reason, f"at most {self.settings.max_grid_pixels:,}: {advice}") from problem
 
 
 def ready(job: Job) -> Job:

@@ -31,7 +31,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
     "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
     "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
-    "unavailable": (503, "The queue cannot be reached", "Nothing was accepted. Try again after Retry-After seconds."),
+    "unavailable": (
+        503,
+        "The queue cannot be reached",
+        "Try again after Retry-After seconds. Nothing was accepted, unless `detail` names a job: then ask for that.",
+    ),
 }
 
 

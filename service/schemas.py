@@ -15,6 +15,15 @@ def _name_sampler(value: Any) -> Any:
     return {"name": NAMES[0], **value} if isinstance(value, dict) else value
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a boolean is no number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
+
+
 class SampleBody(BaseModel):
     """A grid of samples. Whatever is left out comes from the model's card."""
 
@@ -30,9 +39,9 @@ class SampleBody(BaseModel):
     )
 
     model: ModelName | None = Field(None, description="Name of a model; GET /models lists them.", examples=["mnist"])
-    version: int | None = Field(None, ge=1, description="Version of the model; the newest by default.")
-    count: int = Field(16, ge=1, description="How many images.")
-    seed: int | None = Field(
+    version: Whole | None = Field(None, ge=1, description="Version of the model; the newest by default.")
+    count: Whole = Field(16, ge=1, description="How many images.")
+    seed: Whole | None = Field(
         None,
         ge=0,
         le=MAX_SEED,

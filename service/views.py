@@ -1,6 +1,7 @@
 """Views of a finished job's images, drawn when they are asked for."""
 
 import io
+import math
 
 import numpy as np
 
@@ -19,12 +20,23 @@ def grid_png(images: Pixels, max_pixels: int, columns: int | None = None, paddin
         Problem: it would have more than `max_pixels` pixels.
     """
     n, height, width, _ = images.shape
-    across = min(columns or int(np.ceil(np.sqrt(n))), n)
-    down = -(-n // across)
+    check_grid(n, height, width, max_pixels, columns, padding, scale)
+    return to_png(grid(images, columns, padding, scale))
+
+
+def check_grid(
+    count: int, height: int, width: int, max_pixels: int, columns: int | None = None, padding: int = 2, scale: int = 2
+) -> None:
+    """Whether a grid of `count` images may be drawn.
+
+    Raises:
+        Problem: it would have more than `max_pixels` pixels.
+    """
+    across = min(columns or math.ceil(math.sqrt(count)), count)
+    down = -(-count // across)
     pixels = (across * (width * scale + padding) + padding) * (down * (height * scale + padding) + padding)
     if pixels > max_pixels:
         raise invalid("scale", f"the grid would have {pixels:,} pixels", f"at most {max_pixels:,}: use a smaller scale")
-    return to_png(grid(images, columns, padding, scale))
 
 
 def samples_npz(job: Job, images: Pixels) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from redis.exceptions import RedisError
 
 from service import views
 from service.context import Context
@@ -61,26 +62,40 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
 
     202 while it has not ended, with its address in `Location`.
     """
-    deadline, pause = time.monotonic() + how.wait_seconds, POLL_SECONDS[0]
-    while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
-        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(pause * 1.1, POLL_SECONDS[1])
-        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
-            job = await run_in_threadpool(context.queue.get, job.id)
+    try:
+        job = await _wait(request, context, job, how.wait_seconds)
+        wanted_now = job.state == "finished" and how.media_type != JSON
+        images = await run_in_threadpool(context.results.images, job) if wanted_now else None
+    except RedisError as error:
+        raise Problem(
+            "unavailable",
+            f"Redis does not answer; job {job.id} was accepted and is kept",
+            headers={"Location": f"/jobs/{job.id}", "Retry-After": "2"},
+        ) from error
     headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
     if how.applied:
         headers["Preference-Applied"] = how.applied
-    if job.state != "finished" or how.media_type == JSON:
+    if images is None:
         if how.media_type != JSON and job.state.final:
             raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
         body = JobView.of(job).model_dump(mode="json")
         return JSONResponse(body, 200 if job.state.final else 202, headers)
-    images = await run_in_threadpool(context.results.images, job)
     if how.media_type == views.PNG:
         content = await run_in_threadpool(views.grid_png, images, context.settings.max_grid_pixels)
     else:
         content = await run_in_threadpool(views.samples_npz, job, images)
     return Response(content, 200, headers, how.media_type)
+
+
+async def _wait(request: Request, context: Context, job: Job, seconds: float) -> Job:
+    """The job once it has ended, or as it is when the time is over or the client has gone."""
+    deadline, pause = time.monotonic() + seconds, POLL_SECONDS[0]
+    while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
+        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(pause * 1.1, POLL_SECONDS[1])
+        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
+            job = await run_in_threadpool(context.queue.get, job.id)
+    return job
 
 
 def _negotiate(accept: str) -> str:

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
-Sigma = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
-StepSize = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Steps = Annotated[int, Field(ge=1, le=100_000)]
+# Strict: a true or a "5" in JSON is a mistake, not a 1 or a 5.
+Sigma = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False, strict=True)]
+StepSize = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
+Steps = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 
 
 class _Settings(BaseModel):
@@ -34,7 +35,9 @@ class AnnealedLangevin(_Settings):
         description="The paper's epsilon: the step at level i is step_size * sigma_i^2 / sigma_min^2. By default it is "
         "computed from the schedule (Song & Ermon 2020, technique 4).",
     )
-    denoise: bool | None = Field(None, description="Whether a last evaluation removes the noise of sigma_min.")
+    denoise: bool | None = Field(
+        None, strict=True, description="Whether a last evaluation removes the noise of sigma_min."
+    )
     sigma_max: Sigma | None = None
     sigma_min: Sigma | None = None
 
@@ -46,7 +49,7 @@ class Langevin(_Settings):
     sigma: Sigma | None = Field(None, description="The noise level.")
     steps: Steps | None = None
     step_size: StepSize | None = Field(None, description="alpha in x += alpha/2 score + sqrt(alpha) z.")
-    denoise: bool | None = Field(None, description="Whether a last evaluation removes the noise of sigma.")
+    denoise: bool | None = Field(None, strict=True, description="Whether a last evaluation removes the noise of sigma.")
 
 
 class FollowScores(_Settings):
@@ -67,6 +70,7 @@ class ConsistentAnnealed(_Settings):
         None,
         gt=0,
         lt=2,
+        strict=True,
         description="How far a step goes to the denoised image, from 1 - gamma (without noise) to below 1 + gamma; "
         "1 - gamma^3 by default.",
     )
@@ -83,6 +87,7 @@ class _Descent(_Settings):
         ge=1,
         le=100,
         allow_inf_nan=False,
+        strict=True,
         description="Spacing of the levels (Karras 2022, eq. 5): 1 is even, and the larger the nearer to geometric.",
     )
     sigma_max: Sigma | None = None

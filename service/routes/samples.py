@@ -66,7 +66,7 @@ async def samples(body: SampleBody, request: Request, context: InContext) -> Res
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    job = await run_in_threadpool(context.intake.sample, body)
+    job = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG)
     return await answer(request, context, job, how)
 
 
@@ -117,7 +117,7 @@ async def inpaint(request: Request, context: InContext) -> Response:
             "unsupported-media-type",
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
-    job = await run_in_threadpool(context.intake.inpaint, body, image, mask)
+    job = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG)
     return await answer(request, context, job, how)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from redis import Redis
 
 from models.sampling.settings import MAX_SEED
+from service.settings import ServiceSettings
 
 JSON = {"Content-Type": "application/json"}
 TINY_STEPS = 13  # 6 levels of 2 steps, and the denoising
@@ -29,6 +30,10 @@ TINY_STEPS = 13  # 6 levels of 2 steps, and the denoising
         ('{"count": "many"}', "/count", ["integer"]),
         ('{"count": 1.5}', "/count", ["integer"]),
         ('{"count": null}', "/count", ["integer"]),
+        ('{"count": true}', "/count", ["boolean"]),
+        ('{"seed": false}', "/seed", ["boolean"]),
+        ('{"sampler": {"levels": true}}', "/sampler/levels", ["integer"]),
+        ('{"sampler": {"sigma_max": "5"}}', "/sampler/sigma_max", ["number"]),
         ('{"images": 4}', "/images", ["not permitted", "/docs"]),
         ('{"seed": -1}', "/seed", ["at least 0"]),
         (f'{{"seed": {2**60}}}', "/seed", [f"at most {MAX_SEED}"]),
@@ -54,6 +59,16 @@ def test_a_bad_field_is_named_and_nothing_is_accepted(
     text = refusal(client.post("/samples", content=body, headers=JSON), pointer)
     assert [words for words in said if words not in text] == [], text
     assert redis.dbsize() == 0
+
+
+def test_a_grid_too_large_to_draw_is_refused_before_the_work(
+    new_client: Callable[..., Any], settings: ServiceSettings, redis: Redis, refusal: Callable[..., str]
+) -> None:
+    client = new_client(settings.model_copy(update={"max_grid_pixels": 10_000}))
+    text = refusal(client.post("/samples", json={"count": 100}, headers={"Accept": "image/png"}), "/count")
+    assert "at most 10,000" in text
+    assert redis.dbsize() == 0
+    assert client.post("/samples", json={"count": 100}).status_code == 202
 
 
 def test_what_is_not_allowed_always_says_what_is(client) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as RedisClient
+from redis.exceptions import ConnectionError
 from starlette.requests import Request
 
 from service.problems import Problem
@@ -76,6 +78,22 @@ def test_a_job_cancelled_meanwhile_has_no_images(
     assert client.delete(f"/jobs/{job_id.decode()}").status_code == 200
     body = problem(pending.result(10), 409, "not-ready")
     assert "cancelled" in body["detail"]
+    assert pending.result().headers["location"] == f"/jobs/{job_id.decode()}"
+
+
+def test_when_redis_goes_away_who_waits_is_told_that_the_job_is_kept(
+    client, redis: Redis, problem: Callable[..., Any], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError
+
+    pending = client.begin("POST", "/samples", json={}, headers={"Prefer": "wait=60"})
+    until(lambda: redis.zcard(ACTIVE) == 1, 10)
+    ((job_id, _),) = redis.zrange(ACTIVE, 0, -1, withscores=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisClient, "hexists", away)
+        body = problem(pending.result(10), 503, "unavailable")
+    assert job_id.decode() in body["detail"]
     assert pending.result().headers["location"] == f"/jobs/{job_id.decode()}"
 
 
