@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.networks.refinenet import RefineNetV1, RefineNetV2
 from models.networks.unet import UNet
 from models.store import BrokenModel, ModelStore
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "refinenet-v1": RefineNetV1, "refinenet-v2": RefineNetV2}
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
