@@ -63,13 +63,14 @@ class Trainer:
         self.images, self.settings, self.directory = images, settings, directory
         self.device = torch.device(device)
         pixels = images.float() / 255
+        mean, std = round(float(pixels.mean()), 4), round(float(pixels.std()), 4)
         self.spec = NetworkSpec(
             kind="unet",
             arguments={"image_channels": images.shape[1], **settings.network},
-            data_mean=round(float(pixels.mean()), 4),
-            data_std=round(float(pixels.std()), 4),
+            data_mean=mean,
+            data_std=std,
         )
-        self.preconditioning = Preconditioning(self.spec.data_mean, self.spec.data_std)
+        self.preconditioning = Preconditioning(mean, std)
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))

@@ -68,7 +68,7 @@ def test_with_the_right_preconditioning_nothing_is_left_to_the_network_and_the_l
 
 
 def test_the_loss_is_the_weighted_distance_of_the_model_s_score_from_the_noise(tiny_model: ScoreModel) -> None:
-    p = tiny_model.preconditioning
+    p = tiny_model.parametrisation
     x, sigma, noise = batch(16, torch.Generator().manual_seed(2))
     s = sigma[:, None, None, None]
     weight = s**4 * (s**2 + p.std**2) / (s * p.std) ** 2
