@@ -118,9 +118,7 @@ def fit(images: Tensor, labels: Tensor) -> Network:
     steps = EPOCHS * (len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     for x, y in _batches(images, labels):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(x)
-        loss = F.cross_entropy(logits.float(), y)
+        loss = F.cross_entropy(network(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

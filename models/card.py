@@ -35,7 +35,7 @@ class NetworkSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["unet", "refinenet-v1", "refinenet-v2"]
+    kind: Literal["unet", "guided-unet", "refinenet-v1", "refinenet-v2"]
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     data_mean: float = Field(
         0.5, description="Mean of the training pixels, in [0, 1] units; the middle where it is not known."
@@ -48,7 +48,7 @@ class NetworkSpec(BaseModel):
 
     @model_validator(mode="after")
     def _what_the_kind_needs(self) -> "NetworkSpec":
-        if self.kind == "unet" and (self.data_std is None or "data_mean" not in self.model_fields_set):
+        if self.kind in ("unet", "guided-unet") and (self.data_std is None or "data_mean" not in self.model_fields_set):
             raise ValueError("a unet is made for one mean and one standard deviation: give data_mean and data_std")
         return self
 

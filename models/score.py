@@ -10,11 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.networks.guided import GuidedUNet
 from models.networks.refinenet import RefineNetV1, RefineNetV2
 from models.networks.unet import UNet
 from models.store import BrokenModel, ModelStore
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "refinenet-v1": RefineNetV1, "refinenet-v2": RefineNetV2}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "guided-unet": GuidedUNet,
+    "refinenet-v1": RefineNetV1,
+    "refinenet-v2": RefineNetV2,
+}
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
@@ -114,7 +120,7 @@ def parametrise(spec: NetworkSpec, sigmas: Sequence[float] | None) -> Parametris
         ValueError: the spec lacks what its kind of network needs.
     """
     match spec.kind:
-        case "unet":
+        case "unet" | "guided-unet":
             if spec.data_std is None:
                 raise ValueError("a unet needs data_std")
             return Preconditioning(spec.data_mean, spec.data_std)

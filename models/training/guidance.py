@@ -1,0 +1,60 @@
+"""From two trained models to a guided one."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import safetensors.torch
+
+from models.card import ModelCard, NetworkSpec
+from models.store import ModelStore, sha256
+
+
+def publish_guided(
+    store: ModelStore, main: ModelCard, guide: ModelCard, weight: float, command: str
+) -> tuple[ModelCard, Path]:
+    """Publishes `main` guided by `guide` as the next version of `main`; returns the card and its directory.
+
+    Args:
+        store: holds both models, and takes the new one.
+        main: the better model.
+        guide: a worse one of the same images, smaller or less trained.
+        weight: see GuidedUNet.
+        command: what the card says it was made with.
+
+    Raises:
+        ValueError: the models are no pair.
+        ModelNotFound, BrokenModel: the weights of one of them are gone or damaged.
+    """
+    if not main.network.kind == guide.network.kind == "unet":
+        raise ValueError(f"only a unet can guide a unet, not a {guide.network.kind} a {main.network.kind}")
+    for what, of_main, of_guide in (
+        ("image shapes", main.image, guide.image),
+        ("means of the data", main.network.data_mean, guide.network.data_mean),
+        ("deviations of the data", main.network.data_std, guide.network.data_std),
+    ):
+        if of_main != of_guide:
+            raise ValueError(f"{main.name} and {guide.name} differ in their {what}: train both on the same images")
+    state = {
+        f"{role}.{name}": tensor
+        for role, card in (("main", main), ("guide", guide))
+        for name, tensor in safetensors.torch.load(store.weights(card)).items()
+    }
+    weights = safetensors.torch.save(state)
+    arguments = {"main": main.network.arguments, "guide": guide.network.arguments, "weight": weight}
+    guidance = {"command": command, "weight": weight, "guide": guide.provenance}
+    card = main.model_copy(
+        update={
+            "version": store.next_version(main.name),
+            "created_at": datetime.now(UTC),
+            "network": NetworkSpec(
+                kind="guided-unet",
+                arguments=arguments,
+                data_mean=main.network.data_mean,
+                data_std=main.network.data_std,
+            ),
+            "provenance": main.provenance | {"guidance": guidance},
+            "metrics": {},
+            "weights_sha256": sha256(weights),
+        }
+    )
+    return card, store.publish(card, weights)

@@ -1,0 +1,92 @@
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from models.card import ImageShape, ModelCard, NetworkSpec
+from models.score import ScoreModel, build_network
+from models.store import BrokenModel, ModelStore, sha256
+from models.training.guidance import publish_guided
+
+MAIN: dict[str, Any] = {
+    "channels": [16, 32],
+    "blocks": [1, 1],
+    "attention": [False, False],
+    "embedding": 16,
+    "groups": 4,
+}
+
+
+def published(store: ModelStore, name: str, channels: list[int], side: int = 8, std: float = 0.3) -> ModelCard:
+    torch.manual_seed(len(name))
+    spec = NetworkSpec(kind="unet", arguments=MAIN | {"channels": channels}, data_mean=0.1, data_std=std)
+    network = build_network(spec)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    weights = safetensors.torch.save({k: v.half().contiguous() for k, v in network.state_dict().items()})
+    card = ModelCard(
+        name=name,
+        version=1,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        image=ImageShape(channels=1, height=side, width=side),
+        sigma_min=0.01,
+        sigma_max=10.0,
+        network=spec,
+        provenance={"command": f"train {name}", "steps": 7},
+        metrics={"quality": "of the model alone"},
+        weights_sha256=sha256(weights),
+    )
+    store.publish(card, weights)
+    return card
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path)
+
+
+def test_the_guided_model_is_the_next_version_and_its_score_goes_past_that_of_the_main_one(store: ModelStore) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
+    card, path = publish_guided(store, main, guide, 1.75, "scoreserve guide dots")
+    assert (card.name, card.version, path.name) == ("dots", 2, "2")
+    assert store.card("dots") == card
+    assert card.provenance["command"] == "train dots"
+    assert card.provenance["guidance"] == {
+        "command": "scoreserve guide dots",
+        "weight": 1.75,
+        "guide": {"command": "train worse", "steps": 7},
+    }
+    assert card.metrics == {}, "those of the model alone are not its own"
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found, better, worse = (ScoreModel.load(store, c).score(x, 0.5) for c in (card, main, guide))
+    assert torch.allclose(found, worse + 1.75 * (better - worse), atol=1e-4)
+    assert (found - better).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("other", "says"), [({"side": 16}, "image shapes"), ({"std": 0.2}, "deviations of the data")], ids=["side", "std"]
+)
+def test_models_of_other_images_are_no_pair(store: ModelStore, other: dict[str, Any], says: str) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16], **other)
+    with pytest.raises(ValueError, match=says):
+        publish_guided(store, main, guide, 1.5, "")
+    assert store.versions("dots") == [1]
+
+
+def test_a_guided_model_is_not_guided_again(store: ModelStore) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
+    guided, _ = publish_guided(store, main, guide, 1.5, "")
+    with pytest.raises(ValueError, match="only a unet can guide a unet, not a unet a guided-unet"):
+        publish_guided(store, guided, guide, 1.5, "")
+
+
+def test_damaged_weights_are_not_published_again(store: ModelStore) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
+    (store.path("worse") / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(BrokenModel, match="sha256"):
+        publish_guided(store, main, guide, 1.5, "")
+    assert store.versions("dots") == [1]
