@@ -36,6 +36,17 @@ def test_its_card_says_how_it_was_made_and_how_good_it_is(store: ModelStore) -> 
     assert measured["annealed_langevin"]["evaluations"] == len(table), "the figures are those of the default sampler"
 
 
+@pytest.mark.parametrize("sampler", ["annealed_langevin", "heun"])
+def test_its_samples_were_found_good_by_the_benchmark(store: ModelStore, sampler: str) -> None:
+    quality = store.card("mnist").metrics["quality"]
+    assert quality["count"] >= 1000
+    assert quality["classifier_test_accuracy"] >= 0.985
+    (measured,) = (figures for figures in quality["samplers"] if figures["sampler"]["name"] == sampler)
+    assert measured["recognised"] >= 0.88
+    assert min(measured["classes"]) >= 0.06
+    assert max(measured["classes"]) <= 0.15
+
+
 def test_its_samples_look_like_digits(store: ModelStore) -> None:
     card = store.card("mnist")
     model = ScoreModel.load(store, card)

@@ -16,7 +16,8 @@ from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
 from models.sampling.schedules import geometric, karras, langevin_step_size
-from models.score import Preconditioning, ScoreModel
+from models.score import Preconditioning, ScoreModel, build_network
+from models.store import ZOO, ModelStore
 
 
 def annealed(sigma_max: float, levels: int, steps: int, denoise: bool) -> tables.Table:
@@ -102,11 +103,14 @@ SPECS = st.builds(Spec, st.integers(0, len(SAMPLERS) - 1), st.integers(0, 40), s
 VISITORS = st.builds(Visitor, SPECS, st.integers(0, 6), st.frozensets(st.integers(1, 12), max_size=3))
 
 
-@pytest.fixture(scope="session")
-def shipped() -> ScoreModel:
-    """The architecture of the shipped checkpoint with random weights: its convolutions take the real code paths."""
+@pytest.fixture(scope="session", params=["shipped", "attention"])
+def shipped(request: pytest.FixtureRequest) -> ScoreModel:
+    """The architecture of the shipped checkpoint, or a U-Net with attention, with random weights.
+
+    Their convolutions take the real code paths.
+    """
     torch.manual_seed(0)
-    network = UNet()
+    network = UNet() if request.param == "attention" else build_network(ModelStore(ZOO).card("mnist").network)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
