@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def train(
     preset: Annotated[str, typer.Argument(help="What to train: mnist.")],
-    data: Annotated[Path, typer.Option(help="Directory of the data set (for mnist: the four idx files).")],
+    data: Annotated[Path, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")],
     out: Annotated[Path, typer.Option(help="Directory of the run: checkpoint, sample grids, models.")],
     store: Annotated[Path | None, typer.Option(help="Model store to publish into.", show_default="OUT/models")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,

@@ -14,7 +14,8 @@ from models.sampling import schedules, tables
 from models.sampling.sample import sample
 from models.store import ModelStore
 from models.training import presets
-from models.training.data import DataError, load_mnist
+from models.training.data import load_images
+from models.training.formats import DataError
 from models.training.publish import ema_model, provenance, publish
 from models.training.trainer import Trainer, TrainingSettings
 
@@ -28,7 +29,7 @@ class TrainingJob(BaseModel):
 
     Args:
         preset: name of a preset.
-        data: directory of the data set.
+        data: the data set: a directory or a file that `load_images` reads.
         out: directory of the run.
         store: directory of the model store to publish into.
         overrides: training settings that replace the preset's.
@@ -61,7 +62,7 @@ class TrainingJob(BaseModel):
         try:
             preset = presets.load(self.preset)
             settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
-            images, _ = load_mnist(self.data)
+            images = load_images(self.data, preset.image)
             self.out.mkdir(parents=True, exist_ok=True)
             trainer = Trainer(images, settings, self.out, self.device)
             trainer.resume()

@@ -24,7 +24,7 @@ def check_failed(result: Result, *said: str) -> None:
 def test_data_that_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "digits [old]"
     result = train("mnist", "--data", str(missing), "--out", str(tmp_path / "run"))
-    check_failed(result, str(missing), "train-images-idx3-ubyte")
+    check_failed(result, f"no data in {missing}", "expected one of", "train-images-idx3-ubyte", "CIFAR-10")
     assert not (tmp_path / "run").exists()
 
 

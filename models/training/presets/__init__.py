@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.card import ModelName
+from models.card import ImageShape, ModelName
 from models.sampling.settings import AnnealedLangevin, SamplerSettings
 from models.training.trainer import TrainingSettings
 
@@ -25,11 +25,18 @@ class PublishedAs(BaseModel):
 
 
 class Preset(BaseModel):
-    """A preset file."""
+    """A preset file.
+
+    Args:
+        model: what the card says of the trained model.
+        image: shape of an image, that of MNIST unless the file says otherwise.
+        training: how it is trained.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: PublishedAs
+    image: ImageShape = ImageShape(channels=1, height=28, width=28)
     training: TrainingSettings
 
 

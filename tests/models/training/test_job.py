@@ -12,7 +12,8 @@ from models.sampling.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
-from models.training.data import images_sha256, load_mnist
+from models.training.data import images_sha256
+from models.training.formats.idx import load_mnist
 from models.training.job import TrainingFailed, TrainingJob
 from models.training.trainer import CHECKPOINT, Trainer, TrainingSettings
 
@@ -107,7 +108,7 @@ def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": Path("/nowhere")}, "no train-images-idx3-ubyte"),
+        ({"data": Path("/nowhere")}, "no data in /nowhere, .*expected one of"),
         ({"preset": "imagenet"}, "no preset 'imagenet'; there is: .*mnist"),
         ({"overrides": OVERRIDES | {"batch": 0}}, "batch: "),
         ({"overrides": OVERRIDES | {"learning": 1}}, "learning: "),
