@@ -16,6 +16,7 @@ from models.store import ModelStore
 from models.training import presets
 from models.training.data import load_images
 from models.training.formats import DataError
+from models.training.processes import join, leave
 from models.training.publish import ema_model, provenance, publish
 from models.training.trainer import Trainer, TrainingSettings
 
@@ -24,11 +25,15 @@ class TrainingFailed(RuntimeError):
     """The job cannot start or go on; the message says what to do."""
 
 
+class TrainingStopped(Exception):
+    """The job was asked to stop before its end, and has saved where it was."""
+
+
 class TrainingJob(BaseModel):
-    """One run of `scoreserve train`.
+    """One run of `scoreserve train`, or one process's share of it under torchrun.
 
     Args:
-        preset: name of a preset.
+        preset: name of a preset, or path of a preset file.
         data: the data set: a directory or a file that `load_images` reads.
         out: directory of the run.
         store: directory of the model store to publish into.
@@ -51,42 +56,69 @@ class TrainingJob(BaseModel):
     command: str
 
     def run(
-        self, on_start: Callable[[Trainer], None], on_step: Callable[[Trainer, float], None]
-    ) -> tuple[ModelCard, Path]:
+        self,
+        on_start: Callable[[Trainer], None],
+        on_step: Callable[[Trainer, float], None],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> tuple[ModelCard, Path] | None:
         """Trains (or goes on training) to the end and publishes; returns the card and its directory.
+
+        Of several processes, the first one writes and publishes; to the others it returns None.
+
+        Args:
+            on_start, on_step: called before the first step and after every one, with its loss.
+            stopping: asked after every step whether this is to be the last.
 
         Raises:
             TrainingFailed: with one clear line.
+            TrainingStopped: `stopping` said so; there is a checkpoint.
             KeyboardInterrupt: passed on, after a checkpoint.
         """
+        try:
+            return self._run(on_start, on_step, stopping)
+        finally:
+            leave()
+
+    def _run(
+        self,
+        on_start: Callable[[Trainer], None],
+        on_step: Callable[[Trainer, float], None],
+        stopping: Callable[[], bool],
+    ) -> tuple[ModelCard, Path] | None:
         try:
             preset = presets.load(self.preset)
             settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
             images = load_images(self.data, preset.image)
             self.out.mkdir(parents=True, exist_ok=True)
-            trainer = Trainer(images, settings, self.out, self.device)
-            trainer.resume()
+            processes, device = join(self.device)
+            trainer = Trainer(images, settings, self.out, device, processes)
+            if not trainer.resume():
+                trainer.save()  # what cannot be written is found out now, not after hours
         except ValidationError as error:
             lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise TrainingFailed("; ".join(lines)) from error
         except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
-            raise TrainingFailed(str(error)) from error
+            raise TrainingFailed(one_line(error)) from error
         on_start(trainer)
 
         def after_step(trainer: Trainer, loss: float) -> None:
             on_step(trainer, loss)
             if trainer.step % self.save_every == 0:
                 trainer.save()
-            if trainer.step % self.grid_every == 0:
+            if processes.first and trainer.step % self.grid_every == 0:
                 self._draw(trainer, preset.model)
 
         try:
-            trainer.train(after_step)
+            finished = trainer.train(after_step, stopping)
             trainer.save()
+            if not processes.first:
+                return None
+            if not finished:
+                raise TrainingStopped(f"stopped after step {trainer.step} of {trainer.steps}")
             self._draw(trainer, preset.model)
             return publish(trainer, preset.model, ModelStore(self.store), self.command)
         except (OSError, RuntimeError) as error:
-            raise TrainingFailed(str(error)) from error
+            raise TrainingFailed(one_line(error)) from error
         except KeyboardInterrupt:
             trainer.save()
             raise
@@ -98,3 +130,8 @@ class TrainingJob(BaseModel):
         images = sample(ema_model(trainer), table, count=64, seed=0, slots=64)
         (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as one line, however long torch has made it."""
+    return " ".join(str(error).split())

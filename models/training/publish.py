@@ -13,7 +13,6 @@ import torch
 from models.card import ImageShape, ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore, sha256
-from models.training.data import images_sha256
 from models.training.presets import PublishedAs
 from models.training.trainer import Trainer
 
@@ -64,7 +63,7 @@ def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
         "training": trainer.settings.model_dump(mode="json"),
         "earlier": trainer.history,
         "images": len(trainer.images),
-        "images_sha256": images_sha256(trainer.images),
+        "images_sha256": trainer.images_sha256,
         "steps": trainer.step,
         "wall_seconds": round(trainer.seconds),
         "weights": "exponential moving average, float16",

@@ -1,4 +1,4 @@
-"""Presets: how each shipped model is trained, as TOML."""
+"""Presets: how a model is trained, and as what it is published, as TOML."""
 
 import tomllib
 from pathlib import Path
@@ -46,11 +46,14 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Preset:
-    """A preset by name.
+    """A preset by name, or one of your own by the path of its file, which ends in .toml.
 
     Raises:
         LookupError: there is none of that name.
+        OSError: the file cannot be read.
+        ValueError: it is no TOML, or says what a preset cannot.
     """
-    if name not in names():
-        raise LookupError(f"no preset {name!r}; there is: {', '.join(names())}")
-    return Preset.model_validate(tomllib.loads((DIRECTORY / f"{name}.toml").read_text()))
+    if name not in names() and not name.endswith(".toml"):
+        raise LookupError(f"no preset {name!r}; there is: {', '.join(names())}, or the path of a .toml file")
+    path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
+    return Preset.model_validate(tomllib.loads(path.read_text()))
