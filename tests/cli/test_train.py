@@ -1,5 +1,6 @@
 """`scoreserve train`: what it says, and what becomes of it when it is stopped. tests/models/training tests the rest."""
 
+import os
 import random
 import signal
 import subprocess
@@ -31,11 +32,11 @@ width = 8
 
 [training]
 batch = 8
-epochs = 20
+epochs = 6
 warmup_steps = 2
 network = {channels = [16], blocks = [1], attention = [false], embedding = 16, groups = 4, dropout = 0.1}
 """
-STEPS = 320
+STEPS = 96
 
 
 class Run:
@@ -49,7 +50,8 @@ class Run:
     def start(self) -> "subprocess.Popen[str]":
         arguments = [str(self.preset), "--data", str(self.data), "--out", str(self.out), "--save-every", "3"]
         command = [sys.executable, "-m", "cli.main", "train", *arguments]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in the tests: other sums have other roundings
+        return subprocess.Popen(command, cwd=ROOT, env=one_thread, stderr=subprocess.PIPE, text=True)
 
     def checkpoint(self) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = torch.load(self.out / CHECKPOINT, weights_only=True)
@@ -127,7 +129,7 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
     assert said[-1] == f"stopped after step {step} of {STEPS}; run the same command again to go on"
 
     with run.start() as killed:
-        until(lambda: run.has_come_to(step + random.randrange(3, 100)))
+        until(lambda: run.has_come_to(step + random.randrange(3, 30)))
         killed.kill()
     assert killed.returncode == -signal.SIGKILL
     assert step < int(run.checkpoint()["step"]) < STEPS
@@ -139,4 +141,4 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
     assert said[-2].startswith(f"step {STEPS}/{STEPS}  loss ")
     assert said[-2].endswith(" images/s  0:00:00 left")
     assert said[-1] == f"published dots version 1 in {run.out}/models/dots/1"
-    assert run.checkpoint()["losses"].tolist() == pytest.approx(run.losses_of_a_run_that_is_left_alone(), rel=1e-3)
+    assert run.checkpoint()["losses"].tolist() == run.losses_of_a_run_that_is_left_alone()
