@@ -104,13 +104,13 @@ def through_textbook(model: ScoreModel, settings: SamplerSettings) -> None:
         case AnnealedLangevin(levels=int(levels), steps_per_level=int(steps), step_size=float(step_size)):
             assert settings.sigma_max is not None and settings.sigma_min is not None  # noqa: PT018
             sigmas = schedules.geometric(settings.sigma_max, settings.sigma_min, levels)
-            x, denoise = model.preconditioning.mean + sigmas[0] * torch.randn(shape), bool(settings.denoise)
+            x, denoise = model.parametrisation.mean + sigmas[0] * torch.randn(shape), bool(settings.denoise)
             reference.annealed_langevin(
                 model.score, x, sigmas, steps, step_size, denoise, noise=lambda _: torch.randn(shape)
             )
         case Heun(levels=int(levels), rho=float(rho), sigma_max=float(sigma_max), sigma_min=float(sigma_min)):
             sigmas = schedules.karras(sigma_max, sigma_min, levels, rho)
-            x = model.preconditioning.mean + sigmas[0] * torch.randn(shape)
+            x = model.parametrisation.mean + sigmas[0] * torch.randn(shape)
             reference.heun(model.score, x, sigmas)
         case _:
             raise TypeError(f"models.sampling.reference is compared for annealed_langevin and heun, not {settings}")

@@ -17,13 +17,15 @@ from cli.progress import TrainingProgress, say
 
 def train(
     preset: Annotated[str, typer.Argument(help="What to train: the name of a preset, or the path of one of your own.")],
-    data: Annotated[Path, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")],
     out: Annotated[Path, typer.Option(help="Directory of the run: checkpoint, sample grids, models.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Model store to publish into.", show_default="OUT/models")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    decay: Annotated[str | None, typer.Option(help="Learning-rate decay: cosine or linear.")] = None,
+    decay: Annotated[str | None, typer.Option(help="Learning-rate decay: cosine, linear or constant.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", show_default="the preset's")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,

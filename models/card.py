@@ -35,10 +35,22 @@ class NetworkSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["unet"]
+    kind: Literal["unet", "refinenet-v1", "refinenet-v2"]
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
-    data_mean: float = Field(description="Mean of the training pixels, in [0, 1] units.")
-    data_std: float = Field(gt=0, description="Standard deviation of the training pixels, in [0, 1] units.")
+    data_mean: float = Field(
+        0.5, description="Mean of the training pixels, in [0, 1] units; the middle where it is not known."
+    )
+    data_std: float | None = Field(
+        None,
+        gt=0,
+        description="Standard deviation of the training pixels, in [0, 1] units; null where it is not known.",
+    )
+
+    @model_validator(mode="after")
+    def _what_the_kind_needs(self) -> "NetworkSpec":
+        if self.kind == "unet" and (self.data_std is None or "data_mean" not in self.model_fields_set):
+            raise ValueError("a unet is made for one mean and one standard deviation: give data_mean and data_std")
+        return self
 
 
 class ModelCard(BaseModel):
@@ -76,6 +88,8 @@ class ModelCard(BaseModel):
     def _sigma_range(self) -> "ModelCard":
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        if self.network.kind == "refinenet-v1" and self.sigmas is None:
+            raise ValueError("a refinenet-v1 knows no levels but those it was trained at: list them in sigmas")
         if self.sigmas is not None:
             if any(a <= b for a, b in pairwise(self.sigmas)):
                 raise ValueError("sigmas must descend")

@@ -1,7 +1,8 @@
 """ScoreModel: a network seen as the score of the noised data, s(x, sigma) = grad log p_sigma(x)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, assert_never
 
 import safetensors
 import safetensors.torch
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.networks.refinenet import RefineNetV1, RefineNetV2
 from models.networks.unet import UNet
 from models.store import BrokenModel, ModelStore
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "refinenet-v1": RefineNetV1, "refinenet-v2": RefineNetV2}
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
@@ -22,6 +24,28 @@ def build_network(spec: NetworkSpec) -> nn.Module:
         TypeError, ValueError: the spec's arguments do not fit the network.
     """
     return NETWORKS[spec.kind](**spec.arguments)
+
+
+class Factors(NamedTuple):
+    """What surrounds a network F at one noise level: score = skip (x - mean) + out F(c_in (x - mean), c_noise)."""
+
+    c_in: float
+    c_noise: float
+    skip: float
+    out: float
+
+
+class Parametrisation(Protocol):
+    """How the output of a kind of network becomes a score. `mean` is what is taken from x before all else."""
+
+    mean: float
+
+    def factors(self, sigma: float) -> Factors:
+        """The factors of one noise level.
+
+        Raises:
+            ValueError: the network does not know this level; the message says which it knows.
+        """
 
 
 class Preconditioning:
@@ -36,29 +60,82 @@ class Preconditioning:
     def __init__(self, mean: float, std: float) -> None:
         self.mean, self.std = mean, std
 
-    def c_in(self, sigma: float) -> float:
-        return 1 / math.hypot(sigma, self.std)
+    def factors(self, sigma: float) -> Factors:
+        total = math.hypot(sigma, self.std)
+        return Factors(
+            c_in=1 / total,
+            c_noise=math.log(sigma) / 4,
+            skip=-1 / (sigma**2 + self.std**2),
+            out=self.std / (sigma * total),
+        )
 
-    def c_noise(self, sigma: float) -> float:
-        return math.log(sigma) / 4
 
-    def score_skip(self, sigma: float) -> float:
-        """Factor of (x - m) in the score."""
-        return -1 / (sigma**2 + self.std**2)
+class DiscreteLevels:
+    """The network's output is the score itself, and it is told the index of the level (Song & Ermon 2019).
 
-    def score_out(self, sigma: float) -> float:
-        """Factor of the network's output in the score."""
-        return self.std / (sigma * math.hypot(sigma, self.std))
+    Args:
+        sigmas: the levels that it was trained at, in the order of their indices.
+    """
+
+    mean = 0.0
+
+    def __init__(self, sigmas: Iterable[float]) -> None:
+        self.sigmas = {self._rounded(sigma): index for index, sigma in enumerate(sigmas)}
+
+    def factors(self, sigma: float) -> Factors:
+        index = self.sigmas.get(self._rounded(sigma))
+        if index is None:
+            raise ValueError(f"{sigma:g} is no noise level of this model; it knows only {', '.join(self.sigmas)}")
+        return Factors(c_in=1.0, c_noise=float(index), skip=0.0, out=1.0)
+
+    @staticmethod
+    def _rounded(sigma: float) -> str:
+        """A level is the same one in float32, in float64, and by whichever formula its sequence was computed."""
+        return f"{sigma:.6g}"
+
+
+class OutputOverSigma:
+    """The score is the network's output over sigma, which the network is not told (Song & Ermon 2020, technique 3)."""
+
+    mean = 0.0
+
+    def factors(self, sigma: float) -> Factors:
+        return Factors(c_in=1.0, c_noise=0.0, skip=0.0, out=1 / sigma)
+
+
+def parametrise(spec: NetworkSpec, sigmas: Sequence[float] | None) -> Parametrisation:
+    """The parametrisation of a spec's network.
+
+    Args:
+        spec: the network.
+        sigmas: the only levels it knows, descending; None if it knows all.
+
+    Raises:
+        ValueError: the spec lacks what its kind of network needs.
+    """
+    match spec.kind:
+        case "unet":
+            if spec.data_std is None:
+                raise ValueError("a unet needs data_std")
+            return Preconditioning(spec.data_mean, spec.data_std)
+        case "refinenet-v1":
+            if sigmas is None:
+                raise ValueError("a refinenet-v1 needs the levels that it was trained at")
+            return DiscreteLevels(sigmas)
+        case "refinenet-v2":
+            return OutputOverSigma()
+        case _:
+            assert_never(spec.kind)
 
 
 class ScoreModel:
-    """A trained network with its preconditioning, on one device.
+    """A trained network with its parametrisation, on one device.
 
     Images are [n, c, h, w] with pixels in [0, 1], sigma is in the same units.
 
     Args:
         network: has `condition(c_noise [n]) -> [n, f]` and `forward(x, condition)`.
-        preconditioning: what turns its output into a score.
+        parametrisation: what turns its output into a score.
         image: shape of an image.
         device: torch device name.
         cache: how many noise levels' conditions are kept; beyond that the oldest leaves.
@@ -67,14 +144,14 @@ class ScoreModel:
     def __init__(
         self,
         network: nn.Module,
-        preconditioning: Preconditioning,
+        parametrisation: Parametrisation,
         image: ImageShape,
         device: str | torch.device = "cpu",
         cache: int = 16384,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
-        self.preconditioning = preconditioning
+        self.parametrisation = parametrisation
         self.image = image
         self._cache = cache
         self._conditions: dict[float, Tensor] = {}
@@ -92,24 +169,28 @@ class ScoreModel:
             network = build_network(card.network)
             state = safetensors.torch.load(weights)
             network.load_state_dict({k: v.float() for k, v in state.items()})
+            parametrisation = parametrise(card.network, card.sigmas)
         except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise BrokenModel(f"model {card.name} version {card.version} cannot be loaded: {error}") from error
-        return cls(network, Preconditioning(card.network.data_mean, card.network.data_std), card.image, device)
+        return cls(network, parametrisation, card.image, device)
 
     def condition(self, sigma: float) -> Tensor:
-        """All that the score needs to know of one noise level, [3 + f]: c_in, both score factors, FiLM parameters.
+        """All that the score needs to know of one noise level, [3 + f]: c_in, skip, out, and the network's condition.
 
         Made for one level at a time, at one fixed shape, and remembered: so it costs nothing at the second use, and its
         bits depend on sigma alone.
+
+        Raises:
+            ValueError: the model does not know this level; the message says which it knows.
         """
         known = self._conditions.get(sigma)
         if known is None:
-            p = self.preconditioning
+            factors = self.parametrisation.factors(sigma)
             with torch.inference_mode():
-                level = torch.tensor([p.c_noise(sigma)], dtype=torch.float32, device=self.device)
-                film = self.network.condition(level)[0]  # type: ignore[operator]
-                head = torch.tensor([p.c_in(sigma), p.score_skip(sigma), p.score_out(sigma)], dtype=torch.float32)
-                known = torch.cat([head.to(self.device), film])
+                level = torch.tensor([factors.c_noise], dtype=torch.float32, device=self.device)
+                condition = self.network.condition(level)[0]  # type: ignore[operator]
+                head = torch.tensor([factors.c_in, factors.skip, factors.out], dtype=torch.float32)
+                known = torch.cat([head.to(self.device), condition])
             if len(self._conditions) >= self._cache:
                 del self._conditions[next(iter(self._conditions))]
             self._conditions[sigma] = known
@@ -126,7 +207,7 @@ class ScoreModel:
         if n == 1:
             x, conditions = x.expand(2, -1, -1, -1), conditions.expand(2, -1)
         c_in, skip, out = conditions[:, :3, None, None].unsqueeze(-1).unbind(1)
-        centred = x - self.preconditioning.mean
+        centred = x - self.parametrisation.mean
         score: Tensor = skip * centred + out * self.network(c_in * centred, conditions[:, 3:])
         return score[:n]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.card import NetworkSpec
-from models.score import Preconditioning, build_network
+from models.score import build_network, parametrise
 from models.training.data import images_sha256
 from models.training.levels import NoiseLevels, stratified_log_normal, uniform
 from models.training.objectives import Objective, ObjectiveName
@@ -35,14 +35,16 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: dict[str, Any] = Field(default_factory=dict, description="Arguments of the U-Net.")
+    network: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the network, and its `kind` if it is no unet."
+    )
     batch: int = Field(128, ge=1)
     epochs: float = Field(20, gt=0)
     optimizer: OptimizerName = "adam"
     learning_rate: float = Field(2e-3, gt=0)
     muon_learning_rate: float = Field(0.03, gt=0, description="Of the weights that Muon trains.")
     warmup_steps: int = Field(300, ge=0)
-    decay: Literal["cosine", "linear"] = "cosine"
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
     ema_decay: float = Field(0.999, ge=0, lt=1, description="Song & Ermon 2020, technique 5.")
     clip_norm: float = Field(1.0, gt=0)
     objective: ObjectiveName = "edm"
@@ -95,25 +97,23 @@ class Trainer:
         if self.batch < processes.size:
             raise ValueError(f"a batch of {self.batch} images cannot be shared by {processes.size} processes")
         mean, std = mean_and_std(images)
-        self.spec = NetworkSpec(
-            kind="unet",
-            arguments={"image_channels": images.shape[1], **settings.network},
-            data_mean=round(mean, 4),
-            data_std=round(std, 4),
-        )
-        self.preconditioning = Preconditioning(self.spec.data_mean, self.spec.data_std)
+        arguments = {"image_channels": images.shape[1], **settings.network}
+        kind = arguments.pop("kind", "unet")
+        self.sigmas = settings.levels.sigmas if settings.levels else None
+        if kind == "refinenet-v1":
+            arguments["levels"] = len(self.sigmas or ())
+        self.spec = NetworkSpec(kind=kind, arguments=arguments, data_mean=round(mean, 4), data_std=round(std, 4))
+        self.parametrisation = parametrise(self.spec, self.sigmas)
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
         self.optimizer = Optimizer(
             settings.optimizer, self.network, settings.learning_rate, settings.muon_learning_rate
         )
-        self._sigmas = settings.levels.sigmas if settings.levels else None
-        objective = Objective(settings.objective, self.network, self.preconditioning)
-        self._normals = objective.normals
-        self._objective = processes.share_gradients(objective, self.device)
+        self.objective = Objective(settings.objective, self.network, self.parametrisation)
+        self._losses = processes.share_gradients(self.objective, self.device)
         if settings.compile:
-            self._objective.compile()
+            self._losses.compile()
         self.step = 0
         self._torn = False  # whether weights are ahead of the step count, as inside an update
         self.seconds = 0.0
@@ -123,10 +123,12 @@ class Trainer:
         self.steps = max(1, round(settings.epochs * self.steps_per_epoch))
 
     def rate_factor(self, step: int) -> float:
-        """The learning rate in parts of its peak: linear warm-up, then cosine or linear decay to zero at the end."""
+        """The learning rate in parts of its peak: linear warm-up, then decay to zero at the end, or none."""
         s = self.settings
         if step < s.warmup_steps:
             return (step + 1) / s.warmup_steps
+        if s.decay == "constant":
+            return 1.0
         progress = min(1.0, (step - s.warmup_steps) / max(1, self.steps - s.warmup_steps))
         return (1 + math.cos(math.pi * progress)) / 2 if s.decay == "cosine" else 1 - progress
 
@@ -231,10 +233,12 @@ class Trainer:
     def _step(self, batch: Tensor, stopping: Callable[[], bool]) -> tuple[float, bool]:
         """One update from a batch of which this process takes its part; its loss, and whether any process stops."""
         s, n, part = self.settings, len(batch), self.processes.part(len(batch))
-        x, sigma, normals = (values.to(self.device) for values in self._draw(batch))
+        x, sigma, normals = self._draw(batch)
+        factors = self.objective.factors(sigma.tolist())
+        x, sigma, factors, normals = (values.to(self.device) for values in (x, sigma, factors, normals))
         torch.manual_seed(self._dropout_seed())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
-            losses = self._objective(x[part].float() / 255, sigma[part], *normals[:, part])
+            losses = self._losses(x[part].float() / 255, sigma[part], factors[part], *normals[:, part])
         loss = losses.sum() / n
         self.network.zero_grad(set_to_none=True)
         (loss * self.processes.size).backward()  # gradients are averaged over the processes, losses are not
@@ -249,14 +253,14 @@ class Trainer:
     def _draw(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All that is random in a step: images [n, c, h, w], noise levels [n], normal noise [normals, n, c, h, w]."""
         s, n, generator = self.settings, len(batch), self._generator(self.step, stream=0)
-        if self._sigmas is None:
+        if self.sigmas is None:
             sigma = stratified_log_normal(n, s.log_sigma_mean, s.log_sigma_std, generator)
         else:
-            sigma = uniform(n, self._sigmas, generator)
+            sigma = uniform(n, self.sigmas, generator)
         on_device = generator
         if self.device.type != "cpu":  # drawn where it is used, it need not be brought there
             on_device = torch.Generator(self.device).manual_seed(generator.initial_seed())
-        normals = torch.randn((self._normals, *batch.shape), generator=on_device, device=self.device)
+        normals = torch.randn((self.objective.normals, *batch.shape), generator=on_device, device=self.device)
         if s.flip:
             mirrored = torch.rand(n, generator=generator) < 0.5
             batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)

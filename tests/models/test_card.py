@@ -29,6 +29,9 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"image": {"channels": 0, "height": 8, "width": 8}},
         {"network": {"kind": "pickle", "data_mean": 0.1, "data_std": 0.3}},
         {"network": {"kind": "unet", "data_mean": 0.1, "data_std": 0.0}},
+        {"network": {"kind": "unet", "data_mean": 0.1}},
+        {"network": {"kind": "unet", "data_std": 0.3}},
+        {"network": {"kind": "refinenet-v1"}},
         {"sampler": {"name": "rk45"}},
         {"surprise": 1},
         {"sigmas": []},
@@ -48,6 +51,12 @@ def test_a_card_may_list_its_only_levels(tiny_card: ModelCard) -> None:
     levels = [tiny_card.sigma_max, 1.0, tiny_card.sigma_min]
     card = ModelCard.model_validate(tiny_card.model_dump() | {"sigmas": levels})
     assert card.sigmas == tuple(levels)
+
+
+def test_a_card_may_not_know_the_mean_of_its_data(tiny_card: ModelCard) -> None:
+    change = {"network": {"kind": "refinenet-v1"}, "sigmas": [tiny_card.sigma_max, tiny_card.sigma_min]}
+    card = ModelCard.model_validate(tiny_card.model_dump() | change)
+    assert (card.network.data_mean, card.network.data_std) == (0.5, None)
 
 
 def test_an_image_shape_counts_its_numbers() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.score import Preconditioning, ScoreModel, build_network
+from models.score import DiscreteLevels, OutputOverSigma, Preconditioning, ScoreModel, build_network, parametrise
 from models.store import BrokenModel, ModelNotFound, ModelStore, sha256
 
 
@@ -44,6 +44,43 @@ def test_the_score_is_that_of_edm_s_preconditioned_denoiser(sigma: float) -> Non
     assert torch.allclose(model.score(x, sigma), (denoised - x) / sigma**2, rtol=1e-3, atol=1e-3 / sigma)
     assert torch.allclose(network.inputs[0], (x - mean) / math.hypot(sigma, std), atol=1e-6)
     assert network.levels == pytest.approx([math.log(sigma) / 4])
+
+
+def test_with_discrete_levels_the_output_is_the_score_and_the_network_sees_the_level_s_index() -> None:
+    network = Constant(0.7)
+    model = ScoreModel(network, DiscreteLevels([1.0, 0.1, 0.01]), ImageShape(channels=1, height=4, width=4))
+    x = torch.rand(3, 1, 4, 4)
+    assert torch.equal(model.score(x, [0.1, 1.0, 0.01]), torch.full_like(x, 0.7))
+    assert network.levels == [1.0, 0.0, 2.0]
+    assert torch.equal(network.inputs[0], x)
+
+
+@pytest.mark.parametrize("sigma", [0.1, float(torch.tensor(0.1)), 0.1 * (1 + 1e-15)])
+def test_a_discrete_level_is_known_in_any_precision(sigma: float) -> None:
+    assert DiscreteLevels([1.0, 0.1, 0.01]).factors(sigma).c_noise == 1.0
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.1001, 2.0])
+def test_a_level_between_the_discrete_ones_is_refused(sigma: float) -> None:
+    with pytest.raises(ValueError, match=r"no noise level of this model; it knows only 1, 0\.1, 0\.01"):
+        DiscreteLevels([1.0, 0.1, 0.01]).factors(sigma)
+
+
+def test_an_unconditional_network_s_output_is_divided_by_sigma() -> None:
+    network = Constant(0.7)
+    model = ScoreModel(network, OutputOverSigma(), ImageShape(channels=1, height=4, width=4))
+    x = torch.rand(2, 1, 4, 4)
+    score = model.score(x, [0.1, 20.0])
+    assert torch.allclose(score[0], torch.full_like(x[0], 7.0))
+    assert torch.allclose(score[1], torch.full_like(x[1], 0.035))
+    assert torch.equal(network.inputs[0], x)
+
+
+@pytest.mark.parametrize("kind", ["unet", "refinenet-v1"])
+def test_a_network_that_needs_more_than_is_known_has_no_parametrisation(kind: str) -> None:
+    spec = NetworkSpec.model_construct(kind=kind, arguments={}, data_mean=0.5, data_std=None)
+    with pytest.raises(ValueError, match=f"a {kind} needs"):
+        parametrise(spec, None)
 
 
 def test_each_image_may_have_its_own_sigma(tiny_model: ScoreModel) -> None:

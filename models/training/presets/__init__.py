@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +25,15 @@ class PublishedAs(BaseModel):
     sampler: SamplerSettings = Field(default_factory=AnnealedLangevin)
 
 
+class GeneratedData(BaseModel):
+    """Data that a preset makes itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator: Literal["two_gaussians"]
+    points: int = Field(ge=1)
+
+
 class Preset(BaseModel):
     """A preset file.
 
@@ -31,6 +41,7 @@ class Preset(BaseModel):
         model: what the card says of the trained model.
         image: shape of an image, that of MNIST unless the file says otherwise.
         training: how it is trained.
+        data: what makes its data, where that is not read from files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +49,7 @@ class Preset(BaseModel):
     model: PublishedAs
     image: ImageShape = ImageShape(channels=1, height=28, width=28)
     training: TrainingSettings
+    data: GeneratedData | None = None
 
 
 def names() -> list[str]:

@@ -149,6 +149,11 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path, decay: st
     assert rates[24] == pytest.approx(0)
 
 
+def test_a_constant_learning_rate_only_warms_up(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"warmup_steps": 4, "decay": "constant"}), tmp_path)
+    assert [trainer.rate_factor(step) for step in (0, 3, 4, trainer.steps)] == [0.25, 1.0, 1.0, 1.0]
+
+
 def test_the_optimizer_steps_with_the_scheduled_rate(tmp_path: Path) -> None:
     changes = {"optimizer": "muon", "learning_rate": 1e-3, "muon_learning_rate": 1e-2}
     trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
@@ -289,18 +294,19 @@ def test_every_objective_trains(tmp_path: Path, objective: str) -> None:
     network = {**SETTINGS.network, "channels": [16], "blocks": [1], "attention": [False]}
     changes = {"objective": objective, "network": network, "batch": 36, "epochs": 80}
     trainer = Trainer(IMAGES[:, :, :2, :2], SETTINGS.model_copy(update=changes), tmp_path)
-    judge = Objective("edm", trainer.network, trainer.preconditioning)  # the same for all
+    judge = Objective("edm", trainer.network, trainer.parametrisation)  # the same for all
     x, sigma, normals = trainer._draw(trainer.images)
-    before = float(judge(x.float() / 255, sigma, *normals[:1]).mean().detach())
+    drawn = x.float() / 255, sigma, judge.factors(sigma.tolist()), normals[0]
+    before = float(judge(*drawn).mean().detach())
     trainer.train(ignore)
-    assert float(judge(x.float() / 255, sigma, *normals[:1]).mean().detach()) < 0.9 * before
+    assert float(judge(*drawn).mean().detach()) < 0.9 * before
 
 
 def test_what_compiles_is_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
     trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"compile": True}), tmp_path)
-    assert compiled == [trainer._objective]
+    assert compiled == [trainer.objective]
     with pytest.raises(ValueError, match="cannot differentiate twice, as the objective sliced does"):
         TrainingSettings(compile=True, objective="sliced")
 
