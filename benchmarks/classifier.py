@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from benchmarks import report
 from models.images import Pixels
-from models.training.data import load_mnist
+from models.training.formats.idx import load_mnist
 
 CACHE = Path(__file__).parent.parent / "var" / "benchmarks"
 CONFIDENT = 0.9  # from which probability on an image counts as recognised

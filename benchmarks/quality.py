@@ -30,7 +30,7 @@ from models.sampling.settings import AnnealedLangevin, Heun, SamplerSettings
 from models.sampling.tables import Table
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
-from models.training.data import load_mnist
+from models.training.formats.idx import load_mnist
 
 LEVELS_AND_STEPS = (20, 1), (20, 2), (30, 2), (40, 1), (40, 2), (40, 3), (60, 1), (60, 2), (90, 1), (90, 2), (90, 3)
 HEUN_LEVELS = 10, 14, 18, 25

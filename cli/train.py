@@ -1,29 +1,33 @@
 """`scoreserve train`: the training job."""
 
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cli.console import err, fail
-
-if TYPE_CHECKING:
-    from models.training.trainer import Trainer
+from cli.console import fail
+from cli.progress import TrainingProgress, say
 
 
 def train(
-    preset: Annotated[str, typer.Argument(help="What to train: mnist.")],
-    data: Annotated[Path, typer.Option(help="Directory of the data set (for mnist: the four idx files).")],
+    preset: Annotated[str, typer.Argument(help="What to train: the name of a preset, or the path of one of your own.")],
     out: Annotated[Path, typer.Option(help="Directory of the run: checkpoint, sample grids, models.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Model store to publish into.", show_default="OUT/models")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    decay: Annotated[str | None, typer.Option(help="Learning-rate decay: cosine or linear.")] = None,
+    decay: Annotated[str | None, typer.Option(help="Learning-rate decay: cosine, linear or constant.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", show_default="the preset's")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
@@ -31,9 +35,10 @@ def train(
 ) -> None:
     """Train a score model and publish it into a model store.
 
-    Settings left out are the preset's. Run again with the same --out, it continues from the last checkpoint.
+    Settings left out are the preset's. Run again with the same --out, it continues from the last checkpoint; SIGTERM
+    makes it write one and end. torchrun makes several processes share each batch.
     """
-    from models.training.job import TrainingFailed, TrainingJob  # noqa: PLC0415 (torch)
+    from models.training.job import TrainingFailed, TrainingJob, TrainingStopped  # noqa: PLC0415 (torch)
 
     settings = {
         "epochs": epochs,
@@ -41,6 +46,7 @@ def train(
         "learning_rate": learning_rate,
         "decay": decay,
         "precision": precision,
+        "compile": compile,
         "seed": seed,
     }
     job = TrainingJob(
@@ -54,34 +60,32 @@ def train(
         grid_every=grid_every,
         command=shlex.join(["scoreserve", *sys.argv[1:]]),
     )
-    columns = (
-        TextColumn("step"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err) as progress:
-        tasks: list[TaskID] = []
+    progress = TrainingProgress(save_every)
+    try:
+        with sigterm() as received:
+            published = job.run(progress.start, lambda trainer, _loss: progress.step(trainer), received)
+    except TrainingFailed as error:
+        progress.stop()
+        fail(str(error))
+    except TrainingStopped as stopped:
+        progress.stop()
+        say(f"{stopped}; run the same command again to go on")
+        return
+    except KeyboardInterrupt:
+        progress.stop()
+        fail(f"stopped; run the same command again to go on from {out}", code=130)
+    progress.stop()
+    if published:
+        card, path = published
+        say(f"published {card.name} version {card.version} in {path}")
 
-        def on_start(trainer: "Trainer") -> None:
-            tasks.append(progress.add_task("", total=trainer.steps, completed=trainer.step, loss=0.0, rate=0.0))
-            if trainer.step:
-                err.print(f"continuing after step {trainer.step}")
 
-        def on_step(trainer: "Trainer", _loss: float) -> None:
-            recent = trainer.losses[-100:]
-            progress.update(
-                tasks[0],
-                completed=trainer.step,
-                loss=sum(recent) / len(recent),
-                rate=trainer.step * trainer.settings.batch / trainer.seconds,
-            )
-
-        try:
-            card, path = job.run(on_start, on_step)
-        except TrainingFailed as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            fail(f"stopped; run the same command again to go on from {out}", code=130)
-    err.print(f"published {card.name} version {card.version} in {path}")
+@contextmanager
+def sigterm() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM does not end the process; it is for the caller to ask whether it came."""
+    came = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -89,7 +89,8 @@ class UNet(nn.Module):
         dropout: dropout inside the residual blocks while training.
 
     Raises:
-        ValueError: channels, blocks and attention differ in length.
+        ValueError: channels, blocks and attention differ in length, or a width that attends is no multiple of
+            head_channels.
     """
 
     frequencies: Tensor
@@ -112,6 +113,8 @@ class UNet(nn.Module):
                 f"channels, blocks and attention have {len(channels)}, {len(blocks)} and {len(attention)} entries; "
                 "they must have one for each resolution"
             )
+        if any(attend and width % head_channels for width, attend in zip(channels, attention, strict=True)):
+            raise ValueError(f"where there is attention, channels {channels} must be multiples of {head_channels}")
         self.patch = patch
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, 5, 32)), persistent=False)
         self.embed = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())

@@ -1,74 +1,73 @@
 """Training images, read into memory as uint8."""
 
-import gzip
 import hashlib
-import struct
-import zlib
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from models.card import ImageShape
+from models.training.formats import DataError
+from models.training.formats.cifar10 import find_batches, read_batches
+from models.training.formats.folder import find_pictures, read_pictures
+from models.training.formats.idx import read_idx
+from models.training.formats.npz import read_npz
 
-class DataError(ValueError):
-    """A data set is missing or damaged; the message says which file and what is expected of it."""
-
-
-def read_idx(path: Path) -> Tensor:
-    """An idx file (LeCun's format, gzip or plain) of unsigned bytes, as a uint8 tensor of the file's shape.
-
-    Raises:
-        DataError: the file is missing, is no idx file of unsigned bytes, or its length is not what its header says.
-    """
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise DataError(f"{path} is not an idx file of unsigned bytes (it must begin with 00 00 08)")
-    dimensions = data[3]
-    head = 4 + 4 * dimensions
-    if len(data) < head:
-        raise DataError(f"{path} ends inside its header")
-    shape = struct.unpack(f">{dimensions}I", data[4:head])
-    expected = head + int(torch.tensor(shape).prod())
-    if len(data) != expected:
-        raise DataError(f"{path} has {len(data)} bytes, its header {shape} asks for {expected}")
-    if len(data) == head:
-        raise DataError(f"{path} holds no images")
-    return torch.frombuffer(bytearray(data[head:]), dtype=torch.uint8).reshape(shape)
+IDX_IMAGES = "train-images-idx3-ubyte"
+EXPECTED = (
+    f"expected one of: {IDX_IMAGES}[.gz] (MNIST and data sets in its format), data_batch_1 and so on (CIFAR-10, python "
+    "version), one .npz with an array of images, or a folder of pictures (.png, .jpg and the like)"
+)
 
 
-def load_mnist(directory: Path, part: str = "train") -> tuple[Tensor, Tensor]:
-    """MNIST (or a data set in its format): images uint8 [n, 1, 28, 28] and labels uint8 [n].
+def load_images(path: Path, image: ImageShape) -> Tensor:
+    """The training images in a file or a directory, uint8 [n, c, h, w].
+
+    What is there decides how it is read: idx files, batches of CIFAR-10, an npz file, or pictures at any depth.
+    Pictures are cropped and resized to the shape wanted; the others must have it.
 
     Args:
-        directory: holds `train-images-idx3-ubyte[.gz]` and so on.
-        part: "train" or "t10k".
+        path: a directory, or an idx or npz file.
+        image: shape of an image of the model.
 
     Raises:
-        DataError: a file is missing or damaged.
+        DataError: nothing is there that can be read, it is damaged, or its images are of another shape.
     """
-    images = read_idx(find_idx(directory, f"{part}-images-idx3-ubyte"))
-    labels = read_idx(find_idx(directory, f"{part}-labels-idx1-ubyte"))
-    if images.ndim != 3 or len(images) != len(labels):
-        raise DataError(f"{directory}: {tuple(images.shape)} images and {tuple(labels.shape)} labels do not match")
-    return images.unsqueeze(1), labels
-
-
-def find_idx(directory: Path, name: str) -> Path:
-    """The path of an idx file, plain or gzipped.
-
-    Raises:
-        DataError: neither is there.
-    """
-    for path in (directory / name, directory / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise DataError(f"no {name} or {name}.gz in {directory}: it must hold the MNIST idx files")
+    images = _read(path, image)
+    if images.shape[1:] != image.chw:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (images.shape[1:], image.chw))
+        raise DataError(f"the images of {path} are {found} (channels, height, width); this model is of {wanted}")
+    if not len(images):
+        raise DataError(f"{path} holds no images")
+    return images
 
 
 def images_sha256(images: Tensor) -> str:
     """sha256 of the pixels, so that a card can say exactly what a model saw."""
-    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+
+
+def _read(path: Path, image: ImageShape) -> Tensor:
+    if path.is_file():
+        return read_npz(path) if path.suffix == ".npz" else _read_idx(path)
+    if not path.is_dir():
+        raise DataError(f"no data in {path}, which is not there; {EXPECTED}")
+    for name in (IDX_IMAGES, f"{IDX_IMAGES}.gz"):
+        if (path / name).is_file():
+            return _read_idx(path / name)
+    if batches := find_batches(path):
+        return read_batches(batches)
+    archives = sorted(path.glob("*.npz"))
+    if len(archives) == 1:
+        return read_npz(archives[0])
+    if archives:
+        raise DataError(f"{path} holds {len(archives)} npz files: name one of them, such as {archives[0]}")
+    if pictures := find_pictures(path):
+        return read_pictures(pictures, image)
+    raise DataError(f"no data in {path}; {EXPECTED}")
+
+
+def _read_idx(path: Path) -> Tensor:
+    images = read_idx(path)
+    if images.ndim != 3:
+        raise DataError(f"{path} has the shape {list(images.shape)}, images have [n, height, width]")
+    return images.unsqueeze(1)

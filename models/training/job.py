@@ -7,28 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from models.card import ModelCard
 from models.images import grid, to_png
 from models.sampling import schedules, tables
+from models.sampling.plan import plan
 from models.sampling.sample import sample
 from models.store import ModelStore
 from models.training import presets
-from models.training.data import DataError, load_mnist
-from models.training.publish import ema_model, provenance, publish
+from models.training.data import load_images
+from models.training.formats import DataError
+from models.training.processes import join, leave
+from models.training.publish import draft, ema_model, provenance, publish
+from models.training.toy import two_gaussians
 from models.training.trainer import Trainer, TrainingSettings
+
+GRID = 64  # samples of a grid
 
 
 class TrainingFailed(RuntimeError):
     """The job cannot start or go on; the message says what to do."""
 
 
+class TrainingStopped(Exception):
+    """The job was asked to stop before its end, and has saved where it was."""
+
+
 class TrainingJob(BaseModel):
-    """One run of `scoreserve train`.
+    """One run of `scoreserve train`, or one process's share of it under torchrun.
 
     Args:
-        preset: name of a preset.
-        data: directory of the data set.
+        preset: name of a preset, or path of a preset file.
+        data: the data set: a directory or a file that `load_images` reads; None if the preset makes its own.
         out: directory of the run.
         store: directory of the model store to publish into.
         overrides: training settings that replace the preset's.
@@ -40,7 +51,7 @@ class TrainingJob(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     preset: str
-    data: Path
+    data: Path | None
     out: Path
     store: Path
     overrides: dict[str, Any]
@@ -50,50 +61,101 @@ class TrainingJob(BaseModel):
     command: str
 
     def run(
-        self, on_start: Callable[[Trainer], None], on_step: Callable[[Trainer, float], None]
-    ) -> tuple[ModelCard, Path]:
+        self,
+        on_start: Callable[[Trainer], None],
+        on_step: Callable[[Trainer, float], None],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> tuple[ModelCard, Path] | None:
         """Trains (or goes on training) to the end and publishes; returns the card and its directory.
+
+        Of several processes, the first one writes and publishes; to the others it returns None.
+
+        Args:
+            on_start, on_step: called before the first step and after every one, with its loss.
+            stopping: asked after every step whether this is to be the last.
 
         Raises:
             TrainingFailed: with one clear line.
+            TrainingStopped: `stopping` said so; there is a checkpoint.
             KeyboardInterrupt: passed on, after a checkpoint.
         """
         try:
+            return self._run(on_start, on_step, stopping)
+        finally:
+            leave()
+
+    def _run(
+        self,
+        on_start: Callable[[Trainer], None],
+        on_step: Callable[[Trainer, float], None],
+        stopping: Callable[[], bool],
+    ) -> tuple[ModelCard, Path] | None:
+        try:
             preset = presets.load(self.preset)
             settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
-            images, _ = load_mnist(self.data)
+            images = self._images(preset)
             self.out.mkdir(parents=True, exist_ok=True)
-            trainer = Trainer(images, settings, self.out, self.device)
-            trainer.resume()
+            processes, device = join(self.device)
+            trainer = Trainer(images, settings, self.out, device, processes)
+            table = grid_table(draft(trainer, preset.model))
+            if not trainer.resume():
+                trainer.save()  # what cannot be written is found out now, not after hours
         except ValidationError as error:
             lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise TrainingFailed("; ".join(lines)) from error
+            raise TrainingFailed("; ".join(lines).replace("\n", " ")) from error
         except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
-            raise TrainingFailed(str(error)) from error
+            raise TrainingFailed(one_line(error)) from error
         on_start(trainer)
 
         def after_step(trainer: Trainer, loss: float) -> None:
             on_step(trainer, loss)
             if trainer.step % self.save_every == 0:
                 trainer.save()
-            if trainer.step % self.grid_every == 0:
-                self._draw(trainer, preset.model)
+            if processes.first and trainer.step % self.grid_every == 0:
+                self._draw(trainer, table)
 
         try:
-            trainer.train(after_step)
+            finished = trainer.train(after_step, stopping)
             trainer.save()
-            self._draw(trainer, preset.model)
+            if not processes.first:
+                return None
+            if not finished:
+                raise TrainingStopped(f"stopped after step {trainer.step} of {trainer.steps}")
+            self._draw(trainer, table)
             return publish(trainer, preset.model, ModelStore(self.store), self.command)
         except (OSError, RuntimeError) as error:
-            raise TrainingFailed(str(error)) from error
+            raise TrainingFailed(one_line(error)) from error
         except KeyboardInterrupt:
             trainer.save()
             raise
 
-    def _draw(self, trainer: Trainer, published: presets.PublishedAs) -> None:
-        """A grid of 64 samples of the EMA weights, always of the same seeds, and the record of the run beside it."""
-        table = tables.heun(schedules.karras(published.sigma_max, published.sigma_min, 18, 7.0))
-        table = replace(table, initial_mean=trainer.spec.data_mean)
-        images = sample(ema_model(trainer), table, count=64, seed=0, slots=64)
+    def _images(self, preset: presets.Preset) -> Tensor:
+        if preset.data is not None:
+            return two_gaussians(preset.data.points)
+        if self.data is None:
+            raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
+        return load_images(self.data, preset.image)
+
+    def _draw(self, trainer: Trainer, table: tables.Table) -> None:
+        """A grid of samples of the EMA weights, always of the same seeds, and the record of the run beside it."""
+        images = sample(ema_model(trainer), table, count=GRID, seed=0, slots=GRID)
         (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")
+
+
+def grid_table(card: ModelCard) -> tables.Table:
+    """How the grids are sampled: quickly where every noise level may be asked for, else as the card says.
+
+    Raises:
+        SamplerRefused: the card's own sampler does not fit it, which is better known now than when it is published.
+    """
+    _, table = plan(None, card)
+    if card.sigmas is not None:
+        return table
+    table = tables.heun(schedules.karras(card.sigma_max, card.sigma_min, 18, 7.0))
+    return replace(table, initial_mean=card.network.data_mean)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error as one line, however long torch has made it."""
+    return " ".join(str(error).split())

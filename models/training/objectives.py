@@ -1,46 +1,114 @@
-"""Objectives that make a network a score model."""
+"""Objectives that make a network a score model.
 
-import math
+All of them look at the noised data, x~ = x + sigma z: what is learned is the score of p_sigma.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.score import Preconditioning
+from models.score import Parametrisation, Preconditioning
 
-
-def stratified_log_normal(n: int, log_mean: float, log_std: float, generator: torch.Generator) -> Tensor:
-    """n noise levels [n], log-normal, one from each n-th part of the distribution.
-
-    Each level alone is distributed as in Karras 2022, Table 1; together they cover the range evenly, which makes the
-    loss of a batch less noisy.
-    """
-    u = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-    normal = math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-0.999999, 0.999999))
-    return torch.exp(log_mean + log_std * normal)
+ObjectiveName = Literal["edm", "denoising", "sliced", "exact"]
+Score = Callable[[Tensor], Tensor]
 
 
-def denoising_score_matching(
-    network: nn.Module, preconditioning: Preconditioning, x: Tensor, sigma: Tensor, noise: Tensor
-) -> Tensor:
-    """Denoising score matching (Vincent 2011; Song & Ermon 2019, eq. 5), weighted as in Karras 2022: scalar.
+class Objective(nn.Module):
+    """An objective of a network as one module, whose forward is all that is differentiated in a step.
 
-    The loss |s(x + sigma z, sigma) + z / sigma|^2, times the weight sigma^4 (sigma^2 + sd^2) / (sigma sd)^2, is a plain
-    mean squared error between the network's output and the part of the clean image that the preconditioning leaves to
-    it (Karras 2022, eq. 8), of the same size at every sigma.
+    The loss of an image is weighted by lambda(sigma) = sigma^2 (Song & Ermon 2019, eq. 6). `edm` is `denoising` with
+    the weight of Karras 2022 (eq. 8), for the denoised image (sigma^2 + sd^2) / (sigma sd)^2, and a mean over the
+    pixels: it makes the loss that of the network's own output, of the same size at every sigma.
 
     Args:
+        name: which.
         network: has `condition` and `forward` as ScoreModel expects.
-        preconditioning: of the model that is trained.
-        x: clean images [n, c, h, w] in [0, 1].
-        sigma: noise levels [n].
-        noise: standard normal, shaped as x.
+        parametrisation: what turns its output into a score.
+
+    Raises:
+        ValueError: the objective is not for this network.
     """
+
+    def __init__(self, name: ObjectiveName, network: nn.Module, parametrisation: Parametrisation) -> None:
+        super().__init__()
+        if name == "edm" and not isinstance(parametrisation, Preconditioning):
+            raise ValueError("the objective edm is for a preconditioned unet; for this network, take denoising")
+        self.name, self.network, self.parametrisation = name, network, parametrisation
+        self.normals = 2 if name == "sliced" else 1
+        self._function = FUNCTIONS[name]
+
+    def factors(self, sigmas: Iterable[float]) -> Tensor:
+        """What surrounds the network at each of n noise levels, [n, 4], for `forward`.
+
+        Raises:
+            ValueError: the network does not know one of them.
+        """
+        return torch.tensor([self.parametrisation.factors(sigma) for sigma in sigmas])
+
+    def forward(self, x: Tensor, sigma: Tensor, factors: Tensor, *normals: Tensor) -> Tensor:
+        """The weighted loss of each image [n].
+
+        Args:
+            x: clean images [n, c, h, w] in [0, 1].
+            sigma: noise levels [n].
+            factors: theirs.
+            normals: as many standard normal tensors, shaped as x, as `normals` says.
+        """
+        condition = self.network.condition(factors[:, 1])  # type: ignore[operator]
+        c_in, _, skip, out = factors.T[..., None, None, None]
+
+        def score(noisy: Tensor) -> Tensor:
+            centred = noisy - self.parametrisation.mean
+            output: Tensor = self.network(c_in * centred, condition)
+            scored: Tensor = skip * centred + out * output.float()
+            return scored
+
+        losses = self._function(score, x, sigma, *normals)
+        weight = 2 / (factors[:, 3] ** 2 * x[0].numel()) if self.name == "edm" else sigma**2
+        return weight * losses
+
+
+def denoising(score: Score, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Denoising score matching (Vincent 2011; Song & Ermon 2019, eq. 5): 1/2 |s(x + sigma z) + z / sigma|^2, [n]."""
     s = sigma[:, None, None, None]
-    clean = x - preconditioning.mean
-    noisy = clean + s * noise
-    variance, data_variance = s**2, preconditioning.std**2
-    total = variance + data_variance
-    target = (clean - noisy * data_variance / total) * total.sqrt() / (s * preconditioning.std)
-    condition = network.condition(sigma.log() / 4)  # type: ignore[operator]
-    output = network(noisy * total.rsqrt(), condition)
-    return torch.mean((output.float() - target) ** 2)
+    residual = score(x + s * noise) + noise / s
+    return (residual**2).flatten(1).sum(1) / 2
+
+
+def sliced(score: Score, x: Tensor, sigma: Tensor, noise: Tensor, direction: Tensor) -> Tensor:
+    """Sliced score matching with reduced variance (Song et al. 2019, eq. 8): v^T grad(v^T s) + 1/2 |s|^2 at x~, [n].
+
+    The random direction v stands in place of the trace of `exact`: two passes through the network, whatever the number
+    of pixels.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
+        noisy = (x + sigma[:, None, None, None] * noise).requires_grad_()
+        at = score(noisy)
+        (gradient,) = torch.autograd.grad((at * direction).sum(), noisy, create_graph=True)
+    return (gradient * direction).flatten(1).sum(1) + (at**2).flatten(1).sum(1) / 2
+
+
+def exact(score: Score, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Score matching as it was defined (Hyvarinen 2005, eq. 4): tr(grad s) + 1/2 |s|^2 at x~, [n].
+
+    The trace takes a pass through the network for every number of an image: for points in the plane, not for pictures.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        noisy = (x + sigma[:, None, None, None] * noise).requires_grad_()
+        at = score(noisy).flatten(1)
+        trace = torch.zeros_like(sigma)
+        for i in range(at.shape[1]):
+            (gradient,) = torch.autograd.grad(at[:, i].sum(), noisy, create_graph=True)
+            trace = trace + gradient.flatten(1)[:, i]
+    return trace + (at**2).sum(1) / 2
+
+
+FUNCTIONS: dict[ObjectiveName, Callable[..., Tensor]] = {
+    "edm": denoising,
+    "denoising": denoising,
+    "sliced": sliced,
+    "exact": exact,
+}

@@ -13,7 +13,6 @@ import torch
 from models.card import ImageShape, ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore, sha256
-from models.training.data import images_sha256
 from models.training.presets import PublishedAs
 from models.training.trainer import Trainer
 
@@ -24,26 +23,44 @@ def publish(trainer: Trainer, published: PublishedAs, store: ModelStore, command
     """Writes the EMA weights, as float16, and their card as the next version; returns the card and its directory."""
     state = {k: v.to(torch.float16).contiguous() for k, v in trainer.ema.module.state_dict().items()}
     weights = safetensors.torch.save(state)
-    card = ModelCard(
+    card = draft(trainer, published).model_copy(
+        update={
+            "version": store.next_version(published.name),
+            "provenance": provenance(trainer, command),
+            "weights_sha256": sha256(weights),
+        }
+    )
+    return card, store.publish(card, weights)
+
+
+def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
+    """The card as far as it is known before the weights are.
+
+    A network that was trained at some levels knows no others, but for the one that is not told the level.
+
+    Raises:
+        ValueError: the range of `published` is not that of the levels.
+    """
+    listed = trainer.sigmas and len(trainer.sigmas) > 1 and trainer.spec.kind != "refinenet-v2"
+    return ModelCard(
         name=published.name,
-        version=store.next_version(published.name),
+        version=1,
         description=published.description,
         created_at=datetime.now(UTC),
         image=image_shape(trainer),
         sigma_min=published.sigma_min,
         sigma_max=published.sigma_max,
+        sigmas=tuple(trainer.sigmas or ()) if listed else None,
         network=trainer.spec,
         sampler=published.sampler,
-        provenance=provenance(trainer, command),
-        weights_sha256=sha256(weights),
+        weights_sha256=sha256(b""),
     )
-    return card, store.publish(card, weights)
 
 
 def ema_model(trainer: Trainer) -> ScoreModel:
     """The score model of the EMA weights as they are now."""
     network = copy.deepcopy(trainer.ema.module)
-    return ScoreModel(network, trainer.preconditioning, image_shape(trainer), trainer.device)
+    return ScoreModel(network, trainer.parametrisation, image_shape(trainer), trainer.device)
 
 
 def image_shape(trainer: Trainer) -> ImageShape:
@@ -64,7 +81,7 @@ def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
         "training": trainer.settings.model_dump(mode="json"),
         "earlier": trainer.history,
         "images": len(trainer.images),
-        "images_sha256": images_sha256(trainer.images),
+        "images_sha256": trainer.images_sha256,
         "steps": trainer.step,
         "wall_seconds": round(trainer.seconds),
         "weights": "exponential moving average, float16",

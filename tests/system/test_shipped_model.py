@@ -10,7 +10,7 @@ from models.sampling.sample import sample
 from models.sampling.settings import Heun
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
-from models.training.data import read_idx
+from models.training.formats.idx import read_idx
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
 

@@ -1,11 +1,12 @@
-"""Presets: how each shipped model is trained, as TOML."""
+"""Presets: how a model is trained, and as what it is published, as TOML."""
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.card import ModelName
+from models.card import ImageShape, ModelName
 from models.sampling.settings import AnnealedLangevin, SamplerSettings
 from models.training.trainer import TrainingSettings
 
@@ -24,13 +25,31 @@ class PublishedAs(BaseModel):
     sampler: SamplerSettings = Field(default_factory=AnnealedLangevin)
 
 
+class GeneratedData(BaseModel):
+    """Data that a preset makes itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    generator: Literal["two_gaussians"]
+    points: int = Field(ge=1)
+
+
 class Preset(BaseModel):
-    """A preset file."""
+    """A preset file.
+
+    Args:
+        model: what the card says of the trained model.
+        image: shape of an image, that of MNIST unless the file says otherwise.
+        training: how it is trained.
+        data: what makes its data, where that is not read from files.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: PublishedAs
+    image: ImageShape = ImageShape(channels=1, height=28, width=28)
     training: TrainingSettings
+    data: GeneratedData | None = None
 
 
 def names() -> list[str]:
@@ -39,11 +58,14 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Preset:
-    """A preset by name.
+    """A preset by name, or one of your own by the path of its file, which ends in .toml.
 
     Raises:
         LookupError: there is none of that name.
+        OSError: the file cannot be read.
+        ValueError: it is no TOML, or says what a preset cannot.
     """
-    if name not in names():
-        raise LookupError(f"no preset {name!r}; there is: {', '.join(names())}")
-    return Preset.model_validate(tomllib.loads((DIRECTORY / f"{name}.toml").read_text()))
+    if name not in names() and not name.endswith(".toml"):
+        raise LookupError(f"no preset {name!r}; there is: {', '.join(names())}, or the path of a .toml file")
+    path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
+    return Preset.model_validate(tomllib.loads(path.read_text()))

@@ -12,8 +12,9 @@ from models.sampling.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
-from models.training.data import images_sha256, load_mnist
-from models.training.job import TrainingFailed, TrainingJob
+from models.training.data import images_sha256
+from models.training.formats.idx import load_mnist
+from models.training.job import TrainingFailed, TrainingJob, TrainingStopped
 from models.training.trainer import CHECKPOINT, Trainer, TrainingSettings
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist"
@@ -51,7 +52,9 @@ def ignore(*_: object) -> None:
 def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path: Path) -> None:
     steps: list[int] = []
     started: list[Trainer] = []
-    card, path = job(tmp_path, grid_every=6).run(started.append, lambda trainer, _: steps.append(trainer.step))
+    published = job(tmp_path, grid_every=6).run(started.append, lambda trainer, _: steps.append(trainer.step))
+    assert published is not None
+    card, path = published
     assert steps == list(range(1, STEPS + 1))
     assert started[0].steps == STEPS
 
@@ -97,28 +100,60 @@ def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
         job(tmp_path).run(ignore, interrupt)
     assert not (tmp_path / "models").exists()
     resumed: list[int] = []
-    card, _ = job(tmp_path).run(lambda trainer: resumed.append(trainer.step), ignore)
+    published = job(tmp_path).run(lambda trainer: resumed.append(trainer.step), ignore)
     assert resumed == [7]
 
-    whole, _ = job(tmp_path / "whole").run(ignore, ignore)
-    assert card.weights_sha256 == whole.weights_sha256
+    whole = job(tmp_path / "whole").run(ignore, ignore)
+    assert published is not None
+    assert whole is not None
+    assert published[0].weights_sha256 == whole[0].weights_sha256
+
+
+def test_a_run_that_is_told_to_stop_has_saved_when_it_says_so(tmp_path: Path) -> None:
+    steps: list[int] = []
+    with pytest.raises(TrainingStopped, match="stopped after step 8 of 12"):
+        job(tmp_path).run(ignore, lambda trainer, _: steps.append(trainer.step), lambda: len(steps) == 7)
+    assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["step"] == 8
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_disk_that_is_full_from_the_start_is_found_out_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.tmp").symlink_to("/dev/full")
+    steps: list[float] = []
+    with pytest.raises(TrainingFailed, match="No space left on device"):
+        job(tmp_path).run(ignore, lambda _, loss: steps.append(loss))
+    assert steps == []
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": Path("/nowhere")}, "no train-images-idx3-ubyte"),
+        ({"data": Path("/nowhere")}, "no data in /nowhere, .*expected one of"),
         ({"preset": "imagenet"}, "no preset 'imagenet'; there is: .*mnist"),
         ({"overrides": OVERRIDES | {"batch": 0}}, "batch: "),
         ({"overrides": OVERRIDES | {"learning": 1}}, "learning: "),
         ({"overrides": OVERRIDES | {"network": {"chanels": [8]}}}, "chanels"),
         ({"overrides": OVERRIDES | {"network": {"channels": [8]}}}, "channels, blocks and attention"),
         ({"overrides": OVERRIDES | {"network": TINY | {"groups": 3}}}, "divisible"),
+        ({"overrides": OVERRIDES | {"network": TINY | {"attention": [False, True]}}}, "must be multiples of 32"),
         ({"overrides": OVERRIDES | {"network": TINY | {"patch": 8}}}, "8"),
         ({"device": "abacus"}, "abacus"),
         ({"out": Path("/dev/null/run")}, "/dev/null"),
     ],
-    ids=["no data", "no preset", "batch", "no setting", "no argument", "lengths", "groups", "patch", "device", "out"],
+    ids=[
+        "no data",
+        "no preset",
+        "batch",
+        "no setting",
+        "no argument",
+        "lengths",
+        "groups",
+        "heads",
+        "patch",
+        "device",
+        "out",
+    ],
 )
 def test_what_cannot_start_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingFailed, match=message) as failed:

@@ -39,7 +39,7 @@ def test_the_averaged_weights_are_published_under_the_next_version(trained: Trai
 
     x = torch.rand(2, 1, 8, 8)
     loaded, averaged = ScoreModel.load(store, card), ema_model(trained)
-    raw = ScoreModel(trained.network, trained.preconditioning, averaged.image)
+    raw = ScoreModel(trained.network, trained.parametrisation, averaged.image)
     assert torch.allclose(loaded.score(x, 0.5), averaged.score(x, 0.5), atol=1e-3)
     assert (raw.score(x, 0.5) - averaged.score(x, 0.5)).abs().max() > 1e-3
 

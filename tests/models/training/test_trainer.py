@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training.trainer import CHECKPOINT, Trainer, TrainingDiverged, TrainingSettings
+from models.training.levels import NoiseLevels
+from models.training.objectives import Objective
+from models.training.processes import Processes
+from models.training.trainer import CHECKPOINT, Trainer, TrainingDiverged, TrainingSettings, mean_and_std
 
 SETTINGS = TrainingSettings(
     network={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
@@ -146,6 +149,11 @@ def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path, decay: st
     assert rates[24] == pytest.approx(0)
 
 
+def test_a_constant_learning_rate_only_warms_up(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"warmup_steps": 4, "decay": "constant"}), tmp_path)
+    assert [trainer.rate_factor(step) for step in (0, 3, 4, trainer.steps)] == [0.25, 1.0, 1.0, 1.0]
+
+
 def test_the_optimizer_steps_with_the_scheduled_rate(tmp_path: Path) -> None:
     changes = {"optimizer": "muon", "learning_rate": 1e-3, "muon_learning_rate": 1e-2}
     trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
@@ -199,3 +207,130 @@ def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     trainer.train(ignore)
     assert trainer.steps_per_epoch == 1
     assert len(trainer.losses) == trainer.steps == 2
+
+
+def test_a_run_with_dropout_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"network": {**SETTINGS.network, "dropout": 0.3}})
+    whole = Trainer(IMAGES, settings, tmp_path / "never written")
+    whole.train(ignore)
+    first = Trainer(IMAGES, settings, tmp_path)
+    with pytest.raises(Interrupted):
+        first.train(stop_at(4))
+    first.save()
+    torch.rand(3)
+    resumed = Trainer(IMAGES, settings, tmp_path)
+    resumed.resume()
+    resumed.train(ignore)
+    assert resumed.losses == whole.losses
+    dry = Trainer(IMAGES, SETTINGS, tmp_path / "never written")
+    dry.train(ignore)
+    assert dry.losses[2:] != whole.losses[2:], "dropout must have been at work"
+
+
+def test_a_run_stops_after_the_step_at_which_it_is_told_to(whole: Trainer, tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    assert not trainer.train(ignore, lambda: trainer.step == 4)  # asked while the fifth step is made
+    assert trainer.step == 5
+    trainer.save()
+    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
+    resumed.resume()
+    assert resumed.train(ignore, lambda: resumed.step == resumed.steps - 1), "it is at its end anyway"
+    assert resumed.losses == whole.losses
+
+
+def test_a_checkpoint_that_is_older_than_a_setting_continues_with_its_default(tmp_path: Path) -> None:
+    path = Trainer(IMAGES, SETTINGS, tmp_path).save()
+    state = torch.load(path, weights_only=True)
+    for name in ("objective", "levels", "flip", "compile"):
+        del state["settings"][name]
+    torch.save(state, path)
+    same = Trainer(IMAGES, SETTINGS, tmp_path)
+    assert same.resume()
+    assert same.history == []
+    flipping = Trainer(IMAGES, SETTINGS.model_copy(update={"flip": True}), tmp_path)
+    flipping.resume()
+    assert flipping.history[0]["training"]["flip"] is False
+
+
+@pytest.mark.parametrize("n", [5, 8])
+def test_processes_see_together_what_one_alone_sees(tmp_path: Path, n: int) -> None:
+    settings = SETTINGS.model_copy(update={"batch": n, "flip": True})
+    images = torch.arange(36 * 64, dtype=torch.uint8).reshape(36, 1, 8, 8)
+    alone = Trainer(images, settings, tmp_path)
+    drawn = alone._draw(next(alone._batches()))
+    for size in (2, 3):
+        parts = [Processes(rank, size).part(n) for rank in range(size)]
+        assert all(part.stop > part.start for part in parts)
+        for values in (drawn[0], drawn[1], drawn[2][0]):
+            assert torch.equal(torch.cat([values[part] for part in parts]), values)
+    with pytest.raises(ValueError, match=f"a batch of {n} images cannot be shared by 9 processes"):
+        Trainer(images, settings, tmp_path, processes=Processes(0, 9))
+
+
+def test_half_of_the_images_are_mirrored_if_that_is_asked_for(tmp_path: Path) -> None:
+    image = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8)
+    images = image.expand(400, 1, 8, 8)
+    trainer = Trainer(images, SETTINGS.model_copy(update={"flip": True, "batch": 400}), tmp_path)
+    seen, sigma, noise = trainer._draw(images)
+    mirrored = (seen == image.flip(3)).flatten(1).all(1)
+    assert torch.equal((seen == image).flatten(1).all(1), ~mirrored)
+    assert 160 < int(mirrored.sum()) < 240
+    straight = Trainer(images, SETTINGS.model_copy(update={"batch": 400}), tmp_path)
+    unflipped, *same = straight._draw(images)
+    assert torch.equal(unflipped, images)
+    assert torch.equal(same[0], sigma)
+    assert torch.equal(same[1], noise)
+
+
+def test_a_run_at_given_levels_draws_no_others(tmp_path: Path) -> None:
+    levels = NoiseLevels(sigma_max=1.0, sigma_min=0.01, count=3)
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"levels": levels, "batch": 36}), tmp_path)
+    _, sigma, _ = trainer._draw(IMAGES)
+    assert sorted(set(sigma.tolist())) == pytest.approx([0.01, 0.1, 1.0])
+
+
+@pytest.mark.parametrize("objective", ["denoising", "sliced", "exact"])
+def test_every_objective_trains(tmp_path: Path, objective: str) -> None:
+    network = {**SETTINGS.network, "channels": [16], "blocks": [1], "attention": [False]}
+    changes = {"objective": objective, "network": network, "batch": 36, "epochs": 80}
+    trainer = Trainer(IMAGES[:, :, :2, :2], SETTINGS.model_copy(update=changes), tmp_path)
+    judge = Objective("edm", trainer.network, trainer.parametrisation)  # the same for all
+    x, sigma, normals = trainer._draw(trainer.images)
+    drawn = x.float() / 255, sigma, judge.factors(sigma.tolist()), normals[0]
+    before = float(judge(*drawn).mean().detach())
+    trainer.train(ignore)
+    assert float(judge(*drawn).mean().detach()) < 0.9 * before
+
+
+def test_what_compiles_is_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"compile": True}), tmp_path)
+    assert compiled == [trainer.objective]
+    with pytest.raises(ValueError, match="cannot differentiate twice, as the objective sliced does"):
+        TrainingSettings(compile=True, objective="sliced")
+
+
+def test_mean_and_standard_deviation_are_those_of_the_pixels() -> None:
+    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = images.double() / 255
+    assert mean_and_std(images) == pytest.approx((float(pixels.mean()), float(pixels.std())), rel=1e-12)
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    path = trainer.save()
+    before = path.read_bytes()
+    path.with_suffix(".tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot be written to .*checkpoint\.pt: .*No space left on device"):
+        trainer.save()
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processes, "share_gradients", lambda self, module, device: module)
+    Trainer(IMAGES, SETTINGS, tmp_path, processes=Processes(1, 2)).save()
+    assert list(tmp_path.iterdir()) == []
+    Trainer(IMAGES, SETTINGS, tmp_path, processes=Processes(0, 2)).save()
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]

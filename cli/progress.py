@@ -1,0 +1,73 @@
+"""How a training run shows how far it is: a bar for a person, lines for a log file."""
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from cli.console import err
+
+if TYPE_CHECKING:
+    from models.training.trainer import Trainer
+
+RECENT = 100  # steps whose mean is shown as the loss
+
+
+class TrainingProgress:
+    """Shows a run on standard error: a bar where that is a terminal, else a line at every checkpoint.
+
+    Args:
+        every: steps between two lines.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._started, self._first_step = time.monotonic(), 0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def start(self, trainer: "Trainer") -> None:
+        """The run begins, or continues."""
+        if not trainer.processes.first:
+            return
+        if trainer.step:
+            say(f"continuing after step {trainer.step}")
+        self._started, self._first_step = time.monotonic(), trainer.step
+        if err.is_terminal:
+            self._bar = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
+                TimeRemainingColumn(),
+                console=err,
+            )
+            self._task = self._bar.add_task("", total=trainer.steps, completed=trainer.step, loss=0.0, rate=0.0)
+            self._bar.start()
+
+    def step(self, trainer: "Trainer") -> None:
+        """A step is done."""
+        if not trainer.processes.first:
+            return
+        if self._bar is None and trainer.step % self._every and trainer.step < trainer.steps:
+            return
+        recent = trainer.losses[-RECENT:]
+        loss = sum(recent) / len(recent)
+        pace = (trainer.step - self._first_step) / (time.monotonic() - self._started)
+        rate = pace * trainer.batch
+        if self._bar is not None:
+            self._bar.update(self._task, completed=trainer.step, loss=loss, rate=rate)
+            return
+        left = timedelta(seconds=round((trainer.steps - trainer.step) / pace))
+        say(f"step {trainer.step}/{trainer.steps}  loss {loss:.4f}  {rate:.0f} images/s  {left} left")
+
+    def stop(self) -> None:
+        """The run has ended, in whatever way."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def say(line: str) -> None:
+    """One line on standard error, never folded: a log file has no width."""
+    err.print(line, highlight=False, markup=False, soft_wrap=True)

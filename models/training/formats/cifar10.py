@@ -1,0 +1,78 @@
+"""CIFAR-10 as its authors publish it: pickled batches (the "python version")."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.training.formats import DataError
+
+SIDE, CHANNELS = 32, 3
+BATCHES = "data_batch_*"
+
+
+def find_batches(directory: Path) -> list[Path]:
+    """The training batches in a directory or in its cifar-10-batches-py, in order; none if it holds no CIFAR-10."""
+    for place in (directory, directory / "cifar-10-batches-py"):
+        if batches := sorted(place.glob(BATCHES)):
+            return batches
+    return []
+
+
+def read_batches(paths: list[Path]) -> Tensor:
+    """The images of pickled batches, uint8 [n, 3, 32, 32].
+
+    Raises:
+        DataError: one of them is no such batch, or asks for anything but the making of arrays.
+    """
+    return torch.from_numpy(np.concatenate([_read_batch(path) for path in paths]))
+
+
+def _read_batch(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            batch = ArrayUnpickler(file).load()
+    except Exception as error:  # a damaged pickle can raise anything at all
+        raise DataError(f"{path} cannot be read as a batch of CIFAR-10: {error}") from error
+    data = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
+    size = CHANNELS * SIDE * SIDE
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != size:
+        raise DataError(f"{path} is not a batch of CIFAR-10: its `data` must be uint8 [n, {size}]")
+    return data.reshape(-1, CHANNELS, SIDE, SIDE)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stands for _codecs.encode, by which Python 3 writes bytes into old pickles."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"{encoding!r} is no encoding of bytes")
+    return text.encode("latin1")
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads plain types and numpy arrays, and refuses everything else before it is even imported.
+
+    A pickle is a program that may call whatever it can name; this one can name nothing that does more than make an
+    array.
+    """
+
+    RECONSTRUCT: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
+    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
+        ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _encode,
+    }
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="bytes")  # the batches were written by Python 2
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self.ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of an array") from None
