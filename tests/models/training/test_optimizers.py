@@ -8,7 +8,7 @@ from models.training.optimizers import Optimizer, hidden_kernels
 
 def network() -> UNet:
     torch.manual_seed(0)
-    return UNet(1, channels=[8, 16], blocks=[1, 1], attention=[False, True], embedding=16, groups=4)
+    return UNet(1, channels=[8, 16], blocks=[1, 1], attention=[False, True], embedding=16, groups=4, head_channels=8)
 
 
 def give_gradients(network: nn.Module) -> None:
