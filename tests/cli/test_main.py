@@ -11,7 +11,7 @@ from cli.main import app
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings
 
-COMMANDS = ("up", "api", "worker", "train", "sample")
+COMMANDS = ("up", "api", "worker", "train", "sample", "import")
 
 
 def test_help_is_quick_and_without_torch() -> None:
