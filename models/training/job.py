@@ -16,7 +16,9 @@ from models.sampling.plan import plan
 from models.sampling.sample import sample
 from models.store import ModelStore
 from models.training import presets
+from models.training.curve import loss_png
 from models.training.data import load_images
+from models.training.events import Events
 from models.training.formats import DataError
 from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
@@ -106,28 +108,34 @@ class TrainingJob(BaseModel):
         except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
             raise TrainingFailed(one_line(error)) from error
         on_start(trainer)
+        events = Events(self.out / "tensorboard", trainer.step) if processes.first else None
 
         def after_step(trainer: Trainer, loss: float) -> None:
             on_step(trainer, loss)
+            if events:
+                events.step(trainer)
             if trainer.step % self.save_every == 0:
                 trainer.save()
-            if processes.first and trainer.step % self.grid_every == 0:
-                self._draw(trainer, table)
+            if events and trainer.step % self.grid_every == 0:
+                self._draw(trainer, table, events)
 
         try:
             finished = trainer.train(after_step, stopping)
             trainer.save()
-            if not processes.first:
+            if not events:
                 return None
             if not finished:
                 raise TrainingStopped(f"stopped after step {trainer.step} of {trainer.steps}")
-            self._draw(trainer, table)
+            self._draw(trainer, table, events)
             return publish(trainer, preset.model, ModelStore(self.store), self.command)
         except (OSError, RuntimeError) as error:
             raise TrainingFailed(one_line(error)) from error
         except KeyboardInterrupt:
             trainer.save()
             raise
+        finally:
+            if events:
+                events.close()
 
     def _images(self, preset: presets.Preset) -> Tensor:
         if preset.data is not None:
@@ -136,10 +144,13 @@ class TrainingJob(BaseModel):
             raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
         return load_images(self.data, preset.image)
 
-    def _draw(self, trainer: Trainer, table: tables.Table) -> None:
-        """A grid of samples of the EMA weights, always of the same seeds, and the record of the run beside it."""
+    def _draw(self, trainer: Trainer, table: tables.Table, events: Events) -> None:
+        """A grid of samples of the EMA weights, always of the same seeds, the loss curve, and the record of the run."""
         images = sample(ema_model(trainer), table, count=GRID, seed=0, slots=GRID)
         (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
+        events.grid(grid(images), trainer.step)
+        if curve := loss_png(trainer.losses):
+            (self.out / "loss.png").write_bytes(curve)
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")
 
 

@@ -61,6 +61,7 @@ class Run:
         return (self.out / CHECKPOINT).exists() and self.checkpoint()["step"] >= step
 
     def losses_of_a_run_that_is_left_alone(self) -> list[float]:
+        torch.set_num_threads(1)  # other tests of commands may have left another number
         images = torch.from_numpy(np.load(self.data)["arr_0"])[:, None]
         trainer = Trainer(images, presets.load(str(self.preset)).training, self.out)
         trainer.train(lambda *_: None)

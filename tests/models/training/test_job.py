@@ -80,7 +80,8 @@ def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path:
     assert card.network.data_mean == pytest.approx(float(images.float().mean()) / 255, abs=1e-4)
 
     out = tmp_path / "run"
-    assert sorted(p.name for p in out.iterdir()) == [CHECKPOINT, "grid-000006.png", "grid-000012.png", "run.json"]
+    pictures = ["grid-000006.png", "grid-000012.png", "loss.png"]
+    assert sorted(p.name for p in out.iterdir()) == [CHECKPOINT, *pictures, "run.json", "tensorboard"]
     with Image.open(out / "grid-000012.png") as grid:
         assert grid.size == (8 * 30 + 2, 8 * 30 + 2)
         assert np.asarray(grid).max() > 0
