@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
@@ -17,7 +18,7 @@ def _name_sampler(value: Any) -> Any:
 
 def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a boolean is no number")
+        raise PydanticCustomError("int_type", "Input should be a valid integer, not a boolean")
     return value
 
 
