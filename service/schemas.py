@@ -13,6 +13,10 @@ from worker.queue import Job, JobState
 
 def _name_sampler(value: Any) -> Any:
     """Settings without a name are those of annealed Langevin dynamics."""
+    if isinstance(value, str):
+        raise PydanticCustomError(
+            "dict_type", 'Input should be an object, such as {"name": "heun"}, not its name alone'
+        )
     return {"name": NAMES[0], **value} if isinstance(value, dict) else value
 
 
