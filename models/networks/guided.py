@@ -9,7 +9,7 @@ from models.networks.unet import UNet
 
 
 class GuidedUNet(nn.Module):
-    """Autoguidance (Karras 2024, "Guiding a diffusion model with a bad version of itself", eq. 3).
+    """Autoguidance (Karras 2024, "Guiding a diffusion model with a bad version of itself").
 
     The denoiser is D = D_guide + weight (D_main - D_guide); as both have the same preconditioning, their networks add
     up alike. Where the smaller and less trained guide errs, the main network errs in the same direction but less, and

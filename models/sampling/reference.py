@@ -78,7 +78,7 @@ def consistent_annealed(
 
 
 def ancestral(score: Score, x: Tensor, sigmas: Sequence[float], noise: Noise, paint: Paint = _paint_nothing) -> Tensor:
-    """Ancestral sampling of the variance-exploding chain (Song 2021, eq. 47)."""
+    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F)."""
     for i, sigma in enumerate(sigmas):
         following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
         mean = x + (sigma**2 - following**2) * score(x, sigma)

@@ -42,7 +42,7 @@ def geometric_ratio(dimension: int) -> float:
     low, high = 1.0, 2.0
     while overlap(high) > 0.5:
         high *= 2
-        if high > 1e6:  # up to 8 numbers, every ratio overlaps
+        if high > 1e6:  # up to 4 numbers, any two levels overlap by more than half
             return math.inf
     for _ in range(60):
         middle = (low + high) / 2

@@ -95,7 +95,7 @@ class _Descent(_Settings):
 
 
 class Ancestral(_Descent):
-    """Ancestral sampling of the variance-exploding chain (Song 2021, eq. 47)."""
+    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F)."""
 
     name: Literal["ancestral"]
 

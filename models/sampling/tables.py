@@ -103,7 +103,7 @@ def consistent_annealed(sigmas: Sequence[float], eta: float) -> Table:
 
 
 def ancestral(sigmas: Sequence[float]) -> Table:
-    """Ancestral sampling of the variance-exploding chain (Song 2021, eq. 47).
+    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F).
 
     x += (sigma_i^2 - sigma_{i+1}^2) s(x, sigma_i) + sqrt((sigma_i^2 - sigma_{i+1}^2) sigma_{i+1}^2 / sigma_i^2) z; the
     step to 0 has no noise. Cost: n evaluations for n levels.
@@ -133,7 +133,7 @@ def euler(sigmas: Sequence[float]) -> Table:
 def adams_bashforth(sigmas: Sequence[float]) -> Table:
     """The probability-flow ODE by the second-order method of Adams and Bashforth: one evaluation a step.
 
-    The slope f = -sigma s is carried on as a straight line through the last two (Zhang & Chen 2023, DEIS, section 3.3):
+    The slope f = -sigma s is carried on as a straight line through the last two (Zhang & Chen 2023, DEIS):
     with h_i = sigma_{i+1} - sigma_i and w = h_i / (2 h_{i-1}), x += h_i ((1 + w) f_i - w f_{i-1}). The first step and
     the step to 0 are Euler's. Cost: n evaluations for n levels.
 
