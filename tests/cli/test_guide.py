@@ -22,13 +22,14 @@ def guide(store: Path, *arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["guide", "tiny", *arguments, "--store", str(store)])
 
 
-def test_it_publishes_the_guided_model_as_the_next_version(store: Path) -> None:
+def test_it_publishes_the_guided_model_as_the_next_version(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/scoreserve", "guide", "tiny", "--weight", "2.5"])
     result = guide(store, "--by", "tiny", "--weight", "2.5")
     assert result.exit_code == 0, result.output
     assert result.stderr == f"published tiny version 2 in {store / 'tiny' / '2'}\n"
     card = ModelStore(store).card("tiny")
     assert (card.version, card.network.kind, card.network.arguments["weight"]) == (2, "guided-unet", 2.5)
-    assert card.provenance["guidance"]["command"].startswith("scoreserve ")
+    assert card.provenance["guidance"]["command"] == "scoreserve guide tiny --weight 2.5"
 
 
 def test_without_the_guide_nothing_is_published(store: Path) -> None:
