@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import api, guide, import_, sample, train, up, worker
+from cli import api, guide, import_, sample, study, train, up, worker
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -16,6 +16,10 @@ app.command()(sample.sample)
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command()(import_.ncsn)
 app.add_typer(imports, name="import")
+studies = typer.Typer(help="Measure and draw what the papers claim of score models.", no_args_is_help=True)
+studies.callback()(lambda: None)  # a group, however many commands it has
+studies.command()(study.plane)
+app.add_typer(studies, name="study")
 
 if __name__ == "__main__":
     app()

@@ -68,6 +68,43 @@ class TrainingProgress:
             self._bar.stop()
 
 
+class StudyProgress:
+    """Shows the parts of a study on standard error: a bar for each where that is a terminal, else two lines.
+
+    It is called with what is being done, how much of it is done, and how much there is.
+    """
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._start(what, total)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+        elif done >= total:
+            say(f"{what}: done in {timedelta(seconds=round(time.monotonic() - self._started))}")
+
+    def stop(self) -> None:
+        """The study has ended, in whatever way."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _start(self, what: str, total: int) -> None:
+        self._what, self._started = what, time.monotonic()
+        if not err.is_terminal:
+            say(f"{what}: {total:,} steps")
+            return
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=err)
+            self._bar.start()
+        self._task = self._bar.add_task(what, total=total)
+
+
 def say(line: str) -> None:
     """One line on standard error, never folded: a log file has no width."""
     err.print(line, highlight=False, markup=False, soft_wrap=True)

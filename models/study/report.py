@@ -1,0 +1,93 @@
+"""What a study leaves: its figures as JSON, its pictures, and its tables in a page of Markdown.
+
+The page is for people to write. What a command writes is what lies between its marks; so no number in the page is
+copied by hand, and no sentence is lost when the study is done again.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Section:
+    """A picture, the command that makes it, and its numbers.
+
+    Args:
+        name: of the section's marks and of the picture's file.
+        caption: what the picture shows.
+        picture: a PNG file.
+        columns, rows: the table.
+    """
+
+    name: str
+    caption: str
+    picture: bytes
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self, pictures: str, command: str) -> str:
+        """The section between its marks, with pictures in the directory `pictures` beside the page."""
+        lines = [
+            f"![{self.caption}]({pictures}/{self.name}.png)",
+            "",
+            f"```sh\n{command}\n```",
+            "",
+            table_row(self.columns),
+            table_row(["---"] * len(self.columns)),
+            *map(table_row, self.rows),
+        ]
+        return "\n".join([begin(self.name), *lines, end(self.name)])
+
+
+def write(out: Path, name: str, command: str, figures: dict[str, Any], sections: Sequence[Section]) -> list[Path]:
+    """Writes OUT/name.json, a picture for each section, and the sections into the page OUT.md; returns all paths.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    page = page_of(out)
+    written = [_write(out / f"{name}.json", json.dumps({"command": command} | figures, indent=2) + "\n")]
+    text = page.read_text() if page.exists() else ""
+    for section in sections:
+        written.append(_write(out / f"{section.name}.png", section.picture))
+        text = replaced(text, section.name, section.markdown(out.name, command))
+    return [*written, _write(page, text)]
+
+
+def page_of(out: Path) -> Path:
+    """The page that belongs to a directory: docs/study.md to docs/study."""
+    out = out.absolute()
+    return out.with_name(f"{out.name}.md")
+
+
+def replaced(page: str, name: str, section: str) -> str:
+    """The page with the section in the place of what stands between its marks, or at the end if there are none."""
+    pattern = re.compile(re.escape(begin(name)) + ".*?" + re.escape(end(name)), re.DOTALL)
+    if pattern.search(page):
+        return pattern.sub(lambda _: section, page)
+    return f"{page}\n{section}\n" if page else f"{section}\n"
+
+
+def begin(name: str) -> str:
+    return f"<!-- {name}: written by the command, do not edit -->"
+
+
+def end(name: str) -> str:
+    return f"<!-- end of {name} -->"
+
+
+def table_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    aside.replace(path)
+    return path
