@@ -1,32 +1,52 @@
 """Distances between sets of images in a feature space. Numpy only."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-NEIGHBOURS = 3  # k of Kynkaanniemi 2019, section 3
+NEIGHBOURS = 3  # k of Kynkaanniemi 2019
 CHUNK = 1000  # rows of a matrix of distances that are in memory at once
 
 Features = NDArray[np.float32]
 
 
-def frechet(a: Features, b: Features) -> float:
-    """Frechet distance between normal distributions fitted to features [n, f] and [m, f] (Heusel 2017, eq. 6).
+@dataclass(frozen=True)
+class Moments:
+    """The normal distribution that is fitted to features: its mean, float64 [f], and covariance, float64 [f, f]."""
 
-    |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), A and B the covariances. It is biased upward where n or m
-    is small: compare only equal ones.
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, features: Features) -> "Moments":
+        """From features [n, f], n at least 2."""
+        return cls(features.mean(0, dtype=np.float64), np.cov(features.T, dtype=np.float64))
+
+
+def frechet(a: Features, b: Features) -> float:
+    """Frechet distance between normal distributions fitted to features [n, f] and [m, f].
+
+    It is biased upward where n or m is small: compare only equal ones.
     """
-    cov_a, cov_b = np.cov(a.T, dtype=np.float64), np.cov(b.T, dtype=np.float64)
-    values, vectors = np.linalg.eigh(cov_a)
+    return frechet_of_moments(Moments.of(a), Moments.of(b))
+
+
+def frechet_of_moments(a: Moments, b: Moments) -> float:
+    """Frechet distance between normal distributions (Heusel 2017, eq. 6).
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), A and B the covariances.
+    """
+    values, vectors = np.linalg.eigh(a.covariance)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    overlap = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    difference = a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)
-    return float(difference @ difference + np.trace(cov_a) + np.trace(cov_b) - 2 * overlap)
+    overlap = np.sqrt(np.linalg.eigvalsh(root @ b.covariance @ root).clip(0)).sum()
+    difference = a.mean - b.mean
+    return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * overlap)
 
 
 def precision_recall(generated: Features, real: Features, k: int = NEIGHBOURS) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi 2019, section 3) of features [n, f] and [m, f].
+    """Improved precision and recall (Kynkaanniemi 2019, eq. 1 and 2) of features [n, f] and [m, f].
 
     The manifold of a set is the union of balls around its points, each as large as the distance to the k-th nearest
     other point of the set. Precision is the share of generated images in the manifold of the real ones, recall the
