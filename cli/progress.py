@@ -1,10 +1,18 @@
-"""How a training run shows how far it is: a bar for a person, lines for a log file."""
+"""How a long run shows how far it is: a bar for a person, lines for a log file."""
 
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from cli.console import err
 
@@ -68,41 +76,38 @@ class TrainingProgress:
             self._bar.stop()
 
 
-class StudyProgress:
-    """Shows the parts of a study on standard error: a bar for each where that is a terminal, else two lines.
-
-    It is called with what is being done, how much of it is done, and how much there is.
-    """
+class StageProgress:
+    """Shows one thing being done after another: a bar for each where standard error is a terminal, else lines."""
 
     def __init__(self) -> None:
-        self._what = ""
-        self._started = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._what, self._tenth = "", -1
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
-            self._start(what, total)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-        elif done >= total:
-            say(f"{what}: done in {timedelta(seconds=round(time.monotonic() - self._started))}")
+    def show(self, what: str, done: int, of: int) -> None:
+        """`done` of `of` parts of `what` are done."""
+        if err.is_terminal:
+            self._show_bar(what, done, of)
+        else:
+            tenth = 10 * done // of
+            if what != self._what or tenth > self._tenth:
+                say(f"{what}: {tenth * 10} %")
+            self._tenth = tenth
+        self._what = what
 
     def stop(self) -> None:
-        """The study has ended, in whatever way."""
+        """All is done, or the run has ended in another way."""
         if self._bar is not None:
             self._bar.stop()
 
-    def _start(self, what: str, total: int) -> None:
-        self._what, self._started = what, time.monotonic()
-        if not err.is_terminal:
-            say(f"{what}: {total:,} steps")
-            return
+    def _show_bar(self, what: str, done: int, of: int) -> None:
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=err)
             self._bar.start()
-        self._task = self._bar.add_task(what, total=total)
+        if what != self._what:
+            self._task = self._bar.add_task(what, total=of)
+        self._bar.update(self._task, completed=done)
 
 
 def say(line: str) -> None:

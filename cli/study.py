@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cli.console import fail
-from cli.progress import StudyProgress, say
+from cli.progress import StageProgress, say
 
 Out = Annotated[Path, typer.Option(help="Directory of pictures and figures; tables go into the page OUT.md beside it.")]
 Device = Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")]
@@ -38,18 +38,18 @@ def plane(
         from models.study.plane import study  # noqa: PLC0415
 
         torch.set_num_threads(1)  # a network of one pixel has nothing to share: on a busy machine two are far slower
-        found = study(runs, points, epochs, device, progress)
+        found = study(runs, points, epochs, device, progress.show)
         paths = report.write(out, "plane", command(), plane_report.figures(found), plane_report.sections(found))
     wrote(paths)
 
 
 @contextmanager
-def studying() -> Iterator[StudyProgress]:
+def studying() -> Iterator[StageProgress]:
     """Inside, work is shown, and what goes wrong ends the command with one clear line."""
     from models.study.pictures import need_matplotlib  # noqa: PLC0415
     from models.training.job import one_line  # noqa: PLC0415 (torch)
 
-    progress = StudyProgress()
+    progress = StageProgress()
     try:
         need_matplotlib()
         yield progress

@@ -4,13 +4,13 @@ The page is for people to write. What a command writes is what lies between its 
 copied by hand, and no sentence is lost when the study is done again.
 """
 
-import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from models import files
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,21 @@ class Section:
         return "\n".join([begin(self.name), *lines, end(self.name)])
 
 
-def write(out: Path, name: str, command: str, figures: dict[str, Any], sections: Sequence[Section]) -> list[Path]:
+def write(out: Path, name: str, figures: dict[str, Any], sections: Sequence[Section], command: str) -> list[Path]:
     """Writes OUT/name.json, a picture for each section, and the sections into the page OUT.md; returns all paths.
 
     Raises:
         OSError: something cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
     page = page_of(out)
-    written = [_write(out / f"{name}.json", json.dumps({"command": command} | figures, indent=2) + "\n")]
+    paths = [out / f"{name}.json", *(out / f"{section.name}.png" for section in sections), page]
+    files.write_json(paths[0], figures)
     text = page.read_text() if page.exists() else ""
-    for section in sections:
-        written.append(_write(out / f"{section.name}.png", section.picture))
+    for section, path in zip(sections, paths[1:], strict=False):
+        files.write(path, section.picture)
         text = replaced(text, section.name, section.markdown(out.name, command))
-    return [*written, _write(page, text)]
+    files.write(page, text.encode())
+    return paths
 
 
 def page_of(out: Path) -> Path:
@@ -84,10 +85,3 @@ def end(name: str) -> str:
 
 def table_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _write(path: Path, content: str | bytes) -> Path:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    aside.replace(path)
-    return path
