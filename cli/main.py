@@ -18,8 +18,9 @@ imports = typer.Typer(help="Make checkpoints of other code into models that are 
 imports.command()(import_.ncsn)
 app.add_typer(imports, name="import")
 studies = typer.Typer(help="Measure and draw what the papers claim of score models.", no_args_is_help=True)
-studies.callback()(lambda: None)  # a group, however many commands it has
 studies.command()(study.plane)
+studies.command()(study.reproducible)
+studies.command()(study.hyperparameters)
 app.add_typer(studies, name="study")
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ class _OutputIsScore:
 def _score(points: Tensor, variance: Tensor) -> Tensor:
     lower, upper = torch.softmax(_logs(points, variance), dim=0)
     centre = lower * MEANS[0] + upper * MEANS[1]
-    return (centre[:, None] - points) / variance[:, None]
+    scores: Tensor = (centre[:, None] - points) / variance[:, None]
+    return scores
 
 
 def _logs(points: Tensor, variance: Tensor) -> Tensor:

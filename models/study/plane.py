@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.evaluation.bench import Progress
 from models.sampling import schedules, tables
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -25,8 +26,6 @@ from models.training.levels import NoiseLevels
 from models.training.publish import ema_model
 from models.training.toy import two_gaussians
 from models.training.trainer import TrainingSettings
-
-OnStep = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 SMALL, LARGE = 0.2 / mixture.UNIT, 5.0 / mixture.UNIT  # sigmas in units of pixels
 SQUARE = 8.0  # errors are looked at from -SQUARE to SQUARE, as in Figure 2 of the paper
@@ -124,7 +123,7 @@ class Plane:
     annealing: list[Ends]
 
 
-def study(directory: Path, points: int, epochs: float | None, device: str, on_step: OnStep) -> Plane:
+def study(directory: Path, points: int, epochs: float | None, device: str, on_progress: Progress) -> Plane:
     """Trains the two networks it needs, measures their scores, and runs the chains.
 
     Args:
@@ -132,7 +131,7 @@ def study(directory: Path, points: int, epochs: float | None, device: str, on_st
         points: chains of every sampler.
         epochs: passes over the data; None takes those of the preset toy2d.
         device: torch device name.
-        on_step: told of every training step and every step of the engine.
+        on_progress: told of every training step and every step of the engine.
 
     Raises:
         OSError, ValueError, RuntimeError: see `trained`.
@@ -144,7 +143,7 @@ def study(directory: Path, points: int, epochs: float | None, device: str, on_st
 
     def network(name: str, settings: TrainingSettings) -> ScoreModel:
         what = f"training, {name}"
-        return ema_model(trained(data, settings, directory, device, lambda t: on_step(what, t.step, t.steps)))
+        return ema_model(trained(data, settings, directory, device, lambda t: on_progress(what, t.step, t.steps)))
 
     one, many = network("one level", alone), network("many levels", settings)
     exact = mixture.exact_model(device)
@@ -152,11 +151,11 @@ def study(directory: Path, points: int, epochs: float | None, device: str, on_st
     langevin = tables.langevin(SMALL, STEPS, STEP_SIZE, denoise=False)
     steps = STEPS // len(LEVELS)
     annealed = tables.annealed_langevin(LEVELS, steps, schedules.langevin_step_size(LEVELS, steps), False, None)
-    whole = Ends("data", "", 0, mixture.to_points(two_gaussians(points, seed=SEED + 1).float() / 255))
+    whole = Ends("data", "", 0, mixture.to_points(data.float() / 255))
 
     def ends(method: str, table: Table, scores: str, model: ScoreModel) -> Ends:
         what = f"{method}, {scores} scores"
-        found = chains(model, table, points, lambda done: on_step(what, done, points * len(table)))
+        found = chains(model, table, points, lambda done: on_progress(what, done, points * len(table)))
         return Ends(method, scores, len(table), found)
 
     by_exact = ends("Langevin", langevin, "exact", exact)
@@ -181,7 +180,8 @@ def study(directory: Path, points: int, epochs: float | None, device: str, on_st
 def square() -> Tensor:
     """SIDE x SIDE points [n, 2] of the square, row by row from below."""
     side = torch.linspace(-SQUARE, SQUARE, SIDE)
-    return torch.cartesian_prod(side, side).flip(1)
+    across, up = torch.meshgrid(side, side, indexing="xy")
+    return torch.stack([across.flatten(), up.flatten()], dim=1)
 
 
 def errors(learnt: Tensor, exact: Tensor, sigma: float) -> Tensor:
@@ -202,7 +202,8 @@ def score_map(network: str, model: ScoreModel, sigma: float) -> ScoreMap:
 def learnt(model: ScoreModel, points: Tensor, sigma: float) -> Tensor:
     """A model's score [n, 2] at points [n, 2], per unit of a coordinate."""
     scores = model.score(mixture.to_pixels(points).to(model.device), sigma)
-    return scores[:, :, 0, 0].cpu() / mixture.UNIT
+    in_plane: Tensor = scores[:, :, 0, 0].cpu() / mixture.UNIT
+    return in_plane
 
 
 def starts(table: Table, count: int) -> Tensor:

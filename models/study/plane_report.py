@@ -9,7 +9,7 @@ from torch import Tensor
 from models.study import mixture
 from models.study.pictures import COLOURS, figure, panels, png
 from models.study.plane import SIDE, SQUARE, Ends, Plane, ScoreMap, square
-from models.study.report import Section
+from models.study.report import Section, Table
 
 EVERY = 5  # of the points of the square, along a side, one in so many has an arrow
 EDGE = 9.0  # of the pictures of points
@@ -17,40 +17,28 @@ EDGE = 9.0  # of the pictures of points
 
 def sections(found: Plane) -> list[Section]:
     """What the page shows, in its order."""
+    scores = Table(
+        ["network", "sigma", "mean error where the data are", "in the square", "astray by more than 45°"],
+        [
+            [m.network, f"{in_plane(m.sigma):g}", f"{m.at_data:.2f}", f"{m.error.mean():.2f}", f"{m.astray:.0%}"]
+            for m in found.maps
+        ],
+    )
+    noise = Table(
+        ["", "evaluations", "spread around the mode"],
+        [[e.method, evaluations(e), f"{e.spread:.2f}"] for e in found.noise],
+    )
+    annealing = Table(
+        ["", "scores", "evaluations", "lower mode, upper mode", "far from both"],
+        [
+            [e.method, e.scores, evaluations(e), f"{1 - e.upper:.0%}, {e.upper:.0%}", f"{e.far:.1%}"]
+            for e in found.annealing
+        ],
+    )
     return [
-        Section(
-            "plane-scores",
-            "Scores of the data, learnt scores, and the error between them",
-            scores_png(found.maps),
-            ["network", "sigma", "mean error where the data are", "in the square", "astray by more than 45°"],
-            [
-                [
-                    m.network,
-                    f"{m.sigma * mixture.UNIT:g}",
-                    f"{m.at_data:.2f}",
-                    f"{m.error.mean():.2f}",
-                    f"{m.astray:.0%}",
-                ]
-                for m in found.maps
-            ],
-        ),
-        Section(
-            "plane-noise",
-            "Chains that follow the scores without noise and with it",
-            noise_png(found),
-            ["", "evaluations", "spread around the mode"],
-            [[e.method, evaluations(e), f"{e.spread:.2f}"] for e in found.noise],
-        ),
-        Section(
-            "plane-annealing",
-            "Langevin dynamics at one noise level and annealed",
-            annealing_png(found),
-            ["", "scores", "evaluations", "lower mode, upper mode", "far from both"],
-            [
-                [e.method, e.scores, evaluations(e), f"{1 - e.upper:.0%}, {e.upper:.0%}", f"{e.far:.1%}"]
-                for e in found.annealing
-            ],
-        ),
+        Section("plane-scores", "Scores, learnt scores, and the error between them", scores_png(found.maps), [scores]),
+        Section("plane-noise", "Chains that follow the scores, without noise and with it", noise_png(found), [noise]),
+        Section("plane-annealing", "Langevin at one level and annealed", annealing_png(found), [annealing]),
     ]
 
 
@@ -60,7 +48,7 @@ def figures(found: Plane) -> dict[str, Any]:
         "scores": [
             {
                 "network": m.network,
-                "sigma": m.sigma * mixture.UNIT,
+                "sigma": in_plane(m.sigma),
                 "error_at_data": m.at_data,
                 "error_in_square": float(m.error.mean()),
                 "astray": m.astray,
@@ -82,6 +70,11 @@ def figures(found: Plane) -> dict[str, Any]:
     }
 
 
+def in_plane(sigma: float) -> float:
+    """A noise level in coordinates."""
+    return sigma * mixture.UNIT
+
+
 def evaluations(ends: Ends) -> str:
     return f"{ends.evaluations}" if ends.evaluations else ""
 
@@ -92,7 +85,7 @@ def scores_png(maps: list[ScoreMap]) -> bytes:
     axes = panels(drawn, len(maps), 3, sharex=True, sharey=True)
     for row, found in enumerate(maps):
         exact, learnt, error = axes[3 * row : 3 * row + 3]
-        sigma = f"σ = {found.sigma * mixture.UNIT:g}"
+        sigma = rf"$\sigma$ = {in_plane(found.sigma):g}"
         density = on_square(mixture.log_density(square(), found.sigma).exp())
         for panel, scores, title in (
             (exact, found.exact, f"score of the data, {sigma}"),
@@ -110,7 +103,7 @@ def scores_png(maps: list[ScoreMap]) -> bytes:
 def noise_png(found: Plane) -> bytes:
     """The starts, and where they lead without noise and with it, beside the data."""
     drawn = figure(12, 3.4)
-    shown = [("the same starts", found.starts), *((e.method, e.points) for e in found.noise)]
+    shown = [("the same starts", found.starts), *((e.method, e.points[: len(found.starts)]) for e in found.noise)]
     for panel, (title, points), colour in zip(panels(drawn, 1, 4), shown, ("0.5", *COLOURS[1::-1], "0.5"), strict=True):
         scatter(panel, points, title, colour)
     return png(drawn)
@@ -123,7 +116,7 @@ def annealing_png(found: Plane) -> bytes:
     *ends, data = found.annealing
     for panel, e, colour in zip([*axes[:2], *axes[3:5]], ends, COLOURS[:2] * 2, strict=True):
         scatter(panel, e.points, f"{e.method}, {e.scores} scores", colour)
-    scatter(axes[2], data.points, "data", "0.5")
+    scatter(axes[2], data.points[: len(found.starts)], "data", "0.5")
     names = [f"{e.method},\n{e.scores}" for e in ends]
     axes[5].barh(names, [e.upper for e in ends], color=COLOURS[:2] * 2)
     axes[5].axvline(mixture.WEIGHTS[1], color="0.3", linestyle="--")

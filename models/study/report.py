@@ -14,6 +14,17 @@ from models import files
 
 
 @dataclass(frozen=True)
+class Table:
+    """Numbers as text, under their names."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        return "\n".join(map(_row, [self.columns, ["---"] * len(self.columns), *self.rows]))
+
+
+@dataclass(frozen=True)
 class Section:
     """A picture, the command that makes it, and its numbers.
 
@@ -21,27 +32,19 @@ class Section:
         name: of the section's marks and of the picture's file.
         caption: what the picture shows.
         picture: a PNG file.
-        columns, rows: the table.
+        tables: the numbers.
     """
 
     name: str
     caption: str
     picture: bytes
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    tables: Sequence[Table]
 
     def markdown(self, pictures: str, command: str) -> str:
         """The section between its marks, with pictures in the directory `pictures` beside the page."""
-        lines = [
-            f"![{self.caption}]({pictures}/{self.name}.png)",
-            "",
-            f"```sh\n{command}\n```",
-            "",
-            table_row(self.columns),
-            table_row(["---"] * len(self.columns)),
-            *map(table_row, self.rows),
-        ]
-        return "\n".join([begin(self.name), *lines, end(self.name)])
+        parts = [f"![{self.caption}]({pictures}/{self.name}.png)", f"```sh\n{command}\n```"]
+        parts += [table.markdown() for table in self.tables]
+        return "\n\n".join([begin(self.name), *parts, end(self.name)])
 
 
 def write(out: Path, name: str, figures: dict[str, Any], sections: Sequence[Section], command: str) -> list[Path]:
@@ -56,14 +59,14 @@ def write(out: Path, name: str, figures: dict[str, Any], sections: Sequence[Sect
     text = page.read_text() if page.exists() else ""
     for section, path in zip(sections, paths[1:], strict=False):
         files.write(path, section.picture)
-        text = replaced(text, section.name, section.markdown(out.name, command))
+        text = replaced(text, section.name, section.markdown(out.resolve().name, command))
     files.write(page, text.encode())
     return paths
 
 
 def page_of(out: Path) -> Path:
     """The page that belongs to a directory: docs/study.md to docs/study."""
-    out = out.absolute()
+    out = out.resolve()
     return out.with_name(f"{out.name}.md")
 
 
@@ -83,5 +86,5 @@ def end(name: str) -> str:
     return f"<!-- end of {name} -->"
 
 
-def table_row(cells: Sequence[str]) -> str:
+def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

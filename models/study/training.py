@@ -1,11 +1,13 @@
 """Networks that a study trains for itself, kept so that a study that was interrupted goes on."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from torch import Tensor
+import safetensors.torch
+from torch import Tensor, nn
 
+from models import files
 from models.training.trainer import Trainer, TrainingSettings
 
 SAVE_EVERY = 200  # steps
@@ -17,27 +19,32 @@ def trained(
     directory: Path,
     device: str,
     on_step: Callable[[Trainer], None],
+    snapshots: Collection[int] = (),
 ) -> Trainer:
     """A trainer at its last step: of the run in `directory` that has the same settings and images, or of a new one.
 
     Args:
         images: uint8 [n, c, h, w].
         settings: how to train.
-        directory: of all networks of a study; each has a directory in it, named after its settings and images.
+        directory: of all networks of a study; each has a directory in it, named after all that it depends on.
         device: torch device name.
         on_step: called after every step, and once for a run that was finished before.
+        snapshots: the steps whose weights are kept, in the trainer's directory; see `snapshot`.
 
     Raises:
         OSError: the directory cannot be written to.
         TypeError, ValueError: the settings do not fit the network.
         RuntimeError: there is no such device, or the loss became infinite.
     """
-    run = directory / run_name(images, settings)
+    run = directory / run_name(images, settings, snapshots)
     run.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(images, settings, run, device)
     trainer.resume()
 
     def after_step(trainer: Trainer, _loss: float) -> None:
+        if trainer.step in snapshots:  # before the checkpoint: a run that goes on from that has all earlier ones
+            _write(trainer.network, snapshot(trainer, trainer.step, ema=False))
+            _write(trainer.ema.module, snapshot(trainer, trainer.step, ema=True))
         if trainer.step % SAVE_EVERY == 0:
             trainer.save()
         on_step(trainer)
@@ -50,8 +57,18 @@ def trained(
     return trainer
 
 
-def run_name(images: Tensor, settings: TrainingSettings) -> str:
-    """A short name that stands for the settings and the images."""
-    digest = hashlib.sha256(settings.model_dump_json().encode())
+def snapshot(trainer: Trainer, step: int, ema: bool) -> Path:
+    """Where the weights of a step are kept, or their moving average (safetensors, float32)."""
+    return trainer.directory / f"{step:06d}-{'ema' if ema else 'raw'}.safetensors"
+
+
+def run_name(images: Tensor, settings: TrainingSettings, snapshots: Collection[int]) -> str:
+    """A short name that stands for the settings, the images and the steps that are kept."""
+    digest = hashlib.sha256(f"{settings.model_dump_json()} {sorted(snapshots)}".encode())
     digest.update(images.contiguous().numpy().data)
     return f"training-{digest.hexdigest()[:12]}"
+
+
+def _write(network: nn.Module, path: Path) -> None:
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    files.write(path, safetensors.torch.save(state))

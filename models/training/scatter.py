@@ -27,7 +27,8 @@ def points_png(samples: Pixels, data: Tensor) -> bytes | None:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     for points, label, colour in ((data[:POINTS], "data", "0.75"), (drawn, "samples", "C0")):
-        axes.scatter(*to_points(points).T.numpy(), s=4, color=colour, label=label)
+        x, y = to_points(points).T.numpy()
+        axes.scatter(x, y, s=4, color=colour, label=label)
     axes.set(xlim=(-SPAN, SPAN), ylim=(-SPAN, SPAN), aspect="equal")
     axes.legend(loc="upper left")
     file = io.BytesIO()
