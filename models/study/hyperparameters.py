@@ -69,11 +69,6 @@ class Judged:
     evaluations: int
     figures: Figures
 
-    @property
-    def classes(self) -> float:
-        """How many classes there are, as it were: e to the power of the entropy of their shares."""
-        return math.exp(-sum(share * math.log(share) for share in self.figures.classes if share > 0))
-
 
 @dataclass(frozen=True)
 class Found:
@@ -157,6 +152,11 @@ def step_size(chosen: Setting) -> float:
     assert isinstance(chosen.sampler, AnnealedLangevin)
     assert chosen.sampler.step_size is not None
     return chosen.sampler.step_size
+
+
+def diversity(classes: Sequence[float]) -> float:
+    """How many classes there are, as it were, by their shares: e to the power of the entropy. k equal ones are k."""
+    return math.exp(-sum(share * math.log(share) for share in classes if share > 0))
 
 
 def extremes(line: Sequence[Judged]) -> tuple[Judged, Judged]:

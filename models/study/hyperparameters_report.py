@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from models.study.hyperparameters import BASE, LINES, STEP_FACTORS, STEPS, Found, Judged, extremes
+from models.study.hyperparameters import BASE, LINES, STEP_FACTORS, STEPS, Found, Judged, diversity, extremes
 from models.study.pictures import COLOURS, figure, panels, png
 from models.study.report import Section, Table
 
@@ -26,7 +26,7 @@ def sections(found: Found) -> list[Section]:
 
 def lines_table(found: Found) -> Table:
     """Every point where one parameter alone changes."""
-    columns = ["parameter", "value", "evaluations", "distance", "recognised", "recall", "classes, of as many shares"]
+    columns = ["parameter", "value", "evaluations", "distance", "recognised", "recall", "classes, e^entropy"]
     rows = [
         [
             NAMES[parameter],
@@ -35,14 +35,24 @@ def lines_table(found: Found) -> Table:
             f"{j.figures.distance:.2f}",
             f"{j.figures.recognised:.1%} ± {j.figures.standard_error:.1%}",
             f"{j.figures.recall:.0%}",
-            f"{j.classes:.1f}",
+            f"{diversity(j.figures.classes):.1f}",
         ]
         for parameter in LINES
         for j in found.line(parameter)
     ]
     floor = found.floor
     real = f"{floor.recognised:.1%} ± {floor.standard_error:.1%}"
-    rows.append(["real training images", "", "", f"{floor.distance:.2f}", real, f"{floor.recall:.0%}", ""])
+    rows.append(
+        [
+            "real training images",
+            "",
+            "",
+            f"{floor.distance:.2f}",
+            real,
+            f"{floor.recall:.0%}",
+            f"{diversity(floor.classes):.1f}",
+        ]
+    )
     return Table(columns, rows)
 
 
@@ -75,7 +85,7 @@ def figures(found: Found) -> dict[str, Any]:
         "real": asdict(found.floor),
         "judged": [
             asdict(j.point)
-            | {"step_size": j.step_size, "evaluations": j.evaluations, "classes_of_equal_share": j.classes}
+            | {"step_size": j.step_size, "evaluations": j.evaluations, "diversity": diversity(j.figures.classes)}
             | asdict(j.figures)
             for j in found.judged.values()
         ],
@@ -93,15 +103,15 @@ def hyperparameters_png(found: Found) -> bytes:
     for column, parameter in enumerate(LINES):
         above, below = axes[column], axes[column + len(LINES)]
         if parameter == "step_factor":
-            for steps, colour in zip(STEPS, COLOURS[2:] + COLOURS[:2], strict=False):
-                if steps != BASE.steps:
-                    line(above, parameter, found.plane(steps), "distance", colour, f"T = {steps}", alpha=0.7)
-        line(above, parameter, found.line(parameter), "distance", COLOURS[0], f"T = {BASE.steps}")
+            for steps, colour in zip(STEPS, (COLOURS[2], COLOURS[3], COLOURS[0], COLOURS[4]), strict=True):
+                line(above, parameter, found.plane(steps), "distance", colour, f"T = {steps}")
+        else:
+            line(above, parameter, found.line(parameter), "distance", COLOURS[0], "")
         above.axhline(found.floor.distance, color="0.4", linestyle=":", label="real training images")
         line(below, parameter, found.line(parameter), "recognised", COLOURS[0], "recognised")
         line(below, parameter, found.line(parameter), "recall", COLOURS[1], "recall")
         above.set(xscale="log", yscale="log")
-        below.set(xlabel=LABELS[parameter], ylim=(0, 1))
+        below.set(xlabel=LABELS[parameter], ylim=(0, 1.03))
         ticks = sorted({getattr(point, parameter) for point in LINES[parameter]})
         below.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         below.minorticks_off()
@@ -115,10 +125,8 @@ def hyperparameters_png(found: Found) -> bytes:
     return png(drawn)
 
 
-def line(
-    panel: Any, parameter: str, points: Sequence[Judged], name: str, colour: str, label: str, alpha: float = 1.0
-) -> None:
+def line(panel: Any, parameter: str, points: Sequence[Judged], name: str, colour: str, label: str) -> None:
     """One figure, by its name, along one parameter."""
     x = [getattr(j.point, parameter) for j in points]
     y = [getattr(j.figures, name) for j in points]
-    panel.plot(x, y, color=colour, marker="o", markersize=4, label=label, alpha=alpha)
+    panel.plot(x, y, color=colour, marker="o", markersize=4, label=label)

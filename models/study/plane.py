@@ -20,7 +20,7 @@ from models.sampling.sample import run
 from models.sampling.tables import Table
 from models.score import ScoreModel
 from models.study import mixture
-from models.study.training import trained
+from models.study.training import changed, trained
 from models.training import presets
 from models.training.levels import NoiseLevels
 from models.training.publish import ema_model
@@ -137,8 +137,8 @@ def study(directory: Path, points: int, epochs: float | None, device: str, on_pr
         OSError, ValueError, RuntimeError: see `trained`.
     """
     preset = presets.load("toy2d")
-    settings = preset.training if epochs is None else preset.training.model_copy(update={"epochs": epochs})
-    alone = settings.model_copy(update={"levels": NoiseLevels(sigma_max=SMALL, sigma_min=SMALL, count=1)})
+    settings = preset.training if epochs is None else changed(preset.training, epochs=epochs)
+    alone = changed(settings, levels=NoiseLevels(sigma_max=SMALL, sigma_min=SMALL, count=1))
     data = two_gaussians(preset.data.points if preset.data else points)
 
     def network(name: str, settings: TrainingSettings) -> ScoreModel:
@@ -186,7 +186,8 @@ def square() -> Tensor:
 
 def errors(learnt: Tensor, exact: Tensor, sigma: float) -> Tensor:
     """|learnt - exact| [n], in parts of the score at one standard deviation from a mode, which is 1 / spread(sigma)."""
-    return (learnt - exact).norm(dim=1) * mixture.spread(sigma)
+    distances: Tensor = torch.linalg.vector_norm(learnt - exact, dim=1)
+    return distances * mixture.spread(sigma)
 
 
 def score_map(network: str, model: ScoreModel, sigma: float) -> ScoreMap:

@@ -30,7 +30,7 @@ from models.sampling.settings import AnnealedLangevin
 from models.sampling.tables import Table
 from models.score import ScoreModel, build_network
 from models.study.judge import bench_of, slots_of
-from models.study.training import snapshot, trained
+from models.study.training import changed, snapshot, trained
 from models.training import presets
 from models.training.publish import draft, image_shape
 from models.training.trainer import Trainer, TrainingSettings
@@ -176,7 +176,7 @@ class Reproduction:
     def settings(self, seed: int) -> TrainingSettings:
         """The preset's network, trained as the original code does: Adam at a constant rate of 0.001."""
         original = {"optimizer": "adam", "learning_rate": 1e-3, "decay": "constant", "warmup_steps": 0}
-        return presets.load(PRESET).training.model_copy(update=original | {"epochs": self.epochs, "seed": seed})
+        return changed(presets.load(PRESET).training, **original, epochs=self.epochs, seed=seed)
 
     def steps(self, images: int, settings: TrainingSettings) -> list[int]:
         """The steps that are judged.

@@ -65,6 +65,7 @@ def reproducible_png(found: Found) -> bytes:
         axes.set(xlabel="training step", ylabel=label)
         axes.grid(visible=True, alpha=0.3)
     left.set_yscale("log")
+    right.set_ylim(0, 1.03)
     left.legend(fontsize=8)
     return png(drawn)
 

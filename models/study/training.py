@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models import files
@@ -55,6 +57,19 @@ def trained(
     else:
         on_step(trainer)
     return trainer
+
+
+def changed(settings: TrainingSettings, **changes: Any) -> TrainingSettings:
+    """Other settings, checked.
+
+    Raises:
+        ValueError: a change is impossible; the message is one line.
+    """
+    try:
+        return TrainingSettings.model_validate(settings.model_dump() | changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}") from error
 
 
 def snapshot(trainer: Trainer, step: int, ema: bool) -> Path:
