@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from models import files
 from models.card import ModelCard
@@ -58,7 +58,7 @@ class Evaluation(BaseModel):
     data: Path
     store: Path
     samplers: tuple[SamplerSettings, ...] = ()
-    evaluations: tuple[int, ...] = ()
+    evaluations: tuple[PositiveInt, ...] = ()
     count: int
     seed: int = 0
     out: Path | None = None
@@ -88,8 +88,6 @@ class Evaluation(BaseModel):
         store = ModelStore(self.store)
         card = store.card(self.model)
         wanted = settings_of(self.samplers, self.evaluations, card)
-        if not wanted:
-            raise ValueError(f"no sampler that {card.name} can follow takes so few evaluations: allow more")
         model = ScoreModel.load(store, card, self.device)
         inception = Inception(self.inception_weights, self.device) if self.inception_weights else None
         data = load_labelled(self.data)
@@ -108,8 +106,8 @@ class Evaluation(BaseModel):
             record.put(found[-1])
             compare(record, bench, out)
             record.write(out)  # after each, so that an interrupted run keeps what it found
-            if picture := quality_png(record):
-                files.write(out / "quality.png", picture)
+        if picture := quality_png(record):
+            files.write(out / "quality.png", picture)
         if self.into_card:
             store.add_metrics(card, {"quality": record.quality(found, self.count)})
         return record, out
