@@ -102,10 +102,11 @@ def test_what_is_written_is_what_is_returned(evaluate: Evaluate) -> None:
         assert nearest.size == (11 * 18 + 2, 10 * 18 + 2)
 
 
-def test_by_default_it_is_in_a_directory_of_the_model(evaluate: Evaluate, chdir: Path) -> None:
+def test_by_default_it_is_in_a_directory_of_the_model_and_the_seed(evaluate: Evaluate, chdir: Path) -> None:
     _, out = evaluate(out=None)
     assert out == Path("runs/evaluate/tiny-1")
     assert (chdir / out / "evaluation.json").exists()
+    assert evaluate(out=None, seed=7)[1] == Path("runs/evaluate/tiny-1-seed-7")
 
 
 @pytest.fixture
