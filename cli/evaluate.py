@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from models.evaluation.figures import Figures
     from models.evaluation.record import Entry, Record
 
-USUAL = 50_000  # images that published FIDs are of
-WIDTH = 180  # of a table that goes into a file
+WIDTH = 200  # of a table that goes into a file
 
 
 def evaluate(
@@ -56,6 +55,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Weights of torch-fidelity's Inception, for FID and Inception score; needs the extra fid."),
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Directory that keeps classifiers.", show_default="~/.cache/scoreserve")
+    ] = None,
     into_card: Annotated[bool, typer.Option("--into-card", help="Write what is found into the model's card.")] = False,
 ) -> None:
     """Measure how good a model's samples are, and how much each sampler spends on them.
@@ -82,6 +84,7 @@ def evaluate(
         device=device,
         inception_weights=inception_weights,
         into_card=into_card,
+        **({"cache": cache} if cache else {}),
         command=shlex.join(["scoreserve", *sys.argv[1:]]),
     )
     progress = StageProgress()
@@ -113,7 +116,7 @@ def table(record: "Record") -> Table:
     inception = any(entry.inception for entry in record.entries)
     columns = ["sampler", "evaluations", "samples", "distance"]
     columns += [f"distance of {record.compared:,}"] * several
-    columns += ["precision", "recall", "recognised", "smallest class", "largest class", "image-steps/s"]
+    columns += ["precision", "recall", "recognised", "smallest class", "largest class", "nearest", "image-steps/s"]
     columns += ["FID", "Inception score"] * inception
     for i, column in enumerate(columns):
         out.add_column(column, justify="right" if i else "left", overflow="fold")
@@ -121,8 +124,9 @@ def table(record: "Record") -> Table:
         count = f"{entry.count:,}{' *' * (entry.count != record.compared)}"
         compared = "gone" if entry.compared is None else f"{entry.compared:.3f}"
         cells = _cells(entry.figures, [compared] * several)
-        speed = f"{entry.image_steps_per_second:.0f}"
-        out.add_row(entry.label, str(entry.evaluations), count, *cells, speed, *_inception(entry) * inception)
+        near = f"{entry.copying.samples:.2f}" + ("" if entry.copying.ratio is None else f" ({entry.copying.ratio:.2f})")
+        tail = [near, f"{entry.image_steps_per_second:.0f}", *_inception(entry) * inception]
+        out.add_row(entry.label, str(entry.evaluations), count, *cells, *tail)
     for floor in record.floors:
         compared = f"{floor.figures.distance:.3f}" if floor.count == record.compared else ""
         out.add_row("real training images", "", f"{floor.images:,}", *_cells(floor.figures, [compared] * several))
@@ -134,6 +138,8 @@ def table(record: "Record") -> Table:
 
 def notes(record: "Record") -> list[str]:
     """What is to be known beside the table, a line each."""
+    from models.evaluation.inception import USUAL  # noqa: PLC0415 (torch)
+
     judge = record.judge
     lines = [
         f"the classifier names {judge.test_accuracy:.2%} of the real test images rightly; `recognised` is p > "
@@ -141,13 +147,10 @@ def notes(record: "Record") -> list[str]:
     ]
     if any(entry.count != record.compared for entry in record.entries):
         lines.append("* has more samples than the fewest: compare `distance` of equal numbers alone")
-    for entry in record.entries:
-        near = entry.copying
-        ratio = "" if near.ratio is None else f", {near.ratio:.2f} times as far"
-        lines.append(
-            f"{entry.label}: {near.samples:.2f} from a sample to its nearest training image (median of "
-            f"{near.images:,}), {near.test:.2f} from a real test image{ratio}; copies would be far nearer"
-        )
+    lines.append(
+        "`nearest` is the median pixel distance from a sample to its nearest training image, and that over the same of "
+        "real test images: copies would be far below 1"
+    )
     for count in sorted({entry.inception.images for entry in record.entries if entry.inception}):
         few = "" if count >= USUAL else f": it needs {USUAL:,}, and is larger of fewer"
         lines.append(f"FID to all training images, of {count:,} samples{few}")
@@ -183,13 +186,9 @@ def _sampler(text: str) -> SamplerSettings:
         fail(f"--sampler is not JSON: {error}", code=2)
     except ValidationError as error:
         first = error.errors()[0]
-        what = "there is no such sampler" if first["type"] == "union_tag_invalid" else _said(first)
-        fail(f"--sampler {text}: {what}; there is: {', '.join(NAMES)}", code=2)
-
-
-def _said(error: object) -> str:
-    assert isinstance(error, dict)
-    return f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}"
+        if first["type"].startswith("union_tag"):
+            fail(f"--sampler {text}: there is no such sampler; there is: {', '.join(NAMES)}", code=2)
+        fail(f"--sampler {text}: {'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
 
 
 def _budget(text: str) -> int:

@@ -24,7 +24,7 @@ def within(sampler: SamplerSettings, evaluations: int, card: ModelCard) -> Sampl
 
     Args:
         sampler: the settings, without the levels and steps that are to be chosen.
-        evaluations: how many the sampler may spend at most.
+        evaluations: how many the sampler may spend at most; at least 1.
         card: of the model.
 
     Raises:

@@ -20,7 +20,7 @@ from models.images import Pixels
 from models.training.formats import DataError
 from models.training.labelled import Labelled, Part, load_labelled
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scoreserve" / "classifiers"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scoreserve"
 CONFIDENT = 0.9  # from which probability on an image counts as recognised
 
 EPOCHS, BATCH, LEARNING_RATE, SHIFT, SEED = 5, 256, 4e-3, 2, 0

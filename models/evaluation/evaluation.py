@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from models import files
 from models.card import ModelCard
@@ -44,7 +44,8 @@ class Evaluation(BaseModel):
         evaluations: network evaluations an image that each sampler may spend; none leaves each as it is.
         count: samples of each setting.
         seed: of the samples.
-        out: directory of all that is written; None takes runs/evaluate/NAME-VERSION.
+        out: directory of all that is written; None takes runs/evaluate/NAME-VERSION, or of a seed that is not 0,
+            runs/evaluate/NAME-VERSION-seed-SEED.
         device: torch device name.
         inception_weights: weights of torch-fidelity's Inception; None leaves FID and Inception score out.
         into_card: whether the model's card is to tell what this run finds.
@@ -58,7 +59,7 @@ class Evaluation(BaseModel):
     data: Path
     store: Path
     samplers: tuple[SamplerSettings, ...] = ()
-    evaluations: tuple[int, ...] = ()
+    evaluations: tuple[PositiveInt, ...] = ()
     count: int
     seed: int = 0
     out: Path | None = None
@@ -88,13 +89,14 @@ class Evaluation(BaseModel):
         store = ModelStore(self.store)
         card = store.card(self.model)
         wanted = settings_of(self.samplers, self.evaluations, card)
-        if not wanted:
-            raise ValueError(f"no sampler that {card.name} can follow takes so few evaluations: allow more")
         model = ScoreModel.load(store, card, self.device)
         inception = Inception(self.inception_weights, self.device) if self.inception_weights else None
         data = load_labelled(self.data)
         check_shape(self.data, data.train.images, card.image)
-        out = self.out or Path("runs") / "evaluate" / f"{card.name}-{card.version}"
+        out = (
+            self.out
+            or Path("runs") / "evaluate" / f"{card.name}-{card.version}{f'-seed-{self.seed}' * bool(self.seed)}"
+        )
 
         def learning(done: int, of: int) -> None:
             on_progress("training a classifier of the real images", done, of)
@@ -108,8 +110,8 @@ class Evaluation(BaseModel):
             record.put(found[-1])
             compare(record, bench, out)
             record.write(out)  # after each, so that an interrupted run keeps what it found
-            if picture := quality_png(record):
-                files.write(out / "quality.png", picture)
+        if picture := quality_png(record):
+            files.write(out / "quality.png", picture)
         if self.into_card:
             store.add_metrics(card, {"quality": record.quality(found, self.count)})
         return record, out

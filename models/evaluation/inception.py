@@ -126,13 +126,15 @@ def inception_score(logits: NDArray[np.float32]) -> tuple[float, float]:
     """Mean and deviation over SPLITS parts of exp E KL(p(y|x) || p(y)) (Salimans 2016, section 4).
 
     Args:
-        logits: [n, classes]; they are shuffled first, since their order may be that of the classes.
+        logits: [n, classes], n at least SPLITS; they are shuffled first, as their order may be that of the classes.
     """
-    shuffled = logits[np.random.default_rng(0).permutation(len(logits))].astype(np.float64)
+    n = len(logits)
+    shuffled = logits[np.random.RandomState(2020).permutation(n)].astype(np.float64)  # as torch-fidelity does
     shifted = shuffled - shuffled.max(1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     scores = []
-    for part in np.array_split(logs, min(SPLITS, len(logs))):
+    for i in range(SPLITS):
+        part = logs[i * n // SPLITS : (i + 1) * n // SPLITS]
         p = np.exp(part)
         scores.append(np.exp((p * (part - np.log(p.mean(0)))).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))

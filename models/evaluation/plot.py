@@ -23,7 +23,7 @@ def quality_png(record: Record) -> bytes | None:
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.figure import Figure  # noqa: PLC0415 (only the extra `train` brings it)
-    from matplotlib.ticker import PercentFormatter  # noqa: PLC0415
+    from matplotlib.ticker import LogFormatter, PercentFormatter  # noqa: PLC0415
 
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     distances, shares = figure.subplots(1, 2)
@@ -52,6 +52,8 @@ def quality_png(record: Record) -> bytes | None:
         if any(entry.count > record.compared for entry in record.entries):
             axes.plot([], [], "o", color="0.3", markerfacecolor="white", label="has more samples")
         axes.set(xlabel="network evaluations an image", xscale="log")
+        axes.xaxis.set_major_formatter(LogFormatter())  # 100, not 10^2
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
         axes.grid(visible=True, which="both", alpha=0.3)
         axes.legend(fontsize="small")
     file = io.BytesIO()

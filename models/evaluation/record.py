@@ -131,8 +131,11 @@ class Record(BaseModel):
         files.write_json(directory / FILE, self.model_dump(mode="json"))
 
     def put(self, entry: Entry) -> None:
-        """Adds an entry, in place of an earlier one of the same setting."""
+        """Adds an entry, in place of an earlier one of the same setting, whose FID of as many samples is kept."""
         others = [other for other in self.entries if other.stem != entry.stem]
+        for other in self.entries:
+            if other.stem == entry.stem and other.count == entry.count and entry.inception is None:
+                entry = entry.model_copy(update={"inception": other.inception})
         self.entries = sorted([*others, entry], key=lambda e: (e.sampler["name"], e.evaluations, e.label))
 
     def floor(self, count: int) -> Floor | None:

@@ -98,7 +98,7 @@ class Samples:
             raise ValueError(f"{self.directory} holds {kept} samples, not {count}")
         for first, _, path in chunks:
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                     seconds += float(file["seconds"])
                     devices.add(str(file["device"]))
                     if first < count:

@@ -24,7 +24,7 @@ def textures(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def textures_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of three classes, 8 x 8 pixels, as an npz file."""
     path = tmp_path_factory.mktemp("data") / "textures.npz"
-    (x_train, y_train), (x_test, y_test) = textures(3072, 0), textures(200, 1)
+    (x_train, y_train), (x_test, y_test) = textures(2048, 0), textures(200, 1)
     np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return path
 
