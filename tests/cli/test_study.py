@@ -78,11 +78,14 @@ def test_hyper_parameters_of_a_model(
         (["reproducible", "--data", "/nowhere"], ["no labelled data in /nowhere", "expected one of"]),
         (["hyperparameters", "--data", "/nowhere"], ["no labelled data in /nowhere"]),
         (["hyperparameters", "--data", "/nowhere", "--model", "paintings"], ["no model paintings", "mnist"]),
-        (["plane", "--epochs", "0.03", "--device", "abacus"], ["abacus"]),
-        (["plane", "--epochs", "-1"], ["epochs"]),
+        (["plane", "--epochs", "0.03", "--points", "2", "--device", "abacus"], ["abacus"]),
+        (["plane", "--epochs", "-1", "--points", "2"], ["epochs"]),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(tmp_path: Path, arguments: list[str], said: list[str]) -> None:
+def test_what_cannot_be_done_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: list[str]
+) -> None:
+    monkeypatch.setattr(plane, "STEPS", 10)
     out = tmp_path / "study"
     check_failed(study(*arguments, "--out", out, "--runs", tmp_path / "runs"), *said)
     assert not out.exists()
@@ -94,7 +97,9 @@ def test_data_of_another_shape_than_what_is_trained_on(tmp_path: Path, data: Pat
 
 
 def test_without_matplotlib_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plane, "STEPS", 10)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    result = study("plane", "--out", tmp_path / "study", "--runs", tmp_path / "runs")
+    few = ["--points", 2, "--epochs", 0.03]
+    result = study("plane", "--out", tmp_path / "study", "--runs", tmp_path / "runs", *few)
     check_failed(result, "matplotlib", "pip install 'scoreserve[train]'")
     assert not (tmp_path / "runs").exists()
