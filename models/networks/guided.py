@@ -37,7 +37,7 @@ class GuidedUNet(nn.Module):
         self._of_main = sum(self.main.film_sizes)
 
     def condition(self, noise_level: Tensor) -> Tensor:
-        """What is to be known of noise levels log(sigma) / 4, [n]: how far to go past `main`, and the conditions of both.
+        """How far to go past `main` at noise levels log(sigma) / 4, [n], and the conditions of both networks.
 
         Returns:
             [n, 1 + f], for `forward`.

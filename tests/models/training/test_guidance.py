@@ -82,7 +82,7 @@ def test_models_of_other_images_are_no_pair(store: ModelStore, other: dict[str, 
 
 def test_an_interval_goes_up(store: ModelStore) -> None:
     main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
-    with pytest.raises(ValueError, match="not from 2 to 0.4"):
+    with pytest.raises(ValueError, match=r"not from 2 to 0\.4"):
         publish_guided(store, main, guide, 1.5, "", (2.0, 0.4))
     assert store.versions("dots") == [1]
 
