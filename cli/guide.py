@@ -16,7 +16,9 @@ def guide(
     store: Annotated[
         Path, typer.Option(help="Model store that holds both, to publish into.", envvar="SCORESERVE_MODELS_DIR")
     ],
-    weight: Annotated[float, typer.Option(min=1, max=10, help="1 is the model alone; 1.5 to 2 is usual.")] = 1.5,
+    weight: Annotated[
+        float, typer.Option(metavar="<float>", min=1, max=10, help="1 is the model alone; 1.5 to 2 is usual.")
+    ] = 1.5,
 ) -> None:
     """Publish a model guided by a worse one of the same images, as its next version (Karras 2024, autoguidance).
 
