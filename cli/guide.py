@@ -17,9 +17,12 @@ def guide(
         Path, typer.Option(help="Model store that holds both, to publish into.", envvar="SCORESERVE_MODELS_DIR")
     ],
     version: Annotated[
-        int | None, typer.Option(min=1, help="Which version of it to guide.", show_default="the newest")
+        int | None,
+        typer.Option(metavar="<int>", min=1, help="Which version of it to guide.", show_default="the newest"),
     ] = None,
-    weight: Annotated[float, typer.Option(min=1, max=10, help="1 is the model alone; 1.5 to 3 is usual.")] = 1.5,
+    weight: Annotated[
+        float, typer.Option(metavar="<float>", min=1, max=10, help="1 is the model alone; 1.5 to 3 is usual.")
+    ] = 1.5,
     interval: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Lowest and highest noise level to guide.", show_default="all", metavar="SIGMA SIGMA"),
