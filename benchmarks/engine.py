@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from benchmarks import report
 from models.card import ModelCard
+from models.environment import describe
+from models.files import write_json
 from models.sampling import reference, schedules
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -232,10 +234,10 @@ def main() -> None:
         "samplers": {s.label: against_textbook(model, network, s, arguments.repeat) for s in samplers},
         "mixed_lengths": against_padding(model, network, card, arguments.chains, arguments.repeat),
     }
-    console.print(report.describe(machine))
+    console.print(describe(machine))
     console.print(report.table(["", "median", "lowest to highest", "limit"], rows_of(figures)))
     if arguments.json:
-        report.write_json(arguments.json, figures)
+        write_json(arguments.json, figures)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import report
+from models.environment import describe
+from models.files import write_json
 from models.training import presets
 from models.training.trainer import Trainer, TrainingSettings
 
@@ -133,10 +135,10 @@ def main() -> None:
             ("speed, Trainer / textbook loop", "speed_ratio_to_textbook", ".3f"),
         )
     ]
-    console.print(report.describe(machine))
+    console.print(describe(machine))
     console.print(report.table([f"{arguments.preset}, batch {arguments.batch}", "median", "lowest", "highest"], rows))
     if arguments.json:
-        report.write_json(arguments.json, figures)
+        write_json(arguments.json, figures)
 
 
 if __name__ == "__main__":

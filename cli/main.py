@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import api, guide, import_, sample, train, up, worker
+from cli import api, evaluate, guide, import_, sample, train, up, worker
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.",
@@ -15,6 +15,7 @@ app.command()(api.api)
 app.command()(worker.worker)
 app.command()(train.train)
 app.command()(guide.guide)
+app.command()(evaluate.evaluate)
 app.command()(sample.sample)
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command()(import_.ncsn)

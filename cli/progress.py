@@ -1,10 +1,18 @@
-"""How a training run shows how far it is: a bar for a person, lines for a log file."""
+"""How a long run shows how far it is: a bar for a person, lines for a log file."""
 
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from cli.console import err
 
@@ -68,6 +76,40 @@ class TrainingProgress:
         """The run has ended, in whatever way."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class StageProgress:
+    """Shows one thing being done after another: a bar for each where standard error is a terminal, else lines."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._what, self._tenth = "", -1
+
+    def show(self, what: str, done: int, of: int) -> None:
+        """`done` of `of` parts of `what` are done."""
+        if err.is_terminal:
+            self._show_bar(what, done, of)
+        else:
+            tenth = 10 * done // of
+            if what != self._what or tenth > self._tenth:
+                say(f"{what}: {tenth * 10} %")
+            self._tenth = tenth
+        self._what = what
+
+    def stop(self) -> None:
+        """All is done, or the run has ended in another way."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show_bar(self, what: str, done: int, of: int) -> None:
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=err)
+            self._bar.start()
+        if what != self._what:
+            self._task = self._bar.add_task(what, total=of)
+        self._bar.update(self._task, completed=done)
 
 
 def say(line: str) -> None:

@@ -6,9 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from models import files
 from models.card import ModelCard
 
 CARD = "card.json"
@@ -133,6 +135,21 @@ class ModelStore:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         return target
+
+    def add_metrics(self, card: ModelCard, metrics: dict[str, Any]) -> ModelCard:
+        """Adds to what the card of a version says was measured on it, atomically; returns the card as it is now.
+
+        Nothing else of a version ever changes.
+
+        Raises:
+            ModelNotFound: the version is gone.
+            BrokenModel: its card does not parse.
+        """
+        known = self.card(card.name, card.version)
+        measured = known.model_copy(update={"metrics": known.metrics | metrics})
+        path = self.path(card.name, card.version) / CARD
+        files.write(path, measured.model_dump_json(indent=2).encode() + b"\n")
+        return measured
 
     def _all(self) -> Iterator[tuple[str, int, Path]]:
         """Name, version and directory of all complete versions; one that is being written has no number for a name."""

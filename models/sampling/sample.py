@@ -29,10 +29,21 @@ def run(engine: Engine, chains: Sequence[Chain], on_step: Callable[[int], None] 
         on_step(engine.image_steps - before)
 
 
-def sample(model: ScoreModel, table: Table, count: int, seed: int, slots: int = 16) -> Pixels:
-    """`count` images uint8 [count, h, w, c]; image i depends on (seed, i) and the table alone."""
-    chains = [Chain(table, seed, index) for index in range(count)]
-    run(Engine(model, slots), chains)
+def sample(
+    model: ScoreModel,
+    table: Table,
+    count: int,
+    seed: int,
+    slots: int = 16,
+    first: int = 0,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> Pixels:
+    """`count` images uint8 [count, h, w, c], from number `first` on; image i depends on (seed, i) and the table alone.
+
+    `on_step` is called after every step with the image-steps done so far.
+    """
+    chains = [Chain(table, seed, index) for index in range(first, first + count)]
+    run(Engine(model, slots), chains, on_step)
     return np.stack([to_pixels(chain.x) for chain in chains if chain.x is not None])
 
 

@@ -33,12 +33,17 @@ def load_images(path: Path, image: ImageShape) -> Tensor:
         DataError: nothing is there that can be read, it is damaged, or its images are of another shape.
     """
     images = _read(path, image)
+    check_shape(path, images, image)
+    return images
+
+
+def check_shape(path: Path, images: Tensor, image: ImageShape) -> None:
+    """Raises DataError unless images [n, c, h, w], read from `path`, are some and of the shape of a model."""
     if images.shape[1:] != image.chw:
         found, wanted = (" x ".join(map(str, shape)) for shape in (images.shape[1:], image.chw))
         raise DataError(f"the images of {path} are {found} (channels, height, width); this model is of {wanted}")
     if not len(images):
         raise DataError(f"{path} holds no images")
-    return images
 
 
 def images_sha256(images: Tensor) -> str:

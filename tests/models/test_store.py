@@ -108,6 +108,19 @@ def test_weights_that_are_not_those_of_the_card_are_refused(store: ModelStore, t
         store.weights(card)
 
 
+def test_metrics_are_added_to_a_card_and_nothing_else_of_it_changes(store: ModelStore, tiny_card: ModelCard) -> None:
+    path = store.publish(card_of(tiny_card, 1), WEIGHTS)
+    card = store.card("m")
+    store.add_metrics(card, {"quality": [1, 2], "speed": 3})
+    measured = store.add_metrics(card, {"speed": 4})
+    assert measured == store.card("m")
+    assert measured.metrics == {"quality": [1, 2], "speed": 4}
+    assert measured.model_copy(update={"metrics": card.metrics}) == card
+    assert sorted(p.name for p in path.iterdir()) == ["card.json", "model.safetensors"]
+    with pytest.raises(ModelNotFound):
+        store.add_metrics(card_of(tiny_card, 2), {})
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"name": "m"}', b"[]"])
 def test_a_broken_card_is_refused_and_left_out_of_the_list(
     store: ModelStore, tiny_card: ModelCard, content: bytes

@@ -7,12 +7,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.training.formats import DataError
 
 SIDE, CHANNELS = 32, 3
-BATCHES = "data_batch_*"
+BATCHES, TEST_BATCH = "data_batch_*", "test_batch"
 
 
 def find_batches(directory: Path) -> list[Path]:
@@ -29,15 +30,40 @@ def read_batches(paths: list[Path]) -> Tensor:
     Raises:
         DataError: one of them is no such batch, or asks for anything but the making of arrays.
     """
-    return torch.from_numpy(np.concatenate([_read_batch(path) for path in paths]))
+    return torch.from_numpy(np.concatenate([_images(path, _read_batch(path)) for path in paths]))
+
+
+def read_labelled_batches(paths: list[Path]) -> tuple[Tensor, Tensor]:
+    """Images uint8 [n, 3, 32, 32] and labels int64 [n] of pickled batches.
+
+    Raises:
+        DataError: one of them is no such batch, has no label for each image, or asks for anything but the making of
+            arrays.
+    """
+    images, labels = [], []
+    for path in paths:
+        batch = _read_batch(path)
+        images.append(_images(path, batch))
+        named = batch.get(b"labels", batch.get("labels"))
+        if (
+            not isinstance(named, list)
+            or len(named) != len(images[-1])
+            or not all(isinstance(label, int) for label in named)
+        ):
+            raise DataError(f"{path} is not a labelled batch of CIFAR-10: its `labels` must be a number for each image")
+        labels += named
+    return torch.from_numpy(np.concatenate(images)), torch.tensor(labels)
 
 
 def _read_batch(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            batch = ArrayUnpickler(file).load()
+            return ArrayUnpickler(file).load()
     except Exception as error:  # a damaged pickle can raise anything at all
         raise DataError(f"{path} cannot be read as a batch of CIFAR-10: {error}") from error
+
+
+def _images(path: Path, batch: Any) -> NDArray[np.uint8]:
     data = batch.get(b"data", batch.get("data")) if isinstance(batch, dict) else None
     size = CHANNELS * SIDE * SIDE
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != size:

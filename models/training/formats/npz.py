@@ -3,14 +3,17 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.training.formats import DataError
 
 TRAINING_IMAGES = "x_train"
+LABELLED = "x_train", "y_train", "x_test", "y_test"
 
 
 def read_npz(path: Path) -> Tensor:
@@ -21,23 +24,62 @@ def read_npz(path: Path) -> Tensor:
     Raises:
         DataError: the file cannot be read, or it is not clear which array holds the images.
     """
-    try:
-        # A pickle could run code: numpy refuses it.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as an npz file: {error}") from error
-    images = {name: array for name, array in arrays.items() if array.dtype == np.uint8 and array.ndim in (3, 4)}
+    arrays = _read(path)
+    images = {name: array for name, array in arrays.items() if _holds_images(array)}
     if TRAINING_IMAGES in images:
         found = images[TRAINING_IMAGES]
     elif len(images) == 1:
         (found,) = images.values()
     else:
-        held = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items())
         raise DataError(
             f"{path} must hold one array of images, uint8 [n, h, w] or [n, h, w, c], or name it {TRAINING_IMAGES}; "
-            f"it holds {held or 'nothing'}"
+            f"it holds {_held(arrays)}"
         )
-    if found.ndim == 3:
-        found = found[..., None]
-    return torch.from_numpy(np.ascontiguousarray(found.transpose(0, 3, 1, 2)))
+    return _chw(found)
+
+
+def read_labelled_npz(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The arrays `x_train`, `y_train`, `x_test` and `y_test` of an npz file, as the archives of CIFAR-10 name them.
+
+    Images become uint8 [n, c, h, w], labels int64 [n].
+
+    Raises:
+        DataError: the file cannot be read, or one of them is missing or is something else.
+    """
+    arrays = _read(path)
+    if not all(
+        name in arrays and (_holds_images(arrays[name]) if name[0] == "x" else arrays[name].dtype.kind in "iu")
+        for name in LABELLED
+    ):
+        raise DataError(
+            f"{path} is not a labelled data set: it must hold images uint8 x_train and x_test, and their labels as "
+            f"integers y_train and y_test; it holds {_held(arrays)}"
+        )
+    x_train, y_train, x_test, y_test = (arrays[name] for name in LABELLED)
+    if y_train.size != len(x_train) or y_test.size != len(x_test):
+        raise DataError(f"{path} must hold one label for each image; it holds {_held(arrays)}")
+    labels = (torch.from_numpy(y.reshape(-1).astype(np.int64)) for y in (y_train, y_test))
+    return _chw(x_train), next(labels), _chw(x_test), next(labels)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        # A pickle could run code: numpy refuses it.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as an npz file: {error}") from error
+
+
+def _holds_images(array: NDArray[Any]) -> bool:
+    return array.dtype == np.uint8 and array.ndim in (3, 4)
+
+
+def _held(arrays: dict[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays.items()) or "nothing"
+
+
+def _chw(images: NDArray[Any]) -> Tensor:
+    if images.ndim == 3:
+        images = images[..., None]
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

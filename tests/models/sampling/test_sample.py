@@ -90,6 +90,7 @@ def test_images_do_not_depend_on_the_count_or_the_slots(tiny_model: ScoreModel) 
     assert many.dtype == np.uint8
     assert np.array_equal(many[:3], sample(tiny_model, table, count=3, seed=3, slots=2))
     assert not np.array_equal(many, sample(tiny_model, table, count=7, seed=4, slots=16))
+    assert np.array_equal(many[2:6], sample(tiny_model, table, count=4, seed=3, slots=3, first=2))
 
 
 def test_run_reports_image_steps_and_finishes_more_chains_than_slots(tiny_model: ScoreModel) -> None:

@@ -1,0 +1,1 @@
+"""How good the samples of a model are: figures, and what they are compared with."""

@@ -1,0 +1,50 @@
+import pytest
+
+from models.card import ModelCard
+from models.evaluation.settings import settings_of
+from models.sampling.plan import SamplerRefused
+from models.sampling.settings import NAMES, AnnealedLangevin, ConsistentAnnealed, Euler, Heun
+
+
+def discrete(card: ModelCard) -> ModelCard:
+    values = card.model_dump() | {"sigmas": (10.0, 1.0, 0.01), "sampler": {"name": "annealed_langevin"}}
+    return ModelCard.model_validate(values)
+
+
+def test_without_a_wish_the_models_own_sampler_and_heun(tiny_card: ModelCard) -> None:
+    own, heun = settings_of([], [], tiny_card)
+    assert (own.sampler.name, len(own.table)) == ("annealed_langevin", 13)
+    assert (heun.sampler.name, len(heun.table)) == ("heun", 35)
+    assert [s.sampler.name for s in settings_of([], [], discrete(tiny_card))] == ["annealed_langevin"]
+
+
+def test_each_sampler_with_each_budget(tiny_card: ModelCard) -> None:
+    found = settings_of([Heun(name="heun"), Euler(name="euler")], [5, 9], tiny_card)
+    assert [(s.sampler.name, len(s.table)) for s in found] == [("heun", 5), ("heun", 9), ("euler", 5), ("euler", 9)]
+
+
+def test_budgets_alone_are_for_every_sampler_that_can_follow_them(tiny_card: ModelCard) -> None:
+    assert {s.sampler.name for s in settings_of([], [20], tiny_card)} == set(NAMES)
+    names = {s.sampler.name for s in settings_of([], [20], discrete(tiny_card))}
+    assert names == {"annealed_langevin", "consistent_annealed", "langevin", "follow_scores"}
+    assert [s.sampler.name for s in settings_of([], [1], tiny_card)] == ["follow_scores"]
+
+
+def test_a_sampler_that_was_asked_for_and_cannot_is_refused_with_its_name(tiny_card: ModelCard) -> None:
+    with pytest.raises(SamplerRefused, match="heun with 2 evaluations: levels: a single level leads nowhere"):
+        settings_of([Heun(name="heun")], [2], tiny_card)
+
+
+def test_no_table_is_there_twice(tiny_card: ModelCard) -> None:
+    assert len(settings_of([Heun(name="heun")], [5, 6], tiny_card)) == 1
+    (one,) = settings_of([ConsistentAnnealed(name="consistent_annealed")], [20, 30], discrete(tiny_card))
+    assert len(one.table) == 3
+
+
+def test_a_label_tells_what_tells_settings_apart(tiny_card: ModelCard) -> None:
+    asked = [AnnealedLangevin(sigma_max=5.0), Heun(name="heun", rho=3.0), Heun(name="heun", levels=4)]
+    assert [s.label for s in settings_of(asked, [], tiny_card)] == [
+        "annealed_langevin levels=6 steps_per_level=2 sigma=5..0.01",
+        "heun levels=18 rho=3 sigma=10..0.01",
+        "heun levels=4 sigma=10..0.01",
+    ]
