@@ -9,7 +9,7 @@ from models.evaluation.classifier import CONFIDENT, Classifier
 from models.evaluation.distances import Moments, evenly, frechet
 from models.evaluation.figures import Figures
 from models.evaluation.inception import Inception, InceptionFigures
-from models.evaluation.nearest import Copying
+from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Floor, Judge
 from models.images import Pixels
 from models.training.data import images_sha256
@@ -36,6 +36,7 @@ class Bench:
         self.classifier, self.inception, self.cache = classifier, inception, cache
         self.real = classifier.features(self.test)
         self._moments: Moments | None = None
+        self._usual: dict[int, float] = {}  # median distance of so many test images to their nearest training images
 
     @property
     def judge(self) -> Judge:
@@ -66,7 +67,9 @@ class Bench:
     def copying(self, pixels: Pixels) -> Copying:
         """How near the first COPIES of the samples, uint8 [n, h, w, c], are to the training images."""
         n = min(len(pixels), len(self.test), COPIES)
-        return Copying.of(pixels[:n], self.test[evenly(len(self.test), n)], self.train)
+        if n not in self._usual:
+            self._usual[n] = median_distance(self.test[evenly(len(self.test), n)], self.train)
+        return Copying.of(pixels[:n], self.train, self._usual[n])
 
     def inception_figures(self, pixels: Pixels, on_progress: Progress) -> InceptionFigures | None:
         """FID to all training images, and Inception score, of samples uint8 [n, h, w, c]; None without Inception."""

@@ -44,7 +44,8 @@ class Evaluation(BaseModel):
         evaluations: network evaluations an image that each sampler may spend; none leaves each as it is.
         count: samples of each setting.
         seed: of the samples.
-        out: directory of all that is written; None takes runs/evaluate/NAME-VERSION.
+        out: directory of all that is written; None takes runs/evaluate/NAME-VERSION, or of a seed that is not 0,
+            runs/evaluate/NAME-VERSION-seed-SEED.
         device: torch device name.
         inception_weights: weights of torch-fidelity's Inception; None leaves FID and Inception score out.
         into_card: whether the model's card is to tell what this run finds.
@@ -92,7 +93,10 @@ class Evaluation(BaseModel):
         inception = Inception(self.inception_weights, self.device) if self.inception_weights else None
         data = load_labelled(self.data)
         check_shape(self.data, data.train.images, card.image)
-        out = self.out or Path("runs") / "evaluate" / f"{card.name}-{card.version}"
+        out = (
+            self.out
+            or Path("runs") / "evaluate" / f"{card.name}-{card.version}{f'-seed-{self.seed}' * bool(self.seed)}"
+        )
 
         def learning(done: int, of: int) -> None:
             on_progress("training a classifier of the real images", done, of)

@@ -28,10 +28,15 @@ class Copying:
     ratio: float | None
 
     @classmethod
-    def of(cls, samples: Pixels, test: Pixels, train: Pixels) -> "Copying":
-        """From as many samples as test images, uint8 [n, h, w, c], and the training images [m, h, w, c]."""
-        near, usual = (float(np.median(nearest(images, train, 1)[0])) for images in (samples, test))
-        return cls(len(samples), near, usual, near / usual if usual else None)
+    def of(cls, samples: Pixels, train: Pixels, test: float) -> "Copying":
+        """From samples uint8 [n, h, w, c], training images [m, h, w, c], and the distance of as many test images."""
+        near = median_distance(samples, train)
+        return cls(len(samples), near, test, near / test if test else None)
+
+
+def median_distance(images: Pixels, train: Pixels) -> float:
+    """Median over images uint8 [n, h, w, c] of the distance to the nearest training image; see `nearest`."""
+    return float(np.median(nearest(images, train, 1)[0]))
 
 
 def nearest(images: Pixels, train: Pixels, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

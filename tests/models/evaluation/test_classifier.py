@@ -48,10 +48,21 @@ def test_other_data_have_another_classifier(
     arrays = {name: array[:512] for name, array in np.load(textures_path).items()}
     np.savez(tmp_path / "x.npz", **arrays)
     steps: list[tuple[int, int]] = []
+    kept = len(list(classifiers.iterdir()))
     other = load(tmp_path / "x.npz", classifiers, on_step=lambda done, of: steps.append((done, of)))
     assert other.key != classifier.key
     assert steps == [(step, 10) for step in range(1, 11)]
-    assert len(list(classifiers.iterdir())) == 2
+    assert len(list(classifiers.iterdir())) == kept + 1
+
+
+@pytest.mark.parametrize("part", ["x_train", "y_train", "x_test", "y_test"])
+def test_every_part_of_the_data_counts(part: str, textures_path: Path, classifiers: Path, tmp_path: Path) -> None:
+    arrays = {name: array[:256] for name, array in np.load(textures_path).items()}
+    np.savez(tmp_path / "x.npz", **arrays)
+    before = load(tmp_path / "x.npz", classifiers).key
+    arrays[part] = np.roll(arrays[part], 1, axis=0)
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert load(tmp_path / "x.npz", classifiers).key != before
 
 
 def test_its_training_leaves_the_callers_random_numbers_alone(textures_path: Path, tmp_path: Path) -> None:

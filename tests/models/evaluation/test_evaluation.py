@@ -15,6 +15,7 @@ from models.evaluation.classifier import Classifier
 from models.evaluation.distances import Moments, evenly, frechet
 from models.evaluation.evaluation import Evaluation, EvaluationFailed
 from models.evaluation.inception import InceptionFigures
+from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Record
 from models.sampling.plan import plan
 from models.sampling.sample import sample
@@ -71,7 +72,7 @@ def test_the_figures_are_those_of_the_samples(
     assert entry.figures == bench.figures(pixels)
     assert entry.figures.distance == frechet(classifier.features(pixels), classifier.features(data.test.pixels))
     assert (entry.compared, entry.distance_1000) == (entry.figures.distance, None)
-    assert entry.copying == bench.copying(pixels)
+    assert entry.copying == Copying.of(pixels, bench.train, median_distance(bench.test[evenly(200, 20)], bench.train))
     assert entry.image_steps_per_second == pytest.approx(100 / entry.seconds, rel=0.2)
     assert entry.label == "heun levels=3 sigma=10..0.01"
 
@@ -102,10 +103,11 @@ def test_what_is_written_is_what_is_returned(evaluate: Evaluate) -> None:
         assert nearest.size == (11 * 18 + 2, 10 * 18 + 2)
 
 
-def test_by_default_it_is_in_a_directory_of_the_model(evaluate: Evaluate, chdir: Path) -> None:
+def test_by_default_it_is_in_a_directory_of_the_model_and_the_seed(evaluate: Evaluate, chdir: Path) -> None:
     _, out = evaluate(out=None)
     assert out == Path("runs/evaluate/tiny-1")
     assert (chdir / out / "evaluation.json").exists()
+    assert evaluate(out=None, seed=7)[1] == Path("runs/evaluate/tiny-1-seed-7")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.evaluation import nearest as subject
-from models.evaluation.nearest import Copying, nearest, neighbours_picture
+from models.evaluation.nearest import Copying, median_distance, nearest, neighbours_picture
 
 RANDOM = np.random.default_rng(0)
 TRAIN = RANDOM.integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
@@ -29,11 +29,13 @@ def test_a_copy_is_at_no_distance_and_one_that_differs_by_a_pixel_value_is_at_th
 
 def test_copying_shows_beside_real_images_that_are_no_copies() -> None:
     fresh, test = (RANDOM.integers(0, 256, (20, 6, 5, 3), dtype=np.uint8) for _ in range(2))
-    honest = Copying.of(fresh, test, TRAIN)
-    assert (honest.images, honest.ratio) == (20, pytest.approx(1, abs=0.1))
+    usual = median_distance(test, TRAIN)
+    honest = Copying.of(fresh, TRAIN, usual)
+    assert (honest.images, honest.test, honest.ratio) == (20, usual, pytest.approx(1, abs=0.1))
     assert honest.ratio == honest.samples / honest.test
-    assert Copying.of(TRAIN[:20], test, TRAIN).ratio == 0
-    assert Copying.of(fresh, TRAIN[:20], TRAIN).ratio is None
+    assert Copying.of(TRAIN[:20], TRAIN, usual).ratio == 0
+    assert Copying.of(fresh, TRAIN, median_distance(TRAIN[:20], TRAIN)).ratio is None
+    assert usual == np.median(nearest(test, TRAIN, 1)[0])
 
 
 def test_the_picture_has_a_row_for_each_sample_with_its_neighbours_after_a_gap() -> None:
