@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import api, evaluate, guide, import_, sample, train, up, worker
+from cli import api, evaluate, guide, import_, sample, study, train, up, worker
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.",
@@ -20,6 +20,11 @@ app.command()(sample.sample)
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command()(import_.ncsn)
 app.add_typer(imports, name="import")
+studies = typer.Typer(help="Measure and draw what the papers claim of score models.", no_args_is_help=True)
+studies.command()(study.plane)
+studies.command()(study.reproducible)
+studies.command()(study.hyperparameters)
+app.add_typer(studies, name="study")
 
 if __name__ == "__main__":
     app()

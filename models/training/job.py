@@ -22,7 +22,8 @@ from models.training.events import Events
 from models.training.formats import DataError
 from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
-from models.training.toy import two_gaussians
+from models.training.scatter import POINTS, points_png
+from models.training.toy import is_plane, two_gaussians
 from models.training.trainer import Trainer, TrainingSettings
 
 GRID = 64  # samples of a grid
@@ -145,10 +146,14 @@ class TrainingJob(BaseModel):
         return load_images(self.data, preset.image)
 
     def _draw(self, trainer: Trainer, table: tables.Table, events: Events) -> None:
-        """A grid of samples of the EMA weights, always of the same seeds, the loss curve, and the record of the run."""
-        images = sample(ema_model(trainer), table, count=GRID, seed=0, slots=GRID)
-        (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
-        events.grid(grid(images), trainer.step)
+        """Samples of the EMA weights, always of the same seeds, the loss curve, and the record of the run."""
+        count = POINTS if is_plane(trainer.images) else GRID
+        images = sample(ema_model(trainer), table, count=count, seed=0, slots=count)
+        if not is_plane(trainer.images):
+            (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
+            events.grid(grid(images), trainer.step)
+        elif scatter := points_png(images, trainer.images):
+            (self.out / f"points-{trainer.step:06d}.png").write_bytes(scatter)
         if curve := loss_png(trainer.losses):
             (self.out / "loss.png").write_bytes(curve)
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")

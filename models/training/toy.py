@@ -17,6 +17,11 @@ def two_gaussians(n: int, seed: int = 0) -> Tensor:
     return from_points(points)
 
 
+def is_plane(images: Tensor) -> bool:
+    """Whether images [n, c, h, w] are points in the plane."""
+    return tuple(images.shape[1:]) == (2, 1, 1)
+
+
 def from_points(points: Tensor) -> Tensor:
     """Images uint8 [n, 2, 1, 1] of points [n, 2]; those beyond SPAN are moved to it."""
     pixels = (points + SPAN) / (2 * SPAN) * 255

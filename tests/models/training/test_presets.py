@@ -54,6 +54,7 @@ def test_every_preset_trains_draws_and_publishes_a_model_that_samples(name: str,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("models.training.job.GRID", 1)
+        patch.setattr("models.training.job.POINTS", 1)
         patch.setattr("models.training.job.plan", lambda settings, card: shortened(card))
         published = job.run(lambda _: None, lambda *_: None)
     assert published is not None
@@ -61,8 +62,12 @@ def test_every_preset_trains_draws_and_publishes_a_model_that_samples(name: str,
     assert card.image == preset.image
     assert card.metrics == {}
     assert card.description.count("\n") == 0
-    with Image.open(tmp_path / "run" / "grid-000002.png") as grid:
-        assert grid.size == (w + 4, h + 4)
+    if name == "toy2d":
+        with Image.open(tmp_path / "run" / "points-000002.png") as scatter:
+            assert min(scatter.size) > 300
+    else:
+        with Image.open(tmp_path / "run" / "grid-000002.png") as grid:
+            assert grid.size == (w + 4, h + 4)
     model = ScoreModel.load(ModelStore(tmp_path / "models"), card)
     assert sample(model, shortened(card)[1], count=1, seed=0).shape == (1, h, w, c)
 

@@ -1,0 +1,142 @@
+"""`scoreserve study`: what the papers claim of score models, measured and drawn."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import fail
+from cli.progress import StageProgress, say
+from models.store import ZOO
+
+Out = Annotated[Path, typer.Option(help="Directory of pictures and figures; tables go into the page OUT.md beside it.")]
+Runs = Annotated[Path, typer.Option(help="Where networks and samples are kept, so that a study can go on.")]
+Data = Annotated[
+    Path, typer.Option(help="Labelled real images: the idx files of MNIST or of a data set in its format.")
+]
+Device = Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")]
+RUNS = Path("runs/study")
+
+
+def plane(
+    out: Out,
+    runs: Runs = RUNS,
+    points: Annotated[int, typer.Option(min=2, help="Chains of every sampler.")] = 1000,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the data, in training.", show_default="the preset's")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Two Gaussians in the plane: where scores are wrong, what noise is for, and what annealing is for.
+
+    Trains the preset toy2d at one noise level and at many, and draws again the pictures of Song & Ermon 2019, section
+    3: some minutes on one CPU core.
+    """
+    with studying() as progress:
+        import torch  # noqa: PLC0415
+
+        from models.environment import environment  # noqa: PLC0415
+        from models.study import plane_report, report  # noqa: PLC0415
+        from models.study.plane import study  # noqa: PLC0415
+
+        torch.set_num_threads(1)  # a network of one pixel has nothing to share: on a busy machine two are far slower
+        machine = environment(command(), device)
+        found = study(runs, points, epochs, device, progress.show)
+        numbers = {"environment": machine} | plane_report.figures(found)
+        paths = report.write(out, "plane", numbers, plane_report.sections(found), command())
+    wrote(paths)
+
+
+def reproducible(
+    data: Data,
+    out: Out,
+    runs: Runs = RUNS,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings, each from its own seed.")] = 3,
+    epochs: Annotated[float, typer.Option(help="Passes over the data of each training.")] = 0.75,
+    checkpoints: Annotated[int, typer.Option(min=1, help="How often a training is judged.")] = 5,
+    samples: Annotated[int, typer.Option(min=10, help="Images of each variant, checkpoint and sampling seed.")] = 200,
+    sampling_seeds: Annotated[int, typer.Option(min=1, help="How often they are drawn.")] = 2,
+    levels: Annotated[int, typer.Option(min=2, help="Noise levels of annealed Langevin dynamics.")] = 20,
+    steps_per_level: Annotated[int, typer.Option(min=1, help="Langevin steps at each.")] = 5,
+    device: Device = "cpu",
+) -> None:
+    """Reproducible? A small network trained from several seeds, with a moving average and without, denoised and not.
+
+    About ten minutes on two CPU cores. Stopped and started again, it goes on.
+    """
+    with studying() as progress:
+        from models.environment import environment  # noqa: PLC0415 (torch)
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+        from models.study import report, reproducible_report  # noqa: PLC0415
+        from models.study.reproducible import Reproduction  # noqa: PLC0415
+
+        machine = environment(command(), device)
+        reproduction = Reproduction(
+            seeds, epochs, checkpoints, samples, sampling_seeds, levels=levels, steps_per_level=steps_per_level
+        )
+        found = reproduction.study(data, runs, CACHE, device, progress.show)
+        numbers = {"environment": machine} | reproducible_report.figures(found)
+        paths = report.write(out, "reproducible", numbers, reproducible_report.sections(found), command())
+    wrote(paths)
+
+
+def hyperparameters(
+    data: Data,
+    out: Out,
+    model: Annotated[str, typer.Option(help="The model; its newest version.")] = "mnist",
+    store: Annotated[
+        Path, typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship")
+    ] = ZOO,
+    runs: Runs = RUNS,
+    samples: Annotated[int, typer.Option(min=10, help="Images of each setting.")] = 200,
+    device: Device = "cpu",
+) -> None:
+    """Hyper-parameter insensitive? Annealed Langevin dynamics of one model, its parameters changed one at a time.
+
+    Step size, steps per level, levels and first level, and the first two together: half a million image-steps, about
+    twelve minutes on two CPU cores for the model that ships. Stopped and started again, it goes on.
+    """
+    with studying() as progress:
+        from models.environment import environment  # noqa: PLC0415 (torch)
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+        from models.study import hyperparameters_report, report  # noqa: PLC0415
+        from models.study.hyperparameters import study  # noqa: PLC0415
+
+        machine = environment(command(), device)
+        found = study(model, store, data, samples, runs, CACHE, device, progress.show)
+        numbers = {"environment": machine} | hyperparameters_report.figures(found)
+        paths = report.write(out, "hyperparameters", numbers, hyperparameters_report.sections(found), command())
+    wrote(paths)
+
+
+@contextmanager
+def studying() -> Iterator[StageProgress]:
+    """Inside, work is shown, and what goes wrong ends the command with one clear line."""
+    from models.study.pictures import need_matplotlib  # noqa: PLC0415
+
+    progress = StageProgress()
+    try:
+        need_matplotlib()
+        yield progress
+    except (LookupError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        progress.stop()
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        progress.stop()
+        fail("stopped; run the same command again to go on", code=130)
+    progress.stop()
+
+
+def command() -> str:
+    """The command line as it was given."""
+    return shlex.join(["scoreserve", *sys.argv[1:]])
+
+
+def wrote(paths: list[Path]) -> None:
+    """Tells where everything is."""
+    for path in paths:
+        say(f"wrote {path}")
