@@ -26,11 +26,12 @@ def test_what_people_wrote_stays_and_what_was_measured_is_replaced(tmp_path: Pat
     write(out, "sea", {}, [section("7")], "measure")
     page = page_of(out)
     page.write_text(f"# Seas\n\nBefore.\n\n{page.read_text()}\nAfter \\1.\n")
-    write(out, "sea", {}, [section("8")], "measure again")
+    write(out, "sea", {}, [section("8")], r"measure '\1' again")
     text = page.read_text()
     assert text.startswith("# Seas\n\nBefore.\n\n<!-- waves")
     assert text.endswith("\nAfter \\1.\n")
     assert "| 1.5 | 8 |" in text
+    assert r"measure '\1' again" in text
     assert "| 1.5 | 7 |" not in text
     assert text.count("![Waves]") == 1
 
