@@ -12,7 +12,9 @@ def api(
         str | None, typer.Option(help="Redis server.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"])
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; loopback by default.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 8000 by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="<int>", min=0, max=65535, help="Port to listen on; 8000 by default.")
+    ] = None,
 ) -> None:
     """Serve HTTP. Requests wait in Redis until a worker fulfils them.
 

@@ -11,12 +11,22 @@ from cli.console import err, fail
 
 
 def guide(
-    model: Annotated[str, typer.Argument(help="The model to guide; its newest version.")],
+    model: Annotated[str, typer.Argument(help="The model to guide.")],
     by: Annotated[str, typer.Option(help="A smaller or less trained model of the same images.")],
     store: Annotated[
         Path, typer.Option(help="Model store that holds both, to publish into.", envvar="SCORESERVE_MODELS_DIR")
     ],
-    weight: Annotated[float, typer.Option(min=1, max=10, help="1 is the model alone; 1.5 to 2 is usual.")] = 1.5,
+    version: Annotated[
+        int | None,
+        typer.Option(metavar="<int>", min=1, help="Which version of it to guide.", show_default="the newest"),
+    ] = None,
+    weight: Annotated[
+        float, typer.Option(metavar="<float>", min=1, max=10, help="1 is the model alone; 1.5 to 3 is usual.")
+    ] = 1.5,
+    interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest noise level to guide.", show_default="all", metavar="SIGMA SIGMA"),
+    ] = None,
 ) -> None:
     """Publish a model guided by a worse one of the same images, as its next version (Karras 2024, autoguidance).
 
@@ -28,7 +38,7 @@ def guide(
     models = ModelStore(store)
     command = shlex.join(["scoreserve", *sys.argv[1:]])
     try:
-        card, path = publish_guided(models, models.card(model), models.card(by), weight, command)
+        card, path = publish_guided(models, models.card(model, version), models.card(by), weight, command, interval)
     except (ModelNotFound, BrokenModel, ValueError, OSError) as error:
         fail(str(error))
     err.print(f"published {card.name} version {card.version} in {path}", highlight=False, markup=False)

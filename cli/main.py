@@ -5,7 +5,10 @@ import typer
 from cli import api, evaluate, guide, import_, sample, study, train, up, worker
 
 app = typer.Typer(
-    help="A sampling service for score-based generative models.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="A sampling service for score-based generative models.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
 )
 app.command()(up.up)
 app.command()(api.api)

@@ -39,6 +39,8 @@ class TrainingProgress:
         """The run begins, or continues."""
         if not trainer.processes.first:
             return
+        if trainer.sigmas:
+            say(f"{len(trainer.sigmas)} noise levels from {trainer.sigmas[0]:g} to {trainer.sigmas[-1]:g}")
         if trainer.step:
             say(f"continuing after step {trainer.step}")
         self._started, self._first_step = time.monotonic(), trainer.step

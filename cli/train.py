@@ -14,6 +14,8 @@ import typer
 from cli.console import fail
 from cli.progress import TrainingProgress, say
 
+SETTINGS = "In place of the preset's settings"
+
 
 def train(
     preset: Annotated[str, typer.Argument(help="What to train: the name of a preset, or the path of one of your own.")],
@@ -22,16 +24,18 @@ def train(
         Path | None, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Model store to publish into.", show_default="OUT/models")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    decay: Annotated[str | None, typer.Option(help="Learning-rate decay: cosine, linear or constant.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", show_default="the preset's")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.", rich_help_panel=SETTINGS)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=SETTINGS)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=SETTINGS)] = None,
+    decay: Annotated[
+        str | None, typer.Option(help="Learning-rate decay: cosine, linear or constant.", rich_help_panel=SETTINGS)
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.", rich_help_panel=SETTINGS)] = None,
+    compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", rich_help_panel=SETTINGS)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.", rich_help_panel=SETTINGS)] = None,
     device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
-    grid_every: Annotated[int, typer.Option(min=1, help="Steps between sample grids.")] = 1000,
+    save_every: Annotated[int, typer.Option(min=1, metavar="<int>", help="Steps between checkpoints.")] = 200,
+    grid_every: Annotated[int, typer.Option(min=1, metavar="<int>", help="Steps between sample grids.")] = 1000,
 ) -> None:
     """Train a score model and publish it into a model store.
 

@@ -22,7 +22,9 @@ LONGEST_SOCKET = 100  # the system's limit on the path of a Unix socket, with so
 
 def up(
     host: Annotated[str, typer.Option(help="Address to listen on.", envvar="SCORESERVE_HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.", envvar="SCORESERVE_PORT")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="<int>", min=1, max=65535, help="Port to listen on.", envvar="SCORESERVE_PORT")
+    ] = 8000,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Where the embedded queue is kept.", envvar="SCORESERVE_DATA_DIR", show_default="per user"),
@@ -31,7 +33,9 @@ def up(
         str | None,
         typer.Option(help="Use this Redis, not an embedded Valkey.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"]),
     ] = None,
-    grace_seconds: Annotated[float, typer.Option(min=0, help="How long Ctrl-C lets running jobs go on.")] = 5.0,
+    grace_seconds: Annotated[
+        float, typer.Option(metavar="<float>", min=0, help="How long Ctrl-C lets running jobs go on.")
+    ] = 5.0,
 ) -> None:
     """Run the API, one worker and, unless a Redis is given, an embedded Valkey. Ctrl-C drains and stops all."""
     with socket.socket() as probe:

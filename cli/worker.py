@@ -14,17 +14,19 @@ def worker(
         str | None, typer.Option(help="Redis server.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"])
     ] = None,
     device: Annotated[str | None, typer.Option(help="torch device, such as cpu or cuda:0.")] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Chains that are advanced together.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, help="Chains that are advanced together.")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=2, help="CPU threads; start more workers for more cores.")
+        int | None, typer.Option(metavar="<int>", min=1, max=2, help="CPU threads; start more workers for more cores.")
     ] = None,
     lease_seconds: Annotated[
-        int | None, typer.Option(min=2, help="How long a dead worker's shards stay claimed.")
+        int | None, typer.Option(metavar="<int>", min=2, help="How long a dead worker's shards stay claimed.")
     ] = None,
     grace_seconds: Annotated[
-        float | None, typer.Option(min=0, help="How long a stopping worker finishes work.")
+        float | None, typer.Option(metavar="<float>", min=0, help="How long a stopping worker finishes work.")
     ] = None,
-    burst: Annotated[bool, typer.Option(help="Stop when the queue is empty.")] = False,
+    burst: Annotated[bool, typer.Option("--burst", help="Stop when the queue is empty.")] = False,
 ) -> None:
     """Fulfil requests from the queue. Ctrl-C or SIGTERM finishes or requeues what is in flight.
 

@@ -68,7 +68,7 @@ def annealed_langevin(
 def consistent_annealed(
     score: Score, x: Tensor, sigmas: Sequence[float], eta: float, noise: Noise, paint: Paint = _paint_nothing
 ) -> Tensor:
-    """Consistent annealed sampling (Jolicoeur-Martineau 2020, Algorithm 2) and a last denoise."""
+    """Consistent annealed sampling (Jolicoeur-Martineau 2020) and a last denoise."""
     for i in range(len(sigmas) - 1):
         gamma = sigmas[i + 1] / sigmas[i]
         beta = (1 - ((1 - eta) / gamma) ** 2) ** 0.5
@@ -78,7 +78,7 @@ def consistent_annealed(
 
 
 def ancestral(score: Score, x: Tensor, sigmas: Sequence[float], noise: Noise, paint: Paint = _paint_nothing) -> Tensor:
-    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F)."""
+    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F, eq. 47)."""
     for i, sigma in enumerate(sigmas):
         following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
         mean = x + (sigma**2 - following**2) * score(x, sigma)

@@ -55,17 +55,6 @@ def geometric_levels(sigma_max: float, sigma_min: float, dimension: int) -> int:
     return max(2, 1 + math.ceil(math.log(sigma_max / sigma_min) / math.log(geometric_ratio(dimension))))
 
 
-def diameter(images: NDArray[np.float32], chunk: int = 1024) -> float:
-    """The largest Euclidean distance between two of the images [n, d]: sigma_1 (Song & Ermon 2020, technique 1)."""
-    squares = np.einsum("nd,nd->n", images, images)
-    largest = 0.0
-    for start in range(0, len(images), chunk):
-        part = slice(start, start + chunk)
-        distances = squares[part, None] + squares[None, start:] - 2 * images[part] @ images[start:].T
-        largest = max(largest, float(distances.max()))
-    return math.sqrt(largest)
-
-
 def langevin_step_size(sigmas: list[float], steps_per_level: int) -> float:
     """The step size of annealed Langevin dynamics (Song & Ermon 2020, technique 4), in the convention of our tables.
 

@@ -62,7 +62,7 @@ class FollowScores(_Settings):
 
 
 class ConsistentAnnealed(_Settings):
-    """Consistent annealed sampling (Jolicoeur-Martineau 2020, Algorithm 2): one evaluation a level."""
+    """Consistent annealed sampling (Jolicoeur-Martineau 2020): one evaluation a level."""
 
     name: Literal["consistent_annealed"]
     levels: Steps | None = Field(None, description="Number of noise levels, a geometric sequence of ratio gamma < 1.")
@@ -95,7 +95,7 @@ class _Descent(_Settings):
 
 
 class Ancestral(_Descent):
-    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F)."""
+    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F, eq. 47)."""
 
     name: Literal["ancestral"]
 

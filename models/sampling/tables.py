@@ -84,7 +84,7 @@ def annealed_langevin(
 
 
 def consistent_annealed(sigmas: Sequence[float], eta: float) -> Table:
-    """Consistent annealed sampling (Jolicoeur-Martineau 2020, Algorithm 2) and a last denoise.
+    """Consistent annealed sampling (Jolicoeur-Martineau 2020) and a last denoise.
 
     x += eta sigma_i^2 s(x, sigma_i) + sigma_{i+1} sqrt(1 - ((1 - eta) / gamma)^2) z with gamma = sigma_{i+1} / sigma_i,
     which leaves noise of exactly sigma_{i+1} where the score is exact. eta = 1 - gamma is Euler's step, without noise;
@@ -103,7 +103,7 @@ def consistent_annealed(sigmas: Sequence[float], eta: float) -> Table:
 
 
 def ancestral(sigmas: Sequence[float]) -> Table:
-    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F).
+    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F, eq. 47).
 
     x += (sigma_i^2 - sigma_{i+1}^2) s(x, sigma_i) + sqrt((sigma_i^2 - sigma_{i+1}^2) sigma_{i+1}^2 / sigma_i^2) z; the
     step to 0 has no noise. Cost: n evaluations for n levels.

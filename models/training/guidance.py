@@ -10,7 +10,12 @@ from models.store import ModelStore, sha256
 
 
 def publish_guided(
-    store: ModelStore, main: ModelCard, guide: ModelCard, weight: float, command: str
+    store: ModelStore,
+    main: ModelCard,
+    guide: ModelCard,
+    weight: float,
+    command: str,
+    interval: tuple[float, float] | None = None,
 ) -> tuple[ModelCard, Path]:
     """Publishes `main` guided by `guide` as the next version of `main`; returns the card and its directory.
 
@@ -18,15 +23,17 @@ def publish_guided(
         store: holds both models, and takes the new one.
         main: the better model.
         guide: a worse one of the same images, smaller or less trained.
-        weight: see GuidedUNet.
+        weight, interval: see GuidedUNet.
         command: what the card says it was made with.
 
     Raises:
-        ValueError: the models are no pair.
+        ValueError: the models are no pair, or the interval is none.
         ModelNotFound, BrokenModel: the weights of one of them are gone or damaged.
     """
     if not main.network.kind == guide.network.kind == "unet":
         raise ValueError(f"only a unet can guide a unet, not a {guide.network.kind} a {main.network.kind}")
+    if interval and not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"the interval of noise levels is to go up, not from {interval[0]:g} to {interval[1]:g}")
     for what, of_main, of_guide in (
         ("image shapes", main.image, guide.image),
         ("means of the data", main.network.data_mean, guide.network.data_mean),
@@ -40,8 +47,9 @@ def publish_guided(
         for name, tensor in safetensors.torch.load(store.weights(card)).items()
     }
     weights = safetensors.torch.save(state)
-    arguments = {"main": main.network.arguments, "guide": guide.network.arguments, "weight": weight}
-    guidance = {"command": command, "weight": weight, "guide": guide.provenance}
+    how = {"weight": weight, "interval": list(interval) if interval else None}
+    arguments = {"main": main.network.arguments, "guide": guide.network.arguments, **how}
+    guidance = {"command": command, **how, "guide": guide.provenance}
     card = main.model_copy(
         update={
             "version": store.next_version(main.name),

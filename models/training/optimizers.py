@@ -30,7 +30,8 @@ class Optimizer:
         chosen = {id(kernel) for kernel in kernels}
         rest = [p for p in network.parameters() if id(p) not in chosen]
         self.peaks = [learning_rate]
-        self.parts: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, learning_rate, betas=(0.9, 0.99))]
+        adam = torch.optim.Adam(rest, learning_rate, betas=(0.9, 0.99), fused=True)  # one pass, not ten
+        self.parts: list[torch.optim.Optimizer] = [adam]
         # torch's Muon takes matrices only: each shares the memory of its kernel.
         self._matrices = [(kernel, nn.Parameter(kernel.detach().view(len(kernel), -1))) for kernel in kernels]
         if kernels:

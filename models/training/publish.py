@@ -41,7 +41,8 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
     Raises:
         ValueError: the range of `published` is not that of the levels.
     """
-    listed = trainer.sigmas and len(trainer.sigmas) > 1 and trainer.spec.kind != "refinenet-v2"
+    levels = trainer.sigmas or []
+    listed = len(levels) > 1 and trainer.spec.kind != "refinenet-v2"
     return ModelCard(
         name=published.name,
         version=1,
@@ -49,8 +50,8 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
         created_at=datetime.now(UTC),
         image=image_shape(trainer),
         sigma_min=published.sigma_min,
-        sigma_max=published.sigma_max,
-        sigmas=tuple(trainer.sigmas or ()) if listed else None,
+        sigma_max=levels[0] if published.sigma_max is None else published.sigma_max,
+        sigmas=tuple(levels) if listed else None,
         network=trainer.spec,
         sampler=published.sampler,
         weights_sha256=sha256(b""),

@@ -6,6 +6,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,8 @@ class Trainer:
         processes: this one among those that train together.
 
     Raises:
-        TypeError, ValueError: the settings do not fit the network or the number of processes.
+        TypeError, ValueError: the settings do not fit the network, the images or the number of processes, or there is
+            a damaged checkpoint.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Trainer:
         device: str = "cpu",
         processes: Processes = Processes(),  # noqa: B008 (frozen)
     ) -> None:
-        self.images, self.settings, self.directory, self.processes = images, settings, directory, processes
+        self.images, self.directory, self.processes = images, directory, processes
         self.device = torch.device(device)
+        settings = settings.model_copy(update={"levels": self._complete(settings.levels)})
+        self.settings = settings
         self.batch = min(settings.batch, len(images))
         if self.batch < processes.size:
             raise ValueError(f"a batch of {self.batch} images cannot be shared by {processes.size} processes")
@@ -203,22 +207,38 @@ class Trainer:
         Raises:
             ValueError: the checkpoint is damaged, or of another network.
         """
-        path = self.directory / CHECKPOINT
-        if not path.exists():
+        if not (self.directory / CHECKPOINT).exists():
             return False
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+        with self._checkpoint() as state:
             self.network.load_state_dict(state["network"])
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
         self.history = state.get("history", [])
         earlier = TrainingSettings().model_dump() | state["settings"]  # one that is older than a setting lacks it
         if earlier != self.settings.model_dump():
             self.history.append({"until_step": self.step, "training": earlier})
         return True
+
+    @contextmanager
+    def _checkpoint(self) -> Iterator[dict[str, Any]]:
+        """What the checkpoint holds; errors inside, of reading and of using it, become one that says what to do."""
+        path = self.directory / CHECKPOINT
+        try:
+            yield torch.load(path, map_location=self.device, weights_only=True)
+        except (RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
+
+    def _complete(self, levels: NoiseLevels | None) -> NoiseLevels | None:
+        """The levels, with what is left out taken from a run that is to be continued, else from the images."""
+        if levels is None or levels.complete:
+            return levels
+        if (self.directory / CHECKPOINT).exists():
+            with self._checkpoint() as state:
+                earlier = state["settings"].get("levels") or {}
+            if levels.model_dump(exclude_none=True).items() <= earlier.items():
+                return NoiseLevels.model_validate(earlier)
+        return levels.completed(self.images, self.device)
 
     def _batches(self) -> Iterator[Tensor]:
         """Images uint8 [batch, c, h, w] from the current step on; each epoch is a fresh permutation."""

@@ -32,6 +32,21 @@ def test_it_publishes_the_guided_model_as_the_next_version(store: Path, monkeypa
     assert card.provenance["guidance"]["command"] == "scoreserve guide tiny --weight 2.5"
 
 
+def test_an_earlier_version_can_be_guided_again(store: Path) -> None:
+    card = (store / "tiny" / "1" / "card.json").read_text()
+    shutil.copytree(store / "tiny", store / "worse")
+    (store / "worse" / "1" / "card.json").write_text(card.replace('"tiny"', '"worse"'))
+    assert guide(store, "--by", "worse", "--interval", "0.3", "2").exit_code == 0
+    result = guide(store, "--by", "worse", "--weight", "3")
+    assert result.exit_code == 1
+    assert "only a unet can guide a unet" in result.stderr
+    result = guide(store, "--by", "worse", "--weight", "3", "--version", "1")
+    assert result.exit_code == 0, result.output
+    models = ModelStore(store)
+    arguments = [models.card("tiny", version).network.arguments for version in (2, 3)]
+    assert [(a["weight"], a["interval"]) for a in arguments] == [(1.5, [0.3, 2.0]), (3.0, None)]
+
+
 def test_without_the_guide_nothing_is_published(store: Path) -> None:
     result = guide(store, "--by", "worse")
     assert result.exit_code == 1

@@ -28,9 +28,10 @@ def test_help_is_quick_and_without_torch() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"])
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "--" in result.stdout
+    assert "range>" not in result.stdout, "give it a metavar: so long a type leaves no room to say what the option does"
 
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

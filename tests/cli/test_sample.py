@@ -1,6 +1,7 @@
 """`scoreserve sample`: what it says when something is wrong."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -138,9 +139,22 @@ def test_the_grid_is_written_and_its_seed_told(run: Run, service: str, answers: 
     assert "a [bold] name.png: 1 images of tiny, seed 5" in result.stderr
 
 
-def test_a_file_that_cannot_be_written(run: Run, service: str, answers: Answers, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [("no/grid.png", "there is no directory"), (".", "it is a directory"), ("locked/grid.png", "you may not write")],
+)
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    # The mode of a directory does not keep root out.
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (locked, os.W_OK))
+    check_failed(run("--server", "http://127.0.0.1:1", out=tmp_path / out), f"cannot write {tmp_path / out}", said)
+
+
+def test_a_file_that_cannot_be_written_any_more(run: Run, service: str, answers: Answers) -> None:
     answers += [(202, job("finished")), (200, b"a picture")]
-    result = run("--server", service, out=tmp_path / "no" / "grid.png")
+    result = run("--server", service, out=Path("/dev/full"))
     assert result.exit_code == 1
-    assert "No such file or directory" in result.stderr
-    assert "grid.png" in result.stderr
+    assert "error: cannot write /dev/full: No space left on device" in result.stderr

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.card import ImageShape, ModelName
 from models.sampling.settings import AnnealedLangevin, SamplerSettings
@@ -14,14 +14,21 @@ DIRECTORY = Path(__file__).parent
 
 
 class PublishedAs(BaseModel):
-    """What the card of the trained model says beyond what training found out."""
+    """What the card of the trained model says beyond what training found out.
+
+    Args:
+        sigma_min, sigma_max: the noise levels that may be asked for. sigma_max may be left out where the run trains at
+            `levels`: then it is the largest of them, which may itself be computed from the images. Log-normal levels
+            have no largest, so how far up they have taught the network enough is for the preset to say.
+        sampler: the sampler by default. Levels and step size that it leaves out follow from the range.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ModelName
     description: str = ""
     sigma_min: float
-    sigma_max: float
+    sigma_max: float | None = None
     sampler: SamplerSettings = Field(default_factory=AnnealedLangevin)
 
 
@@ -50,6 +57,12 @@ class Preset(BaseModel):
     image: ImageShape = ImageShape(channels=1, height=28, width=28)
     training: TrainingSettings
     data: GeneratedData | None = None
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> "Preset":
+        if self.model.sigma_max is None and self.training.levels is None:
+            raise ValueError("model.sigma_max is missing: only where training.levels is given does it follow from that")
+        return self
 
 
 def names() -> list[str]:

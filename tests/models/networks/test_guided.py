@@ -15,9 +15,9 @@ MAIN: dict[str, Any] = {
 GUIDE = MAIN | {"channels": [8, 16]}
 
 
-def network(weight: float) -> GuidedUNet:
+def network(weight: float, interval: tuple[float, float] | None = None) -> GuidedUNet:
     torch.manual_seed(0)
-    network = GuidedUNet(MAIN, GUIDE, weight)
+    network = GuidedUNet(MAIN, GUIDE, weight, interval)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -33,3 +33,14 @@ def test_it_goes_on_from_the_guide_past_the_main_network(weight: float) -> None:
     found = guided(x, guided.condition(level))
     assert torch.allclose(found, guide + weight * (main - guide), atol=1e-5)
     assert torch.equal(found, main) == (weight == 1)
+
+
+@torch.inference_mode()
+def test_outside_its_interval_the_main_network_is_left_as_it_is() -> None:
+    guided, x = network(2.0, interval=(0.3, 2.0)), torch.randn(4, 1, 8, 8)
+    level = torch.tensor([0.2, 0.4, 1.9, 2.1]).log() / 4
+    main, found = guided.main(x, guided.main.condition(level)), guided(x, guided.condition(level))
+    everywhere = network(2.0)
+    assert torch.equal(found[[0, 3]], main[[0, 3]])
+    assert torch.equal(found[1:3], everywhere(x, everywhere.condition(level))[1:3])
+    assert not torch.isclose(found[1:3], main[1:3]).all()

@@ -1,9 +1,12 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.sampling import noise
 from models.sampling.settings import MAX_SEED
@@ -116,6 +119,34 @@ def test_bits_do_not_depend_on_the_width_or_place_in_the_batch(
         together = draw([b[0] for b in batch], [b[1] for b in batch], [b[2] for b in batch], stream, shape)[place]
         assert alone.shape == shape
         assert torch.equal(alone, together)
+
+
+class Transcendentals(TorchDispatchMode):
+    """What log, sqrt, cos and sin are given inside: how many numbers, and how far from the start of a cache line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (torch.ops.aten.log, torch.ops.aten.sqrt, torch.ops.aten.cos, torch.ops.aten.sin):
+            self.given.append((args[0].numel(), args[0].data_ptr() % 64))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (1, 28, 28)])
+def test_log_sqrt_cos_and_sin_see_one_image_at_a_time(shape: tuple[int, ...]) -> None:
+    """On some processors their last bit depends on how many numbers they are given and where in them one stands.
+
+    On others it does not, and noise that was made for the whole batch at once would pass every test of bits.
+    """
+    with Transcendentals() as alone:
+        noise.normal([7], [0], [3], noise.STEP, shape)
+    with Transcendentals() as together:
+        noise.normal([7] * 5, range(5), [3] * 5, noise.STEP, shape)
+    assert len(alone.given) == 4
+    assert set(together.given) == set(alone.given)
+    assert len(together.given) == 5 * 4
 
 
 def test_noise_is_the_same_for_ever() -> None:

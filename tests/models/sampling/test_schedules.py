@@ -1,7 +1,6 @@
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from models.sampling import schedules
@@ -44,13 +43,6 @@ def test_about_as_many_levels_as_ncsn_v2_published(sigma_max: float, side: int, 
 def test_a_tiny_image_needs_two_levels() -> None:
     assert schedules.geometric_ratio(2) == math.inf
     assert schedules.geometric_levels(10, 0.01, 2) == 2
-
-
-def test_the_diameter_is_the_largest_distance_of_any_two_images() -> None:
-    images = np.random.default_rng(0).random((70, 12), dtype=np.float32)
-    expected = max(float(np.linalg.norm(a - b)) for a in images for b in images)
-    assert schedules.diameter(images, chunk=16) == pytest.approx(expected, rel=1e-5)
-    assert schedules.diameter(images[:1]) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -51,18 +51,21 @@ def store(tmp_path: Path) -> ModelStore:
 
 def test_the_guided_model_is_the_next_version_and_its_score_goes_past_that_of_the_main_one(store: ModelStore) -> None:
     main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
-    card, path = publish_guided(store, main, guide, 1.75, "scoreserve guide dots")
+    card, path = publish_guided(store, main, guide, 1.75, "scoreserve guide dots", (0.4, 2.0))
     assert (card.name, card.version, path.name) == ("dots", 2, "2")
     assert store.card("dots") == card
     assert card.provenance["command"] == "train dots"
     assert card.provenance["guidance"] == {
         "command": "scoreserve guide dots",
         "weight": 1.75,
+        "interval": [0.4, 2.0],
         "guide": {"command": "train worse", "steps": 7},
     }
     assert card.metrics == {}, "those of the model alone are not its own"
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found, better, worse = (ScoreModel.load(store, c).score(x, 0.5) for c in (card, main, guide))
+    found, better, worse = (ScoreModel.load(store, c).score(x, [0.5, 0.5, 0.3]) for c in (card, main, guide))
+    assert torch.equal(found[2], better[2]), "below the interval"
+    found, better, worse = found[:2], better[:2], worse[:2]
     assert torch.allclose(found, worse + 1.75 * (better - worse), atol=1e-4)
     assert (found - better).abs().max() > 1e-2
 
@@ -74,6 +77,13 @@ def test_models_of_other_images_are_no_pair(store: ModelStore, other: dict[str, 
     main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16], **other)
     with pytest.raises(ValueError, match=says):
         publish_guided(store, main, guide, 1.5, "")
+    assert store.versions("dots") == [1]
+
+
+def test_an_interval_goes_up(store: ModelStore) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
+    with pytest.raises(ValueError, match=r"not from 2 to 0\.4"):
+        publish_guided(store, main, guide, 1.5, "", (2.0, 0.4))
     assert store.versions("dots") == [1]
 
 

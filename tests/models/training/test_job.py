@@ -15,6 +15,7 @@ from models.store import ModelStore
 from models.training.data import images_sha256
 from models.training.formats.idx import load_mnist
 from models.training.job import TrainingFailed, TrainingJob, TrainingStopped
+from models.training.levels import NoiseLevels
 from models.training.trainer import CHECKPOINT, Trainer, TrainingSettings
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist"
@@ -88,6 +89,39 @@ def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path:
     assert json.loads((out / "run.json").read_text()) == made
 
 
+PRESET = """
+model = {name = "levels", sigma_min = 0.02, sampler = {name = "annealed_langevin", steps_per_level = 1}}
+[training]
+objective = "denoising"
+batch = 8
+epochs = 0.02
+clip_norm = 1000.0
+levels = {sigma_min = 0.02}
+network = {kind = "KIND", ngf = 4}
+"""
+
+
+@pytest.mark.parametrize("kind", ["refinenet-v1", "refinenet-v2"])
+def test_levels_that_a_preset_leaves_out_are_computed_from_the_images_and_told_by_the_card(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingJob, "_draw", ignore)
+    preset = tmp_path / "levels.toml"
+    preset.write_text(PRESET.replace("KIND", kind))
+    published = job(tmp_path, preset=str(preset), overrides={}).run(ignore, ignore)
+    assert published is not None
+    card = published[0]
+    images, _ = load_mnist(MNIST)
+    levels = NoiseLevels(sigma_min=0.02).completed(images)
+    assert card.provenance["training"]["levels"] == levels.model_dump()
+    assert card.sigma_max == levels.sigma_max
+    assert card.sigmas == (tuple(levels.sigmas) if kind == "refinenet-v1" else None)
+    settings, table = plan(None, card)
+    assert settings.levels == levels.count  # type: ignore[union-attr]
+    assert list(table.column("sigma")[:-1]) == levels.sigmas
+    assert ScoreModel.load(ModelStore(tmp_path / "models"), card).score(torch.rand(1, 1, 28, 28), card.sigma_max).any()
+
+
 def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +175,7 @@ def test_a_disk_that_is_full_from_the_start_is_found_out_before_the_first_step(t
         ({"overrides": OVERRIDES | {"network": TINY | {"patch": 8}}}, "8"),
         ({"device": "abacus"}, "abacus"),
         ({"out": Path("/dev/null/run")}, "/dev/null"),
+        ({"overrides": OVERRIDES | {"levels": {"sigma_min": 100.0}}}, "farther apart than .*levels.sigma_max"),
     ],
     ids=[
         "no data",
@@ -154,6 +189,7 @@ def test_a_disk_that_is_full_from_the_start_is_found_out_before_the_first_step(t
         "patch",
         "device",
         "out",
+        "levels",
     ],
 )
 def test_what_cannot_start_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

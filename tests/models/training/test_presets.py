@@ -1,8 +1,10 @@
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models.card import ModelCard
@@ -14,6 +16,8 @@ from models.store import ModelStore
 from models.training import presets
 from models.training.job import TrainingJob
 from models.training.presets import Preset
+from models.training.publish import publish
+from models.training.trainer import Trainer
 
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"embedding": 16, "groups": 4, "head_channels": 8},
@@ -78,7 +82,11 @@ def shortened(card: ModelCard) -> Any:
 @pytest.mark.parametrize("name", presets.names())
 def test_the_default_sampler_of_every_preset_is_one_that_its_card_allows(name: str, tiny_card: ModelCard) -> None:
     preset = presets.load(name)
-    published = preset.model.model_dump(include={"sigma_min", "sigma_max"}) | {"sampler": preset.model.sampler}
+    published = preset.model.model_dump(include={"sigma_min"}) | {
+        "sigma_max": preset.model.sigma_max or 50.0,  # what CIFAR-10 makes of it
+        "sampler": preset.model.sampler,
+        "image": preset.image,
+    }
     _, table = plan(None, tiny_card.model_copy(update=published))
     assert 10 < len(table) < 1500
 
@@ -86,6 +94,23 @@ def test_the_default_sampler_of_every_preset_is_one_that_its_card_allows(name: s
 def test_the_network_for_cifar_10_has_20_to_30_million_parameters() -> None:
     network = UNet(3, **presets.load("cifar10").training.network)
     assert 20e6 < sum(p.numel() for p in network.parameters()) < 30e6
+
+
+def test_the_network_for_cifar_10_trains_at_its_real_size(tmp_path: Path) -> None:
+    preset = presets.load("cifar10")
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    trainer = Trainer(images, preset.training.model_copy(update={"batch": 1}), tmp_path)
+    trainer.train(lambda *_: None, lambda: trainer.step == 9)
+    assert len(trainer.losses) == 10
+    assert all(math.isfinite(loss) for loss in trainer.losses)
+    assert [
+        name for name, value in trainer.network.named_parameters() if value.grad is None or not value.grad.any()
+    ] == []
+    card, _ = publish(trainer, preset.model, ModelStore(tmp_path), "")
+    score = ScoreModel.load(ModelStore(tmp_path), card).score(images[:1] / 255, 0.5)
+    assert score.shape == (1, 3, 32, 32)
+    assert score.isfinite().all()
+    assert score.any()
 
 
 def test_mnist_is_a_preset_and_an_unknown_one_is_refused_with_what_there_is() -> None:
@@ -101,6 +126,9 @@ def test_a_preset_of_one_s_own_is_a_file(tmp_path: Path) -> None:
     assert (preset.model.name, preset.training.epochs, preset.image.chw) == ("mine", 3, (1, 28, 28))
     path.write_text("model = {")
     with pytest.raises(ValueError, match="end of document"):
+        presets.load(str(path))
+    path.write_text('model = {name = "mine", sigma_min = 0.1}\ntraining = {epochs = 3}\n')
+    with pytest.raises(ValueError, match=r"model.sigma_max is missing"):
         presets.load(str(path))
     with pytest.raises(FileNotFoundError):
         presets.load(str(tmp_path / "yours.toml"))

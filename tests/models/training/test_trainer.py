@@ -289,6 +289,25 @@ def test_a_run_at_given_levels_draws_no_others(tmp_path: Path) -> None:
     assert sorted(set(sigma.tolist())) == pytest.approx([0.01, 0.1, 1.0])
 
 
+def test_levels_that_were_computed_once_are_kept_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SETTINGS.model_copy(update={"levels": NoiseLevels(sigma_min=0.01)})
+    first = Trainer(IMAGES, settings, tmp_path)
+    assert first.settings.levels == NoiseLevels(sigma_min=0.01).completed(IMAGES)
+    assert first.sigmas is not None
+    assert first.sigmas[0] == pytest.approx(8)  # from black to white, of 64 pixels
+    first.save()
+    with monkeypatch.context() as patch:
+        patch.setattr("models.training.levels.diameter", lambda *_: pytest.fail("computed again"))
+        resumed = Trainer(IMAGES, settings, tmp_path)
+        assert resumed.resume()
+        assert resumed.sigmas == first.sigmas
+        assert resumed.history == []
+    other = Trainer(IMAGES, SETTINGS.model_copy(update={"levels": NoiseLevels(sigma_min=0.02)}), tmp_path)
+    assert other.settings.levels == NoiseLevels(sigma_min=0.02).completed(IMAGES)
+
+
 @pytest.mark.parametrize("objective", ["denoising", "sliced", "exact"])
 def test_every_objective_trains(tmp_path: Path, objective: str) -> None:
     network = {**SETTINGS.network, "channels": [16], "blocks": [1], "attention": [False]}
