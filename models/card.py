@@ -80,9 +80,23 @@ class ModelCard(BaseModel):
         description="What runs when a request names no sampler; its fields are also the defaults of a request that "
         "names the same sampler.",
     )
+    samplers: tuple[SamplerSettings, ...] = Field(
+        (), description="The defaults of requests that name one of these other samplers."
+    )
     provenance: dict[str, Any] = Field(default_factory=dict, description="How the checkpoint was made.")
     metrics: dict[str, Any] = Field(default_factory=dict, description="What was measured on it.")
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    def own(self, name: str) -> SamplerSettings | None:
+        """The model's own settings of a sampler; None if it has none, and the sampler's defaults hold."""
+        return next((settings for settings in (self.sampler, *self.samplers) if settings.name == name), None)
+
+    @model_validator(mode="after")
+    def _each_sampler_once(self) -> "ModelCard":
+        names = [settings.name for settings in (self.sampler, *self.samplers)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"samplers must not repeat one another, nor sampler: {', '.join(names)}")
+        return self
 
     @model_validator(mode="after")
     def _sigma_range(self) -> "ModelCard":

@@ -93,8 +93,8 @@ def _langevin(s: Langevin, evaluations: int, card: ModelCard) -> Langevin:
 
 def _consistent_annealed(s: ConsistentAnnealed, evaluations: int, card: ModelCard) -> ConsistentAnnealed:
     """A level for each evaluation, over the range of the model's own annealed Langevin dynamics if it has one."""
-    own = card.sampler
-    if isinstance(own, AnnealedLangevin):
+    own = card.own("annealed_langevin")
+    if own and card.own(s.name) is None:
         ends = {name: getattr(own, name) for name in ("sigma_max", "sigma_min") if getattr(s, name) is None}
         s = s.model_copy(update=ends)
     return s if card.sigmas is not None else s.model_copy(update={"levels": evaluations})

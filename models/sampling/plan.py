@@ -50,7 +50,7 @@ class SamplerRefused(ValueError):
 def plan(settings: SamplerSettings | None, card: ModelCard) -> tuple[SamplerSettings, tables.Table]:
     """The complete settings and the table of a request, for one model.
 
-    What `settings` leaves out is taken from the card's sampler if that has the same name, then from the card's noise
+    What `settings` leaves out is taken from the card's own settings of that sampler, then from the card's noise
     range and the sampler's own defaults.
 
     Raises:
@@ -58,9 +58,9 @@ def plan(settings: SamplerSettings | None, card: ModelCard) -> tuple[SamplerSett
     """
     if settings is None:
         settings = card.sampler
-    elif settings.name == card.sampler.name:
+    elif own := card.own(settings.name):
         settings = settings.model_copy(
-            update={k: v for k, v in card.sampler if getattr(settings, k) is None and _carries(settings, k)}
+            update={k: v for k, v in own if getattr(settings, k) is None and _carries(settings, k)}
         )
     complete, table = _build(settings, card)
     return complete, replace(table, initial_mean=card.network.data_mean)

@@ -54,6 +54,7 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
         sigmas=tuple(levels) if listed else None,
         network=trainer.spec,
         sampler=published.sampler,
+        samplers=published.samplers,
         weights_sha256=sha256(b""),
     )
 

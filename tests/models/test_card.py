@@ -33,6 +33,8 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"network": {"kind": "unet", "data_std": 0.3}},
         {"network": {"kind": "refinenet-v1"}},
         {"sampler": {"name": "rk45"}},
+        {"samplers": [{"name": "annealed_langevin"}]},
+        {"samplers": [{"name": "heun"}, {"name": "heun", "levels": 5}]},
         {"surprise": 1},
         {"sigmas": []},
         {"sigmas": [10.0, 0.1]},

@@ -21,6 +21,7 @@ class PublishedAs(BaseModel):
             `levels`: then it is the largest of them, which may itself be computed from the images. Log-normal levels
             have no largest, so how far up they have taught the network enough is for the preset to say.
         sampler: the sampler by default. Levels and step size that it leaves out follow from the range.
+        samplers: the defaults of requests that name another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +31,7 @@ class PublishedAs(BaseModel):
     sigma_min: float
     sigma_max: float | None = None
     sampler: SamplerSettings = Field(default_factory=AnnealedLangevin)
+    samplers: tuple[SamplerSettings, ...] = ()
 
 
 class GeneratedData(BaseModel):

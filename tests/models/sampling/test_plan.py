@@ -95,6 +95,18 @@ def test_another_sampler_than_the_card_s_takes_the_noise_range_of_the_card(tiny_
     assert single.sigma == pytest.approx(math.sqrt(10.0 * 0.01))
 
 
+def test_a_card_has_settings_of_its_own_for_several_samplers(tiny_card: ModelCard) -> None:
+    own = (Heun(name="heun", levels=9, sigma_max=3.0), Euler(name="euler", levels=12))
+    card = ModelCard.model_validate(tiny_card.model_dump() | {"samplers": own})
+    assert card.own("heun") == own[0]
+    assert card.own(card.sampler.name) == card.sampler
+    assert card.own("ancestral") is None
+    assert plan(None, card)[0] == plan(None, tiny_card)[0]
+    assert plan(Euler(name="euler"), card)[0] == plan(Euler(name="euler", levels=12), tiny_card)[0]
+    overridden = plan(Heun(name="heun", levels=4), card)[0]
+    assert overridden == plan(Heun(name="heun", levels=4, sigma_max=3.0), tiny_card)[0]
+
+
 @pytest.mark.parametrize("request_", REQUESTS, ids=str)
 def test_complete_settings_planned_again_give_the_identical_table(
     tiny_card: ModelCard, request_: SamplerSettings | None

@@ -1,0 +1,103 @@
+"""The checkpoints in models/zoo: small, described, found good, and what they sample looks like their data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.card import ModelCard
+from models.images import Pixels
+from models.sampling.plan import plan
+from models.sampling.sample import sample
+from models.score import ScoreModel
+from models.store import ZOO, ModelStore
+from models.training.formats.idx import read_idx
+
+DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
+NAMES = ["fashion-mnist", "mnist"]
+
+
+@pytest.fixture(scope="module")
+def store() -> ModelStore:
+    return ModelStore(ZOO)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def card(store: ModelStore, request: pytest.FixtureRequest) -> ModelCard:
+    return store.card(request.param)
+
+
+@pytest.fixture(scope="module")
+def images(store: ModelStore, card: ModelCard) -> Pixels:
+    _, table = plan(None, card)
+    return sample(ScoreModel.load(store, card), table, count=16, seed=0)
+
+
+def measured(card: ModelCard) -> list[dict[str, Any]]:
+    """What the card says of samples, a sampler each."""
+    found: list[dict[str, Any]] = card.metrics["quality"]["samplers"]
+    return found
+
+
+def test_these_ship_one_version_of_each(store: ModelStore) -> None:
+    assert store.names() == NAMES
+    assert all(len(store.versions(name)) == 1 for name in NAMES)
+
+
+def test_it_is_small(store: ModelStore, card: ModelCard) -> None:
+    files = store.path(card.name, card.version).iterdir()
+    assert sum(path.stat().st_size for path in files) < 6e6
+
+
+def test_its_card_says_how_it_was_made_and_how_good_it_is(card: ModelCard) -> None:
+    assert {"command", "training", "images_sha256", "steps", "wall_seconds", "versions", "loss_curve"} <= set(
+        card.provenance
+    )
+    complete, table = plan(None, card)
+    (default,) = (figures for figures in measured(card) if figures["sampler"] == complete.model_dump())
+    assert default["evaluations"] == len(table)
+
+
+def test_its_default_sampler_is_the_best_of_those_measured_at_its_cost(card: ModelCard) -> None:
+    complete, table = plan(None, card)
+    affordable = [figures for figures in measured(card) if figures["evaluations"] <= len(table)]
+    best = min(affordable, key=lambda figures: figures["distance"])
+    assert best["sampler"] == complete.model_dump()
+
+
+def test_digits_were_found_good(store: ModelStore) -> None:
+    card = store.card("mnist")
+    quality = card.metrics["quality"]
+    assert quality["count"] >= 5000
+    assert quality["classifier_test_accuracy"] >= 0.985
+    assert max(figures["recognised"] for figures in measured(card) if figures["evaluations"] <= 35) >= 0.95
+    for figures in measured(card):
+        assert figures["recognised"] >= 0.92
+        assert min(figures["classes"]) >= 0.06
+        assert max(figures["classes"]) <= 0.15
+
+
+def test_clothes_were_found_as_good_as_the_classifier_can_tell(store: ModelStore) -> None:
+    quality = store.card("fashion-mnist").metrics["quality"]
+    assert quality["count"] >= 1000
+    assert quality["classifier_test_accuracy"] >= 0.89
+    default = measured(store.card("fashion-mnist"))[0]
+    assert min(default["classes"]) >= 0.05
+    assert max(default["classes"]) <= 0.16
+
+
+def test_its_samples_are_images_of_their_own_as_bright_as_the_data(card: ModelCard, images: Pixels) -> None:
+    assert images.mean() / 255 == pytest.approx(card.network.data_mean, rel=0.35)
+    assert images.std() / 255 == pytest.approx(card.network.data_std, rel=0.15)
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_samples_of_mnist_look_like_digits(store: ModelStore) -> None:
+    card = store.card("mnist")
+    _, table = plan(None, card)
+    drawn = sample(ScoreModel.load(store, card), table, count=16, seed=0)[..., 0].reshape(16, -1)
+    real = read_idx(DIGITS).numpy().reshape(1000, -1)
+    nearest = np.corrcoef(np.concatenate([drawn, real]))[:16, 16:].max(axis=1)
+    assert np.median(nearest) > 0.7, "each sample is close to some real digit"
+    assert nearest.max() < 0.99, "and none is a copy of one"
