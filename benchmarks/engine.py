@@ -223,7 +223,8 @@ def main() -> None:
     card = store.card(arguments.model)
     model = ScoreModel.load(store, card)
     model.network = network = TimedNetwork(model.network)
-    samplers = [Sampler("default", *plan(None, card), limit=8.0), Sampler("heun", *plan(HEUN, card), limit=2.0)]
+    langevin, heun = plan(AnnealedLangevin(), card), plan(HEUN, card)
+    samplers = [Sampler("annealed_langevin", *langevin, limit=8.0), Sampler("heun", *heun, limit=2.0)]
     for sampler in samplers:  # warm
         through_engine(model, [sampler.table] * SLOTS)
         through_textbook(model, sampler.settings)
