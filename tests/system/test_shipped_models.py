@@ -71,6 +71,7 @@ def test_digits_were_found_good(store: ModelStore) -> None:
     quality = card.metrics["quality"]
     assert quality["count"] >= 5000
     assert quality["classifier_test_accuracy"] >= 0.985
+    assert {card.sampler.name, "heun"} <= {figures["sampler"]["name"] for figures in measured(card)}
     assert max(figures["recognised"] for figures in measured(card) if figures["evaluations"] <= 35) >= 0.95
     for figures in measured(card):
         assert figures["recognised"] >= 0.92
@@ -93,11 +94,9 @@ def test_its_samples_are_images_of_their_own_as_bright_as_the_data(card: ModelCa
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_samples_of_mnist_look_like_digits(store: ModelStore) -> None:
-    card = store.card("mnist")
-    _, table = plan(None, card)
-    drawn = sample(ScoreModel.load(store, card), table, count=16, seed=0)[..., 0].reshape(16, -1)
-    real = read_idx(DIGITS).numpy().reshape(1000, -1)
+@pytest.mark.parametrize("card", ["mnist"], indirect=True)
+def test_samples_of_mnist_look_like_digits(images: Pixels) -> None:
+    drawn, real = images[..., 0].reshape(16, -1), read_idx(DIGITS).numpy().reshape(1000, -1)
     nearest = np.corrcoef(np.concatenate([drawn, real]))[:16, 16:].max(axis=1)
     assert np.median(nearest) > 0.7, "each sample is close to some real digit"
     assert nearest.max() < 0.99, "and none is a copy of one"
