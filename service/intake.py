@@ -83,7 +83,14 @@ class Intake:
                 f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
             )
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
-        request = SampleRequest(model=card.name, version=card.version, count=body.count, seed=seed, sampler=sampler)
+        request = SampleRequest(
+            model=card.name,
+            version=card.version,
+            weights_sha256=card.weights_sha256,
+            count=body.count,
+            seed=seed,
+            sampler=sampler,
+        )
         return request, image_steps
 
     def _check_grid(self, count: int, card: ModelCard) -> None:

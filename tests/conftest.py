@@ -87,9 +87,13 @@ def redis_url(valkey: ValkeyServer) -> str:
 
 
 @pytest.fixture
-def publish_other() -> Callable[[Path], ModelCard]:
-    """Publishes a second model, `other`, into a directory."""
-    return lambda directory: publish_tiny(ModelStore(directory), "other", seed=1)
+def publish_other() -> Callable[..., ModelCard]:
+    """Publishes another model, or another version of one, into a directory."""
+
+    def publish(directory: Path, name: str = "other", version: int = 1, seed: int = 1) -> ModelCard:
+        return publish_tiny(ModelStore(directory), name, version, seed)
+
+    return publish
 
 
 @pytest.fixture

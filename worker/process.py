@@ -8,24 +8,25 @@ from redis.exceptions import RedisError
 from models.store import BrokenModel, ModelNotFound
 from worker.batch import Batch
 from worker.batching import BatchingWorker
+from worker.lane import DeviceFailed
 from worker.queue import connect
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-COMMAND_TIMEOUT_SECONDS = 30.0
-ATTEMPTS = 40  # with pauses of up to 2 s: an outage of over a minute is survived
+COMMAND_TIMEOUT_SECONDS = 10.0
+ATTEMPTS = 2  # after that the batch goes on without Redis for a while
 
 
 class WorkerFailed(RuntimeError):
-    """The worker cannot start; the message says what to do."""
+    """The worker cannot start or go on; the message says what to do."""
 
 
 def run(settings: WorkerSettings, burst: bool = False) -> None:
     """Loads the default model, then works until it is told to stop (or, with `burst`, until nothing waits).
 
     Raises:
-        WorkerFailed: Redis, the device or the default model cannot be used.
+        WorkerFailed: Redis, the device or the default model cannot be used, or the device failed later.
     """
     torch.set_num_threads(settings.threads)
     try:
@@ -41,4 +42,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         ) from error
     connection = connect(settings.redis_url, timeout=COMMAND_TIMEOUT_SECONDS, attempts=ATTEMPTS)
     log.info("ready: %d slots on %s", settings.slots, settings.device)
-    BatchingWorker(connection, batch, settings).work(burst=burst, logging_level="WARNING")
+    try:
+        BatchingWorker(connection, batch, settings).work(burst=burst)
+    except DeviceFailed as error:
+        raise WorkerFailed(f"{error}; what was in flight went back to the queue: start a new worker") from error

@@ -15,7 +15,7 @@ from redis.retry import Retry
 from rq.worker import Worker
 
 from models.card import ImageShape
-from worker import shards
+from worker import scripts, shards
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
 
@@ -153,12 +153,15 @@ class JobQueue:
             raise JobEnded(f"job {job_id} has ended already: it is {self.get(job_id).state}")
         return self.get(job_id)
 
-    def end(self, job: Job, state: JobState, error: str) -> bool:
-        """Ends a job short of its result and removes its shards; says whether it had not ended before."""
+    def end(self, job: Job, state: JobState, error: str, keep: int | None = None) -> bool:
+        """Ends a job short of its result; says whether it had not ended before.
+
+        Its shards are removed, but for the number `keep`, which RQ's registry of failed jobs shows to operators.
+        """
         ended = self.connection.eval(
-            shards.END, 5, *shards.keys(job.id), state.value, time.time(), job.result_ttl, error, job.id
+            scripts.END, 6, *shards.keys(job.id), state.value, time.time(), job.result_ttl, error, job.id
         )
-        shards.discard(self.rq, job.id, job.shards)
+        shards.discard(self.rq, job.id, job.shards, keep)
         return bool(ended)
 
     def depth(self) -> Depth:

@@ -16,43 +16,14 @@ from rq.job import Job as RQJob
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
+from worker import scripts
+
 QUEUE = "scoreserve"
 FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
 RETRIES = 10  # how many dead workers a shard survives
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
-
-# A job that has ended stays ended, whoever comes late; its keys live as long as its results.
-END = """
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'state', ARGV[1], 'ended_at', ARGV[2], 'error', ARGV[4])
-for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
-redis.call('ZREM', KEYS[4], ARGV[5])
-redis.call('HINCRBY', KEYS[5], 'jobs_' .. ARGV[1], 1)
-return 1
-"""
-
-# Writes down how far a shard is; answers 0 if nobody wants it any more.
-PROGRESS = """
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSETNX', KEYS[1], 'started_at', ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return 1
-"""
-
-# Stores a shard's images once, and ends the job with its last shard.
-STORE = (
-    """
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-if redis.call('HSETNX', KEYS[2], ARGV[6], ARGV[7]) == 0 then return 0 end
-redis.call('HSET', KEYS[3], ARGV[6], ARGV[8])
-redis.call('HINCRBY', KEYS[5], 'images', ARGV[9])
-redis.call('HINCRBY', KEYS[5], 'image_steps', ARGV[8])
-if redis.call('HLEN', KEYS[2]) < tonumber(redis.call('HGET', KEYS[1], 'shards')) then return 1 end
-"""
-    + END
-)
 
 
 def job_key(job_id: str) -> str:
@@ -70,6 +41,11 @@ def progress_key(job_id: str) -> str:
     return f"scoreserve:job:{job_id}:progress"
 
 
+def state_key(job_id: str) -> str:
+    """Hash: shard number -> what a stopped worker saved of it."""
+    return f"scoreserve:job:{job_id}:state"
+
+
 def shard_id(job_id: str, number: int) -> str:
     """The RQ job of a shard."""
     return f"{job_id}-{number}"
@@ -77,7 +53,7 @@ def shard_id(job_id: str, number: int) -> str:
 
 def keys(job_id: str) -> list[str]:
     """The keys of the scripts END and STORE."""
-    return [job_key(job_id), images_key(job_id), progress_key(job_id), ACTIVE, TOTALS]
+    return [job_key(job_id), images_key(job_id), progress_key(job_id), state_key(job_id), ACTIVE, TOTALS]
 
 
 @dataclass(frozen=True)
@@ -119,7 +95,7 @@ class ShardJob(RQJob):
             raise RuntimeError("a shard was finished without its images")
         shard, (images, image_steps, count) = self.shard, self.outcome
         pipeline.eval(
-            STORE, 5, *keys(shard.job_id),
+            scripts.STORE, 6, *keys(shard.job_id),
             "finished", time.time(), shard.result_ttl, "", shard.job_id, shard.number, images, image_steps, count,
         )  # fmt: skip
 
@@ -128,7 +104,7 @@ class ShardJob(RQJob):
         shard = self.shard
         reason = self.reason or f"a worker died on every one of {RETRIES + 1} attempts"
         pipeline.eval(
-            END, 5, *keys(shard.job_id), "failed", time.time(), shard.result_ttl, reason, shard.job_id
+            scripts.END, 6, *keys(shard.job_id), "failed", time.time(), shard.result_ttl, reason, shard.job_id
         )  # fmt: skip
 
 
@@ -137,11 +113,13 @@ def rq_queue(connection: Redis) -> Queue:
     return Queue(QUEUE, connection=connection, job_class=ShardJob, serializer=JSONSerializer)
 
 
-def report(shard: Shard, image_steps: int, pipeline: Pipeline) -> None:
-    """Adds the command that writes down a shard's progress; its answer is 0 if nobody wants the shard any more."""
-    pipeline.eval(
-        PROGRESS, 2, job_key(shard.job_id), progress_key(shard.job_id), time.time(), shard.number, image_steps
-    )
+def report(shard: Shard, image_steps: int, pipeline: Pipeline, state: bytes = b"") -> None:
+    """Adds the command that writes down a shard's progress, and its state if there is one.
+
+    Its answer is 0 if nobody wants the shard any more.
+    """
+    keys = job_key(shard.job_id), progress_key(shard.job_id), state_key(shard.job_id)
+    pipeline.eval(scripts.PROGRESS, 3, *keys, time.time(), shard.number, image_steps, state)
 
 
 def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
@@ -162,9 +140,9 @@ def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
     queue.enqueue_many(data, pipeline=pipeline)
 
 
-def discard(queue: Queue, job_id: str, count: int) -> None:
-    """Removes all shards of a job, waiting or running; workers notice at their next heartbeat."""
-    ids = [shard_id(job_id, number) for number in range(count)]
+def discard(queue: Queue, job_id: str, count: int, keep: int | None = None) -> None:
+    """Removes the shards of a job, waiting or running, but for `keep`; workers notice at their next heartbeat."""
+    ids = [shard_id(job_id, number) for number in range(count) if number != keep]
     for job in ShardJob.fetch_many(ids, connection=queue.connection, serializer=JSONSerializer):
         if job is not None:
             with suppress(ValueError, NoSuchJobError):  # RQ: an execution whose lease has ended is not found

@@ -26,7 +26,7 @@ def test_a_job_is_followed_from_the_queue_to_its_images(client, new_worker: Call
     job = client.submit(count=6, seed=1)
     address = job["links"]["self"]
     worker = new_worker()
-    worker._claim(wait=False)
+    worker._claim()
     for _ in range(5):
         worker._step()
     worker._beat()
@@ -100,7 +100,7 @@ def test_what_is_not_ready_says_how_far_it_is(client, problem: Check, new_worker
         assert "queued" in problem(response, 409, "not-ready")["detail"]
         assert int(response.headers["retry-after"]) >= 1
     worker = new_worker()
-    worker._claim(wait=False)
+    worker._claim()
     worker._step()
     worker._beat()
     response = client.get(job["links"]["grid"])
@@ -143,7 +143,7 @@ def test_a_cancelled_job_leaves_its_worker(client, new_worker: Callable[[], Batc
     sampler = FollowScores(name="follow_scores", steps=500)
     job = client.submit(count=4, sampler=sampler.model_dump(exclude_none=True))
     worker = new_worker()
-    worker._claim(wait=False)
+    worker._claim()
     worker._step()
     assert client.delete(job["links"]["self"]).json()["state"] == "cancelled"
     worker._beat()

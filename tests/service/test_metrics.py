@@ -41,7 +41,7 @@ def test_the_queue_is_measured_in_image_steps(
     client.delete(client.submit(count=2)["links"]["self"])
     worker = new_worker()
     worker.register_birth()
-    worker._claim(wait=False)
+    worker._claim()
     for _ in range(5):
         worker._step()
     worker._beat()
