@@ -66,6 +66,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
         job = await _wait(request, context, job, how.wait_seconds)
         wanted_now = job.state == "finished" and how.media_type != JSON
         images = await run_in_threadpool(context.results.images, job) if wanted_now else None
+        seconds_left = await run_in_threadpool(context.queue.seconds_left, job)
     except RedisError as error:
         raise Problem(
             "unavailable",
@@ -78,7 +79,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
     if images is None:
         if how.media_type != JSON and job.state.final:
             raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-        body = JobView.of(job).model_dump(mode="json")
+        body = JobView.of(job, seconds_left).model_dump(mode="json")
         return JSONResponse(body, 200 if job.state.final else 202, headers)
     if how.media_type == views.PNG:
         content = await run_in_threadpool(views.grid_png, images, context.settings.max_grid_pixels)

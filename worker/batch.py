@@ -64,8 +64,12 @@ class Batch:
         return sum(lane.engine.image_steps for lane in self._lanes.values())
 
     def warm_up(self, name: str) -> None:
-        """Loads the newest version of a model and runs it once at full width, so that the first job does not wait."""
-        self._lane(self.store.card(name)).try_out(self.slots)
+        """Loads the newest version of a model and runs it, so that the first job does not wait."""
+        self._lane(self.store.card(name))
+
+    def paces(self) -> dict[str, tuple[float, float]]:
+        """Model -> seconds of a step of one image, and image-steps a second with all slots in use."""
+        return {name: (lane.step_seconds, lane.image_steps_per_second) for (name, *_), lane in self._lanes.items()}
 
     def admit(
         self, request: SampleRequest | InpaintRequest, first: int, count: int, saved: bytes | None = None
@@ -153,7 +157,9 @@ class Batch:
     def _lane(self, card: ModelCard) -> Lane:
         key = card.name, card.version, card.weights_sha256
         if key not in self._lanes:
-            self._lanes[key] = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots)
+            lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots)
+            lane.measure()
+            self._lanes[key] = lane
             log.info("loaded model %s version %d on %s", card.name, card.version, self.device)
         return self._lanes[key]
 

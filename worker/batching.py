@@ -2,9 +2,10 @@
 
 Stock RQ runs one job at a time, most often in a forked process. Here one process claims shards whenever it has free
 slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. What is private to
-RQ stays in this file and in worker.shards.
+RQ stays in this file, worker.leases, worker.shards and worker.upkeep.
 """
 
+import json
 import logging
 import time
 from collections import deque
@@ -14,33 +15,30 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from redis import Redis
-from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, WatchError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import worker_registration
 from rq.command import parse_payload
-from rq.executions import Execution
-from rq.job import JobStatus
-from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import as_text, now
 from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
 
-from worker import shards, state
+from worker import shards, state, upkeep
 from worker.batch import Batch, Refused
+from worker.forecast import PACE
 from worker.lane import DeviceFailed, Part
+from worker.leases import Lease, Leases
 from worker.queue import Job, JobNotFound, JobQueue, JobState
-from worker.results import encode
 from worker.settings import WorkerSettings
 from worker.shards import Shard, ShardJob
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
-POLL_SECONDS = 0.02  # between two looks for more shards
+LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
 UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 
@@ -49,8 +47,7 @@ UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOn
 class Claim:
     """A shard that this worker holds, while its lease lasts."""
 
-    rq_job: ShardJob
-    execution: Execution
+    lease: Lease
     shard: Shard
     job: Job
     part: Part
@@ -77,8 +74,9 @@ class BatchingWorker(SimpleWorker):
             log_job_description=False,
         )
         self.batch, self.settings = batch, settings
+        self.leases = Leases(self.queue, self, settings.lease_seconds)
         self._claims: dict[str, Claim] = {}
-        self._started: deque[tuple[ShardJob, Execution]] = deque()  # claimed, and not yet in the batch
+        self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
         self._mail: SimpleQueue[dict[str, Any]] = SimpleQueue()  # from signal handlers and the pub/sub thread
         self._drain_until = float("inf")
@@ -123,13 +121,20 @@ class BatchingWorker(SimpleWorker):
     def get_heartbeat_ttl(self, job: Any) -> int:  # noqa: ARG002
         return self.settings.lease_seconds
 
+    def subscribe(self) -> None:
+        """Listens to RQ's commands, and to what became of jobs. A message may be lost: every beat looks as well."""
+        self.pubsub = self.connection.pubsub()
+        channels = {self.pubsub_channel_name: self.handle_payload, shards.ENDED: self._hear, shards.WAITING: self._hear}
+        self.pubsub.subscribe(**channels)
+        self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
+            sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler
+        )
+
     def clean_registries(self) -> None:
-        """Requeues what dead workers held. RQ's own lock would outlive a worker killed here by a quarter of an hour."""
+        """Puts back what dead workers held, and what RQ's own tools took for abandoned."""
         queue = self.queue.rq
         if self.connection.set(f"{queue.registry_cleaning_key}:lease", 1, nx=True, ex=self.settings.lease_seconds):
-            clean_registries(queue)
-            worker_registration.clean_worker_registry(queue)
-            queue.intermediate_queue.cleanup(self, queue)
+            upkeep.look_after(self.queue, self.settings.lease_seconds)
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def handle_payload(self, message: dict[str, Any]) -> None:
@@ -139,6 +144,9 @@ class BatchingWorker(SimpleWorker):
             self._mail.put(payload)
         elif payload["command"] == "shutdown":
             super().handle_payload(message)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        self._mail.put({"command": as_text(message["channel"]), "job_id": as_text(message["data"])})
 
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """The pub/sub thread lives as long as the worker, whatever happens to Redis."""
@@ -189,16 +197,16 @@ class BatchingWorker(SimpleWorker):
     def _look_due(self, clock: float) -> bool:
         if self._stop_requested or self._suspended or not self.batch.free or (self._claims and clock < self._next_look):
             return False
-        self._next_look = clock + POLL_SECONDS
+        self._next_look = clock + LOOK_SECONDS
         return True
 
     def _sleep(self) -> None:
         """Until there is mail, or it is time to look again."""
         if self._away_until:
-            time.sleep(POLL_SECONDS)
+            time.sleep(LOOK_SECONDS)
             return
         with suppress(Empty):
-            self._mail.put(self._mail.get(timeout=POLL_SECONDS))
+            self._mail.put(self._mail.get(timeout=LOOK_SECONDS))
 
     def _step(self) -> None:
         """One step, and what is ended by it."""
@@ -213,73 +221,36 @@ class BatchingWorker(SimpleWorker):
         found = False
         while True:
             while self._started:  # Redis may go away in the middle: nothing that was claimed is forgotten
-                self._admit(*self._started[0])
+                self._admit(self._started[0])
                 self._started.popleft()
-            rq_id = self._take() if self.batch.free else None
+            rq_id = shards.take(self.queue.rq, None, ()) if self.batch.free else None
             if rq_id is None:
                 return found
             found = True
-            self._start(rq_id)
+            lease = self.leases.start(rq_id, held=self._claims)
+            if lease is not None:
+                self._started.append(lease)
 
-    def _take(self) -> str | None:
-        """Moves the next shard's id to RQ's intermediate list, where it is safe from a crash before `_start`."""
-        queue = self.queue.rq
-        taken = self.connection.lmove(queue.key, queue.intermediate_queue_key)
-        return None if taken is None else as_text(taken)
-
-    def _start(self, rq_id: str) -> None:
-        """Queued -> started in one transaction, so that an id pushed twice runs once."""
-        queue, key = self.queue.rq, ShardJob.key_for(rq_id)
-        with self.connection.pipeline() as pipeline:
-            while True:
-                with suppress(WatchError):
-                    pipeline.watch(key)
-                    job = self._fetch(rq_id)
-                    pipeline.multi()
-                    pipeline.lrem(queue.intermediate_queue_key, 1, rq_id)
-                    execution = None
-                    if job is not None and self._may_start(job):
-                        pipeline.delete(job.execution_registry.key)  # a dead worker's entry would break job.delete()
-                        execution = Execution.create(job, self.settings.lease_seconds, pipeline, self.name)
-                        job.prepare_for_execution(self.name, pipeline)
-                        pipeline.persist(job.key)
-                        self.set_current_job_id(rq_id, pipeline=pipeline)
-                        self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-                    pipeline.execute()
-                    if job is not None and execution is not None:
-                        self._started.append((job, execution))
-                    return
-
-    def _may_start(self, job: ShardJob) -> bool:
-        """Whether it waits, or was started here just now and only the answer was lost."""
-        status = job.get_status(refresh=False)
-        ours = job.worker_name == self.name and job.id not in self._claims
-        return status == JobStatus.QUEUED or (status == JobStatus.STARTED and ours)
-
-    def _fetch(self, rq_id: str) -> ShardJob | None:
-        jobs: Any = ShardJob.fetch_many([rq_id], connection=self.connection, serializer=JSONSerializer)
-        return jobs[0]  # type: ignore[no-any-return]
-
-    def _admit(self, rq_job: ShardJob, execution: Execution) -> None:
+    def _admit(self, lease: Lease) -> None:
         """Hands a started shard to the batch, where its last worker left it."""
-        rq_job.redis_server_version = self.get_redis_server_version()
+        lease.rq_job.redis_server_version = self.get_redis_server_version()
         try:
-            shard = rq_job.shard
+            shard = lease.shard
             job = self.queue.get(shard.job_id)
         except (JobNotFound, ValueError, TypeError) as error:
-            log.warning("shard %s is dropped: %s", rq_job.id, error)
-            self._forget(rq_job, execution)
+            log.warning("shard %s is dropped: %s", lease.rq_job.id, error)
+            self.leases.forget(lease)
             with suppress(ValueError):
-                rq_job.delete()
+                lease.rq_job.delete()
             return
         saved: Any = self.connection.hget(shards.state_key(job.id), str(shard.number))
         try:
             part = self.batch.admit(job.request, shard.first, shard.count, saved)
         except Refused as error:
-            self._fail(rq_job, execution, job, str(error))
+            self._fail(lease, job, str(error))
             return
-        self._claims[rq_job.id] = Claim(rq_job, execution, shard, job, part)
-        log.info("claimed shard %s: %d images of job %s", rq_job.id, shard.count, shard.job_id)
+        self._claims[shard.id] = Claim(lease, shard, job, part)
+        log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id)
         self._next_beat = 0.0
 
     # Holding.
@@ -291,24 +262,29 @@ class BatchingWorker(SimpleWorker):
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
                 shards.report(claim.shard, claim.part.image_steps_done, pipeline)
-                pipeline.zscore(claim.rq_job.started_job_registry.key, claim.execution.composite_key)
-            for claim in claims:  # ZADD XX: a lost lease is never taken again
-                claim.execution.heartbeat(claim.rq_job.started_job_registry, self.settings.lease_seconds, pipeline)
+                claim.lease.answer(pipeline)
+            for claim in claims:
+                claim.lease.extend(self.settings.lease_seconds, pipeline)
+            pipeline.zrange(shards.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
+            pipeline.hset(self.key, PACE, json.dumps(self.batch.paces()))
             pipeline.hincrby(shards.TOTALS, "image_steps_computed", steps - self._reported_steps)
             self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
-            self.set_current_job_id(claims[0].rq_job.id if claims else None, pipeline)
+            self.set_current_job_id(claims[0].shard.id if claims else None, pipeline)
             pipeline.exists(WORKERS_SUSPENDED)
             self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
             answers = pipeline.execute()
         self._reported_steps = steps
-        *_, self._suspended, unknown, _ = answers
+        overdue, _, _, _, _, self._suspended, unknown, _ = answers[-8:]
         if unknown and self.birth_date:
             self._register_again()
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
             if not wanted or lease is None:
-                log.info("shard %s is dropped: %s", claim.rq_job.id, "lease lost" if wanted else "job has ended")
+                log.info("shard %s is dropped: %s", claim.shard.id, "lease lost" if wanted else "job has ended")
                 self._drop(claim)
-                self._forget(claim.rq_job, claim.execution)
+                self.leases.forget(claim.lease)
+        for job_id in overdue:
+            with suppress(JobNotFound):
+                self.queue.get(job_id.decode())  # which ends it
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
 
@@ -320,12 +296,20 @@ class BatchingWorker(SimpleWorker):
             pipeline.execute()
 
     def _read_mail(self) -> None:
+        """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""
         with suppress(Empty):
             while True:
                 message = self._mail.get_nowait()
-                claim = self._claims.get(message.get("job_id", ""))
-                if message["command"] == "stop-job" and claim is not None:
-                    self.queue.end(claim.job, JobState.CANCELLED, "stopped by an operator")
+                match message["command"]:
+                    case shards.WAITING:
+                        self._next_look = 0.0
+                    case shards.ENDED:
+                        for claim in [claim for claim in self._claims.values() if claim.job.id == message["job_id"]]:
+                            log.info("shard %s is dropped: job has ended", claim.shard.id)
+                            self._drop(claim)
+                    case "stop-job" if message["job_id"] in self._claims:
+                        job = self._claims[message["job_id"]].job
+                        self.queue.end(job, JobState.CANCELLED, "stopped by an operator")
 
     def _hand_back(self, retry: bool = False) -> None:
         """Requeues every shard in flight at the front of its queue, with its state; no retry is spent.
@@ -334,8 +318,8 @@ class BatchingWorker(SimpleWorker):
         """
         for claim in reversed(list(self._claims.values())):
             if retry:
-                self._claims.pop(claim.rq_job.id)
-                self._retry(claim)
+                self._claims.pop(claim.shard.id)
+                self.leases.retry(claim.lease)
                 continue
             self.batch.drop(claim.part)
             claim.part.look_for_faults()
@@ -343,95 +327,30 @@ class BatchingWorker(SimpleWorker):
                 self._settle(claim)
                 continue
             saved = state.pack(claim.part.chains)
-            log.info("handing back shard %s, %d bytes", claim.rq_job.id, len(saved))
-            self._requeue(claim, saved)
+            log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved))
+            self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
             self._drop(claim)
 
-    # Ending. A lease that was lost means that somebody else has the shard now: then nothing is written.
+    # Ending.
 
     def _settle(self, claim: Claim) -> None:
         """Writes down a shard that is done or at fault."""
-        if claim.rq_job.id in self._claims:
-            if claim.part.fault:
-                self._fail(claim.rq_job, claim.execution, claim.job, claim.part.fault)
-            else:
-                self._finish(claim)
-            self._drop(claim)
-
-    def _finish(self, claim: Claim) -> None:
-        rq_job, images = claim.rq_job, claim.part.pixels()
-        rq_job.outcome = encode(images), claim.part.image_steps_done, len(images)
-        rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
-        with self.connection.pipeline() as pipeline:
-            while True:
-                with suppress(WatchError):
-                    if not self._holds(rq_job, claim.execution, pipeline):
-                        return
-                    self.increment_successful_job_count(pipeline)
-                    self.increment_total_working_time(now() - claim.execution.created_at, pipeline)
-                    rq_job._handle_success(claim.shard.result_ttl, pipeline, self.name)
-                    rq_job.cleanup(claim.shard.result_ttl, pipeline, remove_from_queue=False)
-                    claim.execution.delete(rq_job, pipeline)
-                    pipeline.execute()
-                    return
-
-    def _fail(self, rq_job: ShardJob, execution: Execution, job: Job, reason: str) -> None:
-        """Ends the whole job: what cannot be fulfilled stays so, and no retry is spent on it."""
-        log.warning("job %s failed: %s", job.id, reason)
-        rq_job.reason, rq_job.ended_at = reason, now()
-        with self.connection.pipeline() as pipeline:
-            while True:
-                with suppress(WatchError):
-                    if not self._holds(rq_job, execution, pipeline):
-                        return
-                    self.increment_failed_job_count(pipeline)
-                    rq_job.set_status(JobStatus.FAILED, pipeline)
-                    rq_job._handle_failure(reason, pipeline, self.name)
-                    execution.delete(rq_job, pipeline)
-                    pipeline.execute()
-                    break
-        self.queue.end(job, JobState.FAILED, reason, keep=rq_job.shard.number)
-
-    def _requeue(self, claim: Claim, saved: bytes) -> None:
-        """Puts a shard at the front of the queue, with its state; no retry is spent."""
-        with self.connection.pipeline() as pipeline:
-            while True:
-                with suppress(WatchError):
-                    if not self._holds(claim.rq_job, claim.execution, pipeline):
-                        return
-                    shards.report(claim.shard, claim.part.image_steps_done, pipeline, saved)
-                    claim.execution.delete(claim.rq_job, pipeline)
-                    self.queue.rq._enqueue_job(claim.rq_job, pipeline=pipeline, at_front=True)
-                    pipeline.execute()
-                    return
-
-    def _retry(self, claim: Claim) -> None:
-        """As RQ does for a worker that died: requeues a shard while it has retries left."""
-        if not claim.rq_job.retries_left:
-            self._fail(claim.rq_job, claim.execution, claim.job, "the device failed on every attempt")
+        if claim.shard.id not in self._claims:
             return
-        with self.connection.pipeline() as pipeline, suppress(WatchError):
-            if self._holds(claim.rq_job, claim.execution, pipeline):
-                claim.rq_job.retry(self.queue.rq, pipeline)
-                claim.execution.delete(claim.rq_job, pipeline)
-                pipeline.execute()
+        if claim.part.fault:
+            self._fail(claim.lease, claim.job, claim.part.fault)
+        else:
+            self.leases.finish(claim.lease, claim.part.pixels(), claim.part.image_steps_done)
+        self._drop(claim)
 
-    def _holds(self, rq_job: ShardJob, execution: Execution, pipeline: Pipeline) -> bool:
-        """Begins a transaction that comes to nothing if the lease is lost meanwhile; says whether it still lasts."""
-        pipeline.watch(rq_job.key, rq_job.execution_registry.key)
-        if pipeline.zscore(rq_job.started_job_registry.key, execution.composite_key) is None:
-            log.info("shard %s is dropped: lease lost", rq_job.id)
-            return False
-        pipeline.multi()
-        return True
+    def _fail(self, lease: Lease, job: Job, reason: str) -> None:
+        """Ends the whole job, and removes its other shards."""
+        log.warning("job %s failed: %s", job.id, reason)
+        if self.leases.fail(lease, reason):
+            self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
 
     def _drop(self, claim: Claim) -> None:
-        """Takes a shard out of the batch."""
-        self._claims.pop(claim.rq_job.id, None)
+        """Takes a shard out of the batch, and makes room for the next."""
+        self._claims.pop(claim.shard.id, None)
         self.batch.drop(claim.part)
-
-    def _forget(self, rq_job: ShardJob, execution: Execution) -> None:
-        """Gives up a lease on what nobody wants."""
-        with self.connection.pipeline() as pipeline:
-            execution.delete(rq_job, pipeline)
-            pipeline.execute()
+        self._next_look = 0.0

@@ -78,6 +78,7 @@ class Lane:
         self.card, self.engine = card, Engine(model, slots)
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
+        self.step_seconds = self.image_steps_per_second = 0.0
         self.bytes = sum(p.numel() * p.element_size() for p in model.network.parameters())
 
     def step(self) -> None:
@@ -103,18 +104,25 @@ class Lane:
                 part.fault = divergence(chain)
         return [part for part in self.parts if part.fault]
 
+    def measure(self) -> None:
+        """Runs the lane for the first time, and takes its pace: of one image alone, and with all slots in use."""
+        self.try_out(1)
+        self.step_seconds = self.try_out(1)
+        self.image_steps_per_second = self.engine.slots / self.try_out(self.engine.slots)
+
     def try_out(self, width: int) -> float:
         """Runs the model's own sampler for one step of `width` chains, while no slot is used; returns the seconds."""
         _, table = plan(None, self.card)
         chains = [Chain(table, seed=0, index=i) for i in range(width)]
         self.engine.admit(chains)
-        begun = time.perf_counter()
+        begun, image_steps = time.perf_counter(), self.engine.image_steps
         try:
             self.engine.step()
             if self.engine.model.device.type == "cuda":
                 torch.cuda.synchronize(self.engine.model.device)
         finally:
             self.engine.evict(chains)
+            self.engine.image_steps = image_steps  # these are nobody's
         return time.perf_counter() - begun
 
     def _isolate(self) -> None:

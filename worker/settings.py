@@ -22,8 +22,8 @@ class QueueSettings(BaseSettings):
     models_dir: Path | None = Field(None, description="A model store searched before the models that ship.")
     default_model: str = Field("mnist", description="The model of a request that names none.")
     shard_size: int = Field(16, ge=1, le=10_000, description="Images of a job that one worker takes on at a time.")
-    max_images_per_job: int = Field(10_000, ge=1)
-    max_image_steps_per_job: int = Field(20_000_000, ge=1)
+    max_images_per_job: int = Field(100_000, ge=1)
+    max_image_steps_per_job: int = Field(50_000_000, ge=1)
     result_ttl_seconds: int = Field(3600, ge=1, description="How long an ended job and its images are kept.")
 
     def store(self) -> ModelStore:

@@ -1,17 +1,17 @@
-"""Shards: the RQ jobs that a job consists of. What is private to RQ stays in this file and in worker.batching.
+"""Shards: the RQ jobs that a job consists of. What is private to RQ is here, in worker.leases, .batching and .upkeep.
 
 Torch-free: the service enqueues shards, workers claim them.
 """
 
+import json
 import time
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
-from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
@@ -23,7 +23,10 @@ FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
 RETRIES = 10  # how many dead workers a shard survives
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
+DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
+ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
+WAITING = "scoreserve:waiting"  # channel: a model for which something waits
 
 
 def job_key(job_id: str) -> str:
@@ -46,14 +49,14 @@ def state_key(job_id: str) -> str:
     return f"scoreserve:job:{job_id}:state"
 
 
+def waiting_key(job_id: str) -> str:
+    """List: numbers of the shards that wait."""
+    return f"scoreserve:job:{job_id}:waiting"
+
+
 def shard_id(job_id: str, number: int) -> str:
     """The RQ job of a shard."""
     return f"{job_id}-{number}"
-
-
-def keys(job_id: str) -> list[str]:
-    """The keys of the scripts END and STORE."""
-    return [job_key(job_id), images_key(job_id), progress_key(job_id), state_key(job_id), ACTIVE, TOTALS]
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,15 @@ class ShardJob(RQJob):
             raise RuntimeError("a shard was finished without its images")
         shard, (images, image_steps, count) = self.shard, self.outcome
         pipeline.eval(
-            scripts.STORE, 6, *keys(shard.job_id),
-            "finished", time.time(), shard.result_ttl, "", shard.job_id, shard.number, images, image_steps, count,
+            scripts.STORE, 0,
+            shard.job_id, "finished", time.time(), shard.result_ttl, "", shard.number, images, image_steps, count,
         )  # fmt: skip
 
     def _handle_failure(self, exc_string: str, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
         super()._handle_failure(exc_string, pipeline, *args, **kwargs)
         shard = self.shard
         reason = self.reason or f"a worker died on every one of {RETRIES + 1} attempts"
-        pipeline.eval(
-            scripts.END, 6, *keys(shard.job_id), "failed", time.time(), shard.result_ttl, reason, shard.job_id
-        )  # fmt: skip
+        pipeline.eval(scripts.END, 0, shard.job_id, "failed", time.time(), shard.result_ttl, reason)
 
 
 def rq_queue(connection: Redis) -> Queue:
@@ -118,12 +119,11 @@ def report(shard: Shard, image_steps: int, pipeline: Pipeline, state: bytes = b"
 
     Its answer is 0 if nobody wants the shard any more.
     """
-    keys = job_key(shard.job_id), progress_key(shard.job_id), state_key(shard.job_id)
-    pipeline.eval(scripts.PROGRESS, 3, *keys, time.time(), shard.number, image_steps, state)
+    pipeline.eval(scripts.PROGRESS, 0, shard.job_id, time.time(), shard.number, image_steps, state)
 
 
 def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
-    """Adds the commands that enqueue the shards to a transaction."""
+    """Adds the commands that enqueue all shards of a job, whose record is there, to a transaction."""
     data: list[EnqueueData] = [
         Queue.prepare_data(
             FUNCTION,
@@ -138,12 +138,49 @@ def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
         for shard in shards
     ]
     queue.enqueue_many(data, pipeline=pipeline)
+    pipeline.rpush(waiting_key(shards[0].job_id), *[shard.number for shard in shards])
+    pipeline.eval(scripts.JOIN, 0, shards[0].job_id)
+
+
+def take(queue: Queue, only: Collection[str] | None, without: Collection[str]) -> str | None:
+    """Takes the shard that is next, as `scripts.TAKE` says, and returns its id; None if nothing waits.
+
+    Args:
+        queue: of all shards.
+        only: models to take shards of; None for all.
+        without: models not to take shards of.
+    """
+    lists = (json.dumps(None if only is None else list(only)), json.dumps(list(without)))
+    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, time.time(), *lists)
+    return None if taken is None else taken.decode()
+
+
+def started(shard_id: str, pipeline: Pipeline) -> None:
+    """Adds the command that a taken shard is started, or is not to be."""
+    pipeline.zrem("scoreserve:taken", shard_id)
+
+
+def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:
+    """Adds the commands that put a shard back to where it was taken from."""
+    queue._prepare_for_queue(job)
+    queue._persist_job(job, pipeline)
+    pipeline.eval(scripts.AGAIN, 1, queue.key, shard.job_id, shard.number)
+
+
+def reclaim(queue: Queue, lease_seconds: int) -> list[str]:
+    """Puts back what dead workers held; returns the ids of shards that have no retry left."""
+    keys, clock = (queue.key, queue.started_job_registry.key), time.time()
+    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, *keys, int(clock), clock - lease_seconds)
+    return [shard.decode() for shard in dead]
+
+
+def repair(queue: Queue, job_id: str) -> list[str]:
+    """Puts back the shards of a job that are nowhere; returns the ids of those that RQ has given up."""
+    dead: Any = queue.connection.eval(scripts.REPAIR, 2, queue.key, queue.started_job_registry.key, job_id)
+    return [shard.decode() for shard in dead]
 
 
 def discard(queue: Queue, job_id: str, count: int, keep: int | None = None) -> None:
-    """Removes the shards of a job, waiting or running, but for `keep`; workers notice at their next heartbeat."""
-    ids = [shard_id(job_id, number) for number in range(count) if number != keep]
-    for job in ShardJob.fetch_many(ids, connection=queue.connection, serializer=JSONSerializer):
-        if job is not None:
-            with suppress(ValueError, NoSuchJobError):  # RQ: an execution whose lease has ended is not found
-                job.delete()
+    """Removes the shards of a job that has ended, waiting or running, but for the number `keep`."""
+    registries = queue.started_job_registry.key, queue.finished_job_registry.key, queue.failed_job_registry.key
+    queue.connection.eval(scripts.DISCARD, 4, queue.key, *registries, job_id, count, -1 if keep is None else keep)

@@ -26,14 +26,15 @@ _NPZ = {"content": {views.NPZ: {"schema": {"type": "string", "format": "binary"}
 @router.get("/{job_id}", responses=_NO_JOB)
 def job(job_id: JobId, context: InContext) -> JobView:
     """What the job asks for, its state, and how far it is."""
-    return JobView.of(context.queue.get(job_id))
+    found = context.queue.get(job_id)
+    return JobView.of(found, context.queue.seconds_left(found))
 
 
 @router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
 def cancel(job_id: JobId, context: InContext) -> JobView:
-    """Cancels the job: what waits is removed at once, what runs leaves its slots within a second."""
+    """Cancels the job: what waits is removed at once, what runs leaves its slots before their next step."""
     try:
-        return JobView.of(context.queue.cancel(job_id))
+        return JobView.of(context.queue.cancel(job_id), None)
     except JobEnded as error:
         raise Problem("already-ended", str(error)) from error
 

@@ -31,9 +31,9 @@ LONG = FollowScores(name="follow_scores", steps=400)
 
 @pytest.fixture
 def submit(queue: JobQueue, tiny_card: ModelCard, ask: Ask) -> Callable[..., Job]:
-    def make(*args: object, **kwargs: object) -> Job:
-        request, image_steps = ask(*args, **kwargs)
-        return queue.submit(request, tiny_card.image, image_steps)
+    def make(deadline_seconds: float | None = None, **kwargs: object) -> Job:
+        request, image_steps = ask(**kwargs)
+        return queue.submit(request, tiny_card.image, image_steps, deadline_seconds=deadline_seconds)
 
     return make
 
@@ -103,7 +103,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(submit, queue: JobQueue, ne
     zombie = new_worker()
     zombie._claim()
     (claim,) = zombie._claims.values()
-    queue.connection.zrem(claim.rq_job.started_job_registry.key, claim.execution.composite_key)
+    queue.connection.zrem(claim.lease.rq_job.started_job_registry.key, claim.lease.execution.composite_key)
     while zombie._claims:
         zombie._step()
     assert not queue.get(job.id).state.final
@@ -125,6 +125,65 @@ def test_a_cancelled_job_leaves_its_slots_and_its_neighbours_alone(
     images = Results(queue.connection).images(queue.get(neighbour.id))
     assert np.array_equal(images, expected(neighbour, tiny_card, tiny_model))
     assert queue.get(cancelled.id).state == JobState.CANCELLED
+
+
+def test_cancelling_frees_the_slots_before_the_next_step_and_without_a_beat(
+    submit, queue: JobQueue, new_worker: NewWorker, until, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    cancelled, neighbour = submit(count=4, sampler=LONG), submit(count=4, sampler=LONG)
+    worker = new_worker()
+    worker.bootstrap("WARNING")
+    try:
+        worker._talk()
+        worker._advance()
+        worker._next_beat = float("inf")
+        queue.cancel(cancelled.id)
+        until(lambda: worker._mail.qsize() > 0, 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(queue.connection, "execute_command", lambda *_, **__: pytest.fail("no round trip is needed"))
+            worker._read_mail()
+        assert [claim.job.id for claim in worker._claims.values()] == [neighbour.id]
+        assert worker.batch.free == 4
+    finally:
+        worker._hand_back()
+        worker.teardown()
+
+
+def test_a_new_job_wakes_an_idle_worker(submit, queue: JobQueue, new_worker: NewWorker) -> None:
+    waits: list[float] = []
+
+    def ask_and_stop() -> None:
+        job, begun = submit(count=1), time.monotonic()
+        while not queue.get(job.id).state.final:
+            time.sleep(0.002)
+        waits.append(time.monotonic() - begun)
+        if len(waits) < 5:
+            ask_and_stop()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(0.5, ask_and_stop)
+    worker = new_worker()
+    worker.batch.warm_up("tiny")
+    timer.start()
+    worker.work()
+    timer.join()
+    assert sorted(waits)[2] < 0.25, "an idle worker looks by itself every half second"
+
+
+def test_a_running_job_is_stopped_at_its_deadline(submit, queue: JobQueue, new_worker: NewWorker) -> None:
+    late, other = submit(count=4, sampler=LONG, deadline_seconds=0.3), submit(count=2)
+    worker = new_worker()
+    worker._claim()
+    worker._step()
+    worker._beat()
+    time.sleep(0.35)
+    worker._beat()
+    failed = queue.get(late.id)
+    assert failed.state == JobState.FAILED
+    assert failed.error == "its deadline of 0.3 s passed with 4 of 1,600 image-steps done"
+    worker._beat()
+    assert [claim.job.id for claim in worker._claims.values()] == [other.id]
 
 
 def stop_at(worker: BatchingWorker, step_number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +246,7 @@ def test_a_worker_that_lost_its_lease_saves_nothing(submit, queue: JobQueue, new
     zombie, heir = new_worker(), new_worker()
     zombie._claim()
     (claim,) = zombie._claims.values()
-    queue.connection.zadd(claim.rq_job.started_job_registry.key, {claim.execution.composite_key: 1})
+    queue.connection.zadd(claim.lease.rq_job.started_job_registry.key, {claim.lease.execution.composite_key: 1})
     heir.clean_registries()
     heir._claim()
     for _ in range(5):

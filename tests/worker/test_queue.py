@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +61,28 @@ def test_dead_workers_do_not_count(queue: JobQueue) -> None:
     assert queue.workers() == 1
     queue.connection.delete(worker.key)  # as its time to live does
     assert queue.workers() == 0
+
+
+def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    assert (job.shards, job.shard_size) == (1000, 100)
+    assert queue.rq.count == 1000
+    begun = time.monotonic()
+    queue.cancel(job.id)
+    assert time.monotonic() - begun < 2
+    assert queue.rq.count == 0
+    assert not queue.connection.keys(f"rq:*{job.id}*")
+
+
+def test_a_deadline_that_passed_ends_the_job_even_without_workers(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=2), tiny_card), deadline_seconds=0.2)
+    assert queue.get(job.id).state == JobState.QUEUED
+    time.sleep(0.25)
+    late = queue.get(job.id)
+    assert late.state == JobState.FAILED
+    assert late.error == "its deadline of 0.2 s passed with 0 of 26 image-steps done"
+    assert queue.rq.job_ids == []
+    assert queue.connection.zcard(shards.DEADLINES) == 0
 
 
 def _with_image(asked, card):  # type: ignore[no-untyped-def]
