@@ -15,6 +15,12 @@ def worker(
     ] = None,
     device: Annotated[str | None, typer.Option(help="torch device, such as cpu or cuda:0.")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Chains that are advanced together.")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Serve only these models, such as mnist,cifar10; all by default.")
+    ] = None,
+    models_memory_mb: Annotated[
+        int | None, typer.Option(min=1, help="Memory for weights; the models used last stay.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=2, help="CPU threads; start more workers for more cores.")
     ] = None,
@@ -38,6 +44,8 @@ def worker(
         "redis_url": redis_url,
         "device": device,
         "slots": slots,
+        "models": models,
+        "models_memory_mb": models_memory_mb,
         "threads": threads,
         "lease_seconds": lease_seconds,
         "grace_seconds": grace_seconds,

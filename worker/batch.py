@@ -15,7 +15,7 @@ from models.sampling.sample import from_pixels
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from worker import state
-from worker.lane import Lane, Part
+from worker.lane import DeviceFailed, Lane, Part
 from worker.requests import InpaintRequest, SampleRequest
 
 log = logging.getLogger(__name__)
@@ -25,21 +25,35 @@ class Refused(ValueError):
     """A request that no worker can fulfil, now or later; the message says why."""
 
 
+class NoRoom(RuntimeError):
+    """A model that has to wait until others are not in use any more.
+
+    Args:
+        card: of its version.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(f"no room for model {card.name} version {card.version} beside those in use")
+        self.card = card
+
+
 class Batch:
     """Everything that one worker advances together.
 
     Chains of all shards share `slots` slots; every version of a model is a lane with an engine of its own. Each step
-    is that of one lane: the one whose chains have had least of the device.
+    is that of one lane: the one whose chains have had least of the device. Models are loaded when they are asked for;
+    where memory is short the one that was used longest ago leaves, but never one in use.
 
     Args:
         store: where models come from.
         slots: chains that may be in slots, over all lanes.
         device: torch device name.
+        memory: bytes that the weights of all models may take; a model that is larger still may be there alone.
     """
 
-    def __init__(self, store: ModelStore, slots: int, device: str) -> None:
-        self.store, self.slots, self.device = store, slots, device
-        self._lanes: dict[tuple[str, int, str], Lane] = {}
+    def __init__(self, store: ModelStore, slots: int, device: str, memory: float = float("inf")) -> None:
+        self.store, self.slots, self.device, self.memory = store, slots, device, memory
+        self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
         self._numbers = counter()
 
     @property
@@ -78,6 +92,8 @@ class Batch:
 
         Raises:
             Refused: the request cannot be fulfilled.
+            NoRoom: its model has to wait.
+            DeviceFailed: the device cannot run the model.
         """
         try:
             lane = self._lane_of(request)
@@ -145,7 +161,7 @@ class Batch:
         """The lane of a request's model; the version that is loaded stays what it is, whatever happens to its files."""
         for (name, version, sha256), lane in self._lanes.items():
             if (name, version) == (request.model, request.version) and request.weights_sha256 in (None, sha256):
-                return lane
+                return self._lane(lane.card)
         card = self.store.card(request.model, request.version)
         if request.weights_sha256 not in (None, card.weights_sha256):
             raise Refused(
@@ -154,14 +170,34 @@ class Batch:
             )
         return self._lane(card)
 
+    def fits(self, card: ModelCard) -> bool:
+        """Whether a model can be loaded, if those that are not in use leave."""
+        in_use = [lane.bytes for lane in self._lanes.values() if lane.parts]
+        return not in_use or sum(in_use) + self.store.size(card) <= self.memory
+
     def _lane(self, card: ModelCard) -> Lane:
         key = card.name, card.version, card.weights_sha256
-        if key not in self._lanes:
+        lane = self._lanes.pop(key, None) or self._load(card)
+        self._lanes[key] = lane
+        return lane
+
+    def _load(self, card: ModelCard) -> Lane:
+        if not self.fits(card):
+            raise NoRoom(card)
+        size = self.store.size(card)
+        for key, lane in list(self._lanes.items()):
+            if not lane.parts and sum(there.bytes for there in self._lanes.values()) + size > self.memory:
+                log.info("model %s version %d leaves", *key[:2])
+                del self._lanes[key]
+        try:
             lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots)
             lane.measure()
-            self._lanes[key] = lane
-            log.info("loaded model %s version %d on %s", card.name, card.version, self.device)
-        return self._lanes[key]
+        except (ModelNotFound, BrokenModel):
+            raise
+        except Exception as error:
+            raise DeviceFailed(f"model {card.name} version {card.version} cannot be run: {error}") from error
+        log.info("loaded model %s version %d on %s", card.name, card.version, self.device)
+        return lane
 
 
 def _decode(request: InpaintRequest, card: ModelCard) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,9 @@ from rq.utils import as_text, now
 from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
 
+from models.card import ModelCard
 from worker import shards, state, upkeep
-from worker.batch import Batch, Refused
+from worker.batch import Batch, NoRoom, Refused
 from worker.forecast import PACE
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
@@ -83,6 +84,7 @@ class BatchingWorker(SimpleWorker):
         self._next_beat = self._next_look = self._away_until = 0.0
         self._reported_steps = batch.image_steps
         self._suspended = False
+        self._wanted: ModelCard | None = None  # a model that found no room
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
         """Fulfils shards until it is told to stop or, with `burst`, until nothing waits; says whether there were any.
@@ -104,8 +106,8 @@ class BatchingWorker(SimpleWorker):
                     if self._stop_requested or (burst and idle):
                         return worked
                     self._sleep()
-        except DeviceFailed:
-            self._hand_back(retry=True)
+        except DeviceFailed as error:
+            self._give_up(str(error))
             raise
         finally:
             with suppress(RedisError):
@@ -223,13 +225,24 @@ class BatchingWorker(SimpleWorker):
             while self._started:  # Redis may go away in the middle: nothing that was claimed is forgotten
                 self._admit(self._started[0])
                 self._started.popleft()
-            rq_id = shards.take(self.queue.rq, None, ()) if self.batch.free else None
+            rq_id = self._take()
             if rq_id is None:
                 return found
             found = True
             lease = self.leases.start(rq_id, held=self._claims)
             if lease is not None:
                 self._started.append(lease)
+
+    def _take(self) -> str | None:
+        """The id of the next shard that there is room for."""
+        if not self.batch.free:
+            return None
+        if self._wanted is not None:
+            if not self.batch.fits(self._wanted):
+                return None
+            only, self._wanted = [self._wanted.name], None
+            return shards.take(self.queue.rq, only) or self._take()
+        return shards.take(self.queue.rq, self.settings.model_names)
 
     def _admit(self, lease: Lease) -> None:
         """Hands a started shard to the batch, where its last worker left it."""
@@ -248,6 +261,11 @@ class BatchingWorker(SimpleWorker):
             part = self.batch.admit(job.request, shard.first, shard.count, saved)
         except Refused as error:
             self._fail(lease, job, str(error))
+            return
+        except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
+            log.info("shard %s waits: %s", shard.id, error)
+            self._wanted = error.card
+            self.leases.decline(lease)
             return
         self._claims[shard.id] = Claim(lease, shard, job, part)
         log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id)
@@ -311,16 +329,9 @@ class BatchingWorker(SimpleWorker):
                         job = self._claims[message["job_id"]].job
                         self.queue.end(job, JobState.CANCELLED, "stopped by an operator")
 
-    def _hand_back(self, retry: bool = False) -> None:
-        """Requeues every shard in flight at the front of its queue, with its state; no retry is spent.
-
-        With `retry` as if this worker had died: the state may be what killed it, and a retry is spent.
-        """
+    def _hand_back(self) -> None:
+        """Puts every shard in flight back to the front of its job, with its state; no retry is spent."""
         for claim in reversed(list(self._claims.values())):
-            if retry:
-                self._claims.pop(claim.shard.id)
-                self.leases.retry(claim.lease)
-                continue
             self.batch.drop(claim.part)
             claim.part.look_for_faults()
             if claim.part.fault:
@@ -330,6 +341,13 @@ class BatchingWorker(SimpleWorker):
             log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved))
             self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
             self._drop(claim)
+
+    def _give_up(self, why: str) -> None:
+        """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
+        with suppress(*UNAVAILABLE):
+            for lease in [*self._started, *(claim.lease for claim in self._claims.values())]:
+                self.leases.retry(lease, why)
+        self._claims.clear()
 
     # Ending.
 

@@ -125,13 +125,17 @@ class Leases:
 
         self._end(lease, commands)
 
-    def retry(self, lease: Lease) -> None:
+    def decline(self, lease: Lease) -> None:
+        """Puts a shard back as it was; no retry is spent."""
+        self._end(lease, lambda pipeline: shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline))
+
+    def retry(self, lease: Lease, why: str) -> None:
         """As for a worker that died: puts a shard back for one of its retries, or ends its job if none is left."""
         if not lease.rq_job.retries_left:
-            self.fail(lease, "the device failed on every attempt")
+            self.fail(lease, f"the last of {shards.RETRIES + 1} attempts failed: {why}")
             return
         lease.rq_job.retries_left -= 1
-        self._end(lease, lambda pipeline: shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline))
+        self.decline(lease)
 
     def forget(self, lease: Lease) -> None:
         """Gives up a lease on what nobody wants."""

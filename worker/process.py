@@ -23,7 +23,9 @@ class WorkerFailed(RuntimeError):
 
 
 def run(settings: WorkerSettings, burst: bool = False) -> None:
-    """Loads the default model, then works until it is told to stop (or, with `burst`, until nothing waits).
+    """Loads its models (the default one, if it serves all), then works until it is told to stop.
+
+    With `burst` it works until nothing waits.
 
     Raises:
         WorkerFailed: Redis, the device or the default model cannot be used, or the device failed later.
@@ -33,13 +35,15 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
         raise WorkerFailed(f"no Redis at {settings.redis_url}: {error}") from error
-    batch = Batch(settings.store(), settings.slots, settings.device)
-    try:
-        batch.warm_up(settings.default_model)
-    except (ModelNotFound, BrokenModel, RuntimeError, AssertionError) as error:
-        raise WorkerFailed(
-            f"model {settings.default_model} cannot be used on {settings.device} with {settings.slots} slots: {error}"
-        ) from error
+    batch = Batch(settings.store(), settings.slots, settings.device, settings.models_memory_mb * 2**20)
+    names = settings.model_names or [settings.default_model]
+    for name in names:
+        try:
+            batch.warm_up(name)
+        except (ModelNotFound, BrokenModel, DeviceFailed) as error:
+            raise WorkerFailed(
+                f"model {name} cannot be used on {settings.device} with {settings.slots} slots: {error}"
+            ) from error
     connection = connect(settings.redis_url, timeout=COMMAND_TIMEOUT_SECONDS, attempts=ATTEMPTS)
     log.info("ready: %d slots on %s", settings.slots, settings.device)
     try:

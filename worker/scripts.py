@@ -138,17 +138,16 @@ again(KEYS[1], ARGV[1], ARGV[2])
 
 # Takes the next shard, and answers with its id: that of the client that has had least, of its jobs the first. Until it
 # is started it stands in `taken`, so that a worker that dies in between loses nothing.
-# RQ's queue; now, only the models of this JSON list (or null), none of the models of this one
+# RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
 TAKE = (
     _LINES
     + """
-local only, without = cjson.decode(ARGV[2]), {}
-for _, model in ipairs(cjson.decode(ARGV[3])) do without[model] = true end
-if only == cjson.null then only = redis.call('SMEMBERS', 'scoreserve:lines') end
+local models = cjson.decode(ARGV[2])
+if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
 while true do
     local best
-    for _, model in ipairs(only) do
-        for _, client in ipairs(without[model] and {} or redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
+    for _, model in ipairs(models) do
+        for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
             local had = served(client)
             if not best or had <= best.had then
                 local line = 'scoreserve:line:' .. model .. ':' .. client

@@ -36,6 +36,8 @@ class WorkerSettings(QueueSettings):
 
     device: str = Field("cpu", description="torch device of the worker.")
     slots: int = Field(16, ge=1, le=4096, description="Chains that are advanced together.")
+    models: str = Field("", description="Names of the models that the worker serves, with commas; all by default.")
+    models_memory_mb: int = Field(4096, ge=1, description="Memory for weights; those used last stay.")
     lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
     grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")
     threads: int = Field(
@@ -45,3 +47,8 @@ class WorkerSettings(QueueSettings):
         description="CPU threads of torch. With 1 or 2 an image's bits are the same at every width of the batch; with "
         "more they are not, since torch cuts tensors into uneven parts. Start more workers to use more cores.",
     )
+
+    @property
+    def model_names(self) -> list[str] | None:
+        """The only models that the worker serves; None for all."""
+        return [name.strip() for name in self.models.split(",") if name.strip()] or None

@@ -5,7 +5,7 @@ Torch-free: the service enqueues shards, workers claim them.
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -142,16 +142,14 @@ def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
     pipeline.eval(scripts.JOIN, 0, shards[0].job_id)
 
 
-def take(queue: Queue, only: Collection[str] | None, without: Collection[str]) -> str | None:
+def take(queue: Queue, models: Sequence[str] | None) -> str | None:
     """Takes the shard that is next, as `scripts.TAKE` says, and returns its id; None if nothing waits.
 
     Args:
         queue: of all shards.
-        only: models to take shards of; None for all.
-        without: models not to take shards of.
+        models: those that shards may be taken of; None for all.
     """
-    lists = (json.dumps(None if only is None else list(only)), json.dumps(list(without)))
-    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, time.time(), *lists)
+    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, time.time(), json.dumps(models))
     return None if taken is None else taken.decode()
 
 

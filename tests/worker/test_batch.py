@@ -1,4 +1,5 @@
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from models.sampling.settings import AnnealedLangevin, FollowScores, Heun, Sampl
 from models.score import ScoreModel
 from models.store import ModelStore
 from worker import state
-from worker.batch import Batch, Refused
+from worker.batch import Batch, NoRoom, Refused
 from worker.lane import DeviceFailed, Part
 from worker.requests import InpaintRequest, SampleRequest
 from worker.settings import WorkerSettings
@@ -264,3 +265,67 @@ def test_a_long_part_does_not_lock_out_a_short_one_in_another_lane(batch: Batch,
         finished = batch.step()
     assert finished == [short]
     assert long.image_steps_done == 28
+
+
+@pytest.fixture
+def several(batch: Batch, tmp_path: Path, publish_other: Callable[..., ModelCard]) -> ModelStore:
+    """A store of `tiny`, `other` and `third`, all of one size."""
+    for name in ("other", "third"):
+        publish_other(tmp_path, name, seed=len(name))
+    return ModelStore(*batch.store.directories, tmp_path)
+
+
+def of(model: str, card: ModelCard, count: int = 1) -> SampleRequest:
+    return request(card, count).model_copy(update={"model": model})
+
+
+def loaded(batch: Batch) -> set[str]:
+    return {name for name, *_ in batch._lanes}
+
+
+def test_the_model_used_longest_ago_leaves_and_never_one_in_use(several: ModelStore, tiny_card: ModelCard) -> None:
+    two = 2.5 * several.size(tiny_card)
+    batch = Batch(several, slots=5, device="cpu", memory=two)
+    for name in ("tiny", "other", "tiny"):
+        batch.admit(of(name, tiny_card), 0, 1)
+        run(batch)
+    assert loaded(batch) == {"tiny", "other"}
+    batch.admit(of("third", tiny_card), 0, 1)
+    assert loaded(batch) == {"tiny", "third"}
+    batch.admit(of("tiny", tiny_card), 0, 1)
+    with pytest.raises(NoRoom, match="other version 1 beside those in use") as caught:
+        batch.admit(of("other", tiny_card), 0, 1)
+    assert not batch.fits(caught.value.card)
+    run(batch)
+    assert batch.fits(caught.value.card)
+    batch.admit(of("other", tiny_card), 0, 1)
+    assert "other" in loaded(batch)
+
+
+def test_a_model_larger_than_the_budget_may_be_there_alone(several: ModelStore, tiny_card: ModelCard) -> None:
+    batch = Batch(several, slots=5, device="cpu", memory=1)
+    for name in ("tiny", "other"):
+        batch.admit(of(name, tiny_card), 0, 1)
+        assert loaded(batch) == {name}
+        run(batch)
+
+
+def test_lanes_share_the_device_by_time_and_chains(
+    several: ModelStore, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(several, slots=6, device="cpu")
+    long = FollowScores(name="follow_scores", steps=500)
+    slow, quick = (
+        batch.admit(request(tiny_card, 2, sampler=long).model_copy(update={"model": name}), 0, 2)
+        for name in ("tiny", "other")
+    )
+    real = slow.lane.engine.step
+
+    def step():  # type: ignore[no-untyped-def]
+        time.sleep(0.1)
+        return real()
+
+    monkeypatch.setattr(slow.lane.engine, "step", step)
+    while slow.image_steps_done < 6:
+        batch.step()
+    assert quick.image_steps_done > 5 * slow.image_steps_done

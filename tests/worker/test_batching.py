@@ -15,7 +15,9 @@ from models.sampling.plan import plan
 from models.sampling.sample import sample
 from models.sampling.settings import FollowScores, Heun
 from models.score import ScoreModel
+from models.store import ModelStore
 from worker import shards
+from worker.batch import Batch
 from worker.batching import BatchingWorker
 from worker.lane import DeviceFailed
 from worker.queue import Job, JobQueue, JobState
@@ -434,3 +436,62 @@ def test_results_live_as_long_as_they_should(
     left = [key for key in queue.connection.keys("*") if job.id.encode() in key]
     assert left == []
     assert queue.rq.finished_job_registry.get_job_count(cleanup=False) == 0
+
+
+@pytest.fixture
+def other(models_dir, publish_other, tmp_path) -> ModelCard:  # type: ignore[no-untyped-def]
+    card: ModelCard = publish_other(tmp_path)
+    return card
+
+
+def submit_to(queue: JobQueue, ask: Ask, card: ModelCard, version: int = 1) -> Job:
+    request, image_steps = ask(count=4)
+    update = {"model": card.name, "version": version, "weights_sha256": card.weights_sha256}
+    return queue.submit(request.model_copy(update=update), card.image, image_steps)
+
+
+def work_with(queue: JobQueue, settings: WorkerSettings, memory: float = float("inf"), **update: object) -> None:
+    settings = settings.model_copy(update=update)
+    BatchingWorker(queue.connection, Batch(settings.store(), 8, "cpu", memory), settings).work(burst=True)
+
+
+@pytest.mark.usefixtures("new_worker")  # which takes out the signal handlers again
+def test_a_worker_claims_only_shards_of_its_models(
+    queue: JobQueue, settings: WorkerSettings, ask: Ask, tiny_card: ModelCard, other: ModelCard, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
+    jobs = [submit_to(queue, ask, card) for card in (tiny_card, other)]
+    work_with(queue, settings, models_dir=tmp_path, models="other, more")
+    assert [queue.get(job.id).state for job in jobs] == ["queued", "finished"]
+    work_with(queue, settings, models="tiny")
+    assert queue.get(jobs[0].id).state == "finished"
+
+
+@pytest.mark.usefixtures("new_worker")
+def test_models_without_room_beside_each_other_take_turns(
+    queue: JobQueue, settings: WorkerSettings, ask: Ask, tiny_card: ModelCard, models_dir, publish_other, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
+    cards = [publish_other(tmp_path, name, seed=len(name)) for name in ("one", "second", "third")]
+    jobs = [submit_to(queue, ask, card) for _ in range(2) for card in cards]
+    work_with(queue, settings, memory=1, models_dir=tmp_path)
+    store = ModelStore(tmp_path)
+    for job, card in zip(jobs, cards * 2, strict=True):
+        images = Results(queue.connection).images(queue.get(job.id))
+        assert np.array_equal(images, expected(job, card, ScoreModel.load(store, card)))
+        (rq_job,) = ShardJob.fetch_many([shards.shard_id(job.id, 0)], queue.connection, JSONSerializer)
+        assert rq_job is not None
+        assert rq_job.retries_left == shards.RETRIES
+
+
+def test_a_new_version_is_served_without_a_restart(
+    queue: JobQueue, settings: WorkerSettings, new_worker: NewWorker, ask: Ask, publish_other, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
+    first = publish_other(tmp_path)
+    worker = BatchingWorker(queue.connection, Batch(ModelStore(tmp_path), 8, "cpu"), settings)
+    jobs = [submit_to(queue, ask, first)]
+    worker.work(burst=True)
+    second = publish_other(tmp_path, version=2, seed=7)
+    jobs += [submit_to(queue, ask, first), submit_to(queue, ask, second, version=2)]
+    worker.work(burst=True)
+    old, again, new = (Results(queue.connection).images(queue.get(job.id)) for job in jobs)
+    assert np.array_equal(old, again)
+    assert not np.array_equal(old, new)

@@ -54,7 +54,7 @@ def test_a_dead_worker_costs_a_retry_and_the_last_one_the_job(
 
 def test_what_was_taken_by_a_worker_that_died_at_once_goes_back(queue: JobQueue, submit: Callable[..., Job]) -> None:
     job = submit()
-    assert shards.take(queue.rq, None, ()) == shards.shard_id(job.id, 0)
+    assert shards.take(queue.rq, None) == shards.shard_id(job.id, 0)
     assert queue.rq.job_ids == []
     upkeep.look_after(queue, 60)
     assert queue.rq.job_ids == [], "it may be about to start"
@@ -62,7 +62,7 @@ def test_what_was_taken_by_a_worker_that_died_at_once_goes_back(queue: JobQueue,
     upkeep.look_after(queue, 0)
     assert queue.rq.job_ids == [shards.shard_id(job.id, 0)]
     assert retries_left(queue, job) == shards.RETRIES
-    assert shards.take(queue.rq, None, ()) == shards.shard_id(job.id, 0)
+    assert shards.take(queue.rq, None) == shards.shard_id(job.id, 0)
 
 
 def test_what_rqs_own_tools_put_back_is_done(
@@ -73,7 +73,7 @@ def test_what_rqs_own_tools_put_back_is_done(
     new_worker()._claim()
     expire(queue)
     StartedJobRegistry(queue.rq.name, queue.connection, RQJob, serializer=queue.rq.serializer).cleanup()
-    assert shards.take(queue.rq, None, ()) is None
+    assert shards.take(queue.rq, None) is None
     new_worker().work(burst=True)
     assert queue.get(job.id).state == JobState.FINISHED
     assert queue.rq.job_ids == []
