@@ -27,6 +27,11 @@ TINY = NetworkSpec(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos", action="store_true", help="the long version of tests/system/test_chaos.py")
+    parser.addoption("--chaos-seed", type=int, default=0, help="the seed of a run that failed")
+
+
 def publish_tiny(store: ModelStore, name: str = "tiny", version: int = 1, seed: int = 0) -> ModelCard:
     """Publishes a model of 8 x 8 images with random weights: scores of nothing, but fast and finite."""
     torch.manual_seed(seed)

@@ -66,6 +66,7 @@ local function finish(id, state, now, ttl, reason)
     for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
+    if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end
     redis.call('HINCRBY', 'scoreserve:totals', 'jobs_' .. state, 1)
     redis.call('PUBLISH', 'scoreserve:ended', id)
 end
