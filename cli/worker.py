@@ -1,12 +1,12 @@
 """`scoreserve worker`: fulfils requests from the queue on one device."""
 
-import logging
 from typing import Annotated, Any
 
 import typer
 
 from cli.console import fail
 from cli.console import settings as read
+from cli.logs import LogFormat, set_up
 
 
 def worker(
@@ -30,6 +30,13 @@ def worker(
     grace_seconds: Annotated[
         float | None, typer.Option(min=0, help="How long a stopping worker finishes work.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port for Prometheus; none by default.")
+    ] = None,
+    metrics_host: Annotated[str | None, typer.Option(help="Address for Prometheus; loopback by default.")] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines for a person, or JSON for a machine.", envvar="SCORESERVE_LOG_FORMAT")
+    ] = LogFormat.TEXT,
     burst: Annotated[bool, typer.Option(help="Stop when the queue is empty.")] = False,
 ) -> None:
     """Fulfil requests from the queue. Ctrl-C or SIGTERM finishes or requeues what is in flight.
@@ -39,7 +46,7 @@ def worker(
     from worker.process import WorkerFailed, run  # noqa: PLC0415 (torch)
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    set_up(log_format)
     options: dict[str, Any] = {
         "redis_url": redis_url,
         "device": device,
@@ -47,6 +54,8 @@ def worker(
         "models": models,
         "models_memory_mb": models_memory_mb,
         "threads": threads,
+        "metrics_port": metrics_port,
+        "metrics_host": metrics_host,
         "lease_seconds": lease_seconds,
         "grace_seconds": grace_seconds,
     }

@@ -1,7 +1,9 @@
 """Batch: what one worker has in hand, from shards to chains in the slots of engines and back to images."""
 
 import logging
+import time
 from collections import deque
+from collections.abc import Callable
 from itertools import count as counter
 
 import numpy as np
@@ -55,6 +57,8 @@ class Batch:
         self.store, self.slots, self.device, self.memory = store, slots, device, memory
         self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
         self._numbers = counter()
+        self.image_steps = 0  # computed so far
+        self.on_step: Callable[[ModelCard, int, float], None] = lambda *_: None  # model, image-steps, seconds
 
     @property
     def parts(self) -> list[Part]:
@@ -70,12 +74,12 @@ class Batch:
     @property
     def active(self) -> int:
         """Chains in slots."""
-        return sum(len(lane.engine.chains) for lane in self._lanes.values())
+        return sum(len(lane.engine.chains) for lane in list(self._lanes.values()))
 
     @property
-    def image_steps(self) -> int:
-        """Image-steps computed so far."""
-        return sum(lane.engine.image_steps for lane in self._lanes.values())
+    def cards(self) -> list[ModelCard]:
+        """Models in memory."""
+        return [lane.card for lane in list(self._lanes.values())]
 
     def warm_up(self, name: str) -> None:
         """Loads the newest version of a model and runs it, so that the first job does not wait."""
@@ -120,7 +124,12 @@ class Batch:
         """
         lanes = [lane for lane in self._lanes.values() if lane.engine.chains]
         if lanes:
-            min(lanes, key=lambda lane: lane.turn).step()
+            lane = min(lanes, key=lambda lane: lane.turn)
+            done, begun = lane.engine.image_steps, time.perf_counter()
+            lane.step()
+            stepped = lane.engine.image_steps - done
+            self.image_steps += stepped
+            self.on_step(lane.card, stepped, time.perf_counter() - begun)
         ended = [part for part in self.parts if part.ended]
         for part in ended:
             part.look_for_faults()

@@ -32,6 +32,7 @@ from worker.batch import Batch, NoRoom, Refused
 from worker.forecast import PACE
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
+from worker.metrics import WorkerMetrics
 from worker.queue import Job, JobNotFound, JobQueue, JobState
 from worker.settings import WorkerSettings
 from worker.shards import Shard, ShardJob
@@ -75,6 +76,7 @@ class BatchingWorker(SimpleWorker):
             log_job_description=False,
         )
         self.batch, self.settings = batch, settings
+        self.metrics = WorkerMetrics(batch)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
         self._claims: dict[str, Claim] = {}
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
@@ -263,12 +265,14 @@ class BatchingWorker(SimpleWorker):
             self._fail(lease, job, str(error))
             return
         except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
-            log.info("shard %s waits: %s", shard.id, error)
+            log.info("shard %s waits: %s", shard.id, error, extra=shard.ids)
             self._wanted = error.card
             self.leases.decline(lease)
             return
         self._claims[shard.id] = Claim(lease, shard, job, part)
-        log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id)
+        if job.started_at is None and shard.number == 0:
+            self.metrics.started(job)
+        log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
         self._next_beat = 0.0
 
     # Holding.
@@ -297,7 +301,8 @@ class BatchingWorker(SimpleWorker):
             self._register_again()
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
             if not wanted or lease is None:
-                log.info("shard %s is dropped: %s", claim.shard.id, "lease lost" if wanted else "job has ended")
+                why = "lease lost" if wanted else "job has ended"
+                log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
                 self._drop(claim)
                 self.leases.forget(claim.lease)
         for job_id in overdue:
@@ -323,7 +328,7 @@ class BatchingWorker(SimpleWorker):
                         self._next_look = 0.0
                     case shards.ENDED:
                         for claim in [claim for claim in self._claims.values() if claim.job.id == message["job_id"]]:
-                            log.info("shard %s is dropped: job has ended", claim.shard.id)
+                            log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
                             self._drop(claim)
                     case "stop-job" if message["job_id"] in self._claims:
                         job = self._claims[message["job_id"]].job
@@ -338,7 +343,7 @@ class BatchingWorker(SimpleWorker):
                 self._settle(claim)
                 continue
             saved = state.pack(claim.part.chains)
-            log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved))
+            log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
             self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
             self._drop(claim)
 
@@ -358,12 +363,17 @@ class BatchingWorker(SimpleWorker):
         if claim.part.fault:
             self._fail(claim.lease, claim.job, claim.part.fault)
         else:
-            self.leases.finish(claim.lease, claim.part.pixels(), claim.part.image_steps_done)
+            images = claim.part.pixels()
+            last = self.leases.finish(claim.lease, images, claim.part.image_steps_done)
+            self.metrics.finished(claim.job, len(images), last)
+            log.info("finished shard %s", claim.shard.id, extra=claim.shard.ids)
+            if last:
+                log.info("finished job %s", claim.job.id, extra={"job": claim.job.id})
         self._drop(claim)
 
     def _fail(self, lease: Lease, job: Job, reason: str) -> None:
         """Ends the whole job, and removes its other shards."""
-        log.warning("job %s failed: %s", job.id, reason)
+        log.warning("job %s failed: %s", job.id, reason, extra={"job": job.id, "shard": lease.shard.number})
         if self.leases.fail(lease, reason):
             self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from redis import Redis
@@ -60,6 +61,7 @@ class Forecast:
 
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
+        self._lock = Lock()  # of many requests at once, one looks
         self._looked_at = -float("inf")
         self._tasks: list[Task] = []
         self._paces: list[dict[str, tuple[float, float]]] = []
@@ -102,8 +104,12 @@ class Forecast:
         return max(evaluations * pace.step_seconds, work / pace.image_steps_per_second)
 
     def _look(self) -> None:
-        if time.monotonic() - self._looked_at < KEEP_SECONDS:
-            return
+        with self._lock:
+            if time.monotonic() - self._looked_at >= KEEP_SECONDS:
+                self._read()
+                self._looked_at = time.monotonic()
+
+    def _read(self) -> None:
         waiting: Any = self.connection.zrange(shards.ACTIVE, 0, -1)
         active = [job_id.decode() for job_id in waiting]
         workers: Any = Worker.all_keys(connection=self.connection)
@@ -121,7 +127,6 @@ class Forecast:
             for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True)
             if None not in record
         ]
-        self._looked_at = time.monotonic()
 
 
 def _task(job_id: str, record: list[bytes], progress: list[bytes]) -> Task:

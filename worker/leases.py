@@ -151,7 +151,7 @@ class Leases:
                 with suppress(WatchError):
                     pipeline.watch(rq_job.key, rq_job.execution_registry.key)
                     if pipeline.zscore(rq_job.started_job_registry.key, lease.execution.composite_key) is None:
-                        log.info("shard %s is dropped: lease lost", rq_job.id)
+                        log.info("shard %s is dropped: lease lost", rq_job.id, extra=lease.shard.ids)
                         return None
                     pipeline.multi()
                     commands(pipeline)

@@ -45,8 +45,17 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
                 f"model {name} cannot be used on {settings.device} with {settings.slots} slots: {error}"
             ) from error
     connection = connect(settings.redis_url, timeout=COMMAND_TIMEOUT_SECONDS, attempts=ATTEMPTS)
-    log.info("ready: %d slots on %s", settings.slots, settings.device)
+    worker = BatchingWorker(connection, batch, settings)
+    if settings.metrics_port is not None:
+        try:
+            worker.metrics.serve(settings.metrics_host, settings.metrics_port)
+        except OSError as error:
+            where = f"{settings.metrics_host}:{settings.metrics_port}"
+            raise WorkerFailed(
+                f"metrics cannot be served on {where} ({error.strerror}); choose another port"
+            ) from error
+    log.info("ready: %d slots on %s", settings.slots, settings.device, extra={"worker": worker.name})
     try:
-        BatchingWorker(connection, batch, settings).work(burst=burst)
+        worker.work(burst=burst)
     except DeviceFailed as error:
         raise WorkerFailed(f"{error}; what was in flight went back to the queue: start a new worker") from error

@@ -172,7 +172,8 @@ class JobQueue:
         if job.deadline is None or job.state.final or time.time() < job.deadline:
             return job
         done = f"{job.image_steps_done:,} of {job.image_steps:,} image-steps"
-        self.end(job, JobState.FAILED, f"its deadline of {job.deadline - job.created_at:g} s passed with {done} done")
+        seconds = round(job.deadline - job.created_at, 3)
+        self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
         return self._read(job_id)
 
     def seconds_left(self, job: Job) -> float | None:

@@ -1,7 +1,7 @@
 """What has to happen in Redis at once or not at all, as Lua. Torch-free.
 
 Each script names its arguments. Keys of a job are made from its id here, so the scripts need one server, not a cluster;
-so does RQ.
+so does RQ. Where Redis is full, one that begins with #!lua is refused as a whole, and never stops in its middle.
 """
 
 # A job that has ended stays ended, whoever comes late.
@@ -89,7 +89,8 @@ return 1
 # Stores a shard's images once, and ends the job with its last shard. Answers 2 for that one, 0 if nobody wants it.
 # job id, state, now, time to live, reason, shard number, images, image-steps, number of images
 STORE = (
-    _LINES
+    "#!lua"
+    + _LINES
     + _FINISH
     + """
 local id, number = ARGV[1], ARGV[6]
@@ -108,7 +109,8 @@ return 2
 # Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more.
 # job id, now, shard number, image-steps, saved state or nothing
 PROGRESS = (
-    _OVER
+    "#!lua"
+    + _OVER
     + """
 local id, number = ARGV[1], ARGV[3]
 if over(id) then return 0 end
@@ -122,7 +124,8 @@ return 1
 # Puts a new job, whose shards wait, in its client's line.
 # job id
 JOIN = (
-    _LINES
+    "#!lua"
+    + _LINES
     + """
 if not over(ARGV[1]) then join(ARGV[1]) end
 """
@@ -131,7 +134,8 @@ if not over(ARGV[1]) then join(ARGV[1]) end
 # Puts a shard back to the front of its job and of RQ's queue; its client is not charged for it a second time.
 # RQ's queue; job id, shard number
 AGAIN = (
-    _LINES
+    "#!lua"
+    + _LINES
     + """
 again(KEYS[1], ARGV[1], ARGV[2])
 """
@@ -141,7 +145,8 @@ again(KEYS[1], ARGV[1], ARGV[2])
 # is started it stands in `taken`, so that a worker that dies in between loses nothing.
 # RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
 TAKE = (
-    _LINES
+    "#!lua"
+    + _LINES
     + """
 local models = cjson.decode(ARGV[2])
 if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
@@ -179,7 +184,8 @@ end
 # started. Answers with the ids of those that have no retry left.
 # RQ's queue, RQ's registry of started jobs; now, taken before
 RECLAIM = (
-    _LINES
+    "#!lua"
+    + _LINES
     + """
 local dead = {}
 local function put_back(shard)
@@ -215,7 +221,8 @@ return dead
 # ids of those that RQ has given up.
 # RQ's queue, RQ's registry of started jobs; job id
 REPAIR = (
-    _LINES
+    "#!lua"
+    + _LINES
     + """
 local id = ARGV[1]
 if over(id) then return {} end

@@ -38,6 +38,8 @@ class WorkerSettings(QueueSettings):
     slots: int = Field(16, ge=1, le=4096, description="Chains that are advanced together.")
     models: str = Field("", description="Names of the models that the worker serves, with commas; all by default.")
     models_memory_mb: int = Field(4096, ge=1, description="Memory for weights; those used last stay.")
+    metrics_port: int | None = Field(None, ge=1, le=65535, description="Port of the metrics; none by default.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics.")
     lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
     grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")
     threads: int = Field(

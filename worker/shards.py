@@ -74,6 +74,11 @@ class Shard:
         """Its id in RQ."""
         return shard_id(self.job_id, self.number)
 
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """What a log record about it says besides its message."""
+        return {"job": self.job_id, "shard": self.number}
+
 
 class ShardJob(RQJob):
     """An RQ job whose outcome is written together with the job it belongs to, in RQ's own transaction."""

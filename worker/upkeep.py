@@ -49,7 +49,9 @@ def _give_up(queue: JobQueue, shard_id: str) -> None:
     job_id, _, number = shard_id.rpartition("-")
     with suppress(JobNotFound):
         job = queue.get(job_id)
-        log.warning("job %s failed: shard %s was given up", job_id, shard_id)
+        log.warning(
+            "job %s failed: shard %s was given up", job_id, shard_id, extra={"job": job_id, "shard": int(number)}
+        )
         (rq_job,) = ShardJob.fetch_many([shard_id], connection=queue.connection, serializer=JSONSerializer)
         reason = "its shard was removed from the queue"
         if rq_job is not None:

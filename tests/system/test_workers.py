@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 from models.card import ModelCard
 from models.sampling.plan import plan
 from models.sampling.sample import sample
-from models.sampling.settings import AnnealedLangevin, Heun, SamplerSettings
+from models.sampling.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.score import ScoreModel
+from worker import shards
 from worker.queue import Job, JobQueue, JobState, connect
 from worker.requests import SampleRequest
 from worker.results import Results
@@ -27,16 +30,16 @@ SLOW: list[SamplerSettings] = [AnnealedLangevin(levels=60, steps_per_level=5), H
 
 
 @pytest.fixture
-def queue(redis_url: str) -> JobQueue:
-    settings = QueueSettings(redis_url=redis_url, shard_size=4)
-    return JobQueue(connect(redis_url, timeout=10, attempts=3), settings)
+def queue(service_url: str) -> JobQueue:
+    settings = QueueSettings(redis_url=service_url, shard_size=4)
+    return JobQueue(connect(service_url, timeout=10, attempts=3), settings)
 
 
 def test_twenty_jobs_survive_a_killed_worker(
-    start: Callable, redis_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
     jobs = [_submit(queue, tiny_card, number) for number in range(20)]
-    options = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
     first = start("worker", **options)
     until(lambda: _finished(queue, jobs) >= 3)
     os.kill(first.pid, signal.SIGKILL)
@@ -48,17 +51,17 @@ def test_twenty_jobs_survive_a_killed_worker(
 
 
 def test_a_rolling_restart_does_nothing_twice(
-    start: Callable, redis_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
     jobs = [_submit(queue, tiny_card, number, SLOW) for number in range(8)]
-    options = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
     workers = [start("worker", **options) for _ in range(2)]
     until(lambda: _finished(queue, jobs) >= 1)
     saved = []
     for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)
         assert worker.wait(30) == 0, worker.stderr.read()
-        saved += queue.connection.keys("scoreserve:job:*:state")
+        saved += [job for job in jobs if queue.connection.exists(shards.state_key(job.id))]
         start("worker", **options)
     assert saved, "the workers were too quick for this test"
     until(lambda: _finished(queue, jobs) == 8)
@@ -69,10 +72,10 @@ def test_a_rolling_restart_does_nothing_twice(
 
 
 def test_a_frozen_worker_comes_back_as_one_that_holds_nothing(
-    start: Callable, redis_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
     jobs = [_submit(queue, tiny_card, number, SLOW) for number in range(4)]
-    options = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
     frozen = start("worker", **options)
     until(lambda: queue.rq.started_job_registry.get_job_count(cleanup=False) > 0)
     os.kill(frozen.pid, signal.SIGSTOP)
@@ -88,10 +91,27 @@ def test_a_frozen_worker_comes_back_as_one_that_holds_nothing(
     assert frozen.wait(30) == 0
 
 
-def test_a_worker_that_cannot_start_says_why(start: Callable, redis_url: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_rqs_own_tool_shows_what_waits_and_who_works(
+    start: Callable, redis_url: str, worker_url: str, queue: JobQueue, tiny_card: ModelCard, until: Callable
+) -> None:
+    def info() -> list[str]:
+        command = [sys.executable, "-m", "rq.cli", "info", "--raw", "--url", redis_url]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    jobs = [_submit(queue, tiny_card, number, [FollowScores(name="follow_scores", steps=2000)]) for number in range(6)]
+    waiting = sum(job.shards for job in jobs)
+    assert [line.split()[:3] for line in info()] == [["queue", "scoreserve", f"{waiting},"]]
+    start("worker", SCORESERVE_REDIS_URL=worker_url, SCORESERVE_SLOTS="4")
+    until(lambda: queue.rq.count < waiting)
+    (worker,) = (line.split() for line in info() if line.startswith("worker"))
+    assert "busy" in worker
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) == waiting - queue.rq.count
+
+
+def test_a_worker_that_cannot_start_says_why(start: Callable, worker_url: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     for options, why in (
         ({"SCORESERVE_REDIS_URL": f"unix://{tmp_path}/nowhere"}, b"no Redis at"),
-        ({"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_DEFAULT_MODEL": "gone"}, b"no model gone"),
+        ({"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_DEFAULT_MODEL": "gone"}, b"no model gone"),
     ):
         worker = start("worker", **options)
         assert worker.wait(60) == 1

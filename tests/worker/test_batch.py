@@ -1,7 +1,7 @@
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -319,13 +319,19 @@ def test_lanes_share_the_device_by_time_and_chains(
         batch.admit(request(tiny_card, 2, sampler=long).model_copy(update={"model": name}), 0, 2)
         for name in ("tiny", "other")
     )
-    real = slow.lane.engine.step
+    clock = 0.0
 
-    def step():  # type: ignore[no-untyped-def]
-        time.sleep(0.1)
-        return real()
+    def lasting(seconds: float, real: Callable[[], object]) -> Callable[[], object]:
+        def step() -> object:
+            nonlocal clock
+            clock += seconds
+            return real()
 
-    monkeypatch.setattr(slow.lane.engine, "step", step)
-    while slow.image_steps_done < 6:
+        return step
+
+    monkeypatch.setattr("worker.lane.time", SimpleNamespace(perf_counter=lambda: clock))
+    for part, seconds in ((slow, 1.0), (quick, 0.1)):
+        monkeypatch.setattr(part.lane.engine, "step", lasting(seconds, part.lane.engine.step))
+    while slow.image_steps_done < 12:
         batch.step()
-    assert quick.image_steps_done > 5 * slow.image_steps_done
+    assert 5 * 2 * 10 <= quick.image_steps_done <= 6 * 2 * 10 + 2

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
@@ -174,16 +176,18 @@ def test_a_new_job_wakes_an_idle_worker(
 
 
 def test_a_running_job_is_stopped_at_its_deadline(submit, queue: JobQueue, new_worker: NewWorker) -> None:
-    late, other = submit(count=4, sampler=LONG, deadline_seconds=0.3), submit(count=2)
+    late, other = submit(count=4, sampler=LONG, deadline_seconds=600), submit(count=2)
     worker = new_worker()
     worker._claim()
     worker._step()
     worker._beat()
-    time.sleep(0.35)
+    assert len(worker._claims) == 2
+    queue.connection.hset(shards.job_key(late.id), "deadline", late.created_at + 0.001)
+    queue.connection.zadd(shards.DEADLINES, {late.id: late.created_at + 0.001})
     worker._beat()
     failed = queue.get(late.id)
     assert failed.state == JobState.FAILED
-    assert failed.error == "its deadline of 0.3 s passed with 4 of 1,600 image-steps done"
+    assert failed.error == "its deadline of 0.001 s passed with 4 of 1,600 image-steps done"
     worker._beat()
     assert [claim.job.id for claim in worker._claims.values()] == [other.id]
 
@@ -238,7 +242,7 @@ def test_saved_state_goes_with_its_job(submit, queue: JobQueue, new_worker: NewW
     worker._claim()
     worker._step()
     worker._hand_back()
-    assert queue.connection.hkeys(shards.state_key(job.id)) == [b"0"]
+    assert queue.connection.hexists(shards.state_key(job.id), "0")
     queue.cancel(job.id)
     assert not queue.connection.exists(shards.state_key(job.id))
 
@@ -392,21 +396,27 @@ def test_a_device_that_fails_ends_the_worker_and_costs_one_retry(
 
 
 def test_while_redis_is_full_the_batch_goes_on_and_its_images_wait(
-    submit, queue: JobQueue, new_worker: NewWorker, tiny_card: ModelCard, tiny_model: ScoreModel
+    submit, queue: JobQueue, new_worker: NewWorker, tiny_card: ModelCard, tiny_model: ScoreModel, redis: Redis
 ) -> None:
     jobs = [submit(count=4), submit(count=12, seed=2)]
     worker = new_worker()
     worker._talk()
-    queue.connection.config_set("maxmemory", 1)
+    redis.config_set("maxmemory", 1)
     try:
         for _ in range(60):
             worker._advance()
             assert worker._talk() is None
             worker._away_until = 1e-9  # not so long
+        with pytest.raises(OutOfMemoryError):
+            worker._claim()
+        with pytest.raises(OutOfMemoryError):
+            shards.reclaim(queue.rq, 0)
+        assert len(queue.rq.job_ids) == 2, "what was not carried out left no trace"
+        assert queue.connection.llen(shards.waiting_key(jobs[1].id)) == 2
         assert worker.batch.image_steps == 8 * 13
         assert len(worker._claims) == len(worker._ended) == 2
     finally:
-        queue.connection.config_set("maxmemory", 0)
+        redis.config_set("maxmemory", 0)
     while queue.depth().jobs:
         worker._advance()
         worker._talk()
@@ -415,17 +425,17 @@ def test_while_redis_is_full_the_batch_goes_on_and_its_images_wait(
         assert np.array_equal(images, expected(job, tiny_card, tiny_model))
 
 
-def test_a_full_redis_can_be_emptied_by_cancelling(submit, queue: JobQueue) -> None:
+def test_a_full_redis_can_be_emptied_by_cancelling(submit, queue: JobQueue, redis: Redis) -> None:
     job = submit(count=4)
-    queue.connection.config_set("maxmemory", 1)
+    redis.config_set("maxmemory", 1)
     try:
         assert queue.cancel(job.id).state == JobState.CANCELLED
     finally:
-        queue.connection.config_set("maxmemory", 0)
+        redis.config_set("maxmemory", 0)
 
 
 def test_results_live_as_long_as_they_should(
-    submit, queue: JobQueue, settings: WorkerSettings, new_worker: NewWorker
+    submit, queue: JobQueue, settings: WorkerSettings, new_worker: NewWorker, redis: Redis
 ) -> None:
     queue.settings = settings.model_copy(update={"result_ttl_seconds": 2})
     job = submit(count=5)
@@ -433,7 +443,7 @@ def test_results_live_as_long_as_they_should(
     assert queue.totals()["jobs_finished"] == 1
     time.sleep(2.5)
     new_worker().clean_registries()
-    left = [key for key in queue.connection.keys("*") if job.id.encode() in key]
+    left = [key for key in redis.keys("*") if job.id.encode() in key]
     assert left == []
     assert queue.rq.finished_job_registry.get_job_count(cleanup=False) == 0
 
@@ -450,30 +460,23 @@ def submit_to(queue: JobQueue, ask: Ask, card: ModelCard, version: int = 1) -> J
     return queue.submit(request.model_copy(update=update), card.image, image_steps)
 
 
-def work_with(queue: JobQueue, settings: WorkerSettings, memory: float = float("inf"), **update: object) -> None:
-    settings = settings.model_copy(update=update)
-    BatchingWorker(queue.connection, Batch(settings.store(), 8, "cpu", memory), settings).work(burst=True)
-
-
-@pytest.mark.usefixtures("new_worker")  # which takes out the signal handlers again
 def test_a_worker_claims_only_shards_of_its_models(
-    queue: JobQueue, settings: WorkerSettings, ask: Ask, tiny_card: ModelCard, other: ModelCard, tmp_path
+    queue: JobQueue, settings: WorkerSettings, new_worker, ask: Ask, tiny_card: ModelCard, other: ModelCard, tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
     jobs = [submit_to(queue, ask, card) for card in (tiny_card, other)]
-    work_with(queue, settings, models_dir=tmp_path, models="other, more")
+    new_worker(settings=settings.model_copy(update={"models_dir": tmp_path, "models": "other, more"})).work(burst=True)
     assert [queue.get(job.id).state for job in jobs] == ["queued", "finished"]
-    work_with(queue, settings, models="tiny")
+    new_worker(settings=settings.model_copy(update={"models": "tiny"})).work(burst=True)
     assert queue.get(jobs[0].id).state == "finished"
 
 
-@pytest.mark.usefixtures("new_worker")
 def test_models_without_room_beside_each_other_take_turns(
-    queue: JobQueue, settings: WorkerSettings, ask: Ask, tiny_card: ModelCard, models_dir, publish_other, tmp_path
+    queue: JobQueue, new_worker, ask: Ask, publish_other, tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
     cards = [publish_other(tmp_path, name, seed=len(name)) for name in ("one", "second", "third")]
     jobs = [submit_to(queue, ask, card) for _ in range(2) for card in cards]
-    work_with(queue, settings, memory=1, models_dir=tmp_path)
     store = ModelStore(tmp_path)
+    new_worker(Batch(store, 8, "cpu", memory=1)).work(burst=True)
     for job, card in zip(jobs, cards * 2, strict=True):
         images = Results(queue.connection).images(queue.get(job.id))
         assert np.array_equal(images, expected(job, card, ScoreModel.load(store, card)))
@@ -483,10 +486,10 @@ def test_models_without_room_beside_each_other_take_turns(
 
 
 def test_a_new_version_is_served_without_a_restart(
-    queue: JobQueue, settings: WorkerSettings, new_worker: NewWorker, ask: Ask, publish_other, tmp_path
+    queue: JobQueue, new_worker, ask: Ask, publish_other, tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
     first = publish_other(tmp_path)
-    worker = BatchingWorker(queue.connection, Batch(ModelStore(tmp_path), 8, "cpu"), settings)
+    worker = new_worker(Batch(ModelStore(tmp_path), 8, "cpu"))
     jobs = [submit_to(queue, ask, first)]
     worker.work(burst=True)
     second = publish_other(tmp_path, version=2, seed=7)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from redis import Redis
 
 from models.card import ModelCard
 from worker import shards
@@ -98,12 +99,12 @@ def test_what_is_put_back_goes_first_and_is_charged_once(queue: JobQueue, submit
     assert Counter(drain(queue, 10)) == {mine.id: 5, other.id: 5}
 
 
-def test_nothing_is_left_of_lines_in_which_nobody_stands(queue: JobQueue, submit: Submit) -> None:
+def test_nothing_is_left_of_lines_in_which_nobody_stands(queue: JobQueue, submit: Submit, redis: Redis) -> None:
     submit(8, "a")
     queue.cancel(submit(100, "b").id)
     drain(queue)
-    assert queue.connection.keys("scoreserve:line*") == []
-    assert queue.connection.keys("scoreserve:job:*:waiting") == []
+    assert redis.keys("scoreserve:line*") == []
+    assert redis.keys("scoreserve:job:*:waiting") == []
     for number in range(50):
         queue.cancel(submit(4, f"passer-by {number}").id)
     submit(400, "a")

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from redis import Redis
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
@@ -66,13 +67,13 @@ def test_what_was_taken_by_a_worker_that_died_at_once_goes_back(queue: JobQueue,
 
 
 def test_what_rqs_own_tools_put_back_is_done(
-    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
 ) -> None:
     """`rq info` cleans up in its own process, by RQ's rules, and knows nothing of lines."""
     job = submit(8)
     new_worker()._claim()
     expire(queue)
-    StartedJobRegistry(queue.rq.name, queue.connection, RQJob, serializer=queue.rq.serializer).cleanup()
+    StartedJobRegistry(queue.rq.name, redis, RQJob, serializer=queue.rq.serializer).cleanup()
     assert shards.take(queue.rq, None) is None
     new_worker().work(burst=True)
     assert queue.get(job.id).state == JobState.FINISHED
@@ -80,10 +81,10 @@ def test_what_rqs_own_tools_put_back_is_done(
 
 
 def test_who_empties_rqs_queue_ends_the_jobs(
-    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
 ) -> None:
     job = submit(8)
-    queue.rq.empty()
+    shards.rq_queue(redis).empty()
     new_worker().work(burst=True)
     new_worker().clean_registries()
     upkeep.look_after(queue, 2)
