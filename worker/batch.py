@@ -204,9 +204,16 @@ class Batch:
         except (ModelNotFound, BrokenModel):
             raise
         except Exception as error:
-            raise DeviceFailed(f"model {card.name} version {card.version} cannot be run: {error}") from error
+            reason = f"model {card.name} version {card.version} cannot be run on {self.device}: {error}"
+            raise (Refused(reason) if self._device_works() else DeviceFailed(reason)) from error
         log.info("loaded model %s version %d on %s", card.name, card.version, self.device)
         return lane
+
+    def _device_works(self) -> bool:
+        try:
+            return float(torch.ones(2, device=self.device).sum()) == 2
+        except Exception:  # whatever a device can throw
+            return False
 
 
 def _decode(request: InpaintRequest, card: ModelCard) -> tuple[Tensor, Tensor]:

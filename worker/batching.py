@@ -105,7 +105,7 @@ class BatchingWorker(SimpleWorker):
                 idle = self._talk()
                 worked |= bool(self._claims)
                 if not self._claims:
-                    if self._stop_requested or (burst and idle):
+                    if (self._stop_requested and not self._started) or (burst and idle):
                         return worked
                     self._sleep()
         except DeviceFailed as error:
@@ -185,6 +185,9 @@ class BatchingWorker(SimpleWorker):
                 self._beat()
                 self._next_beat = clock + BEAT_SECONDS
             self._read_mail()
+            while self._stop_requested and self._started:
+                self.leases.decline(self._started[0])
+                self._started.popleft()
             if clock >= self._drain_until:
                 self._hand_back()
             return not (self._look_due(clock) and self._claim())
@@ -364,10 +367,11 @@ class BatchingWorker(SimpleWorker):
             self._fail(claim.lease, claim.job, claim.part.fault)
         else:
             images = claim.part.pixels()
-            last = self.leases.finish(claim.lease, images, claim.part.image_steps_done)
-            self.metrics.finished(claim.job, len(images), last)
-            log.info("finished shard %s", claim.shard.id, extra=claim.shard.ids)
-            if last:
+            stored = self.leases.finish(claim.lease, images, claim.part.image_steps_done)
+            if stored:
+                self.metrics.finished(claim.job, len(images), last=stored == 2)
+                log.info("finished shard %s", claim.shard.id, extra=claim.shard.ids)
+            if stored == 2:
                 log.info("finished job %s", claim.job.id, extra={"job": claim.job.id})
         self._drop(claim)
 

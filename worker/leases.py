@@ -87,8 +87,11 @@ class Leases:
                     pipeline.execute()
                     return None if job is None or execution is None else Lease(job, execution)
 
-    def finish(self, lease: Lease, images: Pixels, image_steps: int) -> bool:
-        """Stores a shard's images, and ends the job if it is the last; says whether it was."""
+    def finish(self, lease: Lease, images: Pixels, image_steps: int) -> int:
+        """Stores a shard's images, and ends the job with the last one.
+
+        Returns 2 for the last one, 1 for another, and 0 if the lease was lost or nobody wants the images.
+        """
         rq_job, ttl = lease.rq_job, lease.shard.result_ttl
         rq_job.outcome = encode(images), image_steps, len(images)
         rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
@@ -103,7 +106,7 @@ class Leases:
             rq_job.cleanup(ttl, pipeline, remove_from_queue=False)
 
         answers = self._end(lease, commands)
-        return answers is not None and answers[place] == 2
+        return 0 if answers is None else int(answers[place])
 
     def fail(self, lease: Lease, reason: str) -> bool:
         """Ends the whole job of a shard: what cannot be fulfilled stays so. Says whether the lease lasted."""

@@ -6,7 +6,7 @@ import torch
 from redis.exceptions import RedisError
 
 from models.store import BrokenModel, ModelNotFound
-from worker.batch import Batch
+from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
 from worker.lane import DeviceFailed
 from worker.queue import connect
@@ -40,7 +40,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
     for name in names:
         try:
             batch.warm_up(name)
-        except (ModelNotFound, BrokenModel, DeviceFailed) as error:
+        except (ModelNotFound, BrokenModel, Refused, DeviceFailed) as error:
             raise WorkerFailed(
                 f"model {name} cannot be used on {settings.device} with {settings.slots} slots: {error}"
             ) from error

@@ -190,8 +190,12 @@ RECLAIM = (
 local dead = {}
 local function put_back(shard)
     local id, number = string.match(shard, '^(.*)-(%d+)$')
-    redis.call('HSET', 'rq:job:' .. shard, 'status', 'queued')
-    if id then again(KEYS[1], id, number) end
+    if over(id) then
+        redis.call('DEL', 'rq:job:' .. shard)
+    else
+        redis.call('HSET', 'rq:job:' .. shard, 'status', 'queued')
+        again(KEYS[1], id, number)
+    end
 end
 for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, 1000)) do
     local shard, execution = string.match(lease, '^(.*):(.*)$')

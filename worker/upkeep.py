@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 def look_after(queue: JobQueue, lease_seconds: int) -> None:
     """Puts back what dead workers held and what went astray, removes what is not ours, and cleans RQ's registries."""
-    given_up = shards.reclaim(queue.rq, lease_seconds)
-    for job_id in _incomplete(queue):
-        given_up += shards.repair(queue.rq, job_id)
-    for shard_id in given_up:
+    for shard_id in shards.reclaim(queue.rq, lease_seconds):
         _give_up(queue, shard_id)
+    for job_id in _incomplete(queue):
+        for shard_id in shards.repair(queue.rq, job_id):
+            _give_up(queue, shard_id)
     _remove_strangers(queue)
     for registry in (FinishedJobRegistry, FailedJobRegistry):
         registry(queue.rq.name, queue.connection).cleanup()
@@ -64,12 +64,20 @@ def _give_up(queue: JobQueue, shard_id: str) -> None:
 
 
 def _remove_strangers(queue: JobQueue) -> None:
-    """Takes from RQ's queue what is no shard of a job: nobody would ever take it."""
+    """Takes from RQ's queue what nobody would ever take: what is no shard, or that of a job that has ended."""
     waiting = queue.rq.job_ids if queue.rq.count > _waiting(queue) else []
-    for rq_job in ShardJob.fetch_many(waiting, connection=queue.connection, serializer=JSONSerializer):
-        if rq_job is not None and rq_job.func_name != shards.FUNCTION:
-            log.warning("%s is removed from the queue: it is no shard, but %s", rq_job.id, rq_job.func_name)
+    found: Any = ShardJob.fetch_many(waiting, connection=queue.connection, serializer=JSONSerializer)
+    for rq_job in found:
+        if rq_job is not None and not _wanted(queue, rq_job):
+            log.warning("%s is removed from the queue: it is no shard of a job that waits", rq_job.id)
             rq_job.delete()
+
+
+def _wanted(queue: JobQueue, rq_job: ShardJob) -> bool:
+    try:
+        return not queue.get(rq_job.shard.job_id).state.final
+    except (JobNotFound, ValueError, TypeError):
+        return False
 
 
 def _waiting(queue: JobQueue) -> int:

@@ -16,7 +16,7 @@ from models.score import ScoreModel
 from models.store import ModelStore
 from worker import state
 from worker.batch import Batch, NoRoom, Refused
-from worker.lane import DeviceFailed, Part
+from worker.lane import DeviceFailed, Lane, Part
 from worker.requests import InpaintRequest, SampleRequest
 from worker.settings import WorkerSettings
 
@@ -335,3 +335,16 @@ def test_lanes_share_the_device_by_time_and_chains(
     while slow.image_steps_done < 12:
         batch.step()
     assert 5 * 2 * 10 <= quick.image_steps_done <= 6 * 2 * 10 + 2
+
+
+def test_a_model_that_cannot_be_run_is_refused_while_the_device_works(
+    several: ModelStore, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(several, slots=5, device="cpu")
+    batch.admit(request(tiny_card, 1), 0, 1)
+    monkeypatch.setattr(Lane, "measure", lambda _: 1 / 0)
+    with pytest.raises(Refused, match="other version 1 cannot be run on cpu: division"):
+        batch.admit(of("other", tiny_card), 0, 1)
+    monkeypatch.setattr(Batch, "_device_works", lambda _: False)
+    with pytest.raises(DeviceFailed, match="other version 1"):
+        batch.admit(of("other", tiny_card), 0, 1)

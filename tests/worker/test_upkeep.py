@@ -9,7 +9,7 @@ from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
 from models.card import ModelCard
-from worker import shards, upkeep
+from worker import scripts, shards, upkeep
 from worker.batching import BatchingWorker
 from worker.queue import Job, JobQueue, JobState
 
@@ -92,3 +92,19 @@ def test_who_empties_rqs_queue_ends_the_jobs(
     assert failed.state == JobState.FAILED
     assert failed.error == "its shard was removed from the queue"
     assert queue.depth().jobs == 0
+
+
+def test_nothing_is_left_of_a_job_whose_end_was_cut_short(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
+) -> None:
+    """The service may die after it wrote down that a job is cancelled, and a worker that holds a shard of it too."""
+    job = submit(16)
+    worker = new_worker()
+    worker._claim()
+    assert len(worker._claims) == 2
+    redis.eval(scripts.END, 0, job.id, "cancelled", time.time(), 60, "")
+    expire(queue)
+    upkeep.look_after(queue, 2)
+    assert queue.rq.job_ids == []
+    assert redis.keys("rq:job:*") == []
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) == 0
