@@ -1,12 +1,12 @@
 """`scoreserve worker`: fulfils requests from the queue on one device."""
 
-import logging
 from typing import Annotated, Any
 
 import typer
 
 from cli.console import fail
 from cli.console import settings as read
+from cli.logs import LogFormat, set_up
 
 
 def worker(
@@ -17,6 +17,13 @@ def worker(
     slots: Annotated[
         int | None, typer.Option(metavar="<int>", min=1, help="Chains that are advanced together.")
     ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(metavar="<names>", help="Serve only these models, such as mnist,cifar10; all by default."),
+    ] = None,
+    models_memory_mb: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, help="Memory for weights; the models used last stay.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(metavar="<int>", min=1, max=2, help="CPU threads; start more workers for more cores.")
     ] = None,
@@ -26,6 +33,13 @@ def worker(
     grace_seconds: Annotated[
         float | None, typer.Option(metavar="<float>", min=0, help="How long a stopping worker finishes work.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, max=65535, help="Port for Prometheus; none by default.")
+    ] = None,
+    metrics_host: Annotated[str | None, typer.Option(help="Address for Prometheus; loopback by default.")] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines for a person, or JSON for a machine.", envvar="SCORESERVE_LOG_FORMAT")
+    ] = LogFormat.TEXT,
     burst: Annotated[bool, typer.Option("--burst", help="Stop when the queue is empty.")] = False,
 ) -> None:
     """Fulfil requests from the queue. Ctrl-C or SIGTERM finishes or requeues what is in flight.
@@ -35,12 +49,16 @@ def worker(
     from worker.process import WorkerFailed, run  # noqa: PLC0415 (torch)
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    set_up(log_format)
     options: dict[str, Any] = {
         "redis_url": redis_url,
         "device": device,
         "slots": slots,
+        "models": models,
+        "models_memory_mb": models_memory_mb,
         "threads": threads,
+        "metrics_port": metrics_port,
+        "metrics_host": metrics_host,
         "lease_seconds": lease_seconds,
         "grace_seconds": grace_seconds,
     }

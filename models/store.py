@@ -100,6 +100,19 @@ class ModelStore:
             raise BrokenModel(f"{path} has sha256 {found}, its card says {card.weights_sha256}: copy it again")
         return data
 
+    def size(self, card: ModelCard) -> int:
+        """Bytes of the weights of a card's version.
+
+        Raises:
+            ModelNotFound: the version is gone.
+            BrokenModel: the weights are.
+        """
+        path = self.path(card.name, card.version) / WEIGHTS
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise BrokenModel(f"{path} cannot be read: {error}") from error
+
     def next_version(self, name: str) -> int:
         """The version that the next `publish` of this name may take."""
         return max(self.versions(name), default=0) + 1

@@ -1,6 +1,8 @@
 """Intake: from what a client asked for to an accepted job, or a problem that says why not."""
 
+import math
 import secrets
+import time
 
 from models.card import ModelCard
 from models.sampling.plan import SamplerRefused, plan
@@ -11,6 +13,7 @@ from service.pictures import decode_image, decode_mask
 from service.problems import Problem, invalid
 from service.schemas import SampleBody
 from service.settings import ServiceSettings
+from worker.forecast import Task
 from worker.queue import Job, JobQueue
 from worker.requests import InpaintRequest, SampleRequest
 
@@ -21,18 +24,18 @@ class Intake:
     def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
         self.settings, self.store, self.queue = settings, store, queue
 
-    def sample(self, body: SampleBody, as_grid: bool) -> Job:
-        """Accepts a job of `POST /samples`; `as_grid`, if it is to be answered with a grid.
+    def sample(self, body: SampleBody, as_grid: bool, client: str) -> Job:
+        """Accepts a client's job of `POST /samples`; `as_grid`, if it is to be answered with a grid.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
         card = self._card(body)
         request, image_steps = self._complete(body, card, as_grid)
-        return self.queue.submit(request, card.image, image_steps)
+        return self._submit(body, card, request, image_steps, client)
 
-    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool) -> Job:
-        """Accepts a job of `POST /inpaint`; image and mask are files.
+    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool, client: str) -> Job:
+        """Accepts a client's job of `POST /inpaint`; image and mask are files.
 
         Raises:
             Problem: the request cannot be fulfilled.
@@ -46,7 +49,31 @@ class Intake:
             image=decode_image("image", image, card.image).tobytes(),
             mask=decode_mask("mask", mask, card.image).tobytes(),
         )
-        return self.queue.submit(inpaint, card.image, image_steps)
+        return self._submit(body, card, inpaint, image_steps, client)
+
+    def _submit(self, body: SampleBody, card: ModelCard, request: SampleRequest, image_steps: int, client: str) -> Job:
+        if body.deadline_seconds is not None:
+            self._check_deadline(body.deadline_seconds, Task(client, body.priority, time.time(), image_steps), request)
+        return self.queue.submit(request, card.image, image_steps, client, body.priority, body.deadline_seconds)
+
+    def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
+        """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""
+        evaluations, forecast = task.remaining // request.count, self.queue.forecast
+        pace = forecast.pace(request.model)
+        needed = forecast.seconds(task, request.model, evaluations)
+        if pace is None or needed is None or needed <= seconds:
+            return
+        alone = max(evaluations * pace.step_seconds, task.remaining / pace.image_steps_per_second)
+        workers = f"{pace.workers} worker{'s' if pace.workers > 1 else ''}"
+        if alone > seconds:
+            reason = f"{task.remaining:,} image-steps take {alone:.1f} s, even with all of {workers} to themselves"
+            raise invalid("/deadline_seconds", reason, f"at least {math.ceil(alone)}")
+        raise Problem(
+            "busy",
+            f"with what goes before it the job would take {needed:.1f} s on {workers}, more than its deadline of "
+            f"{seconds:g} s; alone it would take {alone:.1f} s",
+            headers={"Retry-After": str(math.ceil(needed - seconds))},
+        )
 
     def _card(self, body: SampleBody) -> ModelCard:
         name = body.model or self.settings.default_model
@@ -83,7 +110,14 @@ class Intake:
                 f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
             )
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
-        request = SampleRequest(model=card.name, version=card.version, count=body.count, seed=seed, sampler=sampler)
+        request = SampleRequest(
+            model=card.name,
+            version=card.version,
+            weights_sha256=card.weights_sha256,
+            count=body.count,
+            seed=seed,
+            sampler=sampler,
+        )
         return request, image_steps
 
     def _check_grid(self, count: int, card: ModelCard) -> None:

@@ -60,6 +60,11 @@ class _QueueCollector(Collector):
         yield jobs
         yield CounterMetricFamily("scoreserve_images", "Images made.", value=totals.get("images", 0))
         yield CounterMetricFamily("scoreserve_image_steps", "Image-steps of them.", value=totals.get("image_steps", 0))
+        yield CounterMetricFamily(
+            "scoreserve_image_steps_computed",
+            "Image-steps of all workers, with those that came to nothing or were done twice.",
+            value=totals.get("image_steps_computed", 0),
+        )
 
 
 class _ModelCollector(Collector):

@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
     "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
     "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
+    "busy": (503, "Too much goes before this job", "Try again after Retry-After seconds, or allow more time."),
     "unavailable": (
         503,
         "The queue cannot be reached",

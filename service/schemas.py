@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
+from worker.priority import Priority
 from worker.queue import Job, JobState
 
 
@@ -55,6 +56,20 @@ class SampleBody(BaseModel):
     sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
         None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
     )
+    priority: Priority = Field(
+        Priority.NORMAL,
+        description="Order among your own jobs. Between clients that wait it is a weight of 8, 1 and 1/8, so none is "
+        "locked out.",
+    )
+    deadline_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=30 * 24 * 3600,
+        allow_inf_nan=False,
+        description="Seconds from now within which the job must end. One that cannot make it is refused at once; one "
+        "that does not is stopped and fails.",
+        examples=[60],
+    )
 
 
 class InpaintBody(SampleBody):
@@ -93,16 +108,23 @@ class JobView(BaseModel):
     count: int
     seed: int
     sampler: SamplerSettings = Field(description="Complete: asked for again, with the seed, it gives the same pixels.")
+    priority: Priority
     progress: Progress
+    eta_seconds: float | None = Field(
+        description="When the job will have ended, from now: its image-steps and those that go before them, at the "
+        "measured pace of the workers. Null where no worker has measured the model's."
+    )
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    deadline_at: datetime | None = Field(description="When the job is stopped if it has not ended.")
     expires_at: datetime | None = Field(description="When an ended job and its images are forgotten.")
     error: str | None = Field(description="Why the job failed or was cancelled.")
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job) -> "JobView":
+    def of(cls, job: Job, seconds_left: float | None) -> "JobView":
+        """The view of a job that has so many seconds to go, if that is known."""
         request, base = job.request, f"/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -114,9 +136,12 @@ class JobView(BaseModel):
             seed=request.seed,
             sampler=request.sampler,
             progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
+            priority=job.priority,
+            eta_seconds=None if seconds_left is None else round(seconds_left, 1),
             created_at=_time(job.created_at),
             started_at=_time(job.started_at) if job.started_at else None,
             ended_at=_time(job.ended_at) if job.ended_at else None,
+            deadline_at=_time(job.deadline) if job.deadline else None,
             expires_at=_time(job.ended_at + job.result_ttl) if job.ended_at else None,
             error=job.error,
             links=JobLinks(

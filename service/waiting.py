@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from redis.exceptions import RedisError
 
 from service import views
@@ -62,29 +62,31 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
 
     202 while it has not ended, with its address in `Location`.
     """
+    headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    if how.applied:
+        headers["Preference-Applied"] = how.applied
     try:
         job = await _wait(request, context, job, how.wait_seconds)
-        wanted_now = job.state == "finished" and how.media_type != JSON
-        images = await run_in_threadpool(context.results.images, job) if wanted_now else None
+        if job.state == "finished" and how.media_type != JSON:
+            return await run_in_threadpool(_images, context, job, how, headers)
+        seconds_left = await run_in_threadpool(context.queue.seconds_left, job)
     except RedisError as error:
         raise Problem(
             "unavailable",
             f"Redis does not answer; job {job.id} was accepted and is kept",
             headers={"Location": f"/jobs/{job.id}", "Retry-After": "2"},
         ) from error
-    headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
-    if how.applied:
-        headers["Preference-Applied"] = how.applied
-    if images is None:
-        if how.media_type != JSON and job.state.final:
-            raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-        body = JobView.of(job).model_dump(mode="json")
-        return JSONResponse(body, 200 if job.state.final else 202, headers)
+    if how.media_type != JSON and job.state.final:
+        raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
+    body = JobView.of(job, seconds_left).model_dump(mode="json")
+    return JSONResponse(body, 200 if job.state.final else 202, headers)
+
+
+def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
     if how.media_type == views.PNG:
-        content = await run_in_threadpool(views.grid_png, images, context.settings.max_grid_pixels)
-    else:
-        content = await run_in_threadpool(views.samples_npz, job, images)
-    return Response(content, 200, headers, how.media_type)
+        content = views.grid_png(job, context.results, context.settings.max_grid_pixels)
+        return Response(content, 200, headers, how.media_type)
+    return StreamingResponse(views.samples_npz(job, context.results.pieces(job)), 200, headers, how.media_type)
 
 
 async def _wait(request: Request, context: Context, job: Job, seconds: float) -> Job:

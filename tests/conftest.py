@@ -19,12 +19,18 @@ from models.store import ModelStore, sha256
 torch.set_num_threads(1)
 
 DATA = Path(__file__).parent / "data"
+USERS = Path(__file__).parents[1] / "docker" / "users.acl"
 TINY = NetworkSpec(
     kind="unet",
     arguments={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
     data_mean=0.13,
     data_std=0.31,
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos", action="store_true", help="the long version of tests/system/test_chaos.py")
+    parser.addoption("--chaos-seed", type=int, default=0, help="the seed of a run that failed")
 
 
 def publish_tiny(store: ModelStore, name: str = "tiny", version: int = 1, seed: int = 0) -> ModelCard:
@@ -70,9 +76,12 @@ def tiny_model(models_dir: Path, tiny_card: ModelCard) -> ScoreModel:
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """A real Valkey server on a Unix socket."""
+    """A real Valkey server on a Unix socket, with the users that are shipped; the default one may do all, for tests."""
     directory = tmp_path_factory.mktemp("valkey")
-    server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / "s", config={"save": ""})
+    users = USERS.read_text().replace("user default off", "user default on nopass ~* &* +@all")
+    (directory / "users.acl").write_text(users)
+    config = {"save": "", "aclfile": directory / "users.acl"}
+    server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / "s", config=config)
     server.start()
     yield server
     server.stop()
@@ -80,16 +89,39 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def redis_url(valkey: ValkeyServer) -> str:
-    """The address of the server, emptied."""
+    """The address of the server, emptied, for who may do all."""
     with Redis(unix_socket_path=str(valkey.unix_socket_path)) as client:
         client.flushall()
     return f"unix://{valkey.unix_socket_path}"
 
 
 @pytest.fixture
-def publish_other() -> Callable[[Path], ModelCard]:
-    """Publishes a second model, `other`, into a directory."""
-    return lambda directory: publish_tiny(ModelStore(directory), "other", seed=1)
+def service_url(redis_url: str) -> str:
+    """The same for the service."""
+    return redis_url.replace("//", "//service:CHANGE-ME-SERVICE@")
+
+
+@pytest.fixture
+def worker_url(redis_url: str) -> str:
+    """The same for a worker."""
+    return redis_url.replace("//", "//worker:CHANGE-ME-WORKER@")
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """A connection that may do all."""
+    with Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def publish_other() -> Callable[..., ModelCard]:
+    """Publishes another model, or another version of one, into a directory."""
+
+    def publish(directory: Path, name: str = "other", version: int = 1, seed: int = 1) -> ModelCard:
+        return publish_tiny(ModelStore(directory), name, version, seed)
+
+    return publish
 
 
 @pytest.fixture

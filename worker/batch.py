@@ -1,21 +1,23 @@
 """Batch: what one worker has in hand, from shards to chains in the slots of engines and back to images."""
 
 import logging
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from itertools import count as counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.card import ModelCard
-from models.images import Pixels
 from models.sampling.chain import Chain
-from models.sampling.engine import Engine
 from models.sampling.plan import SamplerRefused, plan
-from models.sampling.sample import from_pixels, to_pixels
+from models.sampling.sample import from_pixels
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelNotFound, ModelStore
+from worker import state
+from worker.lane import DeviceFailed, Lane, Part
 from worker.requests import InpaintRequest, SampleRequest
 
 log = logging.getLogger(__name__)
@@ -25,133 +27,125 @@ class Refused(ValueError):
     """A request that no worker can fulfil, now or later; the message says why."""
 
 
-@dataclass(eq=False)
-class Part:
-    """One shard in hand.
+class NoRoom(RuntimeError):
+    """A model that has to wait until others are not in use any more.
 
     Args:
-        lane: the lane of its model.
-        chains: its images, in order.
-        waiting: how many of them have not been admitted yet; they are the last ones.
+        card: of its version.
     """
 
-    lane: "Lane"
-    chains: list[Chain]
-    waiting: deque[Chain] = field(default_factory=deque)
-
-    @property
-    def image_steps_done(self) -> int:
-        return sum(chain.cursor for chain in self.chains)
-
-    @property
-    def finished(self) -> bool:
-        return all(not chain.remaining for chain in self.chains)
-
-    def pixels(self) -> Pixels:
-        """The images uint8 [n, h, w, c] of a finished part.
-
-        Raises:
-            Refused: an image is not finite.
-        """
-        images = []
-        for chain in self.chains:
-            if chain.x is None or not bool(torch.isfinite(chain.x).all()):
-                raise Refused(
-                    f"image {chain.index} became NaN or infinite: this model's scores diverge with these sampler "
-                    "settings; try a smaller step_size or more levels"
-                )
-            images.append(to_pixels(chain.x))
-        return np.stack(images)
-
-
-class Lane:
-    """One version of a model: its engine, and the parts that use it, oldest first."""
-
-    def __init__(self, card: ModelCard, model: ScoreModel, slots: int) -> None:
-        self.card, self.engine = card, Engine(model, slots)
-        self.parts: list[Part] = []
-
-    def fill(self, slots: int) -> int:
-        """Admits waiting chains to at most `slots` slots, oldest part first; returns how many."""
-        admitted: list[Chain] = []
-        for part in self.parts:
-            while part.waiting and len(admitted) < min(slots, self.engine.free):
-                admitted.append(part.waiting.popleft())
-        self.engine.admit(admitted)
-        return len(admitted)
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__(f"no room for model {card.name} version {card.version} beside those in use")
+        self.card = card
 
 
 class Batch:
     """Everything that one worker advances together.
 
-    Chains of all shards share `slots` slots; every version of a model is a lane with an engine of its own, and `step`
-    advances each lane that has chains.
+    Chains of all shards share `slots` slots; every version of a model is a lane with an engine of its own. Each step
+    is that of one lane: the one whose chains have had least of the device. Models are loaded when they are asked for;
+    where memory is short the one that was used longest ago leaves, but never one in use.
 
     Args:
         store: where models come from.
         slots: chains that may be in slots, over all lanes.
         device: torch device name.
+        memory: bytes that the weights of all models may take; a model that is larger still may be there alone.
     """
 
-    def __init__(self, store: ModelStore, slots: int, device: str) -> None:
-        self.store, self.slots, self.device = store, slots, device
-        self._lanes: dict[tuple[str, int], Lane] = {}
+    def __init__(self, store: ModelStore, slots: int, device: str, memory: float = float("inf")) -> None:
+        self.store, self.slots, self.device, self.memory = store, slots, device, memory
+        self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
+        self._numbers = counter()
+        self.image_steps = 0  # computed so far
+        self.on_step: Callable[[ModelCard, int, float], None] = lambda *_: None  # model, image-steps, seconds
 
     @property
     def parts(self) -> list[Part]:
-        """All shards in hand."""
-        return [part for lane in self._lanes.values() for part in lane.parts]
+        """All shards in hand, oldest first."""
+        return sorted((part for lane in self._lanes.values() for part in lane.parts), key=lambda part: part.number)
 
     @property
     def free(self) -> int:
         """Slots that nothing in hand will fill."""
         waiting = sum(len(part.waiting) for part in self.parts)
-        return max(0, self.slots - self._active - waiting)
+        return max(0, self.slots - self.active - waiting)
 
     @property
-    def _active(self) -> int:
-        return sum(len(lane.engine.chains) for lane in self._lanes.values())
+    def active(self) -> int:
+        """Chains in slots."""
+        return sum(len(lane.engine.chains) for lane in list(self._lanes.values()))
+
+    @property
+    def cards(self) -> list[ModelCard]:
+        """Models in memory."""
+        return [lane.card for lane in list(self._lanes.values())]
 
     def warm_up(self, name: str) -> None:
-        """Loads the newest version of a model and runs it once at full width, so that the first job does not wait."""
-        card = self.store.card(name)
-        lane = self._lane(name, card.version)
-        _, table = plan(None, card)
-        chains = [Chain(table, seed=0, index=i) for i in range(self.slots)]
-        lane.engine.admit(chains)
-        lane.engine.step()
-        lane.engine.evict(chains)
+        """Loads the newest version of a model and runs it, so that the first job does not wait."""
+        self._lane(self.store.card(name))
 
-    def admit(self, request: SampleRequest | InpaintRequest, first: int, count: int) -> Part:
-        """Takes on `count` images of a request, from image `first` on.
+    def paces(self) -> dict[str, tuple[float, float]]:
+        """Model -> seconds of a step of one image, and image-steps a second with all slots in use."""
+        return {name: (lane.step_seconds, lane.image_steps_per_second) for (name, *_), lane in self._lanes.items()}
+
+    def admit(
+        self, request: SampleRequest | InpaintRequest, first: int, count: int, saved: bytes | None = None
+    ) -> Part:
+        """Takes on `count` images of a request, from image `first` on, where `saved` left them.
 
         Raises:
             Refused: the request cannot be fulfilled.
+            NoRoom: its model has to wait.
+            DeviceFailed: the device cannot run the model.
         """
         try:
-            lane = self._lane(request.model, request.version)
+            lane = self._lane_of(request)
             _, table = plan(request.sampler, lane.card)
         except (ModelNotFound, BrokenModel, SamplerRefused) as error:
             raise Refused(str(error)) from error
         known, mask = _decode(request, lane.card) if isinstance(request, InpaintRequest) else (None, None)
         chains = [Chain(table, request.seed, index, known, mask) for index in range(first, first + count)]
-        part = Part(lane, chains, deque(chains))
+        if saved is not None:
+            try:
+                state.unpack(saved, chains, lane.card.image.chw)
+            except ValueError as error:
+                log.warning("beginning again: %s", error)
+        part = Part(lane, chains, next(self._numbers), deque(chain for chain in chains if chain.remaining))
         lane.parts.append(part)
         self._fill()
         return part
 
     def step(self) -> list[Part]:
-        """One network evaluation for every chain in a slot; returns the parts that are finished, which leave."""
-        for lane in self._lanes.values():
-            lane.engine.step()
-        finished = [part for part in self.parts if not part.waiting and part.finished]
-        for part in finished:
-            part.lane.parts.remove(part)
+        """One network evaluation for every chain of one lane; returns the parts that are ended, which leave.
+
+        Raises:
+            DeviceFailed: the device cannot go on.
+        """
+        lanes = [lane for lane in self._lanes.values() if lane.engine.chains]
+        if lanes:
+            lane = min(lanes, key=lambda lane: lane.turn)
+            done, begun = lane.engine.image_steps, time.perf_counter()
+            lane.step()
+            stepped = lane.engine.image_steps - done
+            self.image_steps += stepped
+            self.on_step(lane.card, stepped, time.perf_counter() - begun)
+        ended = [part for part in self.parts if part.ended]
+        for part in ended:
+            part.look_for_faults()
+            self.drop(part)
         self._fill()
-        return finished
+        return ended
+
+    def diverged(self) -> list[Part]:
+        """The parts of which an image became NaN or infinite; they leave. Waits for the device: not for every step."""
+        found = [part for lane in self._lanes.values() for part in lane.diverged()]
+        for part in found:
+            self.drop(part)
+        return found
 
     def drop(self, part: Part) -> None:
-        """Takes a part out of hand; its slots are free at once."""
+        """Takes a part out of hand as it is; its slots are free at once."""
         part.lane.engine.evict(part.chains)
         part.waiting.clear()
         if part in part.lane.parts:
@@ -159,18 +153,67 @@ class Batch:
         self._fill()
 
     def _fill(self) -> None:
-        free = self.slots - self._active
-        for lane in self._lanes.values():
-            free -= lane.fill(free)
+        """Gives the free slots to the chains that wait, oldest part first."""
+        free = self.slots - self.active
+        for part in self.parts:
+            admitted = [part.waiting.popleft() for _ in range(min(free, len(part.waiting)))]
+            if admitted and not part.lane.engine.chains:  # who was away has not saved up turns
+                part.lane.turn = max([part.lane.turn, *self._turns()])
+            part.lane.engine.admit(admitted)
+            free -= len(admitted)
 
-    def _lane(self, name: str, version: int) -> Lane:
-        lane = self._lanes.get((name, version))
-        if lane is None:
-            card = self.store.card(name, version)
-            lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots)
-            self._lanes[name, version] = lane
-            log.info("loaded model %s version %d on %s", name, version, self.device)
+    def _turns(self) -> list[float]:
+        turns = [lane.turn for lane in self._lanes.values() if lane.engine.chains]
+        return [min(turns)] if turns else []
+
+    def _lane_of(self, request: SampleRequest) -> Lane:
+        """The lane of a request's model; the version that is loaded stays what it is, whatever happens to its files."""
+        for (name, version, sha256), lane in self._lanes.items():
+            if (name, version) == (request.model, request.version) and request.weights_sha256 in (None, sha256):
+                return self._lane(lane.card)
+        card = self.store.card(request.model, request.version)
+        if request.weights_sha256 not in (None, card.weights_sha256):
+            raise Refused(
+                f"model {card.name} version {card.version} was replaced by other weights after the job was accepted: "
+                "ask again, and publish changed weights as a new version"
+            )
+        return self._lane(card)
+
+    def fits(self, card: ModelCard) -> bool:
+        """Whether a model can be loaded, if those that are not in use leave."""
+        in_use = [lane.bytes for lane in self._lanes.values() if lane.parts]
+        return not in_use or sum(in_use) + self.store.size(card) <= self.memory
+
+    def _lane(self, card: ModelCard) -> Lane:
+        key = card.name, card.version, card.weights_sha256
+        lane = self._lanes.pop(key, None) or self._load(card)
+        self._lanes[key] = lane
         return lane
+
+    def _load(self, card: ModelCard) -> Lane:
+        if not self.fits(card):
+            raise NoRoom(card)
+        size = self.store.size(card)
+        for key, lane in list(self._lanes.items()):
+            if not lane.parts and sum(there.bytes for there in self._lanes.values()) + size > self.memory:
+                log.info("model %s version %d leaves", *key[:2])
+                del self._lanes[key]
+        try:
+            lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots)
+            lane.measure()
+        except (ModelNotFound, BrokenModel):
+            raise
+        except Exception as error:
+            reason = f"model {card.name} version {card.version} cannot be run on {self.device}: {error}"
+            raise (Refused(reason) if self._device_works() else DeviceFailed(reason)) from error
+        log.info("loaded model %s version %d on %s", card.name, card.version, self.device)
+        return lane
+
+    def _device_works(self) -> bool:
+        try:
+            return float(torch.ones(2, device=self.device).sum()) == 2
+        except Exception:  # whatever a device can throw
+            return False
 
 
 def _decode(request: InpaintRequest, card: ModelCard) -> tuple[Tensor, Tensor]:

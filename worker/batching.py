@@ -2,50 +2,54 @@
 
 Stock RQ runs one job at a time, most often in a forked process. Here one process claims shards whenever it has free
 slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. What is private to
-RQ stays in this file and in worker.shards.
+RQ stays in this file, worker.leases, worker.shards and worker.upkeep.
 """
 
+import json
 import logging
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import WatchError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq import worker_registration
 from rq.command import parse_payload
-from rq.exceptions import StopRequested
-from rq.executions import Execution
-from rq.job import JobStatus
-from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
-from rq.suspension import is_suspended
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import as_text, now
 from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
-from rq.worker_registration import clean_worker_registry
 
-from worker import shards
-from worker.batch import Batch, Part, Refused
+from models.card import ModelCard
+from worker import shards, state, upkeep
+from worker.batch import Batch, NoRoom, Refused
+from worker.forecast import PACE
+from worker.lane import DeviceFailed, Part
+from worker.leases import Lease, Leases
+from worker.metrics import WorkerMetrics
 from worker.queue import Job, JobNotFound, JobQueue, JobState
-from worker.results import encode
 from worker.settings import WorkerSettings
 from worker.shards import Shard, ShardJob
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
-IDLE_SECONDS = 1  # how long an idle worker waits for a shard at a time
-POLL_SECONDS = 0.02  # between two looks for more shards while some are in flight
+LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
+AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
+UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 
 
 @dataclass(eq=False)
 class Claim:
     """A shard that this worker holds, while its lease lasts."""
 
-    rq_job: ShardJob
-    execution: Execution
+    lease: Lease
     shard: Shard
     job: Job
     part: Part
@@ -72,233 +76,313 @@ class BatchingWorker(SimpleWorker):
             log_job_description=False,
         )
         self.batch, self.settings = batch, settings
+        self.metrics = WorkerMetrics(batch)
+        self.leases = Leases(self.queue, self, settings.lease_seconds)
         self._claims: dict[str, Claim] = {}
-        self._stop_commands: deque[str] = deque()
+        self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
+        self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
+        self._mail: SimpleQueue[dict[str, Any]] = SimpleQueue()  # from signal handlers and the pub/sub thread
         self._drain_until = float("inf")
-        self._next_beat = self._next_look = 0.0
+        self._next_beat = self._next_look = self._away_until = 0.0
+        self._reported_steps = batch.image_steps
+        self._suspended = False
+        self._wanted: ModelCard | None = None  # a model that found no room
+
+    def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
+        """Fulfils shards until it is told to stop or, with `burst`, until nothing waits; says whether there were any.
+
+        While Redis is away or full, the batch goes on and what is done waits in memory.
+
+        Raises:
+            DeviceFailed: only another process can go on.
+        """
+        worked = False
+        self.bootstrap("WARNING")
+        self._install_signal_handlers()
+        try:
+            while True:
+                self._advance()
+                idle = self._talk()
+                worked |= bool(self._claims)
+                if not self._claims:
+                    if (self._stop_requested and not self._started) or (burst and idle):
+                        return worked
+                    self._sleep()
+        except DeviceFailed as error:
+            self._give_up(str(error))
+            raise
+        finally:
+            with suppress(RedisError):
+                self._beat()
+                self.teardown()
+
+    def request_force_stop(self, *_: Any) -> None:
+        """A second SIGTERM or SIGINT: the grace time is over."""
+        self._drain_until = 0.0
 
     # What RQ calls.
-
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
-        """Waits until something is claimed; None ends the worker."""
-        self.set_state(WorkerStatus.IDLE)
-        idle_since = time.monotonic()
-        while not self._stop_requested:
-            self.heartbeat(3 * self.settings.lease_seconds)
-            if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()
-            if is_suspended(self.connection, self):
-                if timeout is None:
-                    raise StopRequested
-                time.sleep(IDLE_SECONDS)
-            elif self._claim(wait=timeout is not None):
-                return True, None  # handed to execute_job, which looks at the claims instead
-            elif timeout is None or (max_idle_time and time.monotonic() - idle_since > max_idle_time):
-                return None
-        return None
-
-    def execute_job(self, *_: Any) -> None:
-        """Steps the batch until nothing is in flight, claiming more whenever slots are free."""
-        while self._claims:
-            clock = time.monotonic()
-            if clock >= self._next_beat:
-                self._next_beat = clock + BEAT_SECONDS
-                self._beat()
-            if clock >= self._drain_until:
-                self._hand_back()
-            self._step()
-            if self.batch.free and not self._stop_requested and clock >= self._next_look:
-                self._next_look = clock + POLL_SECONDS
-                if not is_suspended(self.connection, self):
-                    self._claim(wait=False)
-        self.set_state(WorkerStatus.IDLE)
 
     def get_heartbeat_ttl(self, job: Any) -> int:  # noqa: ARG002
         return self.settings.lease_seconds
 
+    def subscribe(self) -> None:
+        """Listens to RQ's commands, and to what became of jobs. A message may be lost: every beat looks as well."""
+        self.pubsub = self.connection.pubsub()
+        channels = {self.pubsub_channel_name: self.handle_payload, shards.ENDED: self._hear, shards.WAITING: self._hear}
+        self.pubsub.subscribe(**channels)
+        self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
+            sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler
+        )
+
     def clean_registries(self) -> None:
-        """Requeues what dead workers held. RQ's own lock would outlive a worker killed here by a quarter of an hour."""
+        """Puts back what dead workers held, and what RQ's own tools took for abandoned."""
         queue = self.queue.rq
         if self.connection.set(f"{queue.registry_cleaning_key}:lease", 1, nx=True, ex=self.settings.lease_seconds):
-            clean_registries(queue)
-            clean_worker_registry(queue)
-            queue.intermediate_queue.cleanup(self, queue)
+            upkeep.look_after(self.queue, self.settings.lease_seconds)
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Commands of RQ's command line; called by the pub/sub thread."""
         payload = parse_payload(message)
         if payload["command"] == "stop-job":
-            self._stop_commands.append(payload["job_id"])
+            self._mail.put(payload)
         elif payload["command"] == "shutdown":
             super().handle_payload(message)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        self._mail.put({"command": as_text(message["channel"]), "job_id": as_text(message["data"])})
+
+    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
+        """The pub/sub thread lives as long as the worker, whatever happens to Redis."""
+        log.debug("no messages for now: %s", exc)
+        time.sleep(AWAY_SECONDS)
 
     def _shutdown(self) -> None:
         """SIGTERM or SIGINT: claim nothing more, go on for the grace time. Never raises in the middle of a command."""
         self._stop_requested = True
         self._drain_until = time.monotonic() + self.settings.grace_seconds
+        self._mail.put({"command": "wake"})
+
+    # One turn.
+
+    def _advance(self) -> None:
+        ended = self.batch.step()
+        if time.monotonic() >= self._next_beat:
+            ended += self.batch.diverged()
+        for part in ended:
+            self._ended.append(next(claim for claim in self._claims.values() if claim.part is part))
+
+    def _talk(self) -> bool | None:
+        """All that is due with Redis; says whether nothing was there to claim, or None if Redis is away or full."""
+        clock = time.monotonic()
+        if clock < self._away_until:
+            return None
+        try:
+            while self._ended:
+                self._settle(self._ended[0])
+                self._ended.popleft()
+            if clock >= self._next_beat:
+                self._beat()
+                self._next_beat = clock + BEAT_SECONDS
+            self._read_mail()
+            while self._stop_requested and self._started:
+                self.leases.decline(self._started[0])
+                self._started.popleft()
+            if clock >= self._drain_until:
+                self._hand_back()
+            return not (self._look_due(clock) and self._claim())
+        except UNAVAILABLE as error:
+            if self._away_until == 0:
+                log.warning("Redis is away or full; going on without: %s", error)
+            self._away_until = clock + AWAY_SECONDS
+            return None
+        finally:
+            if clock >= self._away_until > 0:
+                log.info("Redis is back")
+                self._away_until = 0.0
+
+    def _look_due(self, clock: float) -> bool:
+        if self._stop_requested or self._suspended or not self.batch.free or (self._claims and clock < self._next_look):
+            return False
+        self._next_look = clock + LOOK_SECONDS
+        return True
+
+    def _sleep(self) -> None:
+        """Until there is mail, or it is time to look again."""
+        if self._away_until:
+            time.sleep(LOOK_SECONDS)
+            return
+        with suppress(Empty):
+            self._mail.put(self._mail.get(timeout=LOOK_SECONDS))
+
+    def _step(self) -> None:
+        """One step, and what is ended by it."""
+        self._advance()
+        while self._ended:
+            self._settle(self._ended.popleft())
 
     # Claiming.
 
-    def _claim(self, wait: bool) -> bool:
-        """Claims shards for the free slots; says whether there were any. With `wait`, waits a moment for the first."""
+    def _claim(self) -> bool:
+        """Claims shards for the free slots; says whether there were any."""
         found = False
-        while self.batch.free:
-            rq_id = self._take(wait and not found)
+        while True:
+            while self._started:  # Redis may go away in the middle: nothing that was claimed is forgotten
+                self._admit(self._started[0])
+                self._started.popleft()
+            rq_id = self._take()
             if rq_id is None:
-                break
+                return found
             found = True
-            started = self._start(rq_id)
-            if started is not None:
-                self._admit(*started)
-        return found
+            lease = self.leases.start(rq_id, held=self._claims)
+            if lease is not None:
+                self._started.append(lease)
 
-    def _take(self, wait: bool) -> str | None:
-        """Moves the next shard's id to RQ's intermediate list, where it is safe from a crash before `_start`."""
-        queue = self.queue.rq
-        keys = queue.key, queue.intermediate_queue_key
-        taken = self.connection.blmove(*keys, IDLE_SECONDS) if wait else self.connection.lmove(*keys)
-        return None if taken is None else as_text(taken)
+    def _take(self) -> str | None:
+        """The id of the next shard that there is room for."""
+        if not self.batch.free:
+            return None
+        if self._wanted is not None:
+            if not self.batch.fits(self._wanted):
+                return None
+            only, self._wanted = [self._wanted.name], None
+            return shards.take(self.queue.rq, only) or self._take()
+        return shards.take(self.queue.rq, self.settings.model_names)
 
-    def _start(self, rq_id: str) -> tuple[ShardJob, Execution] | None:
-        """Queued -> started in one transaction, so that an id pushed twice runs once; None if it is not queued."""
-        queue, key = self.queue.rq, ShardJob.key_for(rq_id)
-        with self.connection.pipeline() as pipeline:
-            while True:
-                with suppress(WatchError):
-                    pipeline.watch(key)
-                    job = self._fetch(rq_id)
-                    queued = job is not None and job.get_status(refresh=False) == JobStatus.QUEUED
-                    pipeline.multi()
-                    pipeline.lrem(queue.intermediate_queue_key, 1, rq_id)
-                    execution = None
-                    if job is not None and queued:
-                        pipeline.delete(job.execution_registry.key)  # a dead worker's entry would break job.delete()
-                        execution = Execution.create(job, self.settings.lease_seconds, pipeline, self.name)
-                        job.prepare_for_execution(self.name, pipeline)
-                        pipeline.persist(job.key)
-                        self.set_current_job_id(rq_id, pipeline=pipeline)
-                        self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-                    pipeline.execute()
-                    return None if job is None or execution is None else (job, execution)
-
-    def _fetch(self, rq_id: str) -> ShardJob | None:
-        jobs: Any = ShardJob.fetch_many([rq_id], connection=self.connection, serializer=JSONSerializer)
-        return jobs[0]  # type: ignore[no-any-return]
-
-    def _admit(self, rq_job: ShardJob, execution: Execution) -> None:
-        """Hands a started shard to the batch."""
-        rq_job.redis_server_version = self.get_redis_server_version()
+    def _admit(self, lease: Lease) -> None:
+        """Hands a started shard to the batch, where its last worker left it."""
+        lease.rq_job.redis_server_version = self.get_redis_server_version()
         try:
-            shard = rq_job.shard
+            shard = lease.shard
             job = self.queue.get(shard.job_id)
         except (JobNotFound, ValueError, TypeError) as error:
-            log.warning("shard %s is dropped: %s", rq_job.id, error)
-            self._let_go(rq_job, execution)
+            log.warning("shard %s is dropped: %s", lease.rq_job.id, error)
+            self.leases.forget(lease)
             with suppress(ValueError):
-                rq_job.delete()
+                lease.rq_job.delete()
             return
+        saved: Any = self.connection.hget(shards.state_key(job.id), str(shard.number))
         try:
-            part = self.batch.admit(job.request, shard.first, shard.count)
+            part = self.batch.admit(job.request, shard.first, shard.count, saved)
         except Refused as error:
-            self._fail(rq_job, execution, job, str(error))
+            self._fail(lease, job, str(error))
             return
-        self._claims[rq_job.id] = Claim(rq_job, execution, shard, job, part)
-        log.info("claimed shard %s: %d images of job %s", rq_job.id, shard.count, shard.job_id)
+        except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
+            log.info("shard %s waits: %s", shard.id, error, extra=shard.ids)
+            self._wanted = error.card
+            self.leases.decline(lease)
+            return
+        self._claims[shard.id] = Claim(lease, shard, job, part)
+        if job.started_at is None and shard.number == 0:
+            self.metrics.started(job)
+        log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
         self._next_beat = 0.0
 
-    # Working.
-
-    def _step(self) -> None:
-        try:
-            finished = self.batch.step()
-        except Exception:  # whatever a device can throw: every shard in hand goes back, and spends one retry
-            log.exception("a step failed; its shards are tried again")
-            for claim in list(self._claims.values()):
-                self._retry(claim)
-            return
-        for part in finished:
-            self._finish(next(claim for claim in self._claims.values() if claim.part is part))
+    # Holding.
 
     def _beat(self) -> None:
         """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
         claims = list(self._claims.values())
+        steps = self.batch.image_steps
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
                 shards.report(claim.shard, claim.part.image_steps_done, pipeline)
-                pipeline.zscore(claim.rq_job.started_job_registry.key, claim.execution.composite_key)
-            for claim in claims:  # ZADD XX: a lost lease is never taken again
-                claim.execution.heartbeat(claim.rq_job.started_job_registry, self.settings.lease_seconds, pipeline)
+                claim.lease.answer(pipeline)
+            for claim in claims:
+                claim.lease.extend(self.settings.lease_seconds, pipeline)
+            pipeline.zrange(shards.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
+            pipeline.hset(self.key, PACE, json.dumps(self.batch.paces()))
+            pipeline.hincrby(shards.TOTALS, "image_steps_computed", steps - self._reported_steps)
+            self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
+            self.set_current_job_id(claims[0].shard.id if claims else None, pipeline)
+            pipeline.exists(WORKERS_SUSPENDED)
             self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
             answers = pipeline.execute()
+        self._reported_steps = steps
+        overdue, _, _, _, _, self._suspended, unknown, _ = answers[-8:]
+        if unknown and self.birth_date:
+            self._register_again()
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
             if not wanted or lease is None:
-                log.info("shard %s is dropped: %s", claim.rq_job.id, "lease lost" if wanted else "job has ended")
+                why = "lease lost" if wanted else "job has ended"
+                log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
                 self._drop(claim)
-        while self._stop_commands:
-            stopped = self._claims.get(self._stop_commands.popleft())
-            if stopped is not None:
-                self.queue.end(stopped.job, JobState.CANCELLED, "stopped by an operator")
-                self._drop(stopped)
+                self.leases.forget(claim.lease)
+        for job_id in overdue:
+            with suppress(JobNotFound):
+                self.queue.get(job_id.decode())  # which ends it
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
 
-    def _hand_back(self) -> None:
-        """Requeues every shard in flight at the front of its queue; no retry is spent."""
-        for claim in reversed(list(self._claims.values())):
-            log.info("handing shard %s back", claim.rq_job.id)
-            self._drop(claim, requeue=True)
-
-    # Finishing. A lease that was lost means that somebody else has the shard now: then nothing is written.
-
-    def _finish(self, claim: Claim) -> None:
-        rq_job = claim.rq_job
-        if not self._holds(claim):
-            self._drop(claim)
-            return
-        try:
-            images = claim.part.pixels()
-        except Refused as error:
-            self._claims.pop(rq_job.id)
-            self._fail(rq_job, claim.execution, claim.job, str(error))
-            return
-        self._claims.pop(rq_job.id)
-        rq_job.outcome = encode(images), claim.part.image_steps_done, len(images)
-        rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
-        self.execution = claim.execution
-        self.handle_job_success(rq_job, self.queue.rq, rq_job.started_job_registry)
-
-    def _fail(self, rq_job: ShardJob, execution: Execution, job: Job, reason: str) -> None:
-        """Ends the whole job: bad input stays bad, so no retry is left for it."""
-        rq_job.retries_left, rq_job.reason = 0, reason
-        rq_job.ended_at, rq_job._status = now(), JobStatus.FAILED
-        self.execution = execution
-        log.warning("job %s failed: %s", job.id, reason)
-        self.handle_job_failure(rq_job, self.queue.rq, rq_job.started_job_registry, exc_string=reason)
-        self.queue.end(job, JobState.FAILED, reason)
-
-    def _retry(self, claim: Claim) -> None:
-        """After a failure that may pass: RQ requeues the shard while it has retries left."""
-        self._claims.pop(claim.rq_job.id)
-        self.batch.drop(claim.part)
-        claim.rq_job.reason = "the device failed on every attempt"
-        claim.rq_job.ended_at, claim.rq_job._status = now(), JobStatus.FAILED
-        self.execution = claim.execution
-        self.handle_job_failure(claim.rq_job, self.queue.rq, claim.rq_job.started_job_registry, exc_string="")
-
-    def _holds(self, claim: Claim) -> bool:
-        key = claim.rq_job.started_job_registry.key
-        return self.connection.zscore(key, claim.execution.composite_key) is not None
-
-    def _drop(self, claim: Claim, requeue: bool = False) -> None:
-        """Takes a shard out of the batch, and gives it back to the queue if asked to."""
-        self._claims.pop(claim.rq_job.id)
-        self.batch.drop(claim.part)
-        self._let_go(claim.rq_job, claim.execution, requeue)
-
-    def _let_go(self, rq_job: ShardJob, execution: Execution, requeue: bool = False) -> None:
+    def _register_again(self) -> None:
+        """After a time in which this worker passed for dead."""
         with self.connection.pipeline() as pipeline:
-            execution.delete(rq_job, pipeline)
-            if requeue:
-                self.queue.rq._enqueue_job(rq_job, pipeline=pipeline, at_front=True)
+            pipeline.hset(self.key, mapping=self.serialize())
+            worker_registration.register(self, pipeline)
             pipeline.execute()
+
+    def _read_mail(self) -> None:
+        """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""
+        with suppress(Empty):
+            while True:
+                message = self._mail.get_nowait()
+                match message["command"]:
+                    case shards.WAITING:
+                        self._next_look = 0.0
+                    case shards.ENDED:
+                        for claim in [claim for claim in self._claims.values() if claim.job.id == message["job_id"]]:
+                            log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
+                            self._drop(claim)
+                    case "stop-job" if message["job_id"] in self._claims:
+                        job = self._claims[message["job_id"]].job
+                        self.queue.end(job, JobState.CANCELLED, "stopped by an operator")
+
+    def _hand_back(self) -> None:
+        """Puts every shard in flight back to the front of its job, with its state; no retry is spent."""
+        for claim in reversed(list(self._claims.values())):
+            self.batch.drop(claim.part)
+            claim.part.look_for_faults()
+            if claim.part.fault:
+                self._settle(claim)
+                continue
+            saved = state.pack(claim.part.chains)
+            log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
+            self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
+            self._drop(claim)
+
+    def _give_up(self, why: str) -> None:
+        """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
+        with suppress(*UNAVAILABLE):
+            for lease in [*self._started, *(claim.lease for claim in self._claims.values())]:
+                self.leases.retry(lease, why)
+        self._claims.clear()
+
+    # Ending.
+
+    def _settle(self, claim: Claim) -> None:
+        """Writes down a shard that is done or at fault."""
+        if claim.shard.id not in self._claims:
+            return
+        if claim.part.fault:
+            self._fail(claim.lease, claim.job, claim.part.fault)
+        else:
+            images = claim.part.pixels()
+            stored = self.leases.finish(claim.lease, images, claim.part.image_steps_done)
+            if stored:
+                self.metrics.finished(claim.job, len(images), last=stored == 2)
+                log.info("finished shard %s", claim.shard.id, extra=claim.shard.ids)
+            if stored == 2:
+                log.info("finished job %s", claim.job.id, extra={"job": claim.job.id})
+        self._drop(claim)
+
+    def _fail(self, lease: Lease, job: Job, reason: str) -> None:
+        """Ends the whole job, and removes its other shards."""
+        log.warning("job %s failed: %s", job.id, reason, extra={"job": job.id, "shard": lease.shard.number})
+        if self.leases.fail(lease, reason):
+            self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
+
+    def _drop(self, claim: Claim) -> None:
+        """Takes a shard out of the batch, and makes room for the next."""
+        self._claims.pop(claim.shard.id, None)
+        self.batch.drop(claim.part)
+        self._next_look = 0.0

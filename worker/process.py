@@ -6,39 +6,56 @@ import torch
 from redis.exceptions import RedisError
 
 from models.store import BrokenModel, ModelNotFound
-from worker.batch import Batch
+from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
+from worker.lane import DeviceFailed
 from worker.queue import connect
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-COMMAND_TIMEOUT_SECONDS = 30.0
-ATTEMPTS = 40  # with pauses of up to 2 s: an outage of over a minute is survived
+COMMAND_TIMEOUT_SECONDS = 10.0
+ATTEMPTS = 2  # after that the batch goes on without Redis for a while
 
 
 class WorkerFailed(RuntimeError):
-    """The worker cannot start; the message says what to do."""
+    """The worker cannot start or go on; the message says what to do."""
 
 
 def run(settings: WorkerSettings, burst: bool = False) -> None:
-    """Loads the default model, then works until it is told to stop (or, with `burst`, until nothing waits).
+    """Loads its models (the default one, if it serves all), then works until it is told to stop.
+
+    With `burst` it works until nothing waits.
 
     Raises:
-        WorkerFailed: Redis, the device or the default model cannot be used.
+        WorkerFailed: Redis, the device or the default model cannot be used, or the device failed later.
     """
     torch.set_num_threads(settings.threads)
     try:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
         raise WorkerFailed(f"no Redis at {settings.redis_url}: {error}") from error
-    batch = Batch(settings.store(), settings.slots, settings.device)
-    try:
-        batch.warm_up(settings.default_model)
-    except (ModelNotFound, BrokenModel, RuntimeError, AssertionError) as error:
-        raise WorkerFailed(
-            f"model {settings.default_model} cannot be used on {settings.device} with {settings.slots} slots: {error}"
-        ) from error
+    batch = Batch(settings.store(), settings.slots, settings.device, settings.models_memory_mb * 2**20)
+    names = settings.model_names or [settings.default_model]
+    for name in names:
+        try:
+            batch.warm_up(name)
+        except (ModelNotFound, BrokenModel, Refused, DeviceFailed) as error:
+            raise WorkerFailed(
+                f"model {name} cannot be used on {settings.device} with {settings.slots} slots: {error}"
+            ) from error
     connection = connect(settings.redis_url, timeout=COMMAND_TIMEOUT_SECONDS, attempts=ATTEMPTS)
-    log.info("ready: %d slots on %s", settings.slots, settings.device)
-    BatchingWorker(connection, batch, settings).work(burst=burst, logging_level="WARNING")
+    worker = BatchingWorker(connection, batch, settings)
+    if settings.metrics_port is not None:
+        try:
+            worker.metrics.serve(settings.metrics_host, settings.metrics_port)
+        except OSError as error:
+            where = f"{settings.metrics_host}:{settings.metrics_port}"
+            raise WorkerFailed(
+                f"metrics cannot be served on {where} ({error.strerror}); choose another port"
+            ) from error
+    log.info("ready: %d slots on %s", settings.slots, settings.device, extra={"worker": worker.name})
+    try:
+        worker.work(burst=burst)
+    except DeviceFailed as error:
+        raise WorkerFailed(f"{error}; what was in flight went back to the queue: start a new worker") from error

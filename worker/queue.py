@@ -15,9 +15,14 @@ from redis.retry import Retry
 from rq.worker import Worker
 
 from models.card import ImageShape
-from worker import shards
+from worker import scripts, shards
+from worker.forecast import Forecast, Task
+from worker.priority import Priority
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
+
+MAX_SHARDS = 1000  # of a job: a large one has larger shards
+ANYBODY = "anybody"  # the client of a job that names none
 
 
 class JobState(StrEnum):
@@ -50,6 +55,14 @@ class Job(BaseModel):
     ended_at: float | None
     result_ttl: int
     error: str | None
+    client: str
+    priority: Priority
+    deadline: float | None
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of each image."""
+        return self.image_steps // self.request.count
 
 
 class Depth(BaseModel):
@@ -97,17 +110,29 @@ class JobQueue:
     def __init__(self, connection: Redis, settings: QueueSettings) -> None:
         self.connection, self.settings = connection, settings
         self.rq = shards.rq_queue(connection)
+        self.forecast = Forecast(connection)
 
-    def submit(self, request: SampleRequest | InpaintRequest, image: ImageShape, image_steps: int) -> Job:
+    def submit(
+        self,
+        request: SampleRequest | InpaintRequest,
+        image: ImageShape,
+        image_steps: int,
+        client: str = ANYBODY,
+        priority: Priority = Priority.NORMAL,
+        deadline_seconds: float | None = None,
+    ) -> Job:
         """Accepts a job: in one transaction it is written down and its shards are enqueued.
 
         Args:
             request: complete.
             image: shape of the model's images.
             image_steps: of the whole job.
+            client: whose job it is; clients take turns.
+            priority: among the client's jobs, and its weight among others.
+            deadline_seconds: from now; a job that has not ended by then fails.
         """
         job_id, now = secrets.token_hex(12), time.time()
-        size, ttl = self.settings.shard_size, self.settings.result_ttl_seconds
+        size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
         parts = [
             shards.Shard(job_id, number, first, min(size, request.count - first), ttl)
             for number, first in enumerate(range(0, request.count, size))
@@ -120,29 +145,47 @@ class JobQueue:
             "image_steps": image_steps,
             "created_at": now,
             "result_ttl": ttl,
+            "model": request.model,
+            "client": client,
+            "priority": priority.value,
+            "rank": priority.rank,
+            "weight": priority.weight,
         }
         with self.connection.pipeline() as pipeline:
+            if deadline_seconds is not None:
+                record["deadline"] = now + deadline_seconds
+                pipeline.zadd(shards.DEADLINES, {job_id: now + deadline_seconds})
             pipeline.hset(shards.job_key(job_id), mapping=record)
             pipeline.zadd(shards.ACTIVE, {job_id: now})
             pipeline.hincrby(shards.TOTALS, "jobs_accepted", 1)
             shards.enqueue(self.rq, parts, pipeline)
             pipeline.execute()
-        return self.get(job_id)
+        return self._read(job_id)
 
     def get(self, job_id: str) -> Job:
-        """A job by its id.
+        """A job by its id. One whose deadline has passed has ended, whether or not a worker is alive to see it.
 
         Raises:
             JobNotFound: there is none.
         """
-        with self.connection.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(shards.job_key(job_id))
-            pipeline.hvals(shards.progress_key(job_id))
-            record, progress = pipeline.execute()
-        return _job(job_id, record, progress)
+        job = self._read(job_id)
+        if job.deadline is None or job.state.final or time.time() < job.deadline:
+            return job
+        done = f"{job.image_steps_done:,} of {job.image_steps:,} image-steps"
+        seconds = round(job.deadline - job.created_at, 3)
+        self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
+        return self._read(job_id)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """When a job will have ended, in seconds from now; None if that cannot be told."""
+        if job.state.final:
+            return None
+        left = max(0, job.image_steps - job.image_steps_done)
+        task = Task(job.client, job.priority, job.created_at, left, job.id)
+        return self.forecast.seconds(task, job.request.model, min(job.evaluations, left))
 
     def cancel(self, job_id: str) -> Job:
-        """Cancels a job: what waits is removed at once, what runs leaves its slots within a second.
+        """Cancels a job: what waits is removed at once, what runs leaves its slots before their next step.
 
         Raises:
             JobNotFound: there is none.
@@ -153,12 +196,13 @@ class JobQueue:
             raise JobEnded(f"job {job_id} has ended already: it is {self.get(job_id).state}")
         return self.get(job_id)
 
-    def end(self, job: Job, state: JobState, error: str) -> bool:
-        """Ends a job short of its result and removes its shards; says whether it had not ended before."""
-        ended = self.connection.eval(
-            shards.END, 5, *shards.keys(job.id), state.value, time.time(), job.result_ttl, error, job.id
-        )
-        shards.discard(self.rq, job.id, job.shards)
+    def end(self, job: Job, state: JobState, error: str, keep: int | None = None) -> bool:
+        """Ends a job short of its result; says whether it had not ended before.
+
+        Its shards are removed, but for the number `keep`, which RQ's registry of failed jobs shows to operators.
+        """
+        ended = self.connection.eval(scripts.END, 0, job.id, state.value, time.time(), job.result_ttl, error)
+        shards.discard(self.rq, job.id, job.shards, keep)
         return bool(ended)
 
     def depth(self) -> Depth:
@@ -186,6 +230,13 @@ class JobQueue:
         """How many workers are alive."""
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    def _read(self, job_id: str) -> Job:
+        with self.connection.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(shards.job_key(job_id))
+            pipeline.hvals(shards.progress_key(job_id))
+            record, progress = pipeline.execute()
+        return _job(job_id, record, progress)
 
 
 def _state(state: bytes | None, started_at: bytes | None) -> JobState:
@@ -215,4 +266,7 @@ def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> J
         ended_at=number(b"ended_at"),
         result_ttl=int(record[b"result_ttl"]),
         error=record.get(b"error", b"").decode() or None,
+        client=record[b"client"].decode(),
+        priority=Priority(record[b"priority"].decode()),
+        deadline=number(b"deadline"),
     )

@@ -18,6 +18,7 @@ class SampleRequest(BaseModel):
     version: int = Field(ge=1)
     count: int = Field(ge=1)
     seed: int = Field(ge=0, le=MAX_SEED)
+    weights_sha256: str | None = Field(None, description="The weights that were promised; null takes what is there.")
     sampler: SamplerSettings = Field(description="Complete: as `models.sampling.plan.plan` returns it.")
 
 

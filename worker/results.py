@@ -1,5 +1,6 @@
 """Images of finished jobs: written by workers, read by the service. Torch-free."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from redis import Redis
 from models.images import Pixels
 from worker import shards
 from worker.queue import Job, JobNotFound
+
+PIECE_BYTES = 2**18  # read from Redis at a time
 
 
 def encode(images: Pixels) -> bytes:
@@ -28,6 +31,16 @@ class Results:
             JobNotFound: they are gone.
         """
         return self._read(job, range(job.shards))
+
+    def pieces(self, job: Job) -> Iterator[Pixels]:
+        """All images of a finished job, uint8 [n, h, w, c] at a time, so that the whole need not be in memory.
+
+        Raises:
+            JobNotFound: they are gone.
+        """
+        at_once = max(1, PIECE_BYTES // (job.shard_size * job.image.size))
+        for first in range(0, job.shards, at_once):
+            yield self._read(job, range(first, min(first + at_once, job.shards)))
 
     def image(self, job: Job, index: int) -> Pixels:
         """One image of a finished job, uint8 [h, w, c].

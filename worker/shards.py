@@ -1,58 +1,32 @@
-"""Shards: the RQ jobs that a job consists of. What is private to RQ stays in this file and in worker.batching.
+"""Shards: the RQ jobs that a job consists of. What is private to RQ is here, in worker.leases, .batching and .upkeep.
 
 Torch-free: the service enqueues shards, workers claim them.
 """
 
+import json
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
-from rq.exceptions import NoSuchJobError
 from rq.job import Job as RQJob
 from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
+
+from worker import scripts
 
 QUEUE = "scoreserve"
 FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
 RETRIES = 10  # how many dead workers a shard survives
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
+DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
-
-# A job that has ended stays ended, whoever comes late; its keys live as long as its results.
-END = """
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'state', ARGV[1], 'ended_at', ARGV[2], 'error', ARGV[4])
-for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
-redis.call('ZREM', KEYS[4], ARGV[5])
-redis.call('HINCRBY', KEYS[5], 'jobs_' .. ARGV[1], 1)
-return 1
-"""
-
-# Writes down how far a shard is; answers 0 if nobody wants it any more.
-PROGRESS = """
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSETNX', KEYS[1], 'started_at', ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return 1
-"""
-
-# Stores a shard's images once, and ends the job with its last shard.
-STORE = (
-    """
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-if redis.call('HSETNX', KEYS[2], ARGV[6], ARGV[7]) == 0 then return 0 end
-redis.call('HSET', KEYS[3], ARGV[6], ARGV[8])
-redis.call('HINCRBY', KEYS[5], 'images', ARGV[9])
-redis.call('HINCRBY', KEYS[5], 'image_steps', ARGV[8])
-if redis.call('HLEN', KEYS[2]) < tonumber(redis.call('HGET', KEYS[1], 'shards')) then return 1 end
-"""
-    + END
-)
+ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
+WAITING = "scoreserve:waiting"  # channel: a model for which something waits
 
 
 def job_key(job_id: str) -> str:
@@ -70,14 +44,19 @@ def progress_key(job_id: str) -> str:
     return f"scoreserve:job:{job_id}:progress"
 
 
+def state_key(job_id: str) -> str:
+    """Hash: shard number -> what a stopped worker saved of it."""
+    return f"scoreserve:job:{job_id}:state"
+
+
+def waiting_key(job_id: str) -> str:
+    """List: numbers of the shards that wait."""
+    return f"scoreserve:job:{job_id}:waiting"
+
+
 def shard_id(job_id: str, number: int) -> str:
     """The RQ job of a shard."""
     return f"{job_id}-{number}"
-
-
-def keys(job_id: str) -> list[str]:
-    """The keys of the scripts END and STORE."""
-    return [job_key(job_id), images_key(job_id), progress_key(job_id), ACTIVE, TOTALS]
 
 
 @dataclass(frozen=True)
@@ -94,6 +73,11 @@ class Shard:
     def id(self) -> str:
         """Its id in RQ."""
         return shard_id(self.job_id, self.number)
+
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """What a log record about it says besides its message."""
+        return {"job": self.job_id, "shard": self.number}
 
 
 class ShardJob(RQJob):
@@ -119,17 +103,15 @@ class ShardJob(RQJob):
             raise RuntimeError("a shard was finished without its images")
         shard, (images, image_steps, count) = self.shard, self.outcome
         pipeline.eval(
-            STORE, 5, *keys(shard.job_id),
-            "finished", time.time(), shard.result_ttl, "", shard.job_id, shard.number, images, image_steps, count,
+            scripts.STORE, 0,
+            shard.job_id, "finished", time.time(), shard.result_ttl, "", shard.number, images, image_steps, count,
         )  # fmt: skip
 
     def _handle_failure(self, exc_string: str, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
         super()._handle_failure(exc_string, pipeline, *args, **kwargs)
         shard = self.shard
         reason = self.reason or f"a worker died on every one of {RETRIES + 1} attempts"
-        pipeline.eval(
-            END, 5, *keys(shard.job_id), "failed", time.time(), shard.result_ttl, reason, shard.job_id
-        )  # fmt: skip
+        pipeline.eval(scripts.END, 0, shard.job_id, "failed", time.time(), shard.result_ttl, reason)
 
 
 def rq_queue(connection: Redis) -> Queue:
@@ -137,15 +119,16 @@ def rq_queue(connection: Redis) -> Queue:
     return Queue(QUEUE, connection=connection, job_class=ShardJob, serializer=JSONSerializer)
 
 
-def report(shard: Shard, image_steps: int, pipeline: Pipeline) -> None:
-    """Adds the command that writes down a shard's progress; its answer is 0 if nobody wants the shard any more."""
-    pipeline.eval(
-        PROGRESS, 2, job_key(shard.job_id), progress_key(shard.job_id), time.time(), shard.number, image_steps
-    )
+def report(shard: Shard, image_steps: int, pipeline: Pipeline, state: bytes = b"") -> None:
+    """Adds the command that writes down a shard's progress, and its state if there is one.
+
+    Its answer is 0 if nobody wants the shard any more.
+    """
+    pipeline.eval(scripts.PROGRESS, 0, shard.job_id, time.time(), shard.number, image_steps, state)
 
 
 def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
-    """Adds the commands that enqueue the shards to a transaction."""
+    """Adds the commands that enqueue all shards of a job, whose record is there, to a transaction."""
     data: list[EnqueueData] = [
         Queue.prepare_data(
             FUNCTION,
@@ -160,12 +143,47 @@ def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
         for shard in shards
     ]
     queue.enqueue_many(data, pipeline=pipeline)
+    pipeline.rpush(waiting_key(shards[0].job_id), *[shard.number for shard in shards])
+    pipeline.eval(scripts.JOIN, 0, shards[0].job_id)
 
 
-def discard(queue: Queue, job_id: str, count: int) -> None:
-    """Removes all shards of a job, waiting or running; workers notice at their next heartbeat."""
-    ids = [shard_id(job_id, number) for number in range(count)]
-    for job in ShardJob.fetch_many(ids, connection=queue.connection, serializer=JSONSerializer):
-        if job is not None:
-            with suppress(ValueError, NoSuchJobError):  # RQ: an execution whose lease has ended is not found
-                job.delete()
+def take(queue: Queue, models: Sequence[str] | None) -> str | None:
+    """Takes the shard that is next, as `scripts.TAKE` says, and returns its id; None if nothing waits.
+
+    Args:
+        queue: of all shards.
+        models: those that shards may be taken of; None for all.
+    """
+    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, time.time(), json.dumps(models))
+    return None if taken is None else taken.decode()
+
+
+def started(shard_id: str, pipeline: Pipeline) -> None:
+    """Adds the command that a taken shard is started, or is not to be."""
+    pipeline.zrem("scoreserve:taken", shard_id)
+
+
+def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:
+    """Adds the commands that put a shard back to where it was taken from."""
+    queue._prepare_for_queue(job)
+    queue._persist_job(job, pipeline)
+    pipeline.eval(scripts.AGAIN, 1, queue.key, shard.job_id, shard.number)
+
+
+def reclaim(queue: Queue, lease_seconds: int) -> list[str]:
+    """Puts back what dead workers held; returns the ids of shards that have no retry left."""
+    keys, clock = (queue.key, queue.started_job_registry.key), time.time()
+    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, *keys, int(clock), clock - lease_seconds)
+    return [shard.decode() for shard in dead]
+
+
+def repair(queue: Queue, job_id: str) -> list[str]:
+    """Puts back the shards of a job that are nowhere; returns the ids of those that RQ has given up."""
+    dead: Any = queue.connection.eval(scripts.REPAIR, 2, queue.key, queue.started_job_registry.key, job_id)
+    return [shard.decode() for shard in dead]
+
+
+def discard(queue: Queue, job_id: str, count: int, keep: int | None = None) -> None:
+    """Removes the shards of a job that has ended, waiting or running, but for the number `keep`."""
+    registries = queue.started_job_registry.key, queue.finished_job_registry.key, queue.failed_job_registry.key
+    queue.connection.eval(scripts.DISCARD, 4, queue.key, *registries, job_id, count, -1 if keep is None else keep)

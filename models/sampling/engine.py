@@ -1,5 +1,6 @@
 """The engine: chains of one model in slots, advanced together by one network evaluation a step."""
 
+import logging
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -11,6 +12,8 @@ from models.sampling import noise
 from models.sampling.chain import Chain
 from models.sampling.tables import COLUMNS
 from models.score import ScoreModel
+
+log = logging.getLogger(__name__)
 
 
 def advance(
@@ -35,7 +38,8 @@ class Engine:
     """Advances up to `slots` chains of one model, each through its own table.
 
     The chains in slots 0 to n - 1 are the active ones; a chain may change its slot, which its pixels do not notice.
-    Work is proportional to the active slots.
+    Work is proportional to the active slots. Where memory does not last for all of them at once, the network sees them
+    in narrower pieces, `width` at a time, from then on.
 
     Args:
         model: the score model.
@@ -45,7 +49,7 @@ class Engine:
     def __init__(self, model: ScoreModel, slots: int) -> None:
         if slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {slots}")
-        self.model, self.slots = model, slots
+        self.model, self.slots, self.width = model, slots, slots
         self.chains: list[Chain] = []
         self.image_steps = 0
         shape = (slots, *model.image.chw)
@@ -87,7 +91,7 @@ class Engine:
             return []
         rows = np.stack([chain.table.rows[chain.cursor] for chain in self.chains])
         conditions = torch.stack([self.model.condition(sigma) for sigma in rows[:, 0].tolist()])
-        score = self.model.conditioned_score(self._x[:n], conditions)
+        score = self._score(self._x[:n], conditions)
         columns = torch.from_numpy(rows.T.astype(np.float32)).to(self.model.device)[:, :, None, None, None]
         _, drift, carry, noise_std, known_std = columns
         z = self._noise(rows[:, COLUMNS.index("noise")] != 0, noise.STEP)
@@ -103,10 +107,36 @@ class Engine:
             chain.cursor += 1
         return self._release([chain for chain in self.chains if not chain.remaining])
 
+    def diverged(self) -> list[Chain]:
+        """The active chains whose x is not finite any more, and never will be again."""
+        finite = self._x[: len(self.chains)].isfinite().flatten(1).all(1).tolist()
+        return [chain for chain, good in zip(self.chains, finite, strict=True) if not good]
+
     @torch.inference_mode()
     def evict(self, chains: Iterable[Chain]) -> list[Chain]:
         """Takes chains out of their slots as they are, so that they can be admitted again, here or elsewhere."""
         return self._release([chain for chain in chains if chain in self.chains])
+
+    def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
+        """Scores of all active slots, at most `width` at a time; a piece that memory does not last for is halved."""
+        done: list[Tensor] = []
+        begin = 0
+        while begin < len(x):
+            piece = slice(begin, begin + self.width)
+            try:
+                done.append(self.model.conditioned_score(x[piece], conditions[piece]))
+            except Exception as error:
+                if not _out_of_memory(error) or self.width == 1:
+                    raise
+                failed = min(self.width, len(x) - begin)
+            else:
+                begin += self.width
+                continue
+            self.width = max(1, failed // 2)  # here, so that the error's frames hold no tensors any more
+            if x.device.type == "cuda":
+                torch.cuda.empty_cache()
+            log.warning("out of memory with %d images at once; going on with %d", failed, self.width)
+        return done[0] if len(done) == 1 else torch.cat(done)
 
     def _noise(self, wanted: NDArray[np.bool_], stream: int) -> Tensor | None:
         """Normal noise [n, c, h, w] where `wanted` [n] is true, 0 in the other slots; None if it is nowhere."""
@@ -139,3 +169,8 @@ class Engine:
             self.chains[slot] = self.chains[last]
             self.chains.pop()
         return chains
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """A device says so by a class of its own; torch's allocator on a CPU by its words alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from models.images import to_png
 from service import views
@@ -26,14 +27,15 @@ _NPZ = {"content": {views.NPZ: {"schema": {"type": "string", "format": "binary"}
 @router.get("/{job_id}", responses=_NO_JOB)
 def job(job_id: JobId, context: InContext) -> JobView:
     """What the job asks for, its state, and how far it is."""
-    return JobView.of(context.queue.get(job_id))
+    found = context.queue.get(job_id)
+    return JobView.of(found, context.queue.seconds_left(found))
 
 
 @router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
 def cancel(job_id: JobId, context: InContext) -> JobView:
-    """Cancels the job: what waits is removed at once, what runs leaves its slots within a second."""
+    """Cancels the job: what waits is removed at once, what runs leaves its slots before their next step."""
     try:
-        return JobView.of(context.queue.cancel(job_id))
+        return JobView.of(context.queue.cancel(job_id), None)
     except JobEnded as error:
         raise Problem("already-ended", str(error)) from error
 
@@ -46,9 +48,9 @@ def grid_png(
     padding: Annotated[int, Query(ge=0, le=64, description="Pixels between the images.")] = 2,
     scale: Annotated[int, Query(ge=1, le=16, description="Factor by which each pixel is repeated.")] = 2,
 ) -> Response:
-    """All images of a finished job in one PNG."""
-    images = context.results.images(ready(context.queue.get(job_id)))
-    content = views.grid_png(images, context.settings.max_grid_pixels, columns, padding, scale)
+    """All images of a finished job in one PNG, if that is not too large."""
+    finished = ready(context.queue.get(job_id))
+    content = views.grid_png(finished, context.results, context.settings.max_grid_pixels, columns, padding, scale)
     return Response(content, media_type=views.PNG)
 
 
@@ -65,6 +67,6 @@ def image_png(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], contex
 
 @router.get("/{job_id}/samples.npz", response_class=Response, responses={200: _NPZ, **_NO_IMAGES})
 def samples_npz(job_id: JobId, context: InContext) -> Response:
-    """All images of a finished job as a numpy archive: `images` uint8 [count, height, width, channels]."""
+    """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
     finished = ready(context.queue.get(job_id))
-    return Response(views.samples_npz(finished, context.results.images(finished)), media_type=views.NPZ)
+    return StreamingResponse(views.samples_npz(finished, context.results.pieces(finished)), media_type=views.NPZ)

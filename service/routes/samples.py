@@ -1,6 +1,7 @@
 """POST /samples and POST /inpaint: asking for images."""
 
 import json
+import re
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -14,8 +15,11 @@ from service.problems import Problem, invalid, invalid_body, responses
 from service.schemas import InpaintBody, JobView, SampleBody
 from service.views import NPZ, PNG
 from service.waiting import answer, wanted
+from worker.priority import Priority
 
 router = APIRouter(tags=["sampling"])
+
+CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
 
 _IMAGES: dict[str, Any] = {
     "application/json": {"schema": {"$ref": "#/components/schemas/JobView"}},
@@ -29,17 +33,32 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     202: {"description": "The job is accepted; Location says where it is.", "model": JobView},
     **responses(
-        "malformed", "not-acceptable", "not-ready", "too-large", "unsupported-media-type", "invalid", "unavailable"
+        "malformed",
+        "not-acceptable",
+        "not-ready",
+        "too-large",
+        "unsupported-media-type",
+        "invalid",
+        "busy",
+        "unavailable",
     ),
 }
-_PREFERENCES = [
+_HEADERS = [
     {
         "name": "Prefer",
         "in": "header",
         "description": "`wait=N`: answer when the job has ended, at most N seconds later. `respond-async`: at once.",
         "schema": {"type": "string"},
         "example": "wait=60",
-    }
+    },
+    {
+        "name": "Client-Id",
+        "in": "header",
+        "description": "Whose job this is: letters, digits and `._@:-`, at most 64. Clients that wait take turns, so "
+        "none is held up by another's large job. Without it a client is its network address.",
+        "schema": {"type": "string", "pattern": CLIENT},
+        "example": "alice",
+    },
 ]
 
 
@@ -58,7 +77,7 @@ def _media_type(request: Request) -> str:
     responses=_ANSWERS,
     status_code=202,
     dependencies=[Depends(_is_json)],
-    openapi_extra={"parameters": _PREFERENCES},
+    openapi_extra={"parameters": _HEADERS},
 )
 async def samples(body: SampleBody, request: Request, context: InContext) -> Response:
     """Asks for a grid of images.
@@ -66,8 +85,18 @@ async def samples(body: SampleBody, request: Request, context: InContext) -> Res
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    job = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG)
+    job = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, _client(request))
     return await answer(request, context, job, how)
+
+
+def _client(request: Request) -> str:
+    """Who asks: what the request says, or its address; told apart, so that none passes for another's address."""
+    named = request.headers.get("client-id")
+    if named is None:
+        return f"address/{request.client.host if request.client else 'unknown'}"
+    if not re.fullmatch(CLIENT, named):
+        raise invalid("Client-Id", "this is no name of a client", "1 to 64 letters, digits and any of . _ @ : -")
+    return f"name/{named}"
 
 
 _FORM_FIELDS: dict[str, Any] = {
@@ -76,6 +105,8 @@ _FORM_FIELDS: dict[str, Any] = {
     "count": {"type": "integer", "default": 16, "description": "How many completions."},
     "seed": {"type": "integer", "description": "Drawn at random by default."},
     "sampler": {"type": "string", "description": "The sampler of POST /samples, as JSON."},
+    "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
+    "deadline_seconds": {"type": "number", "description": "As in POST /samples."},
     "image": {"type": "string", "format": "binary", "description": "The picture, of the model's height and width."},
     "mask": {"type": "string", "format": "binary", "description": "White = repaint, black = keep; of the same size."},
 }
@@ -99,7 +130,7 @@ _INPAINT_BODY = {
     "/inpaint",
     responses=_ANSWERS,
     status_code=202,
-    openapi_extra={"requestBody": _INPAINT_BODY, "parameters": _PREFERENCES},
+    openapi_extra={"requestBody": _INPAINT_BODY, "parameters": _HEADERS},
 )
 async def inpaint(request: Request, context: InContext) -> Response:
     """Asks to fill in the white part of a mask; everything else comes back exactly as sent.
@@ -117,7 +148,7 @@ async def inpaint(request: Request, context: InContext) -> Response:
             "unsupported-media-type",
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
-    job = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG)
+    job = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG, _client(request))
     return await answer(request, context, job, how)
 
 

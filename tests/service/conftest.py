@@ -15,7 +15,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from redis import Redis
 
 from service.app import create_app
 from service.settings import ServiceSettings
@@ -84,8 +83,8 @@ class Client:
 
 
 @pytest.fixture
-def settings(redis_url: str, models_dir: Path) -> ServiceSettings:
-    return ServiceSettings(redis_url=redis_url, models_dir=models_dir, default_model="tiny", shard_size=4)
+def settings(service_url: str, models_dir: Path) -> ServiceSettings:
+    return ServiceSettings(redis_url=service_url, models_dir=models_dir, default_model="tiny", shard_size=4)
 
 
 @pytest.fixture
@@ -106,12 +105,6 @@ def client(new_client: Callable[[ServiceSettings], Client], settings: ServiceSet
     return new_client(settings)
 
 
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as connection:
-        yield connection
-
-
 @pytest.fixture(scope="session")
 def batch(models_dir: Path) -> Batch:
     """What every worker here works with, so that the model is loaded once."""
@@ -119,11 +112,11 @@ def batch(models_dir: Path) -> Batch:
 
 
 @pytest.fixture
-def new_worker(settings: ServiceSettings, batch: Batch) -> Iterator[Callable[[], BatchingWorker]]:
+def new_worker(worker_url: str, models_dir: Path, batch: Batch) -> Iterator[Callable[[], BatchingWorker]]:
     """Makes workers; the signal handlers that they install are taken out again."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    connection = connect(settings.redis_url, timeout=10, attempts=0)
-    options = WorkerSettings(redis_url=settings.redis_url, models_dir=settings.models_dir, lease_seconds=2)
+    connection = connect(worker_url, timeout=10, attempts=0)
+    options = WorkerSettings(redis_url=worker_url, models_dir=models_dir, lease_seconds=2)
     yield lambda: BatchingWorker(connection, batch, options)
     connection.close()
     for number, handler in handlers.items():

@@ -181,4 +181,12 @@ def test_pixels_are_not_told_to_others(client, inpaint: Inpaint, png: Png, pictu
     work()
     assert "image" not in client.get(job["links"]["self"]).json()
     with np.load(io.BytesIO(client.get(job["links"]["samples"]).content)) as archive:
-        assert set(json.loads(str(archive["request"]))) == {"kind", "model", "version", "count", "seed", "sampler"}
+        assert set(json.loads(str(archive["request"]))) == {
+            "kind",
+            "model",
+            "version",
+            "weights_sha256",
+            "count",
+            "seed",
+            "sampler",
+        }

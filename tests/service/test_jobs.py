@@ -1,6 +1,7 @@
 """/jobs/{id}: states, views of the images, cancelling, and being forgotten."""
 
 import io
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,11 @@ from PIL import Image
 from redis import Redis
 
 from models.sampling.settings import FollowScores
+from service.views import samples_npz
+from worker import scripts
 from worker.batching import BatchingWorker
+from worker.queue import JobQueue
+from worker.results import Results
 
 Check = Callable[..., Any]
 UNKNOWN = "/jobs/" + 24 * "0"
@@ -26,7 +31,7 @@ def test_a_job_is_followed_from_the_queue_to_its_images(client, new_worker: Call
     job = client.submit(count=6, seed=1)
     address = job["links"]["self"]
     worker = new_worker()
-    worker._claim(wait=False)
+    worker._claim()
     for _ in range(5):
         worker._step()
     worker._beat()
@@ -100,7 +105,7 @@ def test_what_is_not_ready_says_how_far_it_is(client, problem: Check, new_worker
         assert "queued" in problem(response, 409, "not-ready")["detail"]
         assert int(response.headers["retry-after"]) >= 1
     worker = new_worker()
-    worker._claim(wait=False)
+    worker._claim()
     worker._step()
     worker._beat()
     response = client.get(job["links"]["grid"])
@@ -143,7 +148,7 @@ def test_a_cancelled_job_leaves_its_worker(client, new_worker: Callable[[], Batc
     sampler = FollowScores(name="follow_scores", steps=500)
     job = client.submit(count=4, sampler=sampler.model_dump(exclude_none=True))
     worker = new_worker()
-    worker._claim(wait=False)
+    worker._claim()
     worker._step()
     assert client.delete(job["links"]["self"]).json()["state"] == "cancelled"
     worker._beat()
@@ -190,3 +195,38 @@ def test_images_that_vanish_meanwhile_are_not_found(
     redis.delete(f"scoreserve:job:{job['id']}:images")
     for view in ("grid.png", "images/0.png", "samples.npz"):
         problem(client.get(f"{job['links']['self']}/{view}"), 404, "not-found")
+
+
+def test_a_hundred_thousand_images_are_streamed(client, redis: Redis, settings, tiny_card) -> None:
+    """A job as large as may be, its images put there instead of made; they are never in memory together."""
+    job = client.submit(count=100_000, seed=3, sampler={"name": "heun", "levels": 2})
+    assert client.get(job["links"]["self"]).json()["state"] == "queued"
+    made = np.random.default_rng(0).integers(0, 256, (1000, 100, 8, 8, 1), dtype=np.uint8)
+    queue = JobQueue(redis, settings)
+    with redis.pipeline() as pipeline:
+        for number, images in enumerate(made):
+            values = ("finished", 1, 60, "", number, images.tobytes(), 300, 100)
+            pipeline.eval(scripts.STORE, 0, job["id"], *values)
+        answers = pipeline.execute()
+    assert answers == [1] * 999 + [2], "the last shard, and no other, ends the job"
+    finished = queue.get(job["id"])
+    assert finished.state == "finished"
+    assert finished.image_steps_done == finished.image_steps == 300_000
+    tracemalloc.start()
+    sizes = [len(piece) for piece in samples_npz(finished, Results(redis).pieces(finished))]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(sizes) > 6_000_000
+    assert most < 3_000_000
+    response = client.get(job["links"]["samples"])
+    with np.load(io.BytesIO(response.content)) as archive:
+        assert (archive["images"] == made.reshape(-1, 8, 8, 1)).all()
+    assert client.get(job["links"]["samples"]).content == response.content
+
+
+def test_a_grid_that_is_too_large_says_what_is_not(new_client, settings, work, refusal: Check) -> None:
+    client = new_client(settings.model_copy(update={"max_grid_pixels": 2000}))
+    job = client.submit(count=9)
+    work()
+    assert "samples.npz" in refusal(client.get(job["links"]["grid"]), "scale")
+    assert client.images(job).shape == (9, 8, 8, 1)

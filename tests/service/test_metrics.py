@@ -41,7 +41,7 @@ def test_the_queue_is_measured_in_image_steps(
     client.delete(client.submit(count=2)["links"]["self"])
     worker = new_worker()
     worker.register_birth()
-    worker._claim(wait=False)
+    worker._claim()
     for _ in range(5):
         worker._step()
     worker._beat()
@@ -54,12 +54,13 @@ def test_the_queue_is_measured_in_image_steps(
     assert found["scoreserve_jobs_total status=cancelled"] == 1
     while worker._claims:
         worker._step()
+    worker._beat()
     worker.register_death()
     found = scrape(client)
     assert found["scoreserve_queue_jobs"] == found["scoreserve_queue_image_steps"] == 0
     assert found["scoreserve_jobs_total status=finished"] == 1
     assert found["scoreserve_images_total"] == 6
-    assert found["scoreserve_image_steps_total"] == 6 * 13
+    assert found["scoreserve_image_steps_total"] == found["scoreserve_image_steps_computed_total"] == 6 * 13
 
 
 def test_requests_are_counted_by_route_and_never_by_id(client, redis: Any) -> None:

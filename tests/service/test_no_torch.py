@@ -63,17 +63,17 @@ except ImportError:
 """
 
 
-def test_requests_are_served_where_torch_cannot_be_imported(redis_url: str, models_dir: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_TORCH, redis_url, str(models_dir)]
+def test_requests_are_served_where_torch_cannot_be_imported(service_url: str, models_dir: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, service_url, str(models_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "served without torch"
 
 
-def test_the_process_is_small(redis_url: str, models_dir: Path, until: Callable[..., None]) -> None:
+def test_the_process_is_small(service_url: str, models_dir: Path, until: Callable[..., None]) -> None:
     free_port = _free_port()
     environment = {**os.environ, "SCORESERVE_MODELS_DIR": str(models_dir), "SCORESERVE_DEFAULT_MODEL": "tiny"}
-    command = [sys.executable, "-m", "cli.main", "api", "--redis-url", redis_url, "--port", str(free_port)]
+    command = [sys.executable, "-m", "cli.main", "api", "--redis-url", service_url, "--port", str(free_port)]
     address = f"http://127.0.0.1:{free_port}"
 
     def answers() -> bool:

@@ -1,7 +1,10 @@
 """POST /samples: what is refused, what is promised, and how it is answered."""
 
 import io
+import json
+import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -26,7 +29,7 @@ TINY_STEPS = 13  # 6 levels of 2 steps, and the denoising
         ('{"version": 0}', "/version", ["at least 1"]),
         ('{"count": 0}', "/count", ["at least 1"]),
         ('{"count": -1}', "/count", ["at least 1"]),
-        ('{"count": 1000000000}', "/count", ["1000000000 images", "1 to 10000"]),
+        ('{"count": 1000000000}', "/count", ["1000000000 images", "1 to 100000"]),
         ('{"count": "many"}', "/count", ["integer"]),
         ('{"count": 1.5}', "/count", ["integer"]),
         ('{"count": null}', "/count", ["integer"]),
@@ -37,6 +40,9 @@ TINY_STEPS = 13  # 6 levels of 2 steps, and the denoising
         ('{"images": 4}', "/images", ["not permitted", "/docs"]),
         ('{"seed": -1}', "/seed", ["at least 0"]),
         (f'{{"seed": {2**60}}}', "/seed", [f"at most {MAX_SEED}"]),
+        ('{"priority": "urgent"}', "/priority", ["'high', 'normal' or 'low'"]),
+        ('{"deadline_seconds": 0}', "/deadline_seconds", ["above 0"]),
+        ('{"deadline_seconds": "soon"}', "/deadline_seconds", ["number"]),
         ('{"sampler": "heun"}', "/sampler", ["object"]),
         ('{"sampler": {"name": "magic"}}', "/sampler", ["'magic'", "'annealed_langevin'", "'heun'"]),
         ('{"sampler": {"name": "heun", "step_size": 1}}', "/sampler/step_size", ["not permitted"]),
@@ -50,7 +56,7 @@ TINY_STEPS = 13  # 6 levels of 2 steps, and the denoising
         ('{"sampler": {"sigma_min": 1, "sigma_max": 1}}', "/sampler/sigma_min", ["below sigma_max"]),
         ('{"sampler": {"levels": 1}}', "/sampler/levels", ["at least 2"]),
         ('{"sampler": {"levels": 60000, "steps_per_level": 2}}', "/sampler/levels", ["120,001", "100,000"]),
-        ('{"count": 10000, "sampler": {"name": "heun", "levels": 5000}}', "/count", ["99,990,000", "20,000,000"]),
+        ('{"count": 10000, "sampler": {"name": "heun", "levels": 5000}}', "/count", ["99,990,000", "50,000,000"]),
     ],
 )
 def test_a_bad_field_is_named_and_nothing_is_accepted(
@@ -226,3 +232,57 @@ def test_the_arrays_themselves_are_answered(client, work_on: Callable[..., httpx
         assert archive["images"].dtype == np.uint8
         assert archive["seed"] == 11
         assert '"model":"tiny"' in str(archive["request"])
+
+
+def test_clients_take_turns_by_name_or_by_address(client, redis: Redis, refusal: Callable[..., str]) -> None:
+    client.submit()
+    for name in ("alice", "bob@example.org", "127.0.0.1"):
+        response = client.post("/samples", json={}, headers={"Client-Id": name})
+        assert response.status_code == 202
+    lines = {key.decode() for key in redis.keys("scoreserve:line:*")}
+    clients = ("address/127.0.0.1", "name/alice", "name/bob@example.org", "name/127.0.0.1")
+    assert lines == {f"scoreserve:line:tiny:{name}" for name in clients}
+    for name in ("", "a b", "x" * 65, "a/b"):
+        response = client.post("/samples", json={}, headers={"Client-Id": name})
+        assert "letters" in refusal(response, "Client-Id")
+
+
+@pytest.fixture
+def pace(redis: Redis) -> None:
+    """A worker that makes 100 image-steps a second."""
+    redis.sadd("rq:workers", "rq:worker:one")
+    redis.hset("rq:worker:one", "pace", json.dumps({"tiny": [0.01, 100.0]}))
+
+
+@pytest.mark.usefixtures("pace")
+def test_a_deadline_that_the_work_cannot_make_is_refused_at_once(
+    client, redis: Redis, refusal: Callable[..., str], problem: Callable[..., Any]
+) -> None:
+    text = refusal(client.post("/samples", json={"count": 100, "deadline_seconds": 12}), "/deadline_seconds")
+    assert "1,300 image-steps take 13.0 s, even with all of 1 worker" in text
+    assert "at least 13" in text
+    assert redis.zcard("scoreserve:active") == 0
+    job = client.submit(count=100, deadline_seconds=20, priority="high")
+    assert job["priority"] == "high"
+    assert job["eta_seconds"] == 13
+    created, deadline = (datetime.fromisoformat(job[name]) for name in ("created_at", "deadline_at"))
+    assert (deadline - created).total_seconds() == pytest.approx(20)
+    time.sleep(0.6)  # what is known of the queue is so old at most
+    response = client.post("/samples", json={"count": 100, "deadline_seconds": 20, "priority": "high"})
+    body = problem(response, 503, "busy")
+    assert "26.0 s" in body["detail"]
+    assert response.headers["retry-after"] == "6"
+    other = {"count": 10, "deadline_seconds": 3}
+    assert client.post("/samples", json=other).status_code == 503
+    assert client.post("/samples", json=other, headers={"Client-Id": "other"}).status_code == 503
+    other = {"count": 10, "deadline_seconds": 3, "priority": "high"}
+    assert client.post("/samples", json=other, headers={"Client-Id": "other"}).status_code == 202
+
+
+def test_without_workers_a_deadline_is_taken_on_trust_and_kept(client) -> None:
+    job = client.submit(count=100, deadline_seconds=0.3)
+    assert job["eta_seconds"] is None
+    time.sleep(0.35)
+    late = client.get(job["links"]["self"]).json()
+    assert late["state"] == "failed"
+    assert "deadline of 0.3 s passed" in late["error"]

@@ -17,9 +17,9 @@ from worker.settings import WorkerSettings
 
 
 @pytest.fixture
-def settings(redis_url: str, models_dir: Path) -> WorkerSettings:
+def settings(worker_url: str, models_dir: Path) -> WorkerSettings:
     return WorkerSettings(
-        redis_url=redis_url, models_dir=models_dir, default_model="tiny", slots=8, shard_size=4, lease_seconds=2
+        redis_url=worker_url, models_dir=models_dir, default_model="tiny", slots=8, shard_size=4, lease_seconds=2
     )
 
 
@@ -31,12 +31,13 @@ def queue(settings: WorkerSettings) -> Iterator[JobQueue]:
 
 
 @pytest.fixture
-def new_worker(queue: JobQueue, settings: WorkerSettings) -> Iterator[Callable[[], BatchingWorker]]:
-    """Makes workers; the signal handlers that they install are taken out again."""
+def new_worker(queue: JobQueue, settings: WorkerSettings) -> Iterator[Callable[..., BatchingWorker]]:
+    """Makes workers, with their own batch and settings if given; their signal handlers are taken out again."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def make() -> BatchingWorker:
-        return BatchingWorker(queue.connection, Batch(settings.store(), settings.slots, "cpu"), settings)
+    def make(batch: Batch | None = None, settings: WorkerSettings = settings) -> BatchingWorker:
+        batch = batch or Batch(settings.store(), settings.slots, "cpu")
+        return BatchingWorker(queue.connection, batch, settings)
 
     yield make
     for number, handler in handlers.items():

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import pytest
@@ -40,11 +41,11 @@ def test_cancelling_leaves_nothing_waiting(queue: JobQueue, tiny_card, ask: Ask)
         queue.cancel(job.id)
 
 
-def test_an_ended_job_expires(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+def test_an_ended_job_expires(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
     job = queue.submit(*_with_image(ask(), tiny_card))
-    assert queue.connection.ttl(shards.job_key(job.id)) == -1
+    assert redis.ttl(shards.job_key(job.id)) == -1
     queue.cancel(job.id)
-    assert 0 < queue.connection.ttl(shards.job_key(job.id)) <= job.result_ttl
+    assert 0 < redis.ttl(shards.job_key(job.id)) <= job.result_ttl
 
 
 def test_unknown_jobs(queue: JobQueue) -> None:
@@ -60,6 +61,28 @@ def test_dead_workers_do_not_count(queue: JobQueue) -> None:
     assert queue.workers() == 1
     queue.connection.delete(worker.key)  # as its time to live does
     assert queue.workers() == 0
+
+
+def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    assert (job.shards, job.shard_size) == (1000, 100)
+    assert queue.rq.count == 1000
+    begun = time.monotonic()
+    queue.cancel(job.id)
+    assert time.monotonic() - begun < 2
+    assert queue.rq.count == 0
+    assert not redis.keys(f"rq:*{job.id}*")
+
+
+def test_a_deadline_that_passed_ends_the_job_even_without_workers(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=2), tiny_card), deadline_seconds=600)
+    assert queue.get(job.id).state == JobState.QUEUED
+    queue.connection.hset(shards.job_key(job.id), "deadline", job.created_at + 0.001)
+    late = queue.get(job.id)
+    assert late.state == JobState.FAILED
+    assert late.error == "its deadline of 0.001 s passed with 0 of 26 image-steps done"
+    assert queue.rq.job_ids == []
+    assert queue.connection.zcard(shards.DEADLINES) == 0
 
 
 def _with_image(asked, card):  # type: ignore[no-untyped-def]

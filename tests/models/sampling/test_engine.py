@@ -233,3 +233,41 @@ def test_an_engine_refuses_what_it_has_no_place_or_no_rows_for(tiny_model: Score
         Engine(tiny_model, 0)
     assert engine.free == 1
     assert engine.evict([done]) == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_where_memory_does_not_last_the_engine_narrows_and_the_bits_stay(
+    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    specs = [Spec(sampler, seed, index=seed, inpainted=seed % 2 == 0) for seed, sampler in enumerate(range(7))]
+    alone = [spec.chain() for spec in specs]
+    for chain in alone:
+        run(Engine(tiny_model, 1), [chain])
+    real, widths = tiny_model.conditioned_score, []
+
+    def conditioned_score(x: Tensor, conditions: Tensor) -> Tensor:
+        widths.append(len(x))
+        if len(x) > 2:
+            raise error
+        return real(x, conditions)
+
+    monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
+    engine, chains = Engine(tiny_model, 7), [spec.chain() for spec in specs]
+    run(engine, chains)
+    assert engine.width == 1
+    assert widths[:2] == [7, 3]
+    assert max(widths[2:]) == 1
+    for chain, expected in zip(chains, alone, strict=True):
+        assert torch.equal(bits(final(chain)), bits(final(expected)))
+
+
+def test_what_has_no_memory_for_one_image_fails(tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def conditioned_score(x: Tensor, conditions: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
+    engine = Engine(tiny_model, 4)
+    engine.admit([Chain(SAMPLERS[0], 0, index) for index in range(4)])
+    with pytest.raises(RuntimeError, match="allocate"):
+        engine.step()
+    assert [chain.cursor for chain in engine.chains] == [0] * 4

@@ -1,0 +1,195 @@
+"""Jobs of mixed kinds over three workers, while workers are killed and frozen and Redis is killed, at random times.
+
+Every accepted job finishes once, with the pixels of an undisturbed run, and nothing is left of it in the end. The seed
+is printed; `--chaos-seed N` takes it again, and `--chaos` runs a long version.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from cli.valkey import server
+from models.card import ModelCard
+from models.images import Pixels
+from models.sampling.plan import plan
+from models.sampling.settings import AdamsBashforth, Ancestral, AnnealedLangevin, FollowScores, Heun, SamplerSettings
+from models.store import ModelStore
+from worker.batch import Batch
+from worker.priority import Priority
+from worker.queue import JobQueue, JobState, connect
+from worker.requests import InpaintRequest, SampleRequest
+from worker.results import Results
+from worker.settings import QueueSettings
+
+LEASE, TIME_TO_LIVE = 2, 8
+
+
+class House:
+    """A Valkey that keeps an append-only file, and workers; and what can happen to them.
+
+    Args:
+        directory: of the Valkey.
+        start: starts a command of scoreserve.
+    """
+
+    def __init__(self, directory: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+        self.directory, self._start = directory, start
+        self._valkey = server(directory)
+        self._valkey.start()
+        self.url = f"unix://{directory}/valkey.sock"
+        self.workers = [self._worker() for _ in range(3)]
+
+    def _worker(self) -> subprocess.Popen[bytes]:
+        options = {"SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": str(LEASE), "SCORESERVE_GRACE_SECONDS": "0.5"}
+        return self._start("worker", SCORESERVE_REDIS_URL=self.url, **options)
+
+    def kill_worker(self, number: int) -> None:
+        self.workers[number].kill()
+        self.workers[number].wait()
+        self.workers[number] = self._worker()
+
+    def stop_worker(self, number: int) -> None:
+        """As in a rolling restart."""
+        self.workers[number].terminate()
+        assert self.workers[number].wait(60) == 0
+        self.workers[number] = self._worker()
+
+    def freeze_worker(self, number: int) -> None:
+        """For longer than its lease."""
+        os.kill(self.workers[number].pid, signal.SIGSTOP)
+        time.sleep(LEASE + 1.5)
+        os.kill(self.workers[number].pid, signal.SIGCONT)
+
+    def kill_redis(self, _: int) -> None:
+        self._valkey._process.kill()
+        self._valkey._process.wait()
+        time.sleep(0.5)
+        self._valkey = server(self.directory)
+        self._valkey.start()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self._valkey.stop()
+
+
+class Trouble(threading.Thread):
+    """Events, one after the other: what, to which worker, and after how long a pause."""
+
+    def __init__(self, events: list[tuple[Callable[[int], None], int, float]]) -> None:
+        super().__init__(daemon=True)
+        self.events = events
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for event, number, pause in self.events:
+                time.sleep(pause)
+                event(number)
+        except BaseException as error:
+            self.error = error
+
+
+@pytest.fixture
+def house(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[House]:
+    house = House(tmp_path, start)
+    yield house
+    house.close()
+
+
+def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
+    house: House, models_dir: Path, tiny_card: ModelCard, until: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
+    long = request.config.getoption("--chaos")
+    seed = request.config.getoption("--chaos-seed") or random.randrange(10**6)
+    print(f"--chaos-seed {seed}")
+    chance = random.Random(seed)
+    jobs, kills, stops, freezes, redis_kills = (1000, 60, 20, 20, 10) if long else (12, 2, 1, 1, 1)
+    connection = connect(house.url, timeout=10, attempts=10)
+    queue = JobQueue(connection, QueueSettings(redis_url=house.url, shard_size=4, result_ttl_seconds=TIME_TO_LIVE))
+    undisturbed = Batch(ModelStore(models_dir), 16, "cpu")
+
+    events = [house.kill_worker] * kills + [house.stop_worker] * stops
+    events += [house.freeze_worker] * freezes + [house.kill_redis] * redis_kills
+    chance.shuffle(events)
+    plan_of_events = [(event, chance.randrange(3), chance.random()) for event in events]
+    trouble = Trouble(plan_of_events)
+    until(lambda: queue.workers() == 3)
+    trouble.start()
+    waiting: dict[str, SampleRequest] = {}
+    came_out: list[tuple[SampleRequest, Pixels]] = []
+    accepted = 0
+    deadline = time.monotonic() + (4 * 3600 if long else 240)
+    while trouble.is_alive() or accepted < jobs or waiting:
+        assert time.monotonic() < deadline, f"{len(waiting)} jobs have not ended"
+        if len(waiting) < 8 and (trouble.is_alive() or accepted < jobs):
+            job = ask(chance, tiny_card)
+            waiting[submit(queue, tiny_card, job, chance)] = job
+            accepted += 1
+        time.sleep(0.02)
+        for ended in [job for job in map(queue.get, waiting) if job.state.final]:
+            assert ended.state == JobState.FINISHED, ended.error
+            came_out.append((waiting.pop(ended.id), Results(connection).images(ended)))
+    assert trouble.error is None
+
+    totals = queue.totals()
+    assert totals["jobs_finished"] == totals["jobs_accepted"] == len(came_out)
+    assert totals["images"] == sum(len(images) for _, images in came_out)
+    for job, images in came_out:
+        assert np.array_equal(images, run(undisturbed, job))
+    registries = queue.rq.started_job_registry, queue.rq.finished_job_registry, queue.rq.failed_job_registry
+    until(lambda: not any(registry.get_job_count(cleanup=False) for registry in registries), 60)
+    until(lambda: left(connection) == set(), TIME_TO_LIVE + 10)
+    assert queue.rq.job_ids == []
+
+
+def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
+    """A job of any kind."""
+    samplers: list[SamplerSettings] = [
+        AnnealedLangevin(levels=chance.randint(5, 60), steps_per_level=3),
+        Heun(name="heun", levels=chance.randint(5, 60)),
+        AdamsBashforth(name="adams_bashforth", levels=chance.randint(5, 100)),
+        Ancestral(name="ancestral", levels=chance.randint(5, 100)),
+        FollowScores(name="follow_scores", steps=chance.randint(5, 300)),
+    ]
+    fields = {
+        "model": card.name,
+        "version": 1,
+        "weights_sha256": card.weights_sha256,
+        "count": chance.randint(1, 12),
+        "seed": chance.randrange(2**53),
+        "sampler": plan(chance.choice(samplers), card)[0],
+    }
+    if chance.random() < 0.6:
+        return SampleRequest(**fields)
+    image, mask = chance.randbytes(64), bytes(chance.choices((0, 1), k=64))
+    return InpaintRequest.model_construct(**fields, kind="inpaint", image=image, mask=mask)
+
+
+def submit(queue: JobQueue, card: ModelCard, job: SampleRequest, chance: random.Random) -> str:
+    image_steps = job.count * len(plan(job.sampler, card)[1])
+    client, priority = chance.choice("abc"), chance.choice(list(Priority))
+    return queue.submit(job, card.image, image_steps, client, priority).id
+
+
+def run(batch: Batch, job: SampleRequest) -> Pixels:
+    """The images of a job that nothing happens to."""
+    part = batch.admit(job, 0, job.count)
+    while batch.parts:
+        batch.step()
+    return part.pixels()
+
+
+def left(connection: Redis) -> set[str]:
+    """What is in Redis besides counters and what RQ knows of workers."""
+    keys = {key.decode() for key in connection.keys("*")}
+    return {key for key in keys if key not in ("scoreserve:totals", "rq:queues") and not key.startswith("rq:worker")}

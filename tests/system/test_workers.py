@@ -1,0 +1,139 @@
+"""Workers that are killed, stopped, or frozen lose nothing, and what is done again has the same pixels."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from models.card import ModelCard
+from models.sampling.plan import plan
+from models.sampling.sample import sample
+from models.sampling.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
+from models.score import ScoreModel
+from worker import shards
+from worker.queue import Job, JobQueue, JobState, connect
+from worker.requests import SampleRequest
+from worker.results import Results
+from worker.settings import QueueSettings
+
+SAMPLERS: list[SamplerSettings] = [
+    AnnealedLangevin(levels=30, steps_per_level=5),
+    AnnealedLangevin(levels=10, steps_per_level=3, denoise=False),
+    Heun(name="heun", levels=30),
+]
+SLOW: list[SamplerSettings] = [AnnealedLangevin(levels=60, steps_per_level=5), Heun(name="heun", levels=120)]
+
+
+@pytest.fixture
+def queue(service_url: str) -> JobQueue:
+    settings = QueueSettings(redis_url=service_url, shard_size=4)
+    return JobQueue(connect(service_url, timeout=10, attempts=3), settings)
+
+
+def test_twenty_jobs_survive_a_killed_worker(
+    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+) -> None:
+    jobs = [_submit(queue, tiny_card, number) for number in range(20)]
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
+    first = start("worker", **options)
+    until(lambda: _finished(queue, jobs) >= 3)
+    os.kill(first.pid, signal.SIGKILL)
+    assert _finished(queue, jobs) < 20, "the worker was too quick for this test"
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) > 0
+    start("worker", **options)
+    until(lambda: _finished(queue, jobs) == 20)
+    _check(queue, jobs, tiny_card, tiny_model)
+
+
+def test_a_rolling_restart_does_nothing_twice(
+    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+) -> None:
+    jobs = [_submit(queue, tiny_card, number, SLOW) for number in range(8)]
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
+    workers = [start("worker", **options) for _ in range(2)]
+    until(lambda: _finished(queue, jobs) >= 1)
+    saved = []
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        assert worker.wait(30) == 0, worker.stderr.read()
+        saved += [job for job in jobs if queue.connection.exists(shards.state_key(job.id))]
+        start("worker", **options)
+    assert saved, "the workers were too quick for this test"
+    until(lambda: _finished(queue, jobs) == 8)
+    _check(queue, jobs, tiny_card, tiny_model)
+    needed = sum(job.image_steps for job in jobs)
+    until(lambda: queue.totals()["image_steps_computed"] >= needed, 5)
+    assert queue.totals()["image_steps_computed"] <= 1.02 * needed
+
+
+def test_a_frozen_worker_comes_back_as_one_that_holds_nothing(
+    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+) -> None:
+    jobs = [_submit(queue, tiny_card, number, SLOW) for number in range(4)]
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
+    frozen = start("worker", **options)
+    until(lambda: queue.rq.started_job_registry.get_job_count(cleanup=False) > 0)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    start("worker", **options)
+    until(lambda: _finished(queue, jobs) == 4)
+    os.kill(frozen.pid, signal.SIGCONT)
+    until(lambda: queue.workers() == 2, 30)
+    jobs.append(_submit(queue, tiny_card, 4, SLOW))
+    until(lambda: _finished(queue, jobs) == 5)
+    _check(queue, jobs, tiny_card, tiny_model)
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) == 0
+    os.kill(frozen.pid, signal.SIGTERM)
+    assert frozen.wait(30) == 0
+
+
+def test_rqs_own_tool_shows_what_waits_and_who_works(
+    start: Callable, redis_url: str, worker_url: str, queue: JobQueue, tiny_card: ModelCard, until: Callable
+) -> None:
+    def info() -> list[str]:
+        command = [sys.executable, "-m", "rq.cli", "info", "--raw", "--url", redis_url]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    jobs = [_submit(queue, tiny_card, number, [FollowScores(name="follow_scores", steps=2000)]) for number in range(6)]
+    waiting = sum(job.shards for job in jobs)
+    assert [line.split()[:3] for line in info()] == [["queue", "scoreserve", f"{waiting},"]]
+    start("worker", SCORESERVE_REDIS_URL=worker_url, SCORESERVE_SLOTS="4")
+    until(lambda: queue.rq.count < waiting)
+    (worker,) = (line.split() for line in info() if line.startswith("worker"))
+    assert "busy" in worker
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) == waiting - queue.rq.count
+
+
+def test_a_worker_that_cannot_start_says_why(start: Callable, worker_url: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    for options, why in (
+        ({"SCORESERVE_REDIS_URL": f"unix://{tmp_path}/nowhere"}, b"no Redis at"),
+        ({"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_DEFAULT_MODEL": "gone"}, b"no model gone"),
+    ):
+        worker = start("worker", **options)
+        assert worker.wait(60) == 1
+        assert why in worker.stderr.read()
+
+
+def _check(queue: JobQueue, jobs: list[Job], card: ModelCard, model: ScoreModel) -> None:
+    """Every job finished once, and its images are those of an undisturbed run."""
+    for job in jobs:
+        images = Results(queue.connection).images(queue.get(job.id))
+        _, table = plan(job.request.sampler, card)
+        assert np.array_equal(images, sample(model, table, job.request.count, job.request.seed, slots=16))
+    assert queue.totals()["jobs_finished"] == len(jobs)
+    assert queue.totals()["images"] == sum(job.request.count for job in jobs)
+
+
+def _submit(queue: JobQueue, card: ModelCard, number: int, samplers: list[SamplerSettings] = SAMPLERS) -> Job:
+    settings, table = plan(random.Random(number).choice(samplers), card)
+    count = 1 + number % 7
+    request = SampleRequest(model="tiny", version=1, count=count, seed=number, sampler=settings)
+    return queue.submit(request, card.image, count * len(table))
+
+
+def _finished(queue: JobQueue, jobs: list[Job]) -> int:
+    return sum(queue.get(job.id).state == JobState.FINISHED for job in jobs)

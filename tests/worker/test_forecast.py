@@ -1,0 +1,62 @@
+"""When a job will be done."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from models.card import ModelCard
+from worker.forecast import PACE, Forecast, Task
+from worker.priority import Priority
+from worker.queue import Job, JobQueue
+
+
+@pytest.fixture
+def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Callable[..., Job]:  # type: ignore[no-untyped-def]
+    def make(count: int, client: str, priority: Priority = Priority.NORMAL) -> Job:
+        request, image_steps = ask(count=count)
+        return queue.submit(request, tiny_card.image, image_steps, client, priority)
+
+    return make
+
+
+@pytest.fixture
+def workers(queue: JobQueue) -> None:
+    """Two workers that make 1,000 and 300 image-steps a second."""
+    for name, pace in (("one", (0.01, 1000.0)), ("two", (0.02, 300.0))):
+        key = f"rq:worker:{name}"
+        queue.connection.sadd("rq:workers", key)
+        queue.connection.hset(key, PACE, json.dumps({"tiny": pace}))
+
+
+def seconds(queue: JobQueue, client: str, steps: int, priority: Priority = Priority.NORMAL) -> float | None:
+    return Forecast(queue.connection).seconds(Task(client, priority, time.time(), steps), "tiny", evaluations=13)
+
+
+def test_nothing_is_told_of_what_was_never_measured(queue: JobQueue) -> None:
+    assert seconds(queue, "a", 13) is None
+    assert Forecast(queue.connection).pace("tiny") is None
+
+
+@pytest.mark.usefixtures("workers")
+def test_an_empty_queue_leaves_the_work_itself(queue: JobQueue) -> None:
+    assert seconds(queue, "a", 13_000) == pytest.approx(10)
+    assert seconds(queue, "a", 13) == pytest.approx(0.13), "one image cannot use all slots"
+
+
+@pytest.mark.usefixtures("workers")
+def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit(100, "a")
+    assert seconds(queue, "a", 1300) == pytest.approx(2)
+    assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx(1)
+    assert queue.seconds_left(job) == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("workers")
+def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    submit(1000, "b")
+    submit(10, "c")
+    assert seconds(queue, "a", 1300) == pytest.approx((1300 + 1300 + 130) / 1300)
+    assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx((1300 + 1300 / 8 + 130) / 1300)
+    assert seconds(queue, "a", 1300, Priority.LOW) == pytest.approx((1300 + 8 * 1300 + 130) / 1300)

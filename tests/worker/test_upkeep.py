@@ -1,0 +1,110 @@
+"""What went astray is found again."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from rq.job import Job as RQJob
+from rq.registry import StartedJobRegistry
+
+from models.card import ModelCard
+from worker import scripts, shards, upkeep
+from worker.batching import BatchingWorker
+from worker.queue import Job, JobQueue, JobState
+
+NewWorker = Callable[[], BatchingWorker]
+
+
+@pytest.fixture
+def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Callable[..., Job]:  # type: ignore[no-untyped-def]
+    def make(count: int = 4) -> Job:
+        request, image_steps = ask(count=count)
+        return queue.submit(request, tiny_card.image, image_steps)
+
+    return make
+
+
+def expire(queue: JobQueue) -> None:
+    """All leases are over."""
+    key = queue.rq.started_job_registry.key
+    queue.connection.zadd(key, {lease: 1 for lease in queue.connection.zrange(key, 0, -1)})
+
+
+def retries_left(queue: JobQueue, job: Job) -> int | None:
+    (rq_job,) = shards.ShardJob.fetch_many([shards.shard_id(job.id, 0)], queue.connection, queue.rq.serializer)
+    assert rq_job is not None
+    return rq_job.retries_left
+
+
+def test_a_dead_worker_costs_a_retry_and_the_last_one_the_job(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker
+) -> None:
+    job = submit()
+    for attempt in range(shards.RETRIES + 1):
+        assert not queue.get(job.id).state.final
+        new_worker()._claim()
+        assert retries_left(queue, job) == shards.RETRIES - attempt
+        expire(queue)
+        upkeep.look_after(queue, 2)
+    failed = queue.get(job.id)
+    assert failed.state == JobState.FAILED
+    assert failed.error == "a worker died on every one of 11 attempts"
+    assert queue.rq.failed_job_registry.get_job_ids() == [shards.shard_id(job.id, 0)]
+
+
+def test_what_was_taken_by_a_worker_that_died_at_once_goes_back(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit()
+    assert shards.take(queue.rq, None) == shards.shard_id(job.id, 0)
+    assert queue.rq.job_ids == []
+    upkeep.look_after(queue, 60)
+    assert queue.rq.job_ids == [], "it may be about to start"
+    time.sleep(0.01)
+    upkeep.look_after(queue, 0)
+    assert queue.rq.job_ids == [shards.shard_id(job.id, 0)]
+    assert retries_left(queue, job) == shards.RETRIES
+    assert shards.take(queue.rq, None) == shards.shard_id(job.id, 0)
+
+
+def test_what_rqs_own_tools_put_back_is_done(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
+) -> None:
+    """`rq info` cleans up in its own process, by RQ's rules, and knows nothing of lines."""
+    job = submit(8)
+    new_worker()._claim()
+    expire(queue)
+    StartedJobRegistry(queue.rq.name, redis, RQJob, serializer=queue.rq.serializer).cleanup()
+    assert shards.take(queue.rq, None) is None
+    new_worker().work(burst=True)
+    assert queue.get(job.id).state == JobState.FINISHED
+    assert queue.rq.job_ids == []
+
+
+def test_who_empties_rqs_queue_ends_the_jobs(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
+) -> None:
+    job = submit(8)
+    shards.rq_queue(redis).empty()
+    new_worker().work(burst=True)
+    new_worker().clean_registries()
+    upkeep.look_after(queue, 2)
+    failed = queue.get(job.id)
+    assert failed.state == JobState.FAILED
+    assert failed.error == "its shard was removed from the queue"
+    assert queue.depth().jobs == 0
+
+
+def test_nothing_is_left_of_a_job_whose_end_was_cut_short(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
+) -> None:
+    """The service may die after it wrote down that a job is cancelled, and a worker that holds a shard of it too."""
+    job = submit(16)
+    worker = new_worker()
+    worker._claim()
+    assert len(worker._claims) == 2
+    redis.eval(scripts.END, 0, job.id, "cancelled", time.time(), 60, "")
+    expire(queue)
+    upkeep.look_after(queue, 2)
+    assert queue.rq.job_ids == []
+    assert redis.keys("rq:job:*") == []
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) == 0

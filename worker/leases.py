@@ -1,0 +1,171 @@
+"""Leases: the shards that a worker holds in RQ, every change of one in a transaction.
+
+A lease that was lost means that somebody else has the shard now: then nothing is written.
+"""
+
+import logging
+from collections.abc import Callable, Container
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from redis.client import Pipeline
+from redis.exceptions import WatchError
+from rq.executions import Execution
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker import BaseWorker
+
+from models.images import Pixels
+from worker import shards
+from worker.queue import JobQueue
+from worker.results import encode
+from worker.shards import Shard, ShardJob
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Lease:
+    """A shard that is started, and by whom it is held."""
+
+    rq_job: ShardJob
+    execution: Execution
+
+    @property
+    def shard(self) -> Shard:
+        """What is to be done.
+
+        Raises:
+            ValueError, TypeError: it is none of ours.
+        """
+        return self.rq_job.shard
+
+    def answer(self, pipeline: Pipeline) -> None:
+        """Adds the question whether the lease lasts; no answer if it is lost."""
+        pipeline.zscore(self.rq_job.started_job_registry.key, self.execution.composite_key)
+
+    def extend(self, seconds: int, pipeline: Pipeline) -> None:
+        """Adds the commands that extend the lease; one that is lost is never taken again (ZADD XX)."""
+        self.execution.heartbeat(self.rq_job.started_job_registry, seconds, pipeline)
+
+
+class Leases:
+    """Takes and ends the leases of one worker.
+
+    Args:
+        queue: of all jobs.
+        worker: whose counters in RQ are kept.
+        seconds: how long a lease lasts without being extended.
+    """
+
+    def __init__(self, queue: JobQueue, worker: BaseWorker, seconds: int) -> None:
+        self.queue, self.worker, self.seconds = queue, worker, seconds
+
+    def start(self, rq_id: str, held: Container[str]) -> Lease | None:
+        """Queued -> started in one transaction, so that an id that is there twice runs once; None if it does not wait.
+
+        Args:
+            rq_id: of a shard that was taken.
+            held: ids of those that this worker holds. One that it does not, but RQ says it does, was started just now
+                and only the answer was lost.
+        """
+        with self.queue.connection.pipeline() as pipeline:
+            while True:
+                with suppress(WatchError):
+                    pipeline.watch(ShardJob.key_for(rq_id))
+                    job = self._fetch(rq_id)
+                    pipeline.multi()
+                    shards.started(rq_id, pipeline)
+                    execution = None
+                    if job is not None and self._may_start(job, held):
+                        pipeline.delete(job.execution_registry.key)  # a dead worker's entry would break job.delete()
+                        execution = Execution.create(job, self.seconds, pipeline, self.worker.name)
+                        job.prepare_for_execution(self.worker.name, pipeline)
+                        pipeline.persist(job.key)
+                    pipeline.execute()
+                    return None if job is None or execution is None else Lease(job, execution)
+
+    def finish(self, lease: Lease, images: Pixels, image_steps: int) -> int:
+        """Stores a shard's images, and ends the job with the last one.
+
+        Returns 2 for the last one, 1 for another, and 0 if the lease was lost or nobody wants the images.
+        """
+        rq_job, ttl = lease.rq_job, lease.shard.result_ttl
+        rq_job.outcome = encode(images), image_steps, len(images)
+        rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
+        place = 0
+
+        def commands(pipeline: Pipeline) -> None:
+            nonlocal place
+            self.worker.increment_successful_job_count(pipeline)
+            self.worker.increment_total_working_time(now() - lease.execution.created_at, pipeline)
+            rq_job._handle_success(ttl, pipeline, self.worker.name)
+            place = len(pipeline) - 1  # of the answer of scripts.STORE
+            rq_job.cleanup(ttl, pipeline, remove_from_queue=False)
+
+        answers = self._end(lease, commands)
+        return 0 if answers is None else int(answers[place])
+
+    def fail(self, lease: Lease, reason: str) -> bool:
+        """Ends the whole job of a shard: what cannot be fulfilled stays so. Says whether the lease lasted."""
+        lease.rq_job.reason, lease.rq_job.ended_at = reason, now()
+
+        def commands(pipeline: Pipeline) -> None:
+            self.worker.increment_failed_job_count(pipeline)
+            lease.rq_job.set_status(JobStatus.FAILED, pipeline)
+            lease.rq_job._handle_failure(reason, pipeline, self.worker.name)
+
+        return self._end(lease, commands) is not None
+
+    def give_back(self, lease: Lease, image_steps: int, saved: bytes) -> None:
+        """Puts a shard to the front of its job, with its state; no retry is spent."""
+
+        def commands(pipeline: Pipeline) -> None:
+            shards.report(lease.shard, image_steps, pipeline, saved)
+            shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline)
+
+        self._end(lease, commands)
+
+    def decline(self, lease: Lease) -> None:
+        """Puts a shard back as it was; no retry is spent."""
+        self._end(lease, lambda pipeline: shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline))
+
+    def retry(self, lease: Lease, why: str) -> None:
+        """As for a worker that died: puts a shard back for one of its retries, or ends its job if none is left."""
+        if not lease.rq_job.retries_left:
+            self.fail(lease, f"the last of {shards.RETRIES + 1} attempts failed: {why}")
+            return
+        lease.rq_job.retries_left -= 1
+        self.decline(lease)
+
+    def forget(self, lease: Lease) -> None:
+        """Gives up a lease on what nobody wants."""
+        with self.queue.connection.pipeline() as pipeline:
+            lease.execution.delete(lease.rq_job, pipeline)
+            pipeline.execute()
+
+    def _end(self, lease: Lease, commands: Callable[[Pipeline], None]) -> list[Any] | None:
+        """Carries out the commands and ends the lease, all at once; None if the lease is lost."""
+        rq_job = lease.rq_job
+        with self.queue.connection.pipeline() as pipeline:
+            while True:
+                with suppress(WatchError):
+                    pipeline.watch(rq_job.key, rq_job.execution_registry.key)
+                    if pipeline.zscore(rq_job.started_job_registry.key, lease.execution.composite_key) is None:
+                        log.info("shard %s is dropped: lease lost", rq_job.id, extra=lease.shard.ids)
+                        return None
+                    pipeline.multi()
+                    commands(pipeline)
+                    lease.execution.delete(rq_job, pipeline)
+                    return pipeline.execute()
+
+    def _may_start(self, job: ShardJob, held: Container[str]) -> bool:
+        status = job.get_status(refresh=False)
+        ours = job.worker_name == self.worker.name and job.id not in held
+        return status == JobStatus.QUEUED or (status == JobStatus.STARTED and ours)
+
+    def _fetch(self, rq_id: str) -> ShardJob | None:
+        jobs: Any = ShardJob.fetch_many([rq_id], connection=self.queue.connection, serializer=JSONSerializer)
+        return jobs[0]  # type: ignore[no-any-return]

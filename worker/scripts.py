@@ -1,0 +1,272 @@
+"""What has to happen in Redis at once or not at all, as Lua. Torch-free.
+
+Each script names its arguments. Keys of a job are made from its id here, so the scripts need one server, not a cluster;
+so does RQ. Where Redis is full, one that begins with #!lua is refused as a whole, and never stops in its middle.
+"""
+
+# A job that has ended stays ended, whoever comes late.
+_OVER = """
+local function key(id, what) return 'scoreserve:job:' .. id .. (what and ':' .. what or '') end
+local function over(id)
+    return redis.call('HEXISTS', key(id), 'ended_at') == 1 or redis.call('EXISTS', key(id)) == 0
+end
+"""
+
+# Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
+# for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
+_LINES = (
+    _OVER
+    + """
+local function served(client)
+    local now = tonumber(redis.call('GET', 'scoreserve:now') or '0')
+    return math.max(now, tonumber(redis.call('ZSCORE', 'scoreserve:served', client) or '0'))
+end
+local function charge(client, cost)
+    redis.call('ZADD', 'scoreserve:served', string.format('%.17g', served(client) + cost), client)
+end
+local function line_of(id)
+    local model, client, rank, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'rank', 'created_at'))
+    return model, client, rank * 1e10 + created
+end
+local function cost_of(id)
+    local steps, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'shards', 'weight'))
+    return steps / shards / weight
+end
+local function join(id)
+    local model, client, place = line_of(id)
+    redis.call('SADD', 'scoreserve:lines', model)
+    redis.call('SADD', 'scoreserve:lines:' .. model, client)
+    redis.call('ZADD', 'scoreserve:line:' .. model .. ':' .. client, string.format('%.17g', place), id)
+    charge(client, 0)
+    redis.call('PUBLISH', 'scoreserve:waiting', model)
+end
+local function leave(id, model, client)
+    local line, clients = 'scoreserve:line:' .. model .. ':' .. client, 'scoreserve:lines:' .. model
+    redis.call('DEL', key(id, 'waiting'))
+    redis.call('ZREM', line, id)
+    if redis.call('EXISTS', line) == 0 then redis.call('SREM', clients, client) end
+    if redis.call('EXISTS', clients) == 0 then redis.call('SREM', 'scoreserve:lines', model) end
+end
+local function again(queue, id, number)
+    if over(id) or redis.call('LPOS', key(id, 'waiting'), number) then return end
+    redis.call('LPUSH', key(id, 'waiting'), number)
+    redis.call('LPUSH', queue, id .. '-' .. number)
+    join(id)
+    local _, client = line_of(id)
+    charge(client, -cost_of(id))
+end
+"""
+)
+
+_FINISH = """
+local function finish(id, state, now, ttl, reason)
+    redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
+    leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
+    redis.call('DEL', key(id, 'state'))
+    for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
+    redis.call('ZREM', 'scoreserve:active', id)
+    redis.call('ZREM', 'scoreserve:deadlines', id)
+    if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end
+    redis.call('HINCRBY', 'scoreserve:totals', 'jobs_' .. state, 1)
+    redis.call('PUBLISH', 'scoreserve:ended', id)
+end
+"""
+
+# Ends a job short of its result, even where Redis is full: to cancel is to make room. Answers 0 if it had ended.
+# job id, state, now, time to live, reason
+END = (
+    "#!lua flags=allow-oom"
+    + _LINES
+    + _FINISH
+    + """
+if over(ARGV[1]) then return 0 end
+redis.call('DEL', key(ARGV[1], 'images'))
+finish(unpack(ARGV, 1, 5))
+return 1
+"""
+)
+
+# Stores a shard's images once, and ends the job with its last shard. Answers 2 for that one, 0 if nobody wants it.
+# job id, state, now, time to live, reason, shard number, images, image-steps, number of images
+STORE = (
+    "#!lua"
+    + _LINES
+    + _FINISH
+    + """
+local id, number = ARGV[1], ARGV[6]
+if over(id) then return 0 end
+if redis.call('HSETNX', key(id, 'images'), number, ARGV[7]) == 0 then return 0 end
+redis.call('HSET', key(id, 'progress'), number, ARGV[8])
+redis.call('HDEL', key(id, 'state'), number)
+redis.call('HINCRBY', 'scoreserve:totals', 'images', ARGV[9])
+redis.call('HINCRBY', 'scoreserve:totals', 'image_steps', ARGV[8])
+if redis.call('HLEN', key(id, 'images')) < tonumber(redis.call('HGET', key(id), 'shards')) then return 1 end
+finish(unpack(ARGV, 1, 5))
+return 2
+"""
+)
+
+# Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more.
+# job id, now, shard number, image-steps, saved state or nothing
+PROGRESS = (
+    "#!lua"
+    + _OVER
+    + """
+local id, number = ARGV[1], ARGV[3]
+if over(id) then return 0 end
+redis.call('HSETNX', key(id), 'started_at', ARGV[2])
+redis.call('HSET', key(id, 'progress'), number, ARGV[4])
+if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
+return 1
+"""
+)
+
+# Puts a new job, whose shards wait, in its client's line.
+# job id
+JOIN = (
+    "#!lua"
+    + _LINES
+    + """
+if not over(ARGV[1]) then join(ARGV[1]) end
+"""
+)
+
+# Puts a shard back to the front of its job and of RQ's queue; its client is not charged for it a second time.
+# RQ's queue; job id, shard number
+AGAIN = (
+    "#!lua"
+    + _LINES
+    + """
+again(KEYS[1], ARGV[1], ARGV[2])
+"""
+)
+
+# Takes the next shard, and answers with its id: that of the client that has had least, of its jobs the first. Until it
+# is started it stands in `taken`, so that a worker that dies in between loses nothing.
+# RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
+TAKE = (
+    "#!lua"
+    + _LINES
+    + """
+local models = cjson.decode(ARGV[2])
+if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
+while true do
+    local best
+    for _, model in ipairs(models) do
+        for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
+            local had = served(client)
+            if not best or had <= best.had then
+                local line = 'scoreserve:line:' .. model .. ':' .. client
+                local id, place = unpack(redis.call('ZRANGE', line, 0, 0, 'WITHSCORES'))
+                place = tonumber(place)
+                if not best or had < best.had or place < best.place then
+                    best = {had = had, place = place, id = id, model = model, client = client}
+                end
+            end
+        end
+    end
+    if not best then return false end
+    local id, number = best.id, redis.call('LPOP', key(best.id, 'waiting'))
+    if over(id) or redis.call('LLEN', key(id, 'waiting')) == 0 then leave(id, best.model, best.client) end
+    if number and not over(id) then
+        redis.call('SET', 'scoreserve:now', string.format('%.17g', best.had))
+        redis.call('ZREMRANGEBYSCORE', 'scoreserve:served', '-inf', string.format('(%.17g', best.had))
+        charge(best.client, cost_of(id))
+        redis.call('LREM', KEYS[1], 0, id .. '-' .. number)
+        redis.call('ZADD', 'scoreserve:taken', ARGV[1], id .. '-' .. number)
+        return id .. '-' .. number
+    end
+end
+"""
+)
+
+# Puts back what dead workers held: shards whose lease is over, each for one retry, and those that were taken and never
+# started. Answers with the ids of those that have no retry left.
+# RQ's queue, RQ's registry of started jobs; now, taken before
+RECLAIM = (
+    "#!lua"
+    + _LINES
+    + """
+local dead = {}
+local function put_back(shard)
+    local id, number = string.match(shard, '^(.*)-(%d+)$')
+    if over(id) then
+        redis.call('DEL', 'rq:job:' .. shard)
+    else
+        redis.call('HSET', 'rq:job:' .. shard, 'status', 'queued')
+        again(KEYS[1], id, number)
+    end
+end
+for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, 1000)) do
+    local shard, execution = string.match(lease, '^(.*):(.*)$')
+    local job, executions = 'rq:job:' .. shard, 'rq:executions:' .. shard
+    local latest = redis.call('EXISTS', executions) == 0 or redis.call('ZSCORE', executions, execution)
+    redis.call('ZREM', KEYS[2], lease)
+    redis.call('DEL', 'rq:execution:' .. lease)
+    redis.call('ZREM', executions, execution)
+    if latest and redis.call('HGET', job, 'status') == 'started' then
+        if tonumber(redis.call('HGET', job, 'retries_left') or '0') > 0 then
+            redis.call('HINCRBY', job, 'retries_left', -1)
+            put_back(shard)
+        else
+            table.insert(dead, shard)
+        end
+    end
+end
+for _, shard in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:taken', '-inf', ARGV[2])) do
+    redis.call('ZREM', 'scoreserve:taken', shard)
+    if redis.call('HGET', 'rq:job:' .. shard, 'status') == 'queued' then put_back(shard) end
+end
+return dead
+"""
+)
+
+# Finds the shards of a job that are nowhere, as after RQ's own tools cleaned up, and puts them back. Answers with the
+# ids of those that RQ has given up.
+# RQ's queue, RQ's registry of started jobs; job id
+REPAIR = (
+    "#!lua"
+    + _LINES
+    + """
+local id = ARGV[1]
+if over(id) then return {} end
+local held, dead = {}, {}
+for _, lease in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do held[string.match(lease, '^(.*):')] = true end
+for number = 0, tonumber(redis.call('HGET', key(id), 'shards')) - 1 do
+    local shard = id .. '-' .. number
+    if not held[shard] and redis.call('HEXISTS', key(id, 'images'), number) == 0
+        and not redis.call('LPOS', key(id, 'waiting'), number)
+        and not redis.call('ZSCORE', 'scoreserve:taken', shard) then
+        local status = redis.call('HGET', 'rq:job:' .. shard, 'status')
+        if status == 'queued' or status == 'started' then
+            redis.call('HSET', 'rq:job:' .. shard, 'status', 'queued')
+            again(KEYS[1], id, number)
+        else
+            table.insert(dead, shard)
+        end
+    end
+end
+return dead
+"""
+)
+
+# Removes the shards of a job that has ended from RQ, but for the number to keep.
+# RQ's queue, RQ's registries of started, finished and failed jobs; job id, number of shards, number to keep or -1
+DISCARD = """
+for number = 0, ARGV[2] - 1 do
+    local shard = ARGV[1] .. '-' .. number
+    local job, executions = 'rq:job:' .. shard, 'rq:executions:' .. shard
+    local status = redis.call('HGET', job, 'status')
+    if status and number ~= tonumber(ARGV[3]) then
+        for _, execution in ipairs(redis.call('ZRANGE', executions, 0, -1)) do
+            redis.call('DEL', 'rq:execution:' .. shard .. ':' .. execution)
+            redis.call('ZREM', KEYS[2], shard .. ':' .. execution)
+        end
+        if status == 'queued' then redis.call('LREM', KEYS[1], 1, shard) end
+        redis.call('ZREM', KEYS[3], shard)
+        redis.call('ZREM', KEYS[4], shard)
+        redis.call('ZREM', 'scoreserve:taken', shard)
+        redis.call('DEL', job, executions, 'rq:results:' .. shard)
+    end
+end
+"""

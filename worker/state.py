@@ -1,0 +1,69 @@
+"""Saved state: where the chains of a shard were when their worker stopped, so that another goes on there."""
+
+from collections.abc import Sequence
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from models.sampling.chain import Chain
+from models.sampling.sample import from_pixels, to_pixels
+
+
+def pack(chains: Sequence[Chain]) -> bytes:
+    """All there is to save of a shard's chains, none of them in a slot: see `Chain`.
+
+    Of finished images the pixels alone are kept, of those on their way x, and `previous` where the next row carries it.
+    """
+    under_way = [chain for chain in chains if chain.remaining and chain.cursor]
+    state = {
+        "cursors": torch.tensor([chain.cursor for chain in chains]),
+        "x": _stack([chain.x for chain in under_way]),
+        "previous": _stack([chain.previous for chain in under_way if _carries(chain)]),
+        "pixels": _stack([torch.from_numpy(to_pixels(c.x)) for c in chains if not c.remaining and c.x is not None]),
+    }
+    return safetensors.torch.save(state)
+
+
+def unpack(data: bytes, chains: Sequence[Chain], shape: tuple[int, int, int]) -> None:
+    """Puts fresh chains where the saved ones were.
+
+    Args:
+        data: what `pack` made of chains of the same request.
+        chains: not begun.
+        shape: of one image, c, h, w.
+
+    Raises:
+        ValueError: it is not the state of these chains.
+    """
+    try:
+        state = safetensors.torch.load(data)
+        cursors = state["cursors"].tolist()
+        x, previous, pixels = (list(state[name]) for name in ("x", "previous", "pixels"))
+        for chain, cursor in zip(chains, cursors, strict=True):
+            chain.cursor = cursor
+            if cursor >= len(chain.table):
+                chain.cursor, chain.x = len(chain.table), from_pixels(pixels.pop(0).numpy())
+            elif cursor:
+                chain.x = x.pop(0)
+                if _carries(chain):
+                    chain.previous = previous.pop(0)
+            if chain.x is not None and chain.x.shape != shape:
+                raise ValueError(f"an image is {list(chain.x.shape)}, not {list(shape)}")
+        if x or previous or pixels:
+            raise ValueError("it has more images than it says")
+    except (safetensors.SafetensorError, KeyError, IndexError, ValueError) as error:
+        for chain in chains:
+            chain.cursor, chain.x, chain.previous = 0, None, None
+        raise ValueError(f"saved state does not fit: {error}") from error
+
+
+def _carries(chain: Chain) -> bool:
+    """Whether the next row adds something of the row before."""
+    return bool(chain.table.column("carry")[chain.cursor])
+
+
+def _stack(tensors: Sequence[Tensor | None]) -> Tensor:
+    there = [tensor.cpu() for tensor in tensors if tensor is not None]
+    return torch.stack(there) if there else torch.zeros(0, dtype=torch.float32)

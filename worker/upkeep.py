@@ -1,0 +1,88 @@
+"""Upkeep: what some worker does for all once in a lease, so that nothing accepted is forgotten. Torch-free."""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from rq.registry import FailedJobRegistry, FinishedJobRegistry
+from rq.serializers import JSONSerializer
+from rq.worker_registration import clean_worker_registry
+
+from worker import shards
+from worker.queue import JobNotFound, JobQueue, JobState
+from worker.shards import ShardJob
+
+log = logging.getLogger(__name__)
+
+
+def look_after(queue: JobQueue, lease_seconds: int) -> None:
+    """Puts back what dead workers held and what went astray, removes what is not ours, and cleans RQ's registries."""
+    for shard_id in shards.reclaim(queue.rq, lease_seconds):
+        _give_up(queue, shard_id)
+    for job_id in _incomplete(queue):
+        for shard_id in shards.repair(queue.rq, job_id):
+            _give_up(queue, shard_id)
+    _remove_strangers(queue)
+    for registry in (FinishedJobRegistry, FailedJobRegistry):
+        registry(queue.rq.name, queue.connection).cleanup()
+    clean_worker_registry(queue.rq)
+
+
+def _incomplete(queue: JobQueue) -> list[str]:
+    """Jobs of which fewer shards wait, run, or are done than they have. RQ's own tools may have moved them."""
+    unended: Any = queue.connection.zrange(shards.ACTIVE, 0, -1)
+    active = [job_id.decode() for job_id in unended]
+    leases: Any = queue.connection.zrange(queue.rq.started_job_registry.key, 0, -1)
+    running = [lease.decode().rpartition(":")[0].rpartition("-")[0] for lease in leases]
+    with queue.connection.pipeline(transaction=False) as pipeline:
+        for job_id in active:
+            pipeline.hget(shards.job_key(job_id), "shards")
+            pipeline.llen(shards.waiting_key(job_id))
+            pipeline.hlen(shards.images_key(job_id))
+        answers = pipeline.execute()
+    counts = zip(active, answers[0::3], answers[1::3], answers[2::3], strict=True)
+    return [job_id for job_id, all_, *there in counts if sum(there) + running.count(job_id) < int(all_ or 0)]
+
+
+def _give_up(queue: JobQueue, shard_id: str) -> None:
+    """Ends the job of a shard that RQ does not have any more, or has no retry for."""
+    job_id, _, number = shard_id.rpartition("-")
+    with suppress(JobNotFound):
+        job = queue.get(job_id)
+        log.warning(
+            "job %s failed: shard %s was given up", job_id, shard_id, extra={"job": job_id, "shard": int(number)}
+        )
+        (rq_job,) = ShardJob.fetch_many([shard_id], connection=queue.connection, serializer=JSONSerializer)
+        reason = "its shard was removed from the queue"
+        if rq_job is not None:
+            reason = f"a worker died on every one of {shards.RETRIES + 1} attempts"
+            with queue.connection.pipeline() as pipeline:
+                rq_job.set_status("failed", pipeline)  # type: ignore[arg-type]
+                rq_job._handle_failure(reason, pipeline)
+                pipeline.execute()
+        queue.end(job, JobState.FAILED, reason, keep=int(number))
+
+
+def _remove_strangers(queue: JobQueue) -> None:
+    """Takes from RQ's queue what nobody would ever take: what is no shard, or that of a job that has ended."""
+    waiting = queue.rq.job_ids if queue.rq.count > _waiting(queue) else []
+    found: Any = ShardJob.fetch_many(waiting, connection=queue.connection, serializer=JSONSerializer)
+    for rq_job in found:
+        if rq_job is not None and not _wanted(queue, rq_job):
+            log.warning("%s is removed from the queue: it is no shard of a job that waits", rq_job.id)
+            rq_job.delete()
+
+
+def _wanted(queue: JobQueue, rq_job: ShardJob) -> bool:
+    try:
+        return not queue.get(rq_job.shard.job_id).state.final
+    except (JobNotFound, ValueError, TypeError):
+        return False
+
+
+def _waiting(queue: JobQueue) -> int:
+    active: Any = queue.connection.zrange(shards.ACTIVE, 0, -1)
+    with queue.connection.pipeline(transaction=False) as pipeline:
+        for job_id in active:
+            pipeline.llen(shards.waiting_key(job_id.decode()))
+        return sum(pipeline.execute())
