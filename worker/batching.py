@@ -30,6 +30,7 @@ from models.card import ModelCard
 from worker import shards, state, upkeep
 from worker.batch import Batch, NoRoom, Refused
 from worker.forecast import PACE
+from worker.keeper import Keeper
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
 from worker.metrics import WorkerMetrics
@@ -99,8 +100,13 @@ class BatchingWorker(SimpleWorker):
         worked = False
         self.bootstrap("WARNING")
         self._install_signal_handlers()
+        keeper = Keeper(
+            self.connection, self._held, self.key, self.settings.lease_seconds, 3 * self.settings.lease_seconds
+        )
+        keeper.start()
         try:
             while True:
+                keeper.turn()
                 self._advance()
                 idle = self._talk()
                 worked |= bool(self._claims)
@@ -112,6 +118,7 @@ class BatchingWorker(SimpleWorker):
             self._give_up(str(error))
             raise
         finally:
+            keeper.stop()
             with suppress(RedisError):
                 self._beat()
                 self.teardown()
@@ -206,6 +213,10 @@ class BatchingWorker(SimpleWorker):
             return False
         self._next_look = clock + LOOK_SECONDS
         return True
+
+    def _held(self) -> list[Lease]:
+        """All leases, for the thread that keeps them."""
+        return [*list(self._started), *(claim.lease for claim in list(self._claims.values()))]
 
     def _sleep(self) -> None:
         """Until there is mail, or it is time to look again."""
@@ -353,7 +364,7 @@ class BatchingWorker(SimpleWorker):
     def _give_up(self, why: str) -> None:
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
         with suppress(*UNAVAILABLE):
-            for lease in [*self._started, *(claim.lease for claim in self._claims.values())]:
+            for lease in self._held():
                 self.leases.retry(lease, why)
         self._claims.clear()
 

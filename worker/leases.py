@@ -4,6 +4,7 @@ A lease that was lost means that somebody else has the shard now: then nothing i
 """
 
 import logging
+import time
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ class Lease:
     def extend(self, seconds: int, pipeline: Pipeline) -> None:
         """Adds the commands that extend the lease; one that is lost is never taken again (ZADD XX)."""
         self.execution.heartbeat(self.rq_job.started_job_registry, seconds, pipeline)
+
+    def keep(self, seconds: int, pipeline: Pipeline) -> None:
+        """The same from another thread, while this one may end the lease: nothing that is gone is made again."""
+        pipeline.zadd(
+            self.rq_job.started_job_registry.key, {self.execution.composite_key: time.time() + seconds}, xx=True
+        )
+        pipeline.expire(self.execution.key, seconds)
+        pipeline.expire(self.rq_job.execution_registry.key, seconds + 60)
 
 
 class Leases:

@@ -3,10 +3,14 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 
@@ -71,6 +75,46 @@ def test_a_rolling_restart_does_nothing_twice(
     assert queue.totals()["image_steps_computed"] <= 1.02 * needed
 
 
+def test_a_rolling_restart_under_load_fails_no_request(
+    start: Callable, worker_url: str, service_url: str, queue: JobQueue, until: Callable
+) -> None:
+    options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
+    workers = [start("worker", **options) for _ in range(3)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start("api", SCORESERVE_REDIS_URL=service_url, SCORESERVE_PORT=str(port))
+    until(lambda: queue.workers() == 3)
+    until(lambda: _answers(port))
+    restarted = threading.Event()
+
+    def ask(number: int) -> list[tuple[int, str]]:
+        answers = []
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            while not restarted.is_set():
+                body = {"count": 1 + number, "seed": len(answers), "sampler": {"levels": 20 * (1 + number)}}
+                answer = client.post("/samples", json=body, headers={"Prefer": "wait=60", "Client-Id": f"c{number}"})
+                answers.append((answer.status_code, answer.json().get("state", answer.text)))
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask, number) for number in range(4)]
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGTERM)
+            assert worker.wait(60) == 0, worker.stderr.read()
+            alive = queue.workers()
+            start("worker", **options)
+            until(lambda alive=alive: queue.workers() > alive)
+        restarted.set()
+        answers = [answer for client in clients for answer in client.result()]
+    assert len(answers) >= 8
+    assert set(answers) == {(200, "finished")}
+    totals = queue.totals()
+    assert totals["jobs_finished"] == totals["jobs_accepted"] == len(answers)
+    until(lambda: queue.totals()["image_steps_computed"] >= totals["image_steps"], 5)
+    assert queue.totals()["image_steps_computed"] <= 1.02 * totals["image_steps"]
+
+
 def test_a_frozen_worker_comes_back_as_one_that_holds_nothing(
     start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
@@ -133,6 +177,13 @@ def _submit(queue: JobQueue, card: ModelCard, number: int, samplers: list[Sample
     count = 1 + number % 7
     request = SampleRequest(model="tiny", version=1, count=count, seed=number, sampler=settings)
     return queue.submit(request, card.image, count * len(table))
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def _finished(queue: JobQueue, jobs: list[Job]) -> int:

@@ -1,0 +1,61 @@
+import time
+from collections.abc import Callable
+
+import pytest
+
+from models.card import ModelCard
+from worker import keeper, upkeep
+from worker.batching import BatchingWorker
+from worker.lane import Part
+from worker.queue import Job, JobQueue, JobState
+from worker.shards import RETRIES, ShardJob
+
+SLOW = 3.0  # seconds, longer than a lease of 2 s
+
+
+@pytest.fixture
+def slow(new_worker: Callable[..., BatchingWorker], queue: JobQueue) -> BatchingWorker:
+    """A worker whose first step takes longer than its lease, after which another worker looks for dead ones."""
+    worker = new_worker()
+    step, took = worker.batch.step, False
+
+    def slow_step() -> list[Part]:
+        nonlocal took
+        if worker._claims and not took:
+            took = True
+            time.sleep(SLOW)
+            upkeep.look_after(queue, 2)
+        return step()
+
+    worker.batch.step = slow_step  # type: ignore[method-assign]
+    return worker
+
+
+@pytest.fixture
+def job(queue: JobQueue, tiny_card: ModelCard, ask: Callable) -> Job:
+    request, image_steps = ask(count=2)
+    return queue.submit(request, tiny_card.image, image_steps)
+
+
+def test_a_step_that_is_longer_than_the_lease_does_not_lose_it(job: Job, slow: BatchingWorker, queue: JobQueue) -> None:
+    retries: list[int] = []
+    settle = slow._settle
+
+    def look(claim) -> None:  # type: ignore[no-untyped-def]
+        retries.append(ShardJob.fetch(claim.shard.id, queue.connection, slow.serializer).retries_left)
+        settle(claim)
+
+    slow._settle = look  # type: ignore[method-assign]
+    slow.work(burst=True)
+    assert queue.get(job.id).state == JobState.FINISHED
+    assert retries == [RETRIES]
+    assert queue.totals()["image_steps_computed"] == job.image_steps
+
+
+def test_a_worker_that_hangs_loses_its_leases(
+    job: Job, slow: BatchingWorker, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "STALLED_SECONDS", 0.1)
+    slow.work(burst=True)
+    assert queue.get(job.id).state == JobState.FINISHED
+    assert queue.totals()["image_steps_computed"] > job.image_steps

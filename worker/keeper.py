@@ -1,0 +1,70 @@
+"""The keeper: a thread that holds leases while a step, or the loading of a model, takes longer than they last."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from worker.leases import Lease
+
+log = logging.getLogger(__name__)
+
+STALLED_SECONDS = 900.0  # a worker without a turn for so long hangs: no step takes that, nor does compiling a network
+
+
+class Keeper(threading.Thread):
+    """Extends leases three times while each lasts, for as long as the worker takes turns.
+
+    A worker that is frozen or killed freezes or kills this thread with it, so its leases still end.
+
+    Args:
+        connection: to Redis; its pool is shared with the worker's thread.
+        leases: those that the worker holds now.
+        worker_key: what RQ knows of the worker.
+        seconds: how long a lease lasts.
+        worker_seconds: how long the worker is taken for alive.
+    """
+
+    def __init__(
+        self,
+        connection: Redis,
+        leases: Callable[[], list[Lease]],
+        worker_key: str,
+        seconds: int,
+        worker_seconds: int,
+    ) -> None:
+        super().__init__(name="keeper", daemon=True)
+        self.connection, self.leases, self.worker_key = connection, leases, worker_key
+        self.seconds, self.worker_seconds = seconds, worker_seconds
+        self._turn = time.monotonic()
+        self._stopped = threading.Event()
+
+    def turn(self) -> None:
+        """The worker is alive: it has begun another turn."""
+        self._turn = time.monotonic()
+
+    def run(self) -> None:
+        """Extends the leases until `stop`."""
+        while not self._stopped.wait(self.seconds / 3):
+            if time.monotonic() - self._turn > STALLED_SECONDS:
+                log.error("no step for %.0f s: what this worker holds is left to others", STALLED_SECONDS)
+                return
+            with suppress(RedisError):  # it may be back next time
+                self.extend()
+
+    def extend(self) -> None:
+        """Extends all leases, in one round trip."""
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for lease in self.leases():
+                lease.keep(self.seconds, pipeline)
+            pipeline.expire(self.worker_key, self.worker_seconds)
+            pipeline.execute()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stopped.set()
+        self.join()
