@@ -304,13 +304,13 @@ class BatchingWorker(SimpleWorker):
             pipeline.zrange(shards.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
             pipeline.hset(self.key, PACE, json.dumps(self.batch.paces()))
             pipeline.hincrby(shards.TOTALS, "image_steps_computed", steps - self._reported_steps)
+            # RQ's notion of one current job stays empty: there are many, and RQ's tools would read it as pickled.
             self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
-            self.set_current_job_id(claims[0].shard.id if claims else None, pipeline)
             pipeline.exists(WORKERS_SUSPENDED)
             self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
             answers = pipeline.execute()
         self._reported_steps = steps
-        overdue, _, _, _, _, self._suspended, unknown, _ = answers[-8:]
+        overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
         if unknown and self.birth_date:
             self._register_again()
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
