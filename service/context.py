@@ -9,11 +9,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.store import ModelStore
+from service.auth import Auth
 from service.intake import Intake
+from service.jobs import Jobs
 from service.metrics import Metrics
+from service.pulse import Pulse
 from service.settings import ServiceSettings
 from worker.queue import JobQueue, connect
 from worker.results import Results
+
+PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class Context:
     intake: Intake
     metrics: Metrics
     async_redis: redis.asyncio.Redis
+    jobs: Jobs
+    auth: Auth
+    pulse: Pulse
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
@@ -34,6 +42,10 @@ class Context:
         store = settings.store()
         connection = connect(settings.redis_url, settings.redis_timeout_seconds, attempts=0)
         queue = JobQueue(connection, settings)
+        async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
+        pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
+        pulse.guard(connection.connection_pool)
+        pulse.guard(async_redis.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -41,16 +53,20 @@ class Context:
             results=Results(connection),
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
-            async_redis=redis.asyncio.Redis.from_url(
-                settings.redis_url,
-                socket_timeout=settings.redis_timeout_seconds,
-                socket_connect_timeout=settings.redis_timeout_seconds,
-                retry=Retry(NoBackoff(), 0),
-            ),
+            async_redis=async_redis,
+            jobs=Jobs(queue, async_redis),
+            auth=Auth(settings, async_redis),
+            pulse=pulse,
         )
 
 
-def _context(request: Request) -> Context:
+def _connect(url: str, timeout: float) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(
+        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+    )
+
+
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 

@@ -9,12 +9,13 @@ from models.sampling.plan import SamplerRefused, plan
 from models.sampling.settings import MAX_SEED
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service import views
+from service.auth import Caller
 from service.pictures import decode_image, decode_mask
 from service.problems import Problem, invalid
 from service.schemas import SampleBody
 from service.settings import ServiceSettings
 from worker.forecast import Task
-from worker.queue import Job, JobQueue
+from worker.queue import Job, JobQueue, Offer
 from worker.requests import InpaintRequest, SampleRequest
 
 
@@ -24,18 +25,18 @@ class Intake:
     def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
         self.settings, self.store, self.queue = settings, store, queue
 
-    def sample(self, body: SampleBody, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /samples`; `as_grid`, if it is to be answered with a grid.
+    def sample(self, body: SampleBody, as_grid: bool, caller: Caller) -> Offer:
+        """A caller's job of `POST /samples`, to be accepted; `as_grid`, if it is to be answered with a grid.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
         card = self._card(body)
         request, image_steps = self._complete(body, card, as_grid)
-        return self._submit(body, card, request, image_steps, client)
+        return self._offer(body, card, request, image_steps, caller)
 
-    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /inpaint`; image and mask are files.
+    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool, caller: Caller) -> Offer:
+        """A caller's job of `POST /inpaint`, to be accepted; image and mask are files.
 
         Raises:
             Problem: the request cannot be fulfilled.
@@ -49,12 +50,17 @@ class Intake:
             image=decode_image("image", image, card.image).tobytes(),
             mask=decode_mask("mask", mask, card.image).tobytes(),
         )
-        return self._submit(body, card, inpaint, image_steps, client)
+        return self._offer(body, card, inpaint, image_steps, caller)
 
-    def _submit(self, body: SampleBody, card: ModelCard, request: SampleRequest, image_steps: int, client: str) -> Job:
+    def _offer(
+        self, body: SampleBody, card: ModelCard, request: SampleRequest, image_steps: int, caller: Caller
+    ) -> Offer:
         if body.deadline_seconds is not None:
-            self._check_deadline(body.deadline_seconds, Task(client, body.priority, time.time(), image_steps), request)
-        return self.queue.submit(request, card.image, image_steps, client, body.priority, body.deadline_seconds)
+            task = Task(caller.client, body.priority, time.time(), image_steps)
+            self._check_deadline(body.deadline_seconds, task, request)
+        return self.queue.offer(
+            request, card.image, image_steps, caller.client, body.priority, body.deadline_seconds, caller.limits
+        )
 
     def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""

@@ -1,23 +1,37 @@
-"""What happens to every request: an id, a limit on its body, and a count."""
+"""What happens to every request: an id, who asks, limits on its body, and a count; and headers on every answer."""
 
+import asyncio
 import logging
 import secrets
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import quotas
+from service.auth import public
 from service.context import Context
-from service.problems import Problem, respond
+from service.problems import Problem, problem_of, respond
 
 log = logging.getLogger(__name__)
 
+# A route that needs another policy sets its own.
+SECURITY_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+
 
 class RequestMiddleware:
-    """Gives each request an id, bounds its body before anything reads it, and counts it by route.
+    """Gives each request an id, lets in who may ask, bounds its body before anything reads it, and counts it by route.
 
     Args:
         app: the application.
-        context: its limits and metrics.
+        context: its limits, keys and metrics.
     """
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
@@ -27,34 +41,33 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope["request_id"] = secrets.token_hex(8)
+        scope["request_id"], scope["answer_headers"] = secrets.token_hex(8), []
         status, started = 500, False
 
         async def counting_send(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", scope["request_id"].encode())]
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", scope["request_id"].encode()),
+                    *scope["answer_headers"],
+                    *(header for header in SECURITY_HEADERS if header[0] not in own),
+                ]
             await send(message)
 
         try:
-            body = await _read(receive, self.context.settings.max_body_bytes)
+            body = await self._admit(Request(scope), receive)
+            await self.app(scope, _replay(body, receive), counting_send)
         except ClientDisconnect:
             return  # nobody is left to answer
-        try:
-            if body is None:
-                limit = self.context.settings.max_body_bytes
-                problem = Problem(
-                    "too-large", f"the body is larger than {limit} bytes", headers={"Connection": "close"}
-                )
-                await respond(Request(scope), problem)(scope, receive, counting_send)
-            else:
-                await self.app(scope, _replay(body, receive), counting_send)
         except Exception as error:
-            log.error("request %s failed", scope["request_id"], exc_info=error)
+            problem = problem_of(error)
+            if problem.code == "internal":
+                log.error("request %s failed", scope["request_id"], exc_info=error)
             if started:
                 raise  # too late for another answer: the connection is closed
-            problem = Problem("internal", "the request could not be carried out")
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
             route = getattr(scope.get("route"), "path", "none")
@@ -63,11 +76,34 @@ class RequestMiddleware:
                 self.context.metrics.rejections.labels(scope["problem"]).inc()
 
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or None as soon as it is larger than the limit.
+    async def _admit(self, request: Request, receive: Receive) -> bytes:
+        """Who asks is known, may ask, and has sent the whole body, which is returned.
+
+        Raises:
+            Exception: of whichever kind; `problem_of` says what the client is told.
+        """
+        settings = self.context.settings
+        try:
+            if not public(request.scope["path"]):
+                caller = request.scope["caller"] = await self.context.auth.caller(request)
+                request.scope["answer_headers"] += await quotas.spend(self.context.async_redis, caller)
+            async with asyncio.timeout(settings.body_timeout_seconds):
+                return await _read(receive, settings.max_body_bytes)
+        except TimeoutError as error:
+            reason = f"the body had not arrived after {settings.body_timeout_seconds:g} s"
+            raise Problem("request-timeout", reason, headers={"Connection": "close"}) from error
+        except Problem as problem:
+            if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+                problem.headers["Connection"] = "close"  # since the body is not read
+            raise
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    """The whole body.
 
     Raises:
         ClientDisconnect: the client went away before its end.
+        Problem: it is larger than the limit.
     """
     chunks: list[bytes] = []
     size, more = 0, True
@@ -78,7 +114,7 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
-            return None
+            raise Problem("too-large", f"the body is larger than {limit} bytes", headers={"Connection": "close"})
         more = message.get("more_body", False)
     return b"".join(chunks)
 

@@ -301,13 +301,16 @@ class JobQueue:
         self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
         return self._read(job_id)
 
-    def seconds_left(self, job: Job) -> float | None:
-        """When a job will have ended, in seconds from now; None if that cannot be told."""
+    def seconds_left(self, job: Job, look: bool = True) -> float | None:
+        """When a job will have ended, in seconds from now; None if that cannot be told.
+
+        With `look` false, by what the forecast knows already.
+        """
         if job.state.final:
             return None
         left = max(0, job.image_steps - job.image_steps_done)
         task = Task(job.client, job.priority, job.created_at, left, job.id)
-        return self.forecast.seconds(task, job.request.model, min(job.evaluations, left))
+        return self.forecast.seconds(task, job.request.model, min(job.evaluations, left), look)
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job: what waits is removed at once, what runs leaves its slots before their next step.
@@ -361,7 +364,7 @@ class JobQueue:
             pipeline.hgetall(shards.job_key(job_id))
             pipeline.hvals(shards.progress_key(job_id))
             record, progress = pipeline.execute()
-        return _job(job_id, record, progress)
+        return job_of(job_id, record, progress)
 
 
 def _state(state: bytes | None, started_at: bytes | None) -> JobState:
@@ -370,7 +373,12 @@ def _state(state: bytes | None, started_at: bytes | None) -> JobState:
     return JobState.QUEUED if started_at is None else JobState.RUNNING
 
 
-def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
+def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
+    """A job, from what Redis has under `shards.job_key` and `shards.progress_key`.
+
+    Raises:
+        JobNotFound: it has nothing.
+    """
     if b"request" not in record:
         raise JobNotFound(job_id)
 
