@@ -60,7 +60,7 @@ def serve(kind: str, redis_url: str, port: int) -> None:
         from service.app import create_app  # noqa: PLC0415
         from service.settings import ServiceSettings  # noqa: PLC0415
 
-        limits = {"requests_per_minute": 10**9, "max_client_image_steps": 10**12} if kind == "limited" else {}
+        limits = {"requests_per_minute": 10**7, "max_client_image_steps": 10**12} if kind == "limited" else {}
         app = create_app(ServiceSettings(redis_url=redis_url, max_queue_jobs=None, max_queue_image_steps=None, **limits))
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 

@@ -24,14 +24,17 @@ class Jobs:
         self.queue, self.connection = queue, connection
         self._look: asyncio.Task[None] | None = None
 
-    async def accept(self, offer: Offer) -> Job:
-        """Accepts a job.
+    async def accept(self, offer: Offer, headers: quotas.Headers) -> Job:
+        """Accepts a job. Adds to the headers of the answer how much more the client may have in flight.
 
         Raises:
             Problem: there is too much in flight.
         """
+        answer = await quotas.run(self.connection, scripts.ACCEPT, 2, *offer.arguments)
+        against, there, *_ = answer
+        headers += quotas.in_flight_headers(offer.limits, there + (0 if against else offer.job.image_steps))
         try:
-            return offer.accepted(await quotas.run(self.connection, scripts.ACCEPT, 2, *offer.arguments))
+            return offer.accepted(answer)
         except TooMuch as error:
             problem = await run_in_threadpool(quotas.refusal, error, self.queue.forecast)
             raise problem from error

@@ -28,7 +28,7 @@ local full_at = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
 local wait = full_at + each - now - window
 if wait > 1e-6 then return {tostring(wait), 0, tostring(full_at - now)} end
 full_at = full_at + each
-redis.call('SET', KEYS[1], string.format('%.17g', full_at), 'PX', math.ceil((full_at - now) * 1000))
+redis.call('SET', KEYS[1], string.format('%.17g', full_at), 'PX', math.max(1, math.ceil((full_at - now) * 1000)))
 return {'0', math.floor((window - (full_at - now)) / each + 1e-6), tostring(full_at - now)}
 """
 

@@ -2,8 +2,11 @@
 
 import json
 import time
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from threading import Lock
 from typing import Any
 
@@ -57,6 +60,48 @@ class Pace:
     image_steps_per_second: float
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of a line: image-steps, and turns, which are image-steps over their weight."""
+
+    work: float
+    turns: float
+
+
+class Line:
+    """One client's tasks in order, summed up once, so that each question takes a search and no pass over them."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        ordered = sorted(tasks, key=lambda task: task.place)
+        self.places = [task.place for task in ordered]
+        self.weights = [task.priority.weight for task in ordered]
+        self.work = [0, *accumulate(task.remaining for task in ordered)]
+        self.turns = [0.0, *accumulate(task.remaining / task.priority.weight for task in ordered)]
+
+    def before(self, place: tuple[int, float]) -> Share:
+        """What goes before a place."""
+        number = bisect_left(self.places, place)
+        return Share(self.work[number], self.turns[number])
+
+    def first(self, image_steps: int) -> Share:
+        """Its first so many image-steps, or all if it has fewer."""
+        number = bisect_right(self.work, image_steps) - 1
+        if number == len(self.places):
+            return Share(self.work[-1], self.turns[-1])
+        rest = image_steps - self.work[number]
+        return Share(image_steps, self.turns[number] + rest / self.weights[number])
+
+    def meanwhile(self, turns: float) -> float:
+        """Image-steps that it gets done in so many turns."""
+        number = bisect_right(self.turns, turns) - 1
+        if number == len(self.places):
+            return self.work[-1]
+        return self.work[number] + (turns - self.turns[number]) * self.weights[number]
+
+
+NOBODY = Line([])
+
+
 class Forecast:
     """Looks at the queue of one Redis, at most twice a second."""
 
@@ -64,7 +109,7 @@ class Forecast:
         self.connection = connection
         self._lock = Lock()  # of many requests at once, one looks
         self._looked_at, self._keep = -float("inf"), KEEP_SECONDS
-        self._tasks: list[Task] = []
+        self._lines: dict[str, Line] = {}
         self._paces: list[dict[str, tuple[float, float]]] = []
 
     def pace(self, model: str, look: bool = True) -> Pace | None:
@@ -91,12 +136,9 @@ class Forecast:
         pace = self.pace(model, look)
         if pace is None:
             return None
-        lines: dict[str, list[Task]] = defaultdict(list)
-        for other in self._tasks:
-            if other.id != task.id:
-                lines[other.client].append(other)
-        own = [other for other in lines.pop(task.client, []) if other.place < task.place]
-        work = _with_others([*own, task], list(lines.values()))
+        ahead = self._lines.get(task.client, NOBODY).before(task.place)
+        turns = ahead.turns + task.remaining / task.priority.weight
+        work = ahead.work + task.remaining + self._others(task.client, turns)
         return max(evaluations * pace.step_seconds, work / pace.image_steps_per_second)
 
     def seconds_until_done(self, client: str, image_steps: int, model: str) -> float | None:
@@ -104,14 +146,12 @@ class Forecast:
         pace = self.pace(model)
         if pace is None:
             return None
-        lines: dict[str, list[Task]] = defaultdict(list)
-        for task in self._tasks:
-            lines[task.client].append(task)
-        first: list[Task] = []
-        for task in sorted(lines.pop(client, []), key=lambda task: task.place):
-            first.append(replace(task, remaining=min(task.remaining, image_steps)))
-            image_steps -= first[-1].remaining
-        return _with_others(first, list(lines.values())) / pace.image_steps_per_second
+        done = self._lines.get(client, NOBODY).first(image_steps)
+        return (done.work + self._others(client, done.turns)) / pace.image_steps_per_second
+
+    def _others(self, client: str, turns: float) -> float:
+        """Image-steps that the other clients get done while one has so many turns."""
+        return sum(line.meanwhile(turns) for other, line in self._lines.items() if other != client)
 
     @property
     def fresh(self) -> bool:
@@ -140,26 +180,12 @@ class Forecast:
             answers = pipeline.execute()
         jobs, paces = answers[: 2 * len(active)], answers[2 * len(active) :]
         self._paces = [json.loads(pace) for pace in paces if pace is not None]
-        self._tasks = [
-            _task(job_id, record, progress)
-            for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True)
-            if None not in record
-        ]
-
-
-def _with_others(own: list[Task], lines: list[list[Task]]) -> float:
-    """Image-steps until a client's own tasks are done: theirs, and what those of others get done meanwhile."""
-    work = float(sum(task.remaining for task in own))
-    turns = sum(task.remaining / task.priority.weight for task in own)
-    for line in lines:
-        left = turns
-        for other in sorted(line, key=lambda other: other.place):
-            if left <= 0:
-                break
-            served = min(other.remaining, left * other.priority.weight)
-            work += served
-            left -= served / other.priority.weight
-    return work
+        lines: dict[str, list[Task]] = defaultdict(list)
+        for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True):
+            if None not in record:
+                task = _task(job_id, record, progress)
+                lines[task.client].append(task)
+        self._lines = {client: Line(tasks) for client, tasks in lines.items()}
 
 
 def _task(job_id: str, record: list[bytes], progress: list[bytes]) -> Task:

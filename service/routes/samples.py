@@ -85,7 +85,7 @@ async def samples(body: SampleBody, request: Request, context: InContext, caller
     """
     how = wanted(request, context.settings.max_wait_seconds)
     offer = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, caller)
-    job = await context.jobs.accept(offer)
+    job = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, job, how)
 
 
@@ -139,7 +139,7 @@ async def inpaint(request: Request, context: InContext, caller: InCaller) -> Res
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
     offer = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG, caller)
-    job = await context.jobs.accept(offer)
+    job = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, job, how)
 
 
