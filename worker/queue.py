@@ -1,12 +1,12 @@
 """JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -168,10 +168,8 @@ class Offer:
             job.shards,
             job.result_ttl,
             "" if job.deadline is None else job.deadline,
-            2 * len(record),
-            *chain.from_iterable(record.items()),
-            *chain.from_iterable(self.rq_record.items()),
-            *("created_at", now, "enqueued_at", now),
+            _flat(record),
+            _flat({**self.rq_record, "created_at": now, "enqueued_at": now}),
         ]
 
     def accepted(self, answer: Sequence[Any]) -> Job:
@@ -365,6 +363,11 @@ class JobQueue:
             pipeline.hvals(shards.progress_key(job_id))
             record, progress = pipeline.execute()
         return job_of(job_id, record, progress)
+
+
+def _flat(record: Mapping[str, Any]) -> str:
+    """Fields and values in turn, as JSON: one argument, which is cheaper than many."""
+    return json.dumps([str(part) for item in record.items() for part in item])
 
 
 def _state(state: bytes | None, started_at: bytes | None) -> JobState:

@@ -151,7 +151,7 @@ return 1
 # flight before: image-steps of the client, image-steps of all, jobs.
 # RQ's queue, RQ's set of queues; job id, now, client, image-steps, and the most that may be in flight, or -1: image-
 # steps of the client, image-steps of all, jobs; number of images, shard size, shards, time to live, deadline or '',
-# number of fields and values of the job's record, those, and those of RQ's record of every shard
+# fields and values of the job's record as JSON, and those of RQ's record of every shard
 ACCEPT = (
     "#!lua"
     + _LINES
@@ -168,8 +168,8 @@ if most_of_client >= 0 and of_client + steps > most_of_client then against = 'cl
 elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
 elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
 if against ~= '' then return {against, of_client, of_all, jobs} end
-local fields = 13 + ARGV[13]
-redis.call('HSET', key(id), unpack(ARGV, 14, fields))
+local record, rq_record = cjson.decode(ARGV[13]), cjson.decode(ARGV[14])
+redis.call('HSET', key(id), unpack(record))
 if ARGV[12] ~= '' then
     redis.call('HSET', key(id), 'deadline', ARGV[12])
     redis.call('ZADD', 'scoreserve:deadlines', ARGV[12], id)
@@ -182,7 +182,7 @@ for number = 0, shards - 1 do
     local shard, first = id .. '-' .. number, number * size
     local images = math.min(size, count - first)
     local data = '["scoreserve.fulfil",null,[],{"job_id":"%s","number":%d,"first":%d,"count":%d,"result_ttl":%d}]'
-    redis.call('HSET', 'rq:job:' .. shard, unpack(ARGV, fields + 1))
+    redis.call('HSET', 'rq:job:' .. shard, unpack(rq_record))
     redis.call('HSET', 'rq:job:' .. shard, 'data', string.format(data, id, number, first, images, ttl),
         'description', images .. ' images of job ' .. id)
     redis.call('RPUSH', KEYS[1], shard)

@@ -84,7 +84,11 @@ async def samples(body: SampleBody, request: Request, context: InContext, caller
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    offer = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, caller)
+    arguments = body, how.media_type == PNG, caller
+    if context.intake.quick(body):
+        offer = context.intake.sample(*arguments)
+    else:
+        offer = await run_in_threadpool(context.intake.sample, *arguments)
     job = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, job, how)
 
