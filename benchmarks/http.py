@@ -61,7 +61,9 @@ def serve(kind: str, redis_url: str, port: int) -> None:
         from service.settings import ServiceSettings  # noqa: PLC0415
 
         limits = {"requests_per_minute": 10**7, "max_client_image_steps": 10**12} if kind == "limited" else {}
-        app = create_app(ServiceSettings(redis_url=redis_url, max_queue_jobs=None, max_queue_image_steps=None, **limits))
+        app = create_app(
+            ServiceSettings(redis_url=redis_url, max_queue_jobs=None, max_queue_image_steps=None, **limits)
+        )
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 
@@ -71,7 +73,17 @@ def service(kind: str, redis_url: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = [sys.executable, "-m", "benchmarks.http", "--serve", kind, "--redis-url", redis_url, "--port", str(port)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "benchmarks.http",
+        "--serve",
+        kind,
+        "--redis-url",
+        redis_url,
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(arguments)
     try:
         for _ in range(200):

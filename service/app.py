@@ -7,10 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import problems
+from service import docs, problems
 from service.auth import public
 from service.context import Context
 from service.middleware import RequestMiddleware
@@ -51,9 +50,17 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         context.pulse.stop()
         await pulse
         await context.async_redis.aclose()
+        await context.jobs.connection.aclose()
         context.queue.connection.close()
 
-    app = FastAPI(title="scoreserve", version=version("scoreserve"), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="scoreserve",
+        version=version("scoreserve"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.context = context
     app.add_middleware(RequestMiddleware, context=context)
     if settings.origins:
@@ -65,6 +72,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             expose_headers=TOLD_IN_HEADERS,
         )
     problems.install(app)
+    docs.install(app)
     for room in (samples, jobs, models, health, pages):
         app.include_router(room.router)
     _describe(app)

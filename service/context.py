@@ -1,7 +1,7 @@
 """What every route works with, made once for an application."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis.asyncio
 from fastapi import Depends, Request
@@ -18,6 +18,7 @@ from service.settings import ServiceSettings
 from worker.queue import JobQueue, connect
 from worker.results import Results
 
+CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 
 
@@ -45,7 +46,9 @@ class Context:
         async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
         pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
         pulse.guard(connection.connection_pool)
+        swift = _connect(settings.redis_url, settings.redis_timeout_seconds, CONNECTIONS)
         pulse.guard(async_redis.connection_pool)
+        pulse.guard(swift.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -54,16 +57,23 @@ class Context:
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
             async_redis=async_redis,
-            jobs=Jobs(queue, async_redis),
-            auth=Auth(settings, async_redis),
+            jobs=Jobs(queue, swift),
+            auth=Auth(settings, swift),
             pulse=pulse,
         )
 
 
-def _connect(url: str, timeout: float) -> redis.asyncio.Redis:
-    return redis.asyncio.Redis.from_url(
-        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-    )
+def _connect(url: str, timeout: float, most: int | None = None) -> redis.asyncio.Redis:
+    """A client; with `most` it has so many connections, and who finds none free waits, as long as for an answer."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if most is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=most, timeout=timeout, **options)
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 async def _context(request: Request) -> Context:

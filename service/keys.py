@@ -1,4 +1,4 @@
-"""API keys: `ssk_<id>_<secret>`. Redis holds the SHA-256 of the secret, which is random, so no slower hash is needed."""
+"""API keys: `ssk_<id>_<secret>`. Redis holds the SHA-256 of the secret: it is random, so no slower hash is needed."""
 
 import hashlib
 import hmac

@@ -75,7 +75,6 @@ class RequestMiddleware:
             if "problem" in scope:
                 self.context.metrics.rejections.labels(scope["problem"]).inc()
 
-
     async def _admit(self, request: Request, receive: Receive) -> bytes:
         """Who asks is known, may ask, and has sent the whole body, which is returned.
 
@@ -86,7 +85,7 @@ class RequestMiddleware:
         try:
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
-                request.scope["answer_headers"] += await quotas.spend(self.context.async_redis, caller)
+                request.scope["answer_headers"] += await quotas.spend(self.context.jobs.connection, caller)
             async with asyncio.timeout(settings.body_timeout_seconds):
                 return await _read(receive, settings.max_body_bytes)
         except TimeoutError as error:

@@ -30,7 +30,7 @@ class Pulse:
         """Looks until `stop` is called."""
         while not self._stop.is_set():
             try:
-                await self.connection.ping()  # type: ignore[misc]
+                await self.connection.ping()
                 self.beats = True
             except (RedisError, OSError):
                 self.beats = False
@@ -43,7 +43,7 @@ class Pulse:
         self._stop.set()
 
     def guard(self, pool: Any) -> None:
-        """Makes a connection pool, of redis or of redis.asyncio, raise a ConnectionError while Redis does not answer."""
+        """Makes a pool, of redis or of redis.asyncio, raise a ConnectionError while Redis does not answer."""
         take = pool.get_connection
 
         @functools.wraps(take)

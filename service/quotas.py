@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError
 from service.auth import Caller
 from service.problems import Problem, invalid
 from worker.forecast import Forecast
-from worker.queue import InFlight, Limits, TooMuch
+from worker.queue import Limits, TooMuch
 
 Headers = list[tuple[bytes, bytes]]
 WINDOW_SECONDS = 60
@@ -36,9 +36,9 @@ return {'0', math.floor((window - (full_at - now)) / each + 1e-6), tostring(full
 async def run(connection: redis.asyncio.Redis, script: str, keys: int, *arguments: Any) -> Any:
     """What a script answers. Its text is sent only where Redis does not know it yet."""
     try:
-        return await connection.evalsha(_sha1(script), keys, *arguments)  # type: ignore[misc]
+        return await connection.evalsha(_sha1(script), keys, *arguments)
     except NoScriptError:
-        return await connection.eval(script, keys, *arguments)  # type: ignore[misc]
+        return await connection.eval(script, keys, *arguments)
 
 
 async def spend(connection: redis.asyncio.Redis, caller: Caller) -> Headers:
@@ -90,20 +90,14 @@ def refusal(error: TooMuch, forecast: Forecast) -> Problem:
         seconds = forecast.seconds_until_done(job.client, excess, job.request.model)
         said = f"{there.client_image_steps:,} of the client's {most:,} image-steps are in flight"
         return _later("quota-exceeded", f"{said}, and the job is {job.image_steps:,}", seconds)
+    excess: float = there.image_steps / max(1, there.jobs)  # a job has to end, of which this is the mean
+    said = f"{there.jobs:,} jobs wait, and no more may"
     if error.against == "queue":
         most = limits.image_steps or 0
         excess = there.image_steps + job.image_steps - most
         said = f"{there.image_steps:,} image-steps wait, the job is {job.image_steps:,}, and {most:,} may wait"
-    else:
-        excess = _mean(there)
-        said = f"{there.jobs:,} jobs wait, and no more may"
     pace = forecast.pace(job.request.model)
     return _later("busy", said, None if pace is None else excess / pace.image_steps_per_second)
-
-
-def _mean(there: InFlight) -> float:
-    """Image-steps of a job, of which one has to end."""
-    return there.image_steps / max(1, there.jobs)
 
 
 def _later(code: str, detail: str, seconds: float | None) -> Problem:

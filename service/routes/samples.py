@@ -1,7 +1,6 @@
 """POST /samples and POST /inpaint: asking for images."""
 
 import json
-import re
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -53,8 +52,8 @@ _HEADERS = [
     {
         "name": "Client-Id",
         "in": "header",
-        "description": "In a service without keys, whose job this is: letters, digits and `._@:-`, at most 64. Clients that wait take turns, so "
-        "none is held up by another's large job. Without it a client is its network address.",
+        "description": "In a service without keys, whose job this is: letters, digits and `._@:-`, at most 64. Clients "
+        "that wait take turns, so none is held up by another's large job. Without it a client is its network address.",
         "schema": {"type": "string", "pattern": CLIENT},
         "example": "alice",
     },

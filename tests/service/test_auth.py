@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from service.auth import KEEP_SECONDS
 from service.keys import KEYS, Keys
@@ -106,8 +107,6 @@ def test_redis_does_not_hold_the_secret(new_key, redis: Redis) -> None:
 
 
 def test_a_worker_cannot_read_keys(worker_url: str) -> None:
-    from redis.exceptions import NoPermissionError
-
     with Redis.from_url(worker_url) as worker, pytest.raises(NoPermissionError):
         worker.hgetall(KEYS)
 
