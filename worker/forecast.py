@@ -84,12 +84,10 @@ class Line:
         return Share(self.work[number], self.turns[number])
 
     def first(self, image_steps: int) -> Share:
-        """Its first so many image-steps, or all if it has fewer."""
+        """Its first so many image-steps. Of those that it is not known to have yet the weight is taken to be 1."""
         number = bisect_right(self.work, image_steps) - 1
-        if number == len(self.places):
-            return Share(self.work[-1], self.turns[-1])
         rest = image_steps - self.work[number]
-        return Share(image_steps, self.turns[number] + rest / self.weights[number])
+        return Share(image_steps, self.turns[number] + rest / (*self.weights, 1.0)[number])
 
     def meanwhile(self, turns: float) -> float:
         """Image-steps that it gets done in so many turns."""
