@@ -73,6 +73,8 @@ class Auth:
             RedisError: the keys cannot be read.
         """
         keys = await self._known()
+        if not keys and "authorization" in request.headers:
+            keys = await self._read()  # the first one may have been made a moment ago
         if not keys and not self.settings.require_key:
             return self._caller(_named(request), None)
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")

@@ -14,6 +14,8 @@ from service.problems import Problem, problem_of, respond
 
 log = logging.getLogger(__name__)
 
+CLOSE = {"Connection": "close"}
+
 # A route that needs another policy sets its own.
 SECURITY_HEADERS = [
     (
@@ -42,12 +44,12 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         scope["request_id"], scope["answer_headers"] = secrets.token_hex(8), []
-        status, started = 500, False
+        status = 0  # until the answer has begun
 
         async def counting_send(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
                 own = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
@@ -66,12 +68,13 @@ class RequestMiddleware:
             problem = problem_of(error)
             if problem.code == "internal":
                 log.error("request %s failed", scope["request_id"], exc_info=error)
-            if started:
+            if status:
                 raise  # too late for another answer: the connection is closed
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(status)).inc()
+            if status:
+                route = getattr(scope.get("route"), "path", "none")
+                self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(status)).inc()
             if "problem" in scope:
                 self.context.metrics.rejections.labels(scope["problem"]).inc()
 
@@ -86,35 +89,35 @@ class RequestMiddleware:
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
                 request.scope["answer_headers"] += await quotas.spend(self.context.jobs.connection, caller)
-            async with asyncio.timeout(settings.body_timeout_seconds):
-                return await _read(receive, settings.max_body_bytes)
-        except TimeoutError as error:
-            reason = f"the body had not arrived after {settings.body_timeout_seconds:g} s"
-            raise Problem("request-timeout", reason, headers={"Connection": "close"}) from error
+            return await _read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
         except Problem as problem:
             if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
-                problem.headers["Connection"] = "close"  # since the body is not read
+                problem.headers.update(CLOSE)  # since the body is not read
             raise
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, seconds: float) -> bytes:
     """The whole body.
 
     Raises:
         ClientDisconnect: the client went away before its end.
-        Problem: it is larger than the limit.
+        Problem: it is larger than the limit, or not there in so many seconds.
     """
     chunks: list[bytes] = []
     size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise Problem("too-large", f"the body is larger than {limit} bytes", headers={"Connection": "close"})
-        more = message.get("more_body", False)
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limit:
+                    raise Problem("too-large", f"the body is larger than {limit} bytes", headers=CLOSE)
+                more = message.get("more_body", False)
+    except TimeoutError as error:
+        raise Problem("request-timeout", f"the body was not there after {seconds:g} s", headers=CLOSE) from error
     return b"".join(chunks)
 
 

@@ -90,6 +90,13 @@ def test_a_key_may_be_required_before_there_is_one(new_client, settings, problem
     assert client.get("/models", headers=new_key()).status_code == 200, "a new key opens at once"
 
 
+def test_the_first_key_counts_at_once(client, new_key, redis: Redis) -> None:
+    client.submit()
+    alice = new_key("alice")
+    client.post("/samples", json={}, headers=alice)
+    assert {name.partition(b"/")[0] for name in redis.hkeys("scoreserve:load")} == {b"address", b"key", b"all"}
+
+
 def test_a_revoked_key_is_worthless_within_a_second(client, new_key, redis: Redis) -> None:
     alice = new_key("alice")
     new_key("bob")
