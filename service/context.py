@@ -1,7 +1,7 @@
 """What every route works with, made once for an application."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis.asyncio
 from fastapi import Depends, Request
@@ -9,11 +9,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.store import ModelStore
+from service.auth import Auth
 from service.intake import Intake
+from service.jobs import Jobs
 from service.metrics import Metrics
+from service.pulse import Pulse
 from service.settings import ServiceSettings
 from worker.queue import JobQueue, connect
 from worker.results import Results
+
+CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
+PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,9 @@ class Context:
     intake: Intake
     metrics: Metrics
     async_redis: redis.asyncio.Redis
+    jobs: Jobs
+    auth: Auth
+    pulse: Pulse
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
@@ -34,6 +43,12 @@ class Context:
         store = settings.store()
         connection = connect(settings.redis_url, settings.redis_timeout_seconds, attempts=0)
         queue = JobQueue(connection, settings)
+        async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
+        pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
+        pulse.guard(connection.connection_pool)
+        swift = _connect(settings.redis_url, settings.redis_timeout_seconds, CONNECTIONS)
+        pulse.guard(async_redis.connection_pool)
+        pulse.guard(swift.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -41,16 +56,27 @@ class Context:
             results=Results(connection),
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
-            async_redis=redis.asyncio.Redis.from_url(
-                settings.redis_url,
-                socket_timeout=settings.redis_timeout_seconds,
-                socket_connect_timeout=settings.redis_timeout_seconds,
-                retry=Retry(NoBackoff(), 0),
-            ),
+            async_redis=async_redis,
+            jobs=Jobs(queue, swift),
+            auth=Auth(settings, swift),
+            pulse=pulse,
         )
 
 
-def _context(request: Request) -> Context:
+def _connect(url: str, timeout: float, most: int | None = None) -> redis.asyncio.Redis:
+    """A client; with `most` it has so many connections, and who finds none free waits, as long as for an answer."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if most is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=most, timeout=timeout, **options)
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 

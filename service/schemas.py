@@ -1,8 +1,10 @@
 """What requests and answers look like to a client."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
+from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -121,6 +123,10 @@ class JobView(BaseModel):
     expires_at: datetime | None = Field(description="When an ended job and its images are forgotten.")
     error: str | None = Field(description="Why the job failed or was cancelled.")
     links: JobLinks
+
+    def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer that it is the body of."""
+        return Response(self.model_dump_json(), status, headers, "application/json")
 
     @classmethod
     def of(cls, job: Job, seconds_left: float | None) -> "JobView":

@@ -13,4 +13,18 @@ class ServiceSettings(QueueSettings):
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
     max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
+    body_timeout_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to arrive.")
+    cors_origins: str = Field("", description="Web sites whose pages may ask, with commas; none by default.")
+    require_key: bool = Field(False, description="Refuse who has no key, even while there are no keys.")
+    requests_per_minute: int | None = Field(None, ge=1, description="Of one client; a key may have its own limit.")
+    max_client_image_steps: int | None = Field(
+        None, ge=1, description="Image-steps that one client may have in flight; a key may have its own limit."
+    )
+    max_queue_image_steps: int | None = Field(200_000_000, ge=1, description="Image-steps in flight, of all clients.")
+    max_queue_jobs: int | None = Field(10_000, ge=1, description="Jobs in flight, of all clients.")
     redis_timeout_seconds: float = Field(1.5, gt=0, description="How long one Redis command may take.")
+
+    @property
+    def origins(self) -> list[str]:
+        """The web sites of `cors_origins`."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]

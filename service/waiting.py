@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from redis.exceptions import RedisError
 
 from service import views
@@ -69,7 +69,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
         job = await _wait(request, context, job, how.wait_seconds)
         if job.state == "finished" and how.media_type != JSON:
             return await run_in_threadpool(_images, context, job, how, headers)
-        seconds_left = await run_in_threadpool(context.queue.seconds_left, job)
+        seconds_left = await context.jobs.seconds_left(job)
     except RedisError as error:
         raise Problem(
             "unavailable",
@@ -78,8 +78,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
         ) from error
     if how.media_type != JSON and job.state.final:
         raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-    body = JobView.of(job, seconds_left).model_dump(mode="json")
-    return JSONResponse(body, 200 if job.state.final else 202, headers)
+    return JobView.of(job, seconds_left).response(200 if job.state.final else 202, headers)
 
 
 def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
@@ -96,7 +95,7 @@ async def _wait(request: Request, context: Context, job: Job, seconds: float) ->
         await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.1, POLL_SECONDS[1])
         if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
-            job = await run_in_threadpool(context.queue.get, job.id)
+            job = await context.jobs.get(job.id)
     return job
 
 

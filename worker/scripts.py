@@ -12,6 +12,22 @@ local function over(id)
 end
 """
 
+# How much has been accepted and is still to do, in image-steps: of each client, and of all.
+_LOAD = """
+local function load(client, image_steps)
+    for _, who in ipairs({client, 'all'}) do
+        if redis.call('HINCRBY', 'scoreserve:load', who, image_steps) <= 0 then
+            redis.call('HDEL', 'scoreserve:load', who)
+        end
+    end
+end
+local function did(id, number, image_steps)
+    local before = tonumber(redis.call('HGET', key(id, 'progress'), number) or '0')
+    redis.call('HSET', key(id, 'progress'), number, image_steps)
+    load(redis.call('HGET', key(id), 'client'), before - image_steps)
+end
+"""
+
 # Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
 # for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
 _LINES = (
@@ -58,19 +74,27 @@ end
 """
 )
 
-_FINISH = """
+_FINISH = (
+    _LOAD
+    + """
 local function finish(id, state, now, ttl, reason)
+    local client, left = unpack(redis.call('HMGET', key(id), 'client', 'image_steps'))
+    for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
+    load(client, -left)
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
     leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
     redis.call('DEL', key(id, 'state'))
     for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
-    if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end
+    if redis.call('EXISTS', 'scoreserve:active') == 0 then
+        redis.call('DEL', 'scoreserve:served', 'scoreserve:now', 'scoreserve:load')
+    end
     redis.call('HINCRBY', 'scoreserve:totals', 'jobs_' .. state, 1)
     redis.call('PUBLISH', 'scoreserve:ended', id)
 end
 """
+)
 
 # Ends a job short of its result, even where Redis is full: to cancel is to make room. Answers 0 if it had ended.
 # job id, state, now, time to live, reason
@@ -96,7 +120,7 @@ STORE = (
 local id, number = ARGV[1], ARGV[6]
 if over(id) then return 0 end
 if redis.call('HSETNX', key(id, 'images'), number, ARGV[7]) == 0 then return 0 end
-redis.call('HSET', key(id, 'progress'), number, ARGV[8])
+did(id, number, ARGV[8])
 redis.call('HDEL', key(id, 'state'), number)
 redis.call('HINCRBY', 'scoreserve:totals', 'images', ARGV[9])
 redis.call('HINCRBY', 'scoreserve:totals', 'image_steps', ARGV[8])
@@ -111,23 +135,61 @@ return 2
 PROGRESS = (
     "#!lua"
     + _OVER
+    + _LOAD
     + """
 local id, number = ARGV[1], ARGV[3]
 if over(id) then return 0 end
 redis.call('HSETNX', key(id), 'started_at', ARGV[2])
-redis.call('HSET', key(id, 'progress'), number, ARGV[4])
+did(id, number, ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
 return 1
 """
 )
 
-# Puts a new job, whose shards wait, in its client's line.
-# job id
-JOIN = (
+# Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
+# its client's line. Answers with what stands against it ('client', 'queue' or 'jobs'; else ''), then with what was in
+# flight before: image-steps of the client, image-steps of all, jobs.
+# RQ's queue, RQ's set of queues; job id, now, client, image-steps, and the most that may be in flight, or -1: image-
+# steps of the client, image-steps of all, jobs; number of images, shard size, shards, time to live, deadline or '',
+# fields and values of the job's record as JSON, and those of RQ's record of every shard
+ACCEPT = (
     "#!lua"
     + _LINES
+    + _LOAD
     + """
-if not over(ARGV[1]) then join(ARGV[1]) end
+local id, now, client, steps = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local most_of_client, most_of_all, most_jobs = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local count, size, shards, ttl = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local of_client = tonumber(redis.call('HGET', 'scoreserve:load', client) or '0')
+local of_all = tonumber(redis.call('HGET', 'scoreserve:load', 'all') or '0')
+local jobs = redis.call('ZCARD', 'scoreserve:active')
+local against = ''
+if most_of_client >= 0 and of_client + steps > most_of_client then against = 'client'
+elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
+elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
+if against ~= '' then return {against, of_client, of_all, jobs} end
+local record, rq_record = cjson.decode(ARGV[13]), cjson.decode(ARGV[14])
+redis.call('HSET', key(id), unpack(record))
+if ARGV[12] ~= '' then
+    redis.call('HSET', key(id), 'deadline', ARGV[12])
+    redis.call('ZADD', 'scoreserve:deadlines', ARGV[12], id)
+end
+redis.call('ZADD', 'scoreserve:active', now, id)
+redis.call('HINCRBY', 'scoreserve:totals', 'jobs_accepted', 1)
+load(client, steps)
+redis.call('SADD', KEYS[2], KEYS[1])
+for number = 0, shards - 1 do
+    local shard, first = id .. '-' .. number, number * size
+    local images = math.min(size, count - first)
+    local data = '["scoreserve.fulfil",null,[],{"job_id":"%s","number":%d,"first":%d,"count":%d,"result_ttl":%d}]'
+    redis.call('HSET', 'rq:job:' .. shard, unpack(rq_record))
+    redis.call('HSET', 'rq:job:' .. shard, 'data', string.format(data, id, number, first, images, ttl),
+        'description', images .. ' images of job ' .. id)
+    redis.call('RPUSH', KEYS[1], shard)
+    redis.call('RPUSH', key(id, 'waiting'), number)
+end
+join(id)
+return {'', of_client, of_all, jobs}
 """
 )
 

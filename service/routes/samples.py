@@ -1,7 +1,6 @@
 """POST /samples and POST /inpaint: asking for images."""
 
 import json
-import re
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -9,6 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from service.auth import CLIENT, InCaller
 from service.context import InContext
 from service.pictures import decode_base64
 from service.problems import Problem, invalid, invalid_body, responses
@@ -18,8 +18,6 @@ from service.waiting import answer, wanted
 from worker.priority import Priority
 
 router = APIRouter(tags=["sampling"])
-
-CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
 
 _IMAGES: dict[str, Any] = {
     "application/json": {"schema": {"$ref": "#/components/schemas/JobView"}},
@@ -54,15 +52,15 @@ _HEADERS = [
     {
         "name": "Client-Id",
         "in": "header",
-        "description": "Whose job this is: letters, digits and `._@:-`, at most 64. Clients that wait take turns, so "
-        "none is held up by another's large job. Without it a client is its network address.",
+        "description": "In a service without keys, whose job this is: letters, digits and `._@:-`, at most 64. Clients "
+        "that wait take turns, so none is held up by another's large job. Without it a client is its network address.",
         "schema": {"type": "string", "pattern": CLIENT},
         "example": "alice",
     },
 ]
 
 
-def _is_json(request: Request) -> None:
+async def _is_json(request: Request) -> None:
     media_type = _media_type(request)
     if media_type != "application/json":
         raise Problem("unsupported-media-type", f"Content-Type {media_type or 'missing'}; send application/json")
@@ -79,24 +77,19 @@ def _media_type(request: Request) -> str:
     dependencies=[Depends(_is_json)],
     openapi_extra={"parameters": _HEADERS},
 )
-async def samples(body: SampleBody, request: Request, context: InContext) -> Response:
+async def samples(body: SampleBody, request: Request, context: InContext, caller: InCaller) -> Response:
     """Asks for a grid of images.
 
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    job = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, _client(request))
+    arguments = body, how.media_type == PNG, caller
+    if context.intake.quick(body):
+        offer = context.intake.sample(*arguments)
+    else:
+        offer = await run_in_threadpool(context.intake.sample, *arguments)
+    job = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, job, how)
-
-
-def _client(request: Request) -> str:
-    """Who asks: what the request says, or its address; told apart, so that none passes for another's address."""
-    named = request.headers.get("client-id")
-    if named is None:
-        return f"address/{request.client.host if request.client else 'unknown'}"
-    if not re.fullmatch(CLIENT, named):
-        raise invalid("Client-Id", "this is no name of a client", "1 to 64 letters, digits and any of . _ @ : -")
-    return f"name/{named}"
 
 
 _FORM_FIELDS: dict[str, Any] = {
@@ -132,7 +125,7 @@ _INPAINT_BODY = {
     status_code=202,
     openapi_extra={"requestBody": _INPAINT_BODY, "parameters": _HEADERS},
 )
-async def inpaint(request: Request, context: InContext) -> Response:
+async def inpaint(request: Request, context: InContext, caller: InCaller) -> Response:
     """Asks to fill in the white part of a mask; everything else comes back exactly as sent.
 
     The picture and its mask are files of a form, or base64 in JSON.
@@ -148,7 +141,8 @@ async def inpaint(request: Request, context: InContext) -> Response:
             "unsupported-media-type",
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
-    job = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG, _client(request))
+    offer = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG, caller)
+    job = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, job, how)
 
 

@@ -1,6 +1,9 @@
 """The OpenAPI document: complete, and true."""
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,23 @@ def test_the_form_of_inpaint_names_the_fields_of_samples(document) -> None:
     assert form["properties"]["count"]["default"] == SampleBody.model_fields["count"].default
 
 
-def test_pages_of_documentation_are_served(client) -> None:
-    for url in ("/docs", "/redoc"):
-        assert client.get(url).headers["content-type"].startswith("text/html")
+def test_the_page_of_documentation_needs_no_other_web_site(client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) >= 3
+    for url in loaded:
+        assert url.startswith("/")
+        assert client.get(url).status_code == 200, url
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in page.headers["content-security-policy"]
+
+
+def test_what_needs_a_key_says_so(document) -> None:
+    for path, method, operation in operations(document):
+        needs = path not in ("/healthz", "/readyz", "/metrics")
+        assert operation.get("security") == ([{"key": []}, {}] if needs else None), f"{method} {path}"
+        assert ("401" in operation["responses"], "429" in operation["responses"]) == (needs, needs)
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
