@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import redis.asyncio
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -14,6 +15,8 @@ from service.metrics import Metrics
 from service.settings import ServiceSettings
 from worker.queue import JobQueue, connect
 from worker.results import Results
+
+DECODERS = 2  # pictures that are decoded at a time, since large ones take some time and memory
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Context:
     intake: Intake
     metrics: Metrics
     async_redis: redis.asyncio.Redis
+    decoders: CapacityLimiter
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
@@ -47,6 +51,7 @@ class Context:
                 socket_connect_timeout=settings.redis_timeout_seconds,
                 retry=Retry(NoBackoff(), 0),
             ),
+            decoders=CapacityLimiter(DECODERS),
         )
 
 

@@ -9,9 +9,9 @@ from models.sampling.plan import SamplerRefused, plan
 from models.sampling.settings import MAX_SEED
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service import views
-from service.pictures import decode_image, decode_mask
+from service.pictures import Picture, read_picture
 from service.problems import Problem, invalid
-from service.schemas import SampleBody
+from service.schemas import InpaintFields, SampleBody
 from service.settings import ServiceSettings
 from worker.forecast import Task
 from worker.queue import Job, JobQueue
@@ -34,20 +34,28 @@ class Intake:
         request, image_steps = self._complete(body, card, as_grid)
         return self._submit(body, card, request, image_steps, client)
 
-    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /inpaint`; image and mask are files.
+    def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> tuple[ModelCard, Picture]:
+        """The picture of `POST /inpaint` and its mask, from their files, as the model takes them, and the model's card.
+
+        Raises:
+            Problem: there is no such model, or the files do not fit it.
+        """
+        card = self._card(body)
+        return card, read_picture(image, mask, card.image, body.fit, self.settings.max_picture_pixels)
+
+    def inpaint(self, body: SampleBody, card: ModelCard, picture: Picture, as_grid: bool, client: str) -> Job:
+        """Accepts a client's job of `POST /inpaint`, with what `picture` returned.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
-        card = self._card(body)
         request, image_steps = self._complete(body, card, as_grid)
         inpaint = InpaintRequest.model_construct(
             **request.model_dump(exclude={"kind", "sampler"}),
             kind="inpaint",
             sampler=request.sampler,
-            image=decode_image("image", image, card.image).tobytes(),
-            mask=decode_mask("mask", mask, card.image).tobytes(),
+            image=picture.pixels.tobytes(),
+            mask=picture.mask.tobytes(),
         )
         return self._submit(body, card, inpaint, image_steps, client)
 

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
+from service.pictures import Fit
 from worker.priority import Priority
 from worker.queue import Job, JobState
 
@@ -72,13 +73,27 @@ class SampleBody(BaseModel):
     )
 
 
-class InpaintBody(SampleBody):
-    """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as sent."""
+class InpaintFields(SampleBody):
+    """What is said of completions besides the picture and its mask."""
+
+    fit: Fit = Field(
+        Fit.ERROR,
+        description="What happens to a picture that is not of the model's size: it is refused (`error`), resized to it "
+        "(`resize`), or cropped to its proportions around the centre and then resized (`crop`).",
+    )
+
+
+class InpaintBody(InpaintFields):
+    """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as fitted."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": []})
 
-    image: str = Field(description="The picture, a base64-encoded file of the model's height and width.")
-    mask: str = Field(description="The mask, a base64-encoded picture of the same size: white = repaint, black = keep.")
+    image: str = Field(description="The picture, a base64-encoded file.")
+    mask: str | None = Field(
+        None,
+        description="The mask, a base64-encoded picture of the same size, or already of the model's: white = repaint, "
+        "black = keep. Without it, what is transparent in the picture is repainted.",
+    )
 
 
 class Progress(BaseModel):

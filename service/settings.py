@@ -11,6 +11,7 @@ class ServiceSettings(QueueSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless asked otherwise.")
     port: int = Field(8000, ge=0, le=65535)
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
+    max_picture_pixels: int = Field(2**24, ge=1, description="Largest picture that is fitted to a model's size.")
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
     max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
     redis_timeout_seconds: float = Field(1.5, gt=0, description="How long one Redis command may take.")

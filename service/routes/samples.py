@@ -4,15 +4,16 @@ import json
 import re
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from service.context import InContext
-from service.pictures import decode_base64
+from service.pictures import Fit, decode_base64
 from service.problems import Problem, invalid, invalid_body, responses
-from service.schemas import InpaintBody, JobView, SampleBody
+from service.schemas import InpaintBody, InpaintFields, JobView, SampleBody
 from service.views import NPZ, PNG
 from service.waiting import answer, wanted
 from worker.priority import Priority
@@ -107,8 +108,19 @@ _FORM_FIELDS: dict[str, Any] = {
     "sampler": {"type": "string", "description": "The sampler of POST /samples, as JSON."},
     "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
     "deadline_seconds": {"type": "number", "description": "As in POST /samples."},
-    "image": {"type": "string", "format": "binary", "description": "The picture, of the model's height and width."},
-    "mask": {"type": "string", "format": "binary", "description": "White = repaint, black = keep; of the same size."},
+    "fit": {
+        "type": "string",
+        "enum": list(Fit),
+        "default": "error",
+        "description": "What happens to a picture that is not of the model's size.",
+    },
+    "image": {"type": "string", "format": "binary", "description": "The picture."},
+    "mask": {
+        "type": "string",
+        "format": "binary",
+        "description": "White = repaint, black = keep; of the picture's size or the model's. Without it, what is "
+        "transparent in the picture is repainted.",
+    },
 }
 _INPAINT_BODY = {
     "required": True,
@@ -116,7 +128,7 @@ _INPAINT_BODY = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["image", "mask"],
+                "required": ["image"],
                 "properties": _FORM_FIELDS,
                 "additionalProperties": False,
             },
@@ -133,9 +145,11 @@ _INPAINT_BODY = {
     openapi_extra={"requestBody": _INPAINT_BODY, "parameters": _HEADERS},
 )
 async def inpaint(request: Request, context: InContext) -> Response:
-    """Asks to fill in the white part of a mask; everything else comes back exactly as sent.
+    """Asks to fill in the white part of a mask, or what is transparent in the picture; everything else is kept.
 
-    The picture and its mask are files of a form, or base64 in JSON.
+    The picture and its mask are files of a form, or base64 in JSON. The picture is turned as its EXIF data say,
+    converted to the model's channels, and brought to the model's size as `fit` says; all pixels of that which are not
+    repainted come back exactly.
     """
     how = wanted(request, context.settings.max_wait_seconds)
     media_type = _media_type(request)
@@ -148,19 +162,23 @@ async def inpaint(request: Request, context: InContext) -> Response:
             "unsupported-media-type",
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
-    job = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG, _client(request))
+    client = _client(request)
+    # Decoders have threads of their own, so that no other request waits for a large picture.
+    card, picture = await to_thread.run_sync(context.intake.picture, body, image, mask, limiter=context.decoders)
+    job = await run_in_threadpool(context.intake.inpaint, body, card, picture, how.media_type == PNG, client)
     return await answer(request, context, job, how)
 
 
-def _from_json(data: bytes) -> tuple[SampleBody, bytes, bytes]:
+def _from_json(data: bytes) -> tuple[InpaintFields, bytes, bytes | None]:
     try:
         body = InpaintBody.model_validate_json(data)
     except ValidationError as error:
         raise invalid_body(error) from error
-    return body, decode_base64("image", body.image), decode_base64("mask", body.mask)
+    mask = None if body.mask is None else decode_base64("mask", body.mask)
+    return body, decode_base64("image", body.image), mask
 
 
-async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
+async def _from_form(request: Request) -> tuple[InpaintFields, bytes, bytes | None]:
     async with request.form(max_files=4, max_fields=16, max_part_size=64 * 1024) as form:
         files: dict[str, bytes] = {}
         fields: dict[str, str] = {}
@@ -171,9 +189,8 @@ async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
                 files[name] = await value.read()
             else:
                 fields[name] = value
-    for name in ("image", "mask"):
-        if name not in files:
-            raise invalid(f"/{name}", "the file is missing", "a picture file of the model's height and width")
+    if "image" not in files:
+        raise invalid("/image", "the file is missing", "a picture file")
     if unknown := files.keys() - {"image", "mask"}:
         raise invalid(f"/{min(unknown)}", "there is no such file field", "image and mask")
     values: dict[str, Any] = dict(fields)
@@ -183,6 +200,6 @@ async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
         except (ValueError, RecursionError) as error:
             raise invalid("/sampler", f"this is not JSON: {error}", 'such as {"name": "heun"}') from error
     try:
-        return SampleBody.model_validate(values), files["image"], files["mask"]
+        return InpaintFields.model_validate(values), files["image"], files.get("mask")
     except ValidationError as error:
         raise invalid_body(error) from error
