@@ -3,6 +3,7 @@
 import math
 import secrets
 import time
+from dataclasses import dataclass
 
 from models.card import ModelCard
 from models.sampling.plan import SamplerRefused, plan
@@ -14,8 +15,17 @@ from service.problems import Problem, invalid
 from service.schemas import InpaintFields, SampleBody
 from service.settings import ServiceSettings
 from worker.forecast import Task
+from worker.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.queue import Job, JobQueue
 from worker.requests import InpaintRequest, SampleRequest
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An accepted job; `replayed`, if it was accepted before, when the same request came under the same key."""
+
+    job: Job
+    replayed: bool = False
 
 
 class Intake:
@@ -24,15 +34,37 @@ class Intake:
     def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
         self.settings, self.store, self.queue = settings, store, queue
 
-    def sample(self, body: SampleBody, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /samples`; `as_grid`, if it is to be answered with a grid.
+    def sample(self, body: SampleBody, as_grid: bool, client: str, once: Once | None = None) -> Accepted:
+        """Accepts a client's job of `POST /samples`.
+
+        Args:
+            body: of the request.
+            as_grid: whether it is to be answered with a grid.
+            client: whose job it is.
+            once: what the request is known by if it is sent again.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
+        if before := self.before(once):
+            return before
         card = self._card(body)
         request, image_steps = self._complete(body, card, as_grid)
-        return self._submit(body, card, request, image_steps, client)
+        return self._submit(body, card, request, image_steps, client, once)
+
+    def before(self, once: Once | None) -> Accepted | None:
+        """The job of a request that was accepted before, if it was.
+
+        Raises:
+            Problem: its key came with another request before.
+        """
+        if once is None:
+            return None
+        try:
+            job = self.queue.accepted_before(once)
+        except AnotherRequest as error:
+            raise _mismatch(error) from error
+        return None if job is None else Accepted(job, replayed=True)
 
     def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> tuple[ModelCard, Picture]:
         """The picture of `POST /inpaint` and its mask, from their files, as the model takes them, and the model's card.
@@ -43,8 +75,16 @@ class Intake:
         card = self._card(body)
         return card, read_picture(image, mask, card.image, body.fit, self.settings.max_picture_pixels)
 
-    def inpaint(self, body: SampleBody, card: ModelCard, picture: Picture, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /inpaint`, with what `picture` returned.
+    def inpaint(
+        self,
+        body: SampleBody,
+        card: ModelCard,
+        picture: Picture,
+        as_grid: bool,
+        client: str,
+        once: Once | None = None,
+    ) -> Accepted:
+        """Accepts a client's job of `POST /inpaint`, with what `picture` returned; else as `sample`.
 
         Raises:
             Problem: the request cannot be fulfilled.
@@ -57,12 +97,26 @@ class Intake:
             image=picture.pixels.tobytes(),
             mask=picture.mask.tobytes(),
         )
-        return self._submit(body, card, inpaint, image_steps, client)
+        return self._submit(body, card, inpaint, image_steps, client, once)
 
-    def _submit(self, body: SampleBody, card: ModelCard, request: SampleRequest, image_steps: int, client: str) -> Job:
+    def _submit(
+        self,
+        body: SampleBody,
+        card: ModelCard,
+        request: SampleRequest,
+        image_steps: int,
+        client: str,
+        once: Once | None,
+    ) -> Accepted:
         if body.deadline_seconds is not None:
             self._check_deadline(body.deadline_seconds, Task(client, body.priority, time.time(), image_steps), request)
-        return self.queue.submit(request, card.image, image_steps, client, body.priority, body.deadline_seconds)
+        options = client, body.priority, body.deadline_seconds, once
+        try:
+            return Accepted(self.queue.submit(request, card.image, image_steps, *options))
+        except AcceptedBefore as error:
+            return Accepted(self.queue.get(error.job_id), replayed=True)
+        except AnotherRequest as error:
+            raise _mismatch(error) from error
 
     def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""
@@ -134,6 +188,10 @@ class Intake:
         except Problem as problem:
             reason, advice = problem.errors[0].reason, "fewer images; or without `Accept: image/png`, for other views"
             raise invalid("/count", reason, f"at most {self.settings.max_grid_pixels:,}: {advice}") from problem
+
+
+def _mismatch(error: AnotherRequest) -> Problem:
+    return Problem("idempotency-mismatch", f"with this Idempotency-Key you sent another request, which is job {error}")
 
 
 def ready(job: Job) -> Job:

@@ -30,6 +30,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "too-large": (413, "The request body is too large", "Send less; `detail` has the limit."),
     "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
     "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
+    "idempotency-mismatch": (
+        422,
+        "The Idempotency-Key was used for another request",
+        "Send what you sent with it before, or choose a new key for a new request.",
+    ),
     "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
     "busy": (503, "Too much goes before this job", "Try again after Retry-After seconds, or allow more time."),
     "unavailable": (
@@ -160,7 +165,8 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     for code in codes:
         status, title, remedy = KINDS[code]
         schema = {"$ref": "#/components/schemas/ProblemDetails"}
-        entries[status] = {"description": f"{title}. {remedy}", "content": {MEDIA_TYPE: {"schema": schema}}}
+        before = f"{entries[status]['description']} Or: " if status in entries else ""
+        entries[status] = {"description": f"{before}{title}. {remedy}", "content": {MEDIA_TYPE: {"schema": schema}}}
     return entries
 
 

@@ -3,12 +3,14 @@
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, Field
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -17,6 +19,7 @@ from rq.worker import Worker
 from models.card import ImageShape
 from worker import scripts, shards
 from worker.forecast import Forecast, Task
+from worker.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.priority import Priority
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
@@ -120,6 +123,7 @@ class JobQueue:
         client: str = ANYBODY,
         priority: Priority = Priority.NORMAL,
         deadline_seconds: float | None = None,
+        once: Once | None = None,
     ) -> Job:
         """Accepts a job: in one transaction it is written down and its shards are enqueued.
 
@@ -130,6 +134,11 @@ class JobQueue:
             client: whose job it is; clients take turns.
             priority: among the client's jobs, and its weight among others.
             deadline_seconds: from now; a job that has not ended by then fails.
+            once: what the request is known by if it is sent again.
+
+        Raises:
+            AcceptedBefore: it was sent again.
+            AnotherRequest: the client has used the key of `once` before, for another request.
         """
         job_id, now = secrets.token_hex(12), time.time()
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
@@ -151,16 +160,38 @@ class JobQueue:
             "rank": priority.rank,
             "weight": priority.weight,
         }
-        with self.connection.pipeline() as pipeline:
+        if deadline_seconds is not None:
+            record["deadline"] = now + deadline_seconds
+        if once is not None:
+            record["once"] = once.name
+
+        def accept(pipeline: Pipeline) -> None:
+            if once is not None:
+                self._check_once(once, pipeline)
+                pipeline.multi()
+                pipeline.set(once.redis_key, f"{job_id} {once.fingerprint}")
             if deadline_seconds is not None:
-                record["deadline"] = now + deadline_seconds
                 pipeline.zadd(shards.DEADLINES, {job_id: now + deadline_seconds})
             pipeline.hset(shards.job_key(job_id), mapping=record)
             pipeline.zadd(shards.ACTIVE, {job_id: now})
             pipeline.hincrby(shards.TOTALS, "jobs_accepted", 1)
             shards.enqueue(self.rq, parts, pipeline)
-            pipeline.execute()
+
+        self.connection.transaction(accept, *([once.redis_key] if once else []))
         return self._read(job_id)
+
+    def accepted_before(self, once: Once) -> Job | None:
+        """The job of a request that was accepted before, if it was.
+
+        Raises:
+            AnotherRequest: the client has used the key of `once` before, for another request.
+        """
+        try:
+            self._check_once(once, self.connection)
+        except AcceptedBefore as accepted:
+            with suppress(JobNotFound):
+                return self.get(accepted.job_id)
+        return None
 
     def get(self, job_id: str) -> Job:
         """A job by its id. One whose deadline has passed has ended, whether or not a worker is alive to see it.
@@ -230,6 +261,19 @@ class JobQueue:
         """How many workers are alive."""
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    @staticmethod
+    def _check_once(once: Once, connection: Redis) -> None:
+        """Raises AcceptedBefore or AnotherRequest, unless nothing is known under this key, or its job is forgotten."""
+        known: Any = connection.get(once.redis_key)
+        if known is None:
+            return
+        job_id, fingerprint = known.decode().split()
+        if not connection.exists(shards.job_key(job_id)):
+            return
+        if fingerprint != once.fingerprint:
+            raise AnotherRequest(job_id)
+        raise AcceptedBefore(job_id)
 
     def _read(self, job_id: str) -> Job:
         with self.connection.pipeline(transaction=False) as pipeline:

@@ -64,6 +64,8 @@ local function finish(id, state, now, ttl, reason)
     leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
     redis.call('DEL', key(id, 'state'))
     for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
+    local once = redis.call('HGET', key(id), 'once')
+    if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
     if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end

@@ -16,10 +16,12 @@ from service.problems import Problem, invalid, invalid_body, responses
 from service.schemas import InpaintBody, InpaintFields, JobView, SampleBody
 from service.views import NPZ, PNG
 from service.waiting import answer, wanted
+from worker.idempotency import Once
 from worker.priority import Priority
 
 router = APIRouter(tags=["sampling"])
 
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
 
 _IMAGES: dict[str, Any] = {
@@ -40,6 +42,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "too-large",
         "unsupported-media-type",
         "invalid",
+        "idempotency-mismatch",
         "busy",
         "unavailable",
     ),
@@ -51,6 +54,14 @@ _HEADERS = [
         "description": "`wait=N`: answer when the job has ended, at most N seconds later. `respond-async`: at once.",
         "schema": {"type": "string"},
         "example": "wait=60",
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Chosen by you, such as a UUID: a request that is sent again with the same key is not accepted "
+        "again but answered with the job that it made, and `Idempotent-Replayed: true`. Kept as long as the job.",
+        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
+        "example": "2f1d3c5e-7a0b-4c8d-9e6f-5b4a39281706",
     },
     {
         "name": "Client-Id",
@@ -86,8 +97,25 @@ async def samples(body: SampleBody, request: Request, context: InContext) -> Res
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    job = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, _client(request))
-    return await answer(request, context, job, how)
+    client = _client(request)
+    once = _once(request, client, b"samples", _canonical(body))
+    accepted = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, client, once)
+    return await answer(request, context, accepted, how)
+
+
+def _once(request: Request, client: str, *parts: bytes) -> Once | None:
+    """What a request that consists of `parts` is known by, if it has an Idempotency-Key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise invalid("Idempotency-Key", "this is no key", "1 to 255 visible ASCII characters")
+    return Once.of(client, key, *parts)
+
+
+def _canonical(body: SampleBody) -> bytes:
+    """What is asked for, however it was written down."""
+    return body.model_dump_json(exclude={"image", "mask"}).encode()
 
 
 def _client(request: Request) -> str:
@@ -163,10 +191,14 @@ async def inpaint(request: Request, context: InContext) -> Response:
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
     client = _client(request)
+    once = _once(request, client, b"inpaint", _canonical(body), image, mask or b"")
+    if before := await run_in_threadpool(context.intake.before, once):
+        return await answer(request, context, before, how)
     # Decoders have threads of their own, so that no other request waits for a large picture.
     card, picture = await to_thread.run_sync(context.intake.picture, body, image, mask, limiter=context.decoders)
-    job = await run_in_threadpool(context.intake.inpaint, body, card, picture, how.media_type == PNG, client)
-    return await answer(request, context, job, how)
+    as_grid = how.media_type == PNG
+    accepted = await run_in_threadpool(context.intake.inpaint, body, card, picture, as_grid, client, once)
+    return await answer(request, context, accepted, how)
 
 
 def _from_json(data: bytes) -> tuple[InpaintFields, bytes, bytes | None]:
