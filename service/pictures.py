@@ -67,9 +67,9 @@ def read_picture(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit, 
     Raises:
         Problem: a file is no picture, is damaged, too large, or of the wrong size; or nothing would be repainted.
     """
+    repaint = None if mask is None else np.asarray(_open("mask", mask, shape, fit, max_pixels).convert("L")) >= 128
     picture = _open("image", image, shape, fit, max_pixels)
-    if mask is not None:
-        repaint = np.asarray(_open("mask", mask, shape, fit, max_pixels).convert("L")) >= 128
+    if repaint is not None:
         _check_mask(repaint.shape[::-1], picture.size, shape)
     elif "A" in picture.getbands():
         repaint = np.asarray(picture.getchannel("A")) < 128
@@ -111,7 +111,8 @@ def _open(field: str, data: bytes, shape: ImageShape, fit: Fit, max_pixels: int)
                 decodable = image.width * image.height <= max_pixels
             if decodable:
                 image.load()
-                image = _eight_bits(field, ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                image = _eight_bits(field, image)
     except Image.DecompressionBombError as error:
         raise invalid(f"/{field}", "the picture is far too large", _allowed(size, fit, max_pixels)) from error
     except Problem:
@@ -138,10 +139,9 @@ def _eight_bits(field: str, image: Image.Image) -> Image.Image:
     """The picture with one of the modes that the rest works with."""
     if image.mode.startswith(("I", "F")):
         return _scaled(field, image)
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        return image.convert("LA" if grey else "RGBA")
-    return image.convert("L" if grey else "RGB")
+    plain, with_alpha = ("L", "LA") if image.mode in ("1", "L", "LA", "La") else ("RGB", "RGBA")
+    mode = with_alpha if image.has_transparency_data else plain
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _scaled(field: str, image: Image.Image) -> Image.Image:
@@ -171,7 +171,8 @@ def _box(size: tuple[int, int], shape: ImageShape, fit: Fit) -> tuple[float, flo
 def _resize(picture: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
     """The part of a picture in the box, resampled; what is outside is cut off first, so that it does not shine in."""
     left, top = math.floor(box[0] + 1e-9), math.floor(box[1] + 1e-9)
-    part = picture.crop((left, top, math.ceil(box[2] - 1e-9), math.ceil(box[3] - 1e-9)))
+    edges = left, top, math.ceil(box[2] - 1e-9), math.ceil(box[3] - 1e-9)
+    part = picture if edges == (0, 0, *picture.size) else picture.crop(edges)
     inside = box[0] - left, box[1] - top, min(box[2] - left, part.width), min(box[3] - top, part.height)
     return part.resize(size, Image.Resampling.LANCZOS, inside, reducing_gap=_GAP)
 
