@@ -1,5 +1,6 @@
 """The HTTP application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -27,7 +28,11 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        webhooks = context.webhooks()
+        delivering = asyncio.create_task(webhooks.run())
         yield
+        webhooks.stop()
+        await asyncio.wait([delivering])
         await context.async_redis.aclose()
         context.queue.connection.close()
 

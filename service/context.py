@@ -1,19 +1,22 @@
 """What every route works with, made once for an application."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis.asyncio
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.store import ModelStore
 from service.intake import Intake
 from service.metrics import Metrics
+from service.schemas import JobView
 from service.settings import ServiceSettings
-from worker.queue import JobQueue, connect
+from service.webhooks import Webhooks
+from worker.queue import JobNotFound, JobQueue, connect
 from worker.results import Results
 
 DECODERS = 2  # pictures that are decoded at a time, since large ones take some time and memory
@@ -53,6 +56,21 @@ class Context:
             ),
             decoders=CapacityLimiter(DECODERS),
         )
+
+    def webhooks(self) -> Webhooks:
+        """What calls the webhooks of jobs that have ended."""
+
+        async def describe(job_id: str) -> dict[str, Any] | None:
+            try:
+                job = await run_in_threadpool(self.queue.get, job_id)
+            except JobNotFound:
+                return None
+            return JobView.of(job, None).model_dump(mode="json")
+
+        def count(result: str) -> None:
+            self.metrics.webhooks.labels(result).inc()
+
+        return Webhooks(self.async_redis, describe, self.settings.secrets, self.settings.networks, count)
 
 
 def _context(request: Request) -> Context:

@@ -10,13 +10,15 @@ from models.sampling.plan import SamplerRefused, plan
 from models.sampling.settings import MAX_SEED
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service import views
+from service.addresses import Refused, check_url
 from service.pictures import Picture, read_picture
 from service.problems import Problem, invalid
 from service.schemas import InpaintFields, SampleBody
 from service.settings import ServiceSettings
+from service.signatures import parse_secret
 from worker.forecast import Task
 from worker.idempotency import AcceptedBefore, AnotherRequest, Once
-from worker.queue import Job, JobQueue
+from worker.queue import Job, JobQueue, Webhook
 from worker.requests import InpaintRequest, SampleRequest
 
 
@@ -110,13 +112,34 @@ class Intake:
     ) -> Accepted:
         if body.deadline_seconds is not None:
             self._check_deadline(body.deadline_seconds, Task(client, body.priority, time.time(), image_steps), request)
-        options = client, body.priority, body.deadline_seconds, once
+        options = client, body.priority, body.deadline_seconds, once, self._webhook(body)
         try:
             return Accepted(self.queue.submit(request, card.image, image_steps, *options))
         except AcceptedBefore as error:
             return Accepted(self.queue.get(error.job_id), replayed=True)
         except AnotherRequest as error:
             raise _mismatch(error) from error
+
+    def _webhook(self, body: SampleBody) -> Webhook | None:
+        if body.webhook is None:
+            return None
+        url, secret = body.webhook.url, body.webhook.secret
+        try:
+            check_url(url, self.settings.networks)
+        except Refused as error:
+            also = f", or one in {self.settings.webhook_networks}" if self.settings.networks else ""
+            raise invalid(
+                "/webhook/url", f"this URL is not called: {error}", f"a public https address{also}"
+            ) from error
+        try:
+            if secret is not None:
+                parse_secret(secret)
+        except ValueError as error:
+            raise invalid("/webhook/secret", "this is no secret", str(error)) from error
+        if secret is None and not self.settings.secrets:
+            reason = "this service has no secret of its own that it could sign with"
+            raise invalid("/webhook/secret", reason, "a secret of yours: whsec_ and 24 to 64 bytes in base64")
+        return Webhook(url=url, secret=secret)
 
     def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""

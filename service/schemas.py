@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
+from service.addresses import LONGEST_URL
 from service.pictures import Fit
 from worker.priority import Priority
 from worker.queue import Job, JobState
@@ -29,6 +30,21 @@ def _no_boolean(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
+
+
+class WebhookBody(BaseModel):
+    """What is called once a job has ended, with its description, signed as Standard Webhooks has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        max_length=LONGEST_URL,
+        description="An https URL of a public host; POST is sent there.",
+        examples=["https://example.com/hooks/scoreserve"],
+    )
+    secret: str | None = Field(
+        None, max_length=128, description="`whsec_` and 24 to 64 bytes in base64; the service's own by default."
+    )
 
 
 class SampleBody(BaseModel):
@@ -70,6 +86,9 @@ class SampleBody(BaseModel):
         description="Seconds from now within which the job must end. One that cannot make it is refused at once; one "
         "that does not is stopped and fails.",
         examples=[60],
+    )
+    webhook: WebhookBody | None = Field(
+        None, description="Called once the job has ended, and again until it is answered with 2xx."
     )
 
 

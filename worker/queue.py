@@ -68,6 +68,18 @@ class Job(BaseModel):
         return self.image_steps // self.request.count
 
 
+class Webhook(BaseModel):
+    """What is called once a job has ended.
+
+    Args:
+        url: checked.
+        secret: that the call is signed with, `whsec_...`; None takes the service's.
+    """
+
+    url: str
+    secret: str | None = None
+
+
 class Depth(BaseModel):
     """What has been accepted and has not ended."""
 
@@ -124,6 +136,7 @@ class JobQueue:
         priority: Priority = Priority.NORMAL,
         deadline_seconds: float | None = None,
         once: Once | None = None,
+        webhook: Webhook | None = None,
     ) -> Job:
         """Accepts a job: in one transaction it is written down and its shards are enqueued.
 
@@ -135,6 +148,7 @@ class JobQueue:
             priority: among the client's jobs, and its weight among others.
             deadline_seconds: from now; a job that has not ended by then fails.
             once: what the request is known by if it is sent again.
+            webhook: what is called once the job has ended.
 
         Raises:
             AcceptedBefore: it was sent again.
@@ -164,6 +178,8 @@ class JobQueue:
             record["deadline"] = now + deadline_seconds
         if once is not None:
             record["once"] = once.name
+        if webhook is not None:
+            record["webhook"] = webhook.model_dump_json()
 
         def accept(pipeline: Pipeline) -> None:
             if once is not None:

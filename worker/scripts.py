@@ -66,6 +66,11 @@ local function finish(id, state, now, ttl, reason)
     for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
     local once = redis.call('HGET', key(id), 'once')
     if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
+    if redis.call('HEXISTS', key(id), 'webhook') == 1 then
+        redis.call('ZADD', 'scoreserve:webhooks', now, id)
+        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'NX')
+        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'GT')
+    end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
     if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end
@@ -249,6 +254,28 @@ for number = 0, tonumber(redis.call('HGET', key(id), 'shards')) - 1 do
     end
 end
 return dead
+"""
+)
+
+# Claims the webhooks that are due: they are due again when the lease is over. Answers with a list for each: job id,
+# webhook, and which attempt this is; the webhook is nothing where the job is forgotten, which is the last of it.
+# now, end of the lease, how many at most
+CLAIM_WEBHOOKS = (
+    "#!lua flags=allow-oom"
+    + _OVER
+    + """
+local claimed = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:webhooks', '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
+    local webhook = redis.call('HGET', key(id), 'webhook')
+    if webhook then
+        redis.call('ZADD', 'scoreserve:webhooks', ARGV[2], id)
+        table.insert(claimed, {id, webhook, redis.call('HINCRBY', key(id), 'webhook_attempts', 1)})
+    else
+        redis.call('ZREM', 'scoreserve:webhooks', id)
+        table.insert(claimed, {id, false, 0})
+    end
+end
+return claimed
 """
 )
 

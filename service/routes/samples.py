@@ -136,6 +136,7 @@ _FORM_FIELDS: dict[str, Any] = {
     "sampler": {"type": "string", "description": "The sampler of POST /samples, as JSON."},
     "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
     "deadline_seconds": {"type": "number", "description": "As in POST /samples."},
+    "webhook": {"type": "string", "description": "The webhook of POST /samples, as JSON."},
     "fit": {
         "type": "string",
         "enum": list(Fit),
@@ -226,11 +227,12 @@ async def _from_form(request: Request) -> tuple[InpaintFields, bytes, bytes | No
     if unknown := files.keys() - {"image", "mask"}:
         raise invalid(f"/{min(unknown)}", "there is no such file field", "image and mask")
     values: dict[str, Any] = dict(fields)
-    if "sampler" in fields:
-        try:
-            values["sampler"] = json.loads(fields["sampler"])
-        except (ValueError, RecursionError) as error:
-            raise invalid("/sampler", f"this is not JSON: {error}", 'such as {"name": "heun"}') from error
+    for name, example in (("sampler", '{"name": "heun"}'), ("webhook", '{"url": "https://example.com/hook"}')):
+        if name in fields:
+            try:
+                values[name] = json.loads(fields[name])
+            except (ValueError, RecursionError) as error:
+                raise invalid(f"/{name}", f"this is not JSON: {error}", f"such as {example}") from error
     try:
         return InpaintFields.model_validate(values), files["image"], files.get("mask")
     except ValidationError as error:
