@@ -46,7 +46,11 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         pulse = asyncio.create_task(context.pulse.feel())
+        webhooks = context.webhooks()
+        delivering = asyncio.create_task(webhooks.run())
         yield
+        webhooks.stop()
+        await asyncio.wait([delivering])
         context.pulse.stop()
         await pulse
         await context.async_redis.aclose()

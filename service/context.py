@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import redis.asyncio
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -14,12 +16,15 @@ from service.intake import Intake
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pulse import Pulse
+from service.schemas import JobView
 from service.settings import ServiceSettings
-from worker.queue import JobQueue, connect
+from service.webhooks import Webhooks
+from worker.queue import JobNotFound, JobQueue, connect
 from worker.results import Results
 
 CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
+DECODERS = 2  # pictures that are decoded at a time, since large ones take some time and memory
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Context:
     jobs: Jobs
     auth: Auth
     pulse: Pulse
+    decoders: CapacityLimiter
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
@@ -60,7 +66,23 @@ class Context:
             jobs=Jobs(queue, swift),
             auth=Auth(settings, swift),
             pulse=pulse,
+            decoders=CapacityLimiter(DECODERS),
         )
+
+    def webhooks(self) -> Webhooks:
+        """What calls the webhooks of jobs that have ended."""
+
+        async def describe(job_id: str) -> dict[str, Any] | None:
+            try:
+                job = await run_in_threadpool(self.queue.get, job_id)
+            except JobNotFound:
+                return None
+            return JobView.of(job, None).model_dump(mode="json")
+
+        def count(result: str) -> None:
+            self.metrics.webhooks.labels(result).inc()
+
+        return Webhooks(self.async_redis, describe, self.settings.secrets, self.settings.networks, count)
 
 
 def _connect(url: str, timeout: float, most: int | None = None) -> redis.asyncio.Redis:

@@ -10,13 +10,16 @@ from models.sampling.plan import SamplerRefused, plan
 from models.sampling.settings import MAX_SEED, SamplerSettings
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service import views
+from service.addresses import Refused, check_url
 from service.auth import Caller
-from service.pictures import decode_image, decode_mask
+from service.pictures import Picture, read_picture
 from service.problems import Problem, invalid
-from service.schemas import SampleBody
+from service.schemas import InpaintFields, SampleBody
 from service.settings import ServiceSettings
+from service.signatures import parse_secret
 from worker.forecast import Task
-from worker.queue import Job, JobQueue, Offer
+from worker.idempotency import Once
+from worker.queue import Job, JobQueue, Offer, Webhook
 from worker.requests import InpaintRequest, SampleRequest
 
 MAX_PLANS = 256  # that are remembered
@@ -49,22 +52,38 @@ class Intake:
         self.settings, self.store, self.queue = settings, store, queue
         self._plans: dict[tuple[object, ...], Planned] = {}
 
-    def sample(self, body: SampleBody, as_grid: bool, caller: Caller) -> Offer:
-        """A caller's job of `POST /samples`, to be accepted; `as_grid`, if it is to be answered with a grid.
+    def sample(self, body: SampleBody, as_grid: bool, caller: Caller, once: Once | None = None) -> Offer:
+        """A job of `POST /samples`, to be accepted.
+
+        Args:
+            body: of the request.
+            as_grid: whether it is to be answered with a grid.
+            caller: whose job it is.
+            once: what the request is known by if it is sent again.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
         planned = self._plan(body)
         request, image_steps = self._complete(body, planned, as_grid)
-        return self._offer(body, planned.card, request, image_steps, caller)
+        return self._offer(body, planned.card, request, image_steps, caller, once)
 
     def quick(self, body: SampleBody) -> bool:
         """Whether the like was planned a moment ago, and nothing else takes long: so the event loop may do it."""
-        return body.deadline_seconds is None and self._planned(body) is not None
+        return body.deadline_seconds is None and body.webhook is None and self._planned(body) is not None
 
-    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool, caller: Caller) -> Offer:
-        """A caller's job of `POST /inpaint`, to be accepted; image and mask are files.
+    def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> Picture:
+        """The picture of `POST /inpaint` and its mask, from their files, as the model takes them.
+
+        Raises:
+            Problem: there is no such model, or the files do not fit it.
+        """
+        return read_picture(image, mask, self._plan(body).card.image, body.fit, self.settings.max_picture_pixels)
+
+    def inpaint(
+        self, body: SampleBody, picture: Picture, as_grid: bool, caller: Caller, once: Once | None = None
+    ) -> Offer:
+        """A job of `POST /inpaint`, to be accepted, with what `picture` returned; else as `sample`.
 
         Raises:
             Problem: the request cannot be fulfilled.
@@ -76,20 +95,46 @@ class Intake:
             **request.model_dump(exclude={"kind", "sampler"}),
             kind="inpaint",
             sampler=request.sampler,
-            image=decode_image("image", image, card.image).tobytes(),
-            mask=decode_mask("mask", mask, card.image).tobytes(),
+            image=picture.pixels.tobytes(),
+            mask=picture.mask.tobytes(),
         )
-        return self._offer(body, card, inpaint, image_steps, caller)
+        return self._offer(body, card, inpaint, image_steps, caller, once)
 
     def _offer(
-        self, body: SampleBody, card: ModelCard, request: SampleRequest, image_steps: int, caller: Caller
+        self,
+        body: SampleBody,
+        card: ModelCard,
+        request: SampleRequest,
+        image_steps: int,
+        caller: Caller,
+        once: Once | None,
     ) -> Offer:
         if body.deadline_seconds is not None:
             task = Task(caller.client, body.priority, time.time(), image_steps)
             self._check_deadline(body.deadline_seconds, task, request)
-        return self.queue.offer(
-            request, card.image, image_steps, caller.client, body.priority, body.deadline_seconds, caller.limits
-        )
+        options = body.priority, body.deadline_seconds, caller.limits, once, self._webhook(body)
+        return self.queue.offer(request, card.image, image_steps, caller.client, *options)
+
+    def _webhook(self, body: SampleBody) -> Webhook | None:
+        if body.webhook is None:
+            return None
+        url, secret = body.webhook.url, body.webhook.secret
+        try:
+            check_url(url, self.settings.networks)
+        except Refused as error:
+            also = f", or one in {self.settings.webhook_networks}" if self.settings.networks else ""
+            raise invalid(
+                "/webhook/url", f"this URL is not called: {error}", f"a public https address{also}"
+            ) from error
+        try:
+            if secret is not None:
+                parse_secret(secret)
+        except ValueError as error:
+            raise invalid("/webhook/secret", "this is no secret", str(error)) from error
+        if secret is None and not self.settings.secrets:
+            reason = "this service has no secret of its own that it could sign with"
+            raise invalid("/webhook/secret", reason, "a secret of yours: whsec_ and 24 to 64 bytes in base64")
+        return Webhook(url=url, secret=secret)
 
     def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""

@@ -46,6 +46,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "Too much of yours is in flight",
         "Try again after Retry-After seconds, when enough of your jobs is done; or cancel one, or ask for less.",
     ),
+    "idempotency-mismatch": (
+        422,
+        "The Idempotency-Key was used for another request",
+        "Send what you sent with it before, or choose a new key for a new request.",
+    ),
     "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
     "busy": (
         503,

@@ -86,8 +86,8 @@ def refusal(error: TooMuch, forecast: Forecast) -> Problem:
         if job.image_steps > most:
             reason = f"the job is {job.image_steps:,} image-steps, more than the client may ever have in flight"
             return invalid("/count", reason, f"at most {most:,} image-steps: fewer images or a shorter sampler")
-        excess = there.client_image_steps + job.image_steps - most
-        seconds = forecast.seconds_until_done(job.client, excess, job.request.model)
+        too_many = there.client_image_steps + job.image_steps - most
+        seconds = forecast.seconds_until_done(job.client, too_many, job.request.model)
         said = f"{there.client_image_steps:,} of the client's {most:,} image-steps are in flight"
         return _later("quota-exceeded", f"{said}, and the job is {job.image_steps:,}", seconds)
     excess: float = there.image_steps / max(1, there.jobs)  # a job has to end, of which this is the mean

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from service import views
 from service.context import Context
+from service.jobs import Accepted
 from service.problems import Problem, invalid
 from service.schemas import JobView
 from worker import shards
@@ -57,12 +58,15 @@ def wanted(request: Request, most_seconds: float) -> Answer:
     return Answer(media_type, 0.0 if media_type == JSON else most_seconds, None)
 
 
-async def answer(request: Request, context: Context, job: Job, how: Answer) -> Response:
+async def answer(request: Request, context: Context, accepted: Accepted, how: Answer) -> Response:
     """The job when it has ended or the wait is over: its images if they were asked for, else its description.
 
     202 while it has not ended, with its address in `Location`.
     """
+    job = accepted.job
     headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
     if how.applied:
         headers["Preference-Applied"] = how.applied
     try:

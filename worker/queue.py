@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,6 +23,7 @@ from rq.worker import Worker
 from models.card import ImageShape
 from worker import scripts, shards
 from worker.forecast import Forecast, Task
+from worker.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.priority import Priority
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
@@ -68,6 +70,18 @@ class Job(BaseModel):
     def evaluations(self) -> int:
         """Network evaluations of each image."""
         return self.image_steps // self.request.count
+
+
+class Webhook(BaseModel):
+    """What is called once a job has ended.
+
+    Args:
+        url: checked.
+        secret: that the call is signed with, `whsec_...`; None takes the service's.
+    """
+
+    url: str
+    secret: str | None = None
 
 
 class Depth(BaseModel):
@@ -129,12 +143,16 @@ class Offer:
         limits: on what is in flight, the job included.
         rq_queue: key of RQ's queue.
         rq_record: as `shards.rq_record` returns it.
+        once: what the request is known by if it is sent again.
+        webhook: what is called once the job has ended.
     """
 
     job: Job
     limits: Limits
     rq_queue: str
     rq_record: Mapping[str, str]
+    once: Once | None = None
+    webhook: Webhook | None = None
 
     @property
     def arguments(self) -> list[Any]:
@@ -154,6 +172,10 @@ class Offer:
             "rank": job.priority.rank,
             "weight": job.priority.weight,
         }
+        if self.once is not None:
+            record["once"] = self.once.name
+        if self.webhook is not None:
+            record["webhook"] = self.webhook.model_dump_json()
         most = (self.limits.client_image_steps, self.limits.image_steps, self.limits.jobs)
         return [
             self.rq_queue,
@@ -168,6 +190,7 @@ class Offer:
             job.shards,
             job.result_ttl,
             "" if job.deadline is None else job.deadline,
+            "" if self.once is None else self.once.fingerprint,
             _flat(record),
             _flat({**self.rq_record, "created_at": now, "enqueued_at": now}),
         ]
@@ -176,9 +199,15 @@ class Offer:
         """The job, if that is what the script has answered.
 
         Raises:
-            TooMuch: it has not been accepted.
+            AcceptedBefore, AnotherRequest: its key was used before.
+            TooMuch: there is too much in flight.
         """
         against, *counts = answer
+        if against == b"before":
+            job_id, fingerprint = counts[0].decode().split()
+            raise (
+                AcceptedBefore(job_id) if self.once and self.once.fingerprint == fingerprint else AnotherRequest(job_id)
+            )
         if against:
             raise TooMuch(against.decode(), self.job, InFlight(*counts), self.limits)
         return self.job
@@ -233,6 +262,8 @@ class JobQueue:
         priority: Priority = Priority.NORMAL,
         deadline_seconds: float | None = None,
         limits: Limits = UNLIMITED,
+        once: Once | None = None,
+        webhook: Webhook | None = None,
     ) -> Job:
         """Accepts a job: at once, or not at all, it is written down and its shards are enqueued.
 
@@ -244,11 +275,15 @@ class JobQueue:
             priority: among the client's jobs, and its weight among others.
             deadline_seconds: from now; a job that has not ended by then fails.
             limits: on what is in flight, this job included.
+            once: what the request is known by if it is sent again.
+            webhook: what is called once the job has ended.
 
         Raises:
+            AcceptedBefore: it was sent again.
+            AnotherRequest: the client has used the key of `once` before, for another request.
             TooMuch: that would be more than the limits allow.
         """
-        offer = self.offer(request, image, image_steps, client, priority, deadline_seconds, limits)
+        offer = self.offer(request, image, image_steps, client, priority, deadline_seconds, limits, once, webhook)
         answer: Any = self.connection.eval(scripts.ACCEPT, 2, *offer.arguments)
         return offer.accepted(answer)
 
@@ -261,6 +296,8 @@ class JobQueue:
         priority: Priority = Priority.NORMAL,
         deadline_seconds: float | None = None,
         limits: Limits = UNLIMITED,
+        once: Once | None = None,
+        webhook: Webhook | None = None,
     ) -> "Offer":
         """What `submit` would put into Redis, for those who do so themselves, by `scripts.ACCEPT`."""
         now = time.time()
@@ -283,7 +320,24 @@ class JobQueue:
             priority=priority,
             deadline=None if deadline_seconds is None else now + deadline_seconds,
         )
-        return Offer(job, limits, self.rq.key, self._rq_record)
+        return Offer(job, limits, self.rq.key, self._rq_record, once, webhook)
+
+    def accepted_before(self, once: Once) -> Job | None:
+        """The job of a request that was accepted before, if it was.
+
+        Raises:
+            AnotherRequest: the client has used the key of `once` before, for another request.
+        """
+        known: Any = self.connection.get(once.redis_key)
+        if known is None:
+            return None
+        job_id, fingerprint = known.decode().split()
+        with suppress(JobNotFound):
+            job = self.get(job_id)
+            if fingerprint != once.fingerprint:
+                raise AnotherRequest(job_id)
+            return job
+        return None
 
     def get(self, job_id: str) -> Job:
         """A job by its id. One whose deadline has passed has ended, whether or not a worker is alive to see it.

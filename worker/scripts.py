@@ -85,6 +85,13 @@ local function finish(id, state, now, ttl, reason)
     leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
     redis.call('DEL', key(id, 'state'))
     for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
+    local once = redis.call('HGET', key(id), 'once')
+    if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
+    if redis.call('HEXISTS', key(id), 'webhook') == 1 then
+        redis.call('ZADD', 'scoreserve:webhooks', now, id)
+        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'NX')
+        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'GT')
+    end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
     if redis.call('EXISTS', 'scoreserve:active') == 0 then
@@ -148,10 +155,12 @@ return 1
 
 # Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
 # its client's line. Answers with what stands against it ('client', 'queue' or 'jobs'; else ''), then with what was in
-# flight before: image-steps of the client, image-steps of all, jobs.
+# flight before: image-steps of the client, image-steps of all, jobs. If the request's key was used before, it answers
+# 'before', and with what is known under the key: id of the job, and fingerprint.
 # RQ's queue, RQ's set of queues; job id, now, client, image-steps, and the most that may be in flight, or -1: image-
 # steps of the client, image-steps of all, jobs; number of images, shard size, shards, time to live, deadline or '',
-# fields and values of the job's record as JSON, and those of RQ's record of every shard
+# fingerprint of a request that is to be accepted once, or '', fields and values of the job's record as JSON, and those
+# of RQ's record of every shard
 ACCEPT = (
     "#!lua"
     + _LINES
@@ -160,6 +169,11 @@ ACCEPT = (
 local id, now, client, steps = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local most_of_client, most_of_all, most_jobs = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local count, size, shards, ttl = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local record, rq_record, fields = cjson.decode(ARGV[14]), cjson.decode(ARGV[15]), {}
+for i = 1, #record, 2 do fields[record[i]] = record[i + 1] end
+local once = fields.once and 'scoreserve:once:' .. fields.once
+local before = once and redis.call('GET', once)
+if before and redis.call('EXISTS', key(string.match(before, '^%S+'))) == 1 then return {'before', before} end
 local of_client = tonumber(redis.call('HGET', 'scoreserve:load', client) or '0')
 local of_all = tonumber(redis.call('HGET', 'scoreserve:load', 'all') or '0')
 local jobs = redis.call('ZCARD', 'scoreserve:active')
@@ -168,7 +182,7 @@ if most_of_client >= 0 and of_client + steps > most_of_client then against = 'cl
 elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
 elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
 if against ~= '' then return {against, of_client, of_all, jobs} end
-local record, rq_record = cjson.decode(ARGV[13]), cjson.decode(ARGV[14])
+if once then redis.call('SET', once, id .. ' ' .. ARGV[13]) end
 redis.call('HSET', key(id), unpack(record))
 if ARGV[12] ~= '' then
     redis.call('HSET', key(id), 'deadline', ARGV[12])
@@ -309,6 +323,28 @@ for number = 0, tonumber(redis.call('HGET', key(id), 'shards')) - 1 do
     end
 end
 return dead
+"""
+)
+
+# Claims the webhooks that are due: they are due again when the lease is over. Answers with a list for each: job id,
+# webhook, and which attempt this is; the webhook is nothing where the job is forgotten, which is the last of it.
+# now, end of the lease, how many at most
+CLAIM_WEBHOOKS = (
+    "#!lua flags=allow-oom"
+    + _OVER
+    + """
+local claimed = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:webhooks', '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
+    local webhook = redis.call('HGET', key(id), 'webhook')
+    if webhook then
+        redis.call('ZADD', 'scoreserve:webhooks', ARGV[2], id)
+        table.insert(claimed, {id, webhook, redis.call('HINCRBY', key(id), 'webhook_attempts', 1)})
+    else
+        redis.call('ZREM', 'scoreserve:webhooks', id)
+        table.insert(claimed, {id, false, 0})
+    end
+end
+return claimed
 """
 )
 

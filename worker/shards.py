@@ -23,6 +23,7 @@ RETRIES = 10  # how many dead workers a shard survives
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
 DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
+WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
 ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits

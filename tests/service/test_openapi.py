@@ -13,7 +13,7 @@ import pytest
 from models.card import ModelCard
 from models.store import ModelStore
 from service.problems import KINDS, MEDIA_TYPE
-from service.schemas import SampleBody
+from service.schemas import InpaintBody, SampleBody
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_examples_are_accepted(
 
 def test_the_form_of_inpaint_names_the_fields_of_samples(document) -> None:
     form = document["paths"]["/inpaint"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {*SampleBody.model_fields, "image", "mask"}
+    assert set(form["properties"]) == {*InpaintBody.model_fields}
     assert form["properties"]["count"]["default"] == SampleBody.model_fields["count"].default
 
 
