@@ -11,8 +11,9 @@ from redis.backoff import NoBackoff
 from models.store import ModelStore
 from service.intake import Intake
 from service.metrics import Metrics
+from service.schemas import JobView
 from service.settings import ServiceSettings
-from worker.queue import JobQueue, connect
+from worker.queue import Job, JobQueue, connect
 from worker.results import Results
 
 
@@ -27,6 +28,10 @@ class Context:
     intake: Intake
     metrics: Metrics
     async_redis: redis.asyncio.Redis
+
+    def view(self, job: Job) -> JobView:
+        """A job as its client sees it, with what is known of the queue."""
+        return JobView.of(job, self.queue.seconds_left(job), self.queue.position(job))
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":

@@ -58,10 +58,23 @@ end
 """
 )
 
+# The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
 _FINISH = """
+local function file(id, client, created, ttl)
+    local jobs = 'scoreserve:client:' .. client
+    redis.call('ZREM', jobs .. ':unended', id)
+    redis.call('ZADD', jobs .. ':ended', created, id)
+    for _, old in ipairs(redis.call('ZRANGE', jobs .. ':ended', 0, 9)) do
+        if redis.call('EXISTS', key(old)) == 0 then redis.call('ZREM', jobs .. ':ended', old) end
+    end
+    redis.call('EXPIRE', jobs .. ':ended', ttl, 'NX')
+    redis.call('EXPIRE', jobs .. ':ended', ttl, 'GT')
+end
 local function finish(id, state, now, ttl, reason)
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
-    leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
+    local model, client, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'created_at'))
+    leave(id, model, client)
+    file(id, client, created, ttl)
     redis.call('DEL', key(id, 'state'))
     for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
     redis.call('ZREM', 'scoreserve:active', id)

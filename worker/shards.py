@@ -54,6 +54,16 @@ def waiting_key(job_id: str) -> str:
     return f"scoreserve:job:{job_id}:waiting"
 
 
+def unended_key(client: str) -> str:
+    """Sorted set: a client's jobs that have not ended, by time of creation."""
+    return f"scoreserve:client:{client}:unended"
+
+
+def ended_key(client: str) -> str:
+    """Sorted set: a client's jobs that have ended, by time of creation; some may be forgotten already."""
+    return f"scoreserve:client:{client}:ended"
+
+
 def shard_id(job_id: str, number: int) -> str:
     """The RQ job of a shard."""
     return f"{job_id}-{number}"
