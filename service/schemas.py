@@ -10,6 +10,7 @@ from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
 from worker.priority import Priority
 from worker.queue import Job, JobState
+from worker.requests import MAX_FRAMES
 
 
 def _name_sampler(value: Any) -> Any:
@@ -56,6 +57,13 @@ class SampleBody(BaseModel):
     sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
         None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
     )
+    frames: Whole = Field(
+        0,
+        ge=0,
+        le=MAX_FRAMES,
+        description="How many snapshots of the annealing are kept, evenly over the network evaluations, the last being "
+        "the result; for `animation.webp`, `animation.gif` and `filmstrip.png`.",
+    )
     priority: Priority = Field(
         Priority.NORMAL,
         description="Order among your own jobs. Between clients that wait it is a weight of 8, 1 and 1/8, so none is "
@@ -92,10 +100,15 @@ class JobLinks(BaseModel):
     """Addresses of a job and of the views of its images."""
 
     self: str
+    events: str
     cancel: str
     grid: str
     image: str = Field(description="Replace {i} by 0 to count - 1.")
     samples: str
+    zip: str
+    animation_webp: str | None = Field(description="Null unless `frames` were asked for; likewise the next two.")
+    animation_gif: str | None
+    filmstrip: str | None
 
 
 class JobView(BaseModel):
@@ -109,6 +122,7 @@ class JobView(BaseModel):
     count: int
     seed: int
     sampler: SamplerSettings = Field(description="Complete: asked for again, with the seed, it gives the same pixels.")
+    frames: int = Field(description="How many snapshots of the annealing are kept.")
     priority: Priority
     progress: Progress
     queue_position: int | None = Field(description="How many jobs that wait go before this one; null once it runs.")
@@ -139,6 +153,7 @@ class JobView(BaseModel):
             count=request.count,
             seed=request.seed,
             sampler=request.sampler,
+            frames=request.frames,
             progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
             priority=job.priority,
             queue_position=queue_position,
@@ -157,6 +172,11 @@ class JobView(BaseModel):
                 grid=f"{base}/grid.png",
                 image=f"{base}/images/{{i}}.png",
                 samples=f"{base}/samples.npz",
+                events=f"{base}/events",
+                zip=f"{base}/images.zip",
+                animation_webp=f"{base}/animation.webp" if request.frames else None,
+                animation_gif=f"{base}/animation.gif" if request.frames else None,
+                filmstrip=f"{base}/filmstrip.png" if request.frames else None,
             ),
         )
 

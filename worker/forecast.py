@@ -17,6 +17,7 @@ from worker import shards
 from worker.priority import Priority
 
 PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of one image, image-steps a second at most]
+STATUS = "scoreserve"  # likewise: what else a worker tells of itself, as JSON
 FIELDS = "client", "priority", "created_at", "image_steps", "started_at"
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
 Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id

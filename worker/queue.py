@@ -1,8 +1,10 @@
 """JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
 
+import json
 import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +18,7 @@ from rq.worker import Worker
 
 from models.card import ImageShape
 from worker import scripts, shards
-from worker.forecast import Forecast, Task
+from worker.forecast import STATUS, Forecast, Task
 from worker.priority import Priority
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
@@ -73,6 +75,18 @@ class Depth(BaseModel):
     jobs: int
     image_steps: int
     oldest_age_seconds: float
+
+
+class WorkerStatus(BaseModel):
+    """A worker that is alive, as it told last."""
+
+    name: str
+    device: str = Field(description="torch device.")
+    models: list[str] = Field(description="Those in its memory; others are loaded when they are asked for.")
+    slots: int = Field(description="Images that it advances together.")
+    slots_active: int
+    image_steps_per_second: float = Field(description="What it does now.")
+    last_seen: datetime
 
 
 class JobNotFound(LookupError):
@@ -282,6 +296,20 @@ class JobQueue:
         """How many workers are alive."""
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """The workers that are alive, by name."""
+        keys: Any = Worker.all_keys(connection=self.connection, queue=self.rq)
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hmget(key, STATUS, "last_heartbeat")
+            answers = pipeline.execute()
+        statuses = [
+            WorkerStatus(name=key.rpartition(":")[2], last_seen=seen.decode(), **json.loads(status))
+            for key, (status, seen) in zip(keys, answers, strict=True)
+            if status is not None and seen is not None
+        ]
+        return sorted(statuses, key=lambda status: status.name)
 
     def _read(self, job_id: str) -> Job:
         (job,) = self._read_all([job_id])
