@@ -12,9 +12,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import docs, problems
 from service.auth import public
 from service.context import Context
-from service.middleware import RequestMiddleware
+from service.middleware import HeadMiddleware, RequestMiddleware
 from service.problems import ProblemDetails
-from service.routes import health, jobs, models, pages, samples
+from service.routes import events, health, house, jobs, models, pages, samples
 from service.schemas import InpaintBody
 from service.settings import ServiceSettings
 
@@ -51,6 +51,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         yield
         webhooks.stop()
         await asyncio.wait([delivering])
+        await context.events.aclose()
         context.pulse.stop()
         await pulse
         await context.async_redis.aclose()
@@ -66,6 +67,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
+    app.add_middleware(HeadMiddleware)  # inside the next
     app.add_middleware(RequestMiddleware, context=context)
     if settings.origins:
         app.add_middleware(
@@ -77,7 +79,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         )
     problems.install(app)
     docs.install(app)
-    for room in (samples, jobs, models, health, pages):
+    for room in (samples, jobs, events, models, house, health, pages):
         app.include_router(room.router)
     _describe(app)
     return app

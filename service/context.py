@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 
 from models.store import ModelStore
 from service.auth import Auth
+from service.events import Events
 from service.intake import Intake
 from service.jobs import Jobs
 from service.metrics import Metrics
@@ -19,7 +20,7 @@ from service.pulse import Pulse
 from service.schemas import JobView
 from service.settings import ServiceSettings
 from service.webhooks import Webhooks
-from worker.queue import JobNotFound, JobQueue, connect
+from worker.queue import Job, JobNotFound, JobQueue, connect
 from worker.results import Results
 
 CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
@@ -42,13 +43,18 @@ class Context:
     auth: Auth
     pulse: Pulse
     decoders: CapacityLimiter
+    events: Events
+
+    def view(self, job: Job) -> JobView:
+        """A job as its client sees it, with what is known of the queue."""
+        return JobView.of(job, self.queue.seconds_left(job), self.queue.position(job))
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
         """Connects nothing yet: a service starts, and says that it is not ready, without Redis."""
         store = settings.store()
         connection = connect(settings.redis_url, settings.redis_timeout_seconds, attempts=0)
-        queue = JobQueue(connection, settings)
+        queue, results = JobQueue(connection, settings), Results(connection)
         async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
         pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
         pulse.guard(connection.connection_pool)
@@ -59,7 +65,7 @@ class Context:
             settings=settings,
             store=store,
             queue=queue,
-            results=Results(connection),
+            results=results,
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
             async_redis=async_redis,
@@ -67,6 +73,7 @@ class Context:
             auth=Auth(settings, swift),
             pulse=pulse,
             decoders=CapacityLimiter(DECODERS),
+            events=Events(async_redis, queue, results, settings.max_event_streams),
         )
 
     def webhooks(self) -> Webhooks:

@@ -84,16 +84,16 @@ class Jobs:
             return await run_in_threadpool(self.queue.get, job_id)
         return job
 
-    async def seconds_left(self, job: Job) -> float | None:
-        """When a job will have ended, in seconds from now; None if that cannot be told."""
+    async def forecast(self, job: Job) -> tuple[float | None, int | None]:
+        """When a job will have ended, in seconds from now, and how many jobs go before it; None if that is unknown."""
         if job.state.final:
-            return None
+            return None, None
         if not self.queue.forecast.fresh:
             if self._look is None or self._look.done():  # of many requests at once, one looks
                 look: Any = run_in_threadpool(self.queue.forecast.look)
                 self._look = asyncio.ensure_future(look)
             await asyncio.shield(self._look)
-        return self.queue.seconds_left(job, look=False)
+        return self.queue.seconds_left(job, look=False), self.queue.position(job, look=False)
 
 
 def _mismatch(error: AnotherRequest) -> Problem:

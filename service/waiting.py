@@ -73,7 +73,7 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
         job = await _wait(request, context, job, how.wait_seconds)
         if job.state == "finished" and how.media_type != JSON:
             return await run_in_threadpool(_images, context, job, how, headers)
-        seconds_left = await context.jobs.seconds_left(job)
+        seconds_left, position = await context.jobs.forecast(job)
     except RedisError as error:
         raise Problem(
             "unavailable",
@@ -82,7 +82,7 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
         ) from error
     if how.media_type != JSON and job.state.final:
         raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-    return JobView.of(job, seconds_left).response(200 if job.state.final else 202, headers)
+    return JobView.of(job, seconds_left, position).response(200 if job.state.final else 202, headers)
 
 
 def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:

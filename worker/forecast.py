@@ -17,8 +17,11 @@ from worker import shards
 from worker.priority import Priority
 
 PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of one image, image-steps a second at most]
+STATUS = "scoreserve"  # likewise: what else a worker tells of itself, as JSON
+FIELDS = "client", "priority", "created_at", "image_steps", "started_at"
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
 KEEP_FACTOR = 20  # or so many times as old as it took to read, so that a long queue does not take all the time there is
+Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Task:
         created_at: seconds since the epoch.
         remaining: image-steps still to do.
         id: of the job; empty for one that is only asked about.
+        waits: whether nothing of it is begun.
     """
 
     client: str
@@ -38,6 +42,7 @@ class Task:
     created_at: float
     remaining: int
     id: str = ""
+    waits: bool = True
 
     @property
     def place(self) -> tuple[int, float]:
@@ -77,6 +82,9 @@ class Line:
         self.weights = [task.priority.weight for task in ordered]
         self.work = [0, *accumulate(task.remaining for task in ordered)]
         self.turns = [0.0, *accumulate(task.remaining / task.priority.weight for task in ordered)]
+        self.waiting: list[Turn] = [
+            (turns, task.created_at, task.id) for turns, task in zip(self.turns, ordered, strict=False) if task.waits
+        ]
 
     def before(self, place: tuple[int, float]) -> Share:
         """What goes before a place."""
@@ -109,6 +117,20 @@ class Forecast:
         self._looked_at, self._keep = -float("inf"), KEEP_SECONDS
         self._lines: dict[str, Line] = {}
         self._paces: list[dict[str, tuple[float, float]]] = []
+        self._turns: list[Turn] = []
+        self._positions: dict[str, int] = {}
+
+    def position(self, task: Task, look: bool = True) -> int:
+        """How many jobs that wait will be begun before one that waits too.
+
+        Clients take turns, by weight. So a job is begun once its client has had what its own jobs before it ask for.
+        """
+        if look:
+            self.look()
+        if task.id in self._positions:
+            return self._positions[task.id]
+        turns = self._lines.get(task.client, NOBODY).before(task.place).turns
+        return bisect_right(self._turns, (turns, task.created_at, task.id))
 
     def pace(self, model: str, look: bool = True) -> Pace | None:
         """What the workers can do for a model; None if none has measured it yet."""
@@ -171,7 +193,7 @@ class Forecast:
         workers: Any = Worker.all_keys(connection=self.connection)
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in active:
-                pipeline.hmget(shards.job_key(job_id), "client", "priority", "created_at", "image_steps")
+                pipeline.hmget(shards.job_key(job_id), *FIELDS)
                 pipeline.hvals(shards.progress_key(job_id))
             for worker in workers:
                 pipeline.hget(worker, PACE)
@@ -180,13 +202,16 @@ class Forecast:
         self._paces = [json.loads(pace) for pace in paces if pace is not None]
         lines: dict[str, list[Task]] = defaultdict(list)
         for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True):
-            if None not in record:
+            if None not in record[:-1]:
                 task = _task(job_id, record, progress)
                 lines[task.client].append(task)
         self._lines = {client: Line(tasks) for client, tasks in lines.items()}
+        self._turns = sorted(turn for line in self._lines.values() for turn in line.waiting)
+        self._positions = {job_id: place for place, (_, _, job_id) in enumerate(self._turns)}
 
 
-def _task(job_id: str, record: list[bytes], progress: list[bytes]) -> Task:
-    client, priority, created_at, image_steps = (value.decode() for value in record)
+def _task(job_id: str, record: list[bytes | None], progress: list[bytes]) -> Task:
+    *known, started_at = record
+    client, priority, created_at, image_steps = (value.decode() for value in known if value is not None)
     remaining = max(0, int(image_steps) - sum(map(int, progress)))
-    return Task(client, Priority(priority), float(created_at), remaining, job_id)
+    return Task(client, Priority(priority), float(created_at), remaining, job_id, waits=started_at is None)

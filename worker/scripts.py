@@ -28,6 +28,26 @@ local function did(id, number, image_steps)
 end
 """
 
+# What happens to a job, for who follows it: a stream of bounded length. Of progress and previews no more is told than
+# can be looked at. `sigma` is the largest noise level that a shard is at.
+_TELL = """
+local function tell(id, event, ...)
+    redis.call('XADD', key(id, 'events'), 'MAXLEN', '~', 1000, '*', 'event', event, ...)
+end
+local function tell_progress(id, event, now, pause)
+    local told = redis.call('HGET', key(id), 'told_' .. event)
+    if told and math.abs(now - told) < pause then return end
+    redis.call('HSET', key(id), 'told_' .. event, now)
+    local done, sigma = 0, ''
+    for _, steps in ipairs(redis.call('HVALS', key(id, 'progress'))) do done = done + steps end
+    for _, level in ipairs(redis.call('HVALS', key(id, 'sigma'))) do
+        if sigma == '' or tonumber(level) > tonumber(sigma) then sigma = level end
+    end
+    local state = redis.call('HEXISTS', key(id), 'started_at') == 1 and 'running' or 'queued'
+    tell(id, event, 'state', state, 'done', done, 'sigma', sigma)
+end
+"""
+
 # Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
 # for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
 _LINES = (
@@ -65,6 +85,7 @@ local function leave(id, model, client)
 end
 local function again(queue, id, number)
     if over(id) or redis.call('LPOS', key(id, 'waiting'), number) then return end
+    redis.call('HDEL', key(id, 'sigma'), number)
     redis.call('LPUSH', key(id, 'waiting'), number)
     redis.call('LPUSH', queue, id .. '-' .. number)
     join(id)
@@ -74,17 +95,34 @@ end
 """
 )
 
+# The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
 _FINISH = (
     _LOAD
+    + _TELL
     + """
+local function file(id, client, created, ttl)
+    local jobs = 'scoreserve:client:' .. client
+    redis.call('ZREM', jobs .. ':unended', id)
+    redis.call('ZADD', jobs .. ':ended', created, id)
+    for _, old in ipairs(redis.call('ZRANGE', jobs .. ':ended', 0, 9)) do
+        if redis.call('EXISTS', key(old)) == 0 then redis.call('ZREM', jobs .. ':ended', old) end
+    end
+    redis.call('EXPIRE', jobs .. ':ended', ttl, 'NX')
+    redis.call('EXPIRE', jobs .. ':ended', ttl, 'GT')
+end
 local function finish(id, state, now, ttl, reason)
     local client, left = unpack(redis.call('HMGET', key(id), 'client', 'image_steps'))
     for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
     load(client, -left)
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
-    leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
-    redis.call('DEL', key(id, 'state'))
-    for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
+    local model, created = unpack(redis.call('HMGET', key(id), 'model', 'created_at'))
+    leave(id, model, client)
+    file(id, client, created, ttl)
+    redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'watched'))
+    tell(id, state)
+    for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
+        redis.call('EXPIRE', key(id, what), ttl)
+    end
     local once = redis.call('HGET', key(id), 'once')
     if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
     if redis.call('HEXISTS', key(id), 'webhook') == 1 then
@@ -108,27 +146,31 @@ end
 END = (
     "#!lua flags=allow-oom"
     + _LINES
+    + _TELL
     + _FINISH
     + """
 if over(ARGV[1]) then return 0 end
-redis.call('DEL', key(ARGV[1], 'images'))
+redis.call('DEL', key(ARGV[1], 'images'), key(ARGV[1], 'frames'))
 finish(unpack(ARGV, 1, 5))
 return 1
 """
 )
 
 # Stores a shard's images once, and ends the job with its last shard. Answers 2 for that one, 0 if nobody wants it.
-# job id, state, now, time to live, reason, shard number, images, image-steps, number of images
+# job id, state, now, time to live, reason, shard number, images, image-steps, number of images, frames or nothing
 STORE = (
     "#!lua"
     + _LINES
+    + _TELL
     + _FINISH
     + """
 local id, number = ARGV[1], ARGV[6]
 if over(id) then return 0 end
 if redis.call('HSETNX', key(id, 'images'), number, ARGV[7]) == 0 then return 0 end
+if (ARGV[10] or '') ~= '' then redis.call('HSET', key(id, 'frames'), number, ARGV[10]) end
 did(id, number, ARGV[8])
 redis.call('HDEL', key(id, 'state'), number)
+redis.call('HDEL', key(id, 'sigma'), number)
 redis.call('HINCRBY', 'scoreserve:totals', 'images', ARGV[9])
 redis.call('HINCRBY', 'scoreserve:totals', 'image_steps', ARGV[8])
 if redis.call('HLEN', key(id, 'images')) < tonumber(redis.call('HGET', key(id), 'shards')) then return 1 end
@@ -137,19 +179,38 @@ return 2
 """
 )
 
-# Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more.
-# job id, now, shard number, image-steps, saved state or nothing
+# Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more, and 2 if somebody
+# wants to see previews.
+# job id, now, shard number, image-steps, saved state or nothing, noise level or nothing
 PROGRESS = (
     "#!lua"
     + _OVER
     + _LOAD
+    + _TELL
     + """
 local id, number = ARGV[1], ARGV[3]
 if over(id) then return 0 end
-redis.call('HSETNX', key(id), 'started_at', ARGV[2])
+local pause = redis.call('HSETNX', key(id), 'started_at', ARGV[2]) == 1 and 0 or 0.25
 did(id, number, ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
-return 1
+if ARGV[6] ~= '' then redis.call('HSET', key(id, 'sigma'), number, ARGV[6]) end
+tell_progress(id, 'progress', ARGV[2], pause)
+return 1 + redis.call('EXISTS', key(id, 'watched'))
+"""
+)
+
+# Shows what a shard's images look like by now, for a while.
+# job id, now, shard number, pixels
+SHOW = (
+    "#!lua"
+    + _OVER
+    + _TELL
+    + """
+local id = ARGV[1]
+if over(id) then return end
+redis.call('HSET', key(id, 'previews'), ARGV[3], ARGV[4])
+redis.call('EXPIRE', key(id, 'previews'), 30)
+tell_progress(id, 'preview', ARGV[2], 0.45)
 """
 )
 
@@ -165,6 +226,7 @@ ACCEPT = (
     "#!lua"
     + _LINES
     + _LOAD
+    + _TELL
     + """
 local id, now, client, steps = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local most_of_client, most_of_all, most_jobs = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -189,6 +251,7 @@ if ARGV[12] ~= '' then
     redis.call('ZADD', 'scoreserve:deadlines', ARGV[12], id)
 end
 redis.call('ZADD', 'scoreserve:active', now, id)
+redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)
 redis.call('HINCRBY', 'scoreserve:totals', 'jobs_accepted', 1)
 load(client, steps)
 redis.call('SADD', KEYS[2], KEYS[1])
@@ -203,6 +266,7 @@ for number = 0, shards - 1 do
     redis.call('RPUSH', key(id, 'waiting'), number)
 end
 join(id)
+tell_progress(id, 'progress', 0, 0)
 return {'', of_client, of_all, jobs}
 """
 )

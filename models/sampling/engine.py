@@ -12,7 +12,7 @@ from torch import Tensor
 from models.sampling import noise
 from models.sampling.ahead import Row, ahead
 from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, plain
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, quantize
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ class Engine:
         self.rows = 1 if capture is None else ROWS  # of a step, at most: between two looks at the host
         self.chains: list[Chain] = []
         self.image_steps = self.evaluations = 0
+        self.watched = False  # whether estimates are kept
+        self._estimates: dict[Chain, Tensor] = {}
         shape = (slots, *model.image.chw)
         self._x = torch.zeros(shape, device=model.device)
         self._previous = torch.zeros_like(self._x)
@@ -123,12 +125,15 @@ class Engine:
         count = min(self.rows, *(chain.remaining for chain in self.chains))
         for row in ahead(self.chains, count, self.model, with_keys=bool(self._normals)):
             self._advance(row)
-            for chain in self.chains:
-                chain.cursor += 1
-            self.image_steps += len(self.chains)
-            self.evaluations += 1
         self._pace.step()
         return self._release([chain for chain in self.chains if not chain.remaining])
+
+    def estimate(self, chain: Chain) -> Tensor | None:
+        """What an active chain's image looks like by now: the denoised x of its last step, float32 [c, h, w].
+
+        None before the first step that was `watched`.
+        """
+        return self._estimates.get(chain)
 
     def diverged(self) -> list[Chain]:
         """The active chains whose x is not finite any more, and never will be again."""
@@ -144,6 +149,7 @@ class Engine:
         """One row of every active chain. If it fails, nothing has changed."""
         n = len(self.chains)
         score = self._score(self._x[:n], row.conditions)
+        self._estimates = self._denoised(score) if self.watched else {}
         z = self._noise(row, row.noisy, noise.STEP)
         x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
         inpainting = np.array([chain.known is not None for chain in self.chains])
@@ -151,7 +157,30 @@ class Engine:
             z = self._noise(row, inpainting & row.known_noisy, noise.KNOWN)
             known = self._known[:n] if z is None else self._known[:n] + row.known * z
             x = torch.where(self._repaint[:n], x, known)
-        self._x[:n], self._previous[:n] = x, current
+        frames = self._frames(x)
+        self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a row is done or not
+        self.image_steps += n
+        self.evaluations += 1
+        for chain in self.chains:
+            chain.cursor += 1
+        for chain, frame in frames:
+            chain.frames.append(frame)
+
+    def _denoised(self, score: Tensor) -> dict[Chain, Tensor]:
+        """E[x_0 | x] = x + sigma^2 score (Tweedie's formula) of each chain; what is known of it is as known."""
+        n = len(self.chains)
+        sigmas = torch.tensor([chain.table.rows[chain.cursor, 0] for chain in self.chains], dtype=torch.float32)
+        denoised = self._x[:n] + sigmas.to(score.device)[:, None, None, None] ** 2 * score
+        if any(chain.known is not None for chain in self.chains):
+            denoised = torch.where(self._repaint[:n], denoised, self._known[:n])
+        return dict(zip(self.chains, denoised, strict=True))
+
+    def _frames(self, x: Tensor) -> list[tuple[Chain, Tensor]]:
+        """The chains that are looked at after this row, and what they look like, uint8 [h, w, c]."""
+        slots = [slot for slot, chain in enumerate(self.chains) if chain.cursor + 1 in chain.keep]
+        if not slots:
+            return []
+        return list(zip([self.chains[slot] for slot in slots], quantize(x[slots]).cpu(), strict=True))
 
     def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
         """Scores of all active slots, at most `width` at a time; a piece that memory does not last for is halved."""
