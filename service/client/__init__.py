@@ -11,7 +11,7 @@ It knows the service by what goes over the wire alone, so that it imports neithe
 """
 
 from service.client.aio import AsyncClient
-from service.client.calls import Ask, InpaintAsk, Picture
+from service.client.calls import Ask, Fit, InpaintAsk, Picture, Urgency
 from service.client.errors import (
     Conflict,
     FieldError,
@@ -29,7 +29,7 @@ from service.client.errors import (
 )
 from service.client.events import Ended, Event, Preview, Progress
 from service.client.flows import Patience
-from service.client.records import Job, Model
+from service.client.records import Job, Model, State
 from service.client.sync import Client
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Ended",
     "Event",
     "FieldError",
+    "Fit",
     "InpaintAsk",
     "Job",
     "JobFailed",
@@ -53,9 +54,11 @@ __all__ = [
     "RateLimited",
     "Refused",
     "ScoreserveError",
+    "State",
     "Unauthorized",
     "Unavailable",
     "UnexpectedAnswer",
     "Unreachable",
+    "Urgency",
     "WaitedTooLong",
 ]

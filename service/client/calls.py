@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture: TypeAlias = Union["Image", "np.ndarray", Path, bytes]
+Urgency: TypeAlias = Literal["high", "normal", "low"]
+Fit: TypeAlias = Literal["error", "resize", "crop"]
 
 
 class Ask(TypedDict, total=False):
@@ -39,7 +41,7 @@ class Ask(TypedDict, total=False):
     count: int | None
     seed: int | None
     sampler: str | Mapping[str, Any] | None
-    priority: Literal["high", "normal", "low"] | None
+    priority: Urgency | None
     deadline_seconds: float | None
     frames: int | None
     webhook: str | None
@@ -53,7 +55,7 @@ class InpaintAsk(Ask, total=False):
         fit: what to do with a picture of another size than the model's: error (default), resize or crop.
     """
 
-    fit: Literal["error", "resize", "crop"] | None
+    fit: Fit | None
 
 
 @dataclass(frozen=True)
