@@ -3,7 +3,7 @@
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast
 
 import typer
 
@@ -12,8 +12,15 @@ from cli.console import fail, table
 from cli.output import Output
 from service.client import Job, State
 
-# typer takes lists of an enumeration, not of a Literal.
-JobState = StrEnum("JobState", [(state.upper(), state) for state in get_args(State)])
+
+class JobState(StrEnum):
+    """`service.client.State`, since typer takes lists of an enumeration and not of a Literal."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 def jobs(

@@ -2,7 +2,22 @@
 
 import typer
 
-from cli import api, connection, evaluate, guide, import_, inpaint, jobs, models, sample, study, train, up, worker
+from cli import (
+    api,
+    connection,
+    doctor,
+    evaluate,
+    guide,
+    import_,
+    inpaint,
+    jobs,
+    models,
+    sample,
+    study,
+    train,
+    up,
+    worker,
+)
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.",
@@ -21,6 +36,7 @@ app.command(epilog=connection.CODES)(inpaint.inpaint)
 app.command(epilog=connection.CODES)(jobs.jobs)
 app.command(epilog=connection.CODES)(jobs.cancel)
 app.command(epilog=connection.CODES)(models.models)
+app.command()(doctor.doctor)
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command()(import_.ncsn)
 app.add_typer(imports, name="import")

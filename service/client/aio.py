@@ -109,6 +109,10 @@ class AsyncClient:
         """As `Client.model`."""
         return await self._run(flows.read(calls.model(name, version), self._patience, Model.of))
 
+    async def unready(self) -> str | None:
+        """As `Client.unready`."""
+        return await self._run(flows.unready())
+
     async def _run(self, flow: Flow[T]) -> T:
         run = Run(flow)
         async for _ in self._iterate(run):

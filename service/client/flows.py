@@ -112,6 +112,17 @@ def content(call: Call, patience: Patience, decode: Callable[[bytes], T]) -> Flo
         raise _unexpected(response) from error
 
 
+def unready() -> Flow[str | None]:
+    """Why the service would take no job now; None if it would."""
+    try:
+        response: httpx.Response = yield Send(calls.get("readyz"))
+    except httpx.TransportError as error:
+        raise Unreachable(_words(error)) from error
+    if response.status_code not in (200, 503):
+        raise error_of(response) if response.is_error else _unexpected(response)
+    return _parsed(response, lambda data: None if data["status"] == "ready" else str(data["reason"]))
+
+
 def jobs(states: Sequence[str], models: Sequence[str], page: int, patience: Patience) -> Flow[None]:
     """Emits every job, page by page."""
     cursor: str | None = None

@@ -150,6 +150,10 @@ class Client:
         """One model, the newest version of it by default."""
         return self._run(flows.read(calls.model(name, version), self._patience, Model.of))
 
+    def unready(self) -> str | None:
+        """Why the service would take no job now, such as that no worker is alive; None if it would."""
+        return self._run(flows.unready())
+
     def _run(self, flow: Flow[T]) -> T:
         run = Run(flow)
         for _ in self._iterate(run):
