@@ -2,7 +2,23 @@
 
 import typer
 
-from cli import api, evaluate, guide, import_, keys, sample, study, train, up, worker
+from cli import (
+    api,
+    connection,
+    doctor,
+    evaluate,
+    guide,
+    import_,
+    inpaint,
+    jobs,
+    keys,
+    models,
+    sample,
+    study,
+    train,
+    up,
+    worker,
+)
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.",
@@ -16,7 +32,12 @@ app.command()(worker.worker)
 app.command()(train.train)
 app.command()(guide.guide)
 app.command()(evaluate.evaluate)
-app.command()(sample.sample)
+app.command(epilog=connection.CODES)(sample.sample)
+app.command(epilog=connection.CODES)(inpaint.inpaint)
+app.command(epilog=connection.CODES)(jobs.jobs)
+app.command(epilog=connection.CODES)(jobs.cancel)
+app.command(epilog=connection.CODES)(models.models)
+app.command()(doctor.doctor)
 key_commands = typer.Typer(help="Make and revoke the keys that a service asks for.", no_args_is_help=True)
 key_commands.command()(keys.create)
 key_commands.command("list")(keys.list_)
