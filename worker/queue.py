@@ -1,5 +1,6 @@
 """JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
 
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -73,6 +74,13 @@ class Depth(BaseModel):
     oldest_age_seconds: float
 
 
+class Memory(BaseModel):
+    """Bytes that Redis uses, and that it may use; 0 without a limit."""
+
+    used: int
+    limit: int
+
+
 class JobNotFound(LookupError):
     """No such job: it never was, or its time to live has ended."""
 
@@ -97,6 +105,11 @@ def connect(url: str, timeout: float, attempts: int) -> Redis:
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
         health_check_interval=30,
     )
+
+
+def without_password(url: str) -> str:
+    """The address of a server as a log may show it."""
+    return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", url)
 
 
 class JobQueue:
@@ -230,6 +243,11 @@ class JobQueue:
         """How many workers are alive."""
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    def memory(self) -> Memory:
+        """How full Redis is. A full one accepts no job."""
+        info: Any = self.connection.info("memory")
+        return Memory(used=info["used_memory"], limit=info["maxmemory"])
 
     def _read(self, job_id: str) -> Job:
         with self.connection.pipeline(transaction=False) as pipeline:
