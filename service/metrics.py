@@ -22,6 +22,7 @@ class Metrics:
         self.rejections = Counter(
             "scoreserve_rejections_total", "Requests answered with a problem.", ["reason"], registry=self.registry
         )
+        self.rejections.labels("internal")  # there from the start, so that the first one is an increase
         self.registry.register(_QueueCollector(queue))
         self.registry.register(_ModelCollector(store))
 
