@@ -108,12 +108,13 @@ def test_nothing_but_what_an_image_is_made_of_is_sent_to_docker() -> None:
     assert all(f"!{name}" in lines for name in copied)
 
 
-def test_redis_takes_the_passwords_that_were_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["7.0.15", "7.4.1", "8.0.0"])
+def test_redis_takes_the_passwords_that_were_made(version: str, tmp_path: Path) -> None:
     """The scripts as the containers run them; in place of redis-server one that shows what it was told."""
     secrets, users, programs = tmp_path / "secrets", tmp_path / "users.acl", tmp_path / "bin"
     for place in (programs, *(secrets / user for user in ("service", "worker", "grafana"))):
         place.mkdir(parents=True)
-    (programs / "redis-server").write_text('#!/bin/sh\necho "$@"\n')
+    (programs / "redis-server").write_text(f'#!/bin/sh\necho "Redis server v={version} $@"\n')
     (programs / "redis-server").chmod(0o755)
 
     def run(script: str, *arguments: str) -> str:
@@ -134,6 +135,7 @@ def test_redis_takes_the_passwords_that_were_made(tmp_path: Path) -> None:
     assert second != first
     told = run("redis.sh")
     assert "--appendonly yes" in told
+    assert ("+client|setinfo" in users.read_text()) == (version != "7.0.15")
     assert "--maxmemory-policy noeviction" in told
     assert users.stat().st_mode & 0o077 == 0
     assert _may_work(users, first, second) == [True, True]
