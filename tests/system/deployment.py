@@ -2,8 +2,8 @@
 
 It builds the images, starts all of docker-compose.yml but the GPU worker as a project of its own, and does what an
 operator does: scales, kills, restarts, trains, rotates passwords, stops. Each line says what was seen; what could not
-be shown is said too. Needs Docker with Compose v2 or docker-compose 1.29, and about 15 GB of disk; COMPOSE_FILE may name
-override files. At the end everything is removed but the images.
+be shown is said too. Needs Docker with Compose v2 or docker-compose 1.29, and about 15 GB of disk; COMPOSE_FILE may
+name override files. At the end everything is removed but the images.
 """
 
 import argparse
@@ -324,6 +324,9 @@ class Deployment:
             input="\n".join(lines), capture_output=True, text=True, check=False,
         )  # fmt: skip
         check(done.returncode == 0, done.stdout + done.stderr)
+        if "could not be audited" in done.stdout:
+            self.not_shown.append("pip-audit: the package index here does not tell of vulnerabilities")
+            return "not to be had here, see below"
         return f"{len(lines)} packages: {done.stdout.strip() or done.stderr.strip()}"
 
 
