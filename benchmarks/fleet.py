@@ -2,8 +2,8 @@
 
 Redis is real and has every worker's own connections; the workers are the real BatchingWorker, but their engines are
 fakes that compute nothing and claim a given pace. Time is virtual: whatever a worker does each half second it does at
-that time of a clock that waits for everybody, so that one process can be a thousand workers. What is measured is the CPU
-time of Redis's main thread per virtual second: at 1 it cannot go on, since that thread alone carries out commands.
+that time of a clock that waits for everybody, so that one process can be a thousand workers. Measured is the CPU time of
+Redis's main thread per virtual second: at 1 it cannot go on, since that thread alone carries out commands.
 """
 
 import argparse
