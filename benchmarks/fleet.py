@@ -2,7 +2,7 @@
 
 Redis is real and has every worker's own connections; the workers are the real BatchingWorker, but their engines are
 fakes that compute nothing and claim a given pace. Time is virtual: whatever a worker does each half second it does at
-that time of a clock that waits for everybody, so that one process can be a thousand workers. Measured is the CPU time of
+that time of a clock that waits for everybody, so that one process can be a thousand workers. Measured is CPU time of
 Redis's main thread per virtual second: at 1 it cannot go on, since that thread alone carries out commands.
 """
 
@@ -290,24 +290,21 @@ def main() -> None:
     out.print(f"{name}, {options.images} images a job; all per virtual second")
     out.print(report.table(columns, [load.row for load in loads]))
     idle, *busy = loads
-    fixed, per_shard = _line([(load.shards, load.cpu) for load in busy])
-    at = (1 - fixed) / per_shard
-    per_shard_steps = sum(load.image_steps for load in busy) / sum(load.shards for load in busy)
-    out.print(
-        f"a worker takes {1e6 * idle.cpu / idle.workers:.0f} us of Redis a second when idle and "
-        f"{1e6 * fixed / idle.workers:.0f} when busy, a shard {1e6 * per_shard:.0f} us: {options.workers:,} workers "
-        f"saturate Redis at {at:,.0f} shards/s, {at * per_shard_steps:,.0f} image-steps/s of these jobs"
+    at = _crossing([(load.cpu, load.shards) for load in busy])
+    steps = _crossing([(load.cpu, load.image_steps) for load in busy])
+    limit = (
+        f"at {at:,.0f} shards/s, {steps:,.0f} image-steps/s of these jobs" if at and steps else "at none of these loads"
     )
+    out.print(f"an idle worker takes {1e6 * idle.cpu / idle.workers:.0f} us of Redis a second; it is saturated {limit}")
     if options.json:
         found = {"server": name, "loads": [vars(load) for load in loads], "shards_per_second_at_most": at}
         write_json(options.json, {"environment": report.environment(), **found})
 
 
-def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Least squares: y at x = 0, and the slope."""
-    x, y = np.array(points).T
-    slope, start = np.polyfit(x, y, 1)
-    return float(start), float(slope)
+def _crossing(points: list[tuple[float, float]]) -> float | None:
+    """The y at which x passes 1, on the lines between the points; None if it does not."""
+    x, y = np.array(sorted(points)).T
+    return float(np.interp(1.0, x, y)) if x[0] <= 1 <= x[-1] else None
 
 
 if __name__ == "__main__":
