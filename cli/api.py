@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import settings as read
+from cli.logs import LogFormat, set_up
 
 
 def api(
@@ -17,6 +18,9 @@ def api(
     port: Annotated[
         int | None, typer.Option(metavar="<int>", min=0, max=65535, help="Port to listen on; 8000 by default.")
     ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines for a person, or JSON for a machine.", envvar="SCORESERVE_LOG_FORMAT")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Serve HTTP. Requests wait in Redis until a worker fulfils them.
 
@@ -27,11 +31,17 @@ def api(
     from service.app import create_app  # noqa: PLC0415
     from service.settings import ServiceSettings  # noqa: PLC0415
 
+    set_up(log_format)
     options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
     settings = read(ServiceSettings, options)
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=10
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # its records go where ours go
+        log_level="warning",
+        timeout_graceful_shutdown=10,
     )
 
     class Server(uvicorn.Server):

@@ -28,6 +28,7 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.rejections.labels("internal")  # there from the start, so that the first one is an increase
         self.registry.register(_QueueCollector(queue))
         self.registry.register(_ModelCollector(store))
 
@@ -44,12 +45,17 @@ class _QueueCollector(Collector):
         up = GaugeMetricFamily("scoreserve_redis_up", "Whether Redis answers.")
         try:
             depth, totals, workers = self.queue.depth(), self.queue.totals(), self.queue.workers()
+            memory = self.queue.memory()
         except RedisError:
             up.add_metric([], 0)
             yield up
             return
         up.add_metric([], 1)
         yield up
+        yield GaugeMetricFamily("scoreserve_redis_memory_bytes", "Memory that Redis uses.", value=memory.used)
+        yield GaugeMetricFamily(
+            "scoreserve_redis_memory_max_bytes", "Memory that Redis may use; 0 without a limit.", value=memory.limit
+        )
         yield GaugeMetricFamily("scoreserve_workers", "Workers alive.", value=workers)
         yield GaugeMetricFamily("scoreserve_queue_jobs", "Jobs that have not ended.", value=depth.jobs)
         yield GaugeMetricFamily(

@@ -11,7 +11,7 @@ from models.store import BrokenModel, ModelNotFound
 from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
 from worker.lane import DeviceFailed
-from worker.queue import connect
+from worker.queue import connect, without_password
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
     try:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
-        raise WorkerFailed(f"no Redis at {settings.redis_url}: {error}") from error
+        raise WorkerFailed(f"no Redis at {without_password(settings.redis_url)}: {error}") from error
     batch = Batch(
         settings.store(),
         settings.slots,

@@ -1,6 +1,7 @@
 """JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -92,6 +93,13 @@ class Depth(BaseModel):
     jobs: int
     image_steps: int
     oldest_age_seconds: float
+
+
+class Memory(BaseModel):
+    """Bytes that Redis uses, and that it may use; 0 without a limit."""
+
+    used: int
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -251,6 +259,11 @@ def connect(url: str, timeout: float, attempts: int) -> Redis:
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
         health_check_interval=30,
     )
+
+
+def without_password(url: str) -> str:
+    """The address of a server as a log may show it."""
+    return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", url)
 
 
 class JobQueue:
@@ -473,6 +486,11 @@ class JobQueue:
         """How many workers are alive."""
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    def memory(self) -> Memory:
+        """How full Redis is. A full one accepts no job."""
+        info: Any = self.connection.info("memory")
+        return Memory(used=info["used_memory"], limit=info["maxmemory"])
 
     def worker_statuses(self) -> list[WorkerStatus]:
         """The workers that are alive, by name."""

@@ -2,7 +2,11 @@ import json
 import logging
 import sys
 
+import pytest
+from typer.testing import CliRunner
+
 from cli.logs import JsonFormatter
+from cli.main import app
 
 
 def test_a_record_is_one_json_object_with_its_ids() -> None:
@@ -17,3 +21,21 @@ def test_a_record_is_one_json_object_with_its_ids() -> None:
     assert found.pop("time").endswith("+00:00")
     assert "ValueError: no" in found.pop("error")
     assert found == {"level": "warning", "logger": "worker", "message": "job abc failed", "job": "abc", "shard": 3}
+
+
+def test_the_service_logs_json_if_asked_and_so_does_its_server(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What uvicorn says goes the same way: it is given no configuration of its own."""
+
+    def run(*_: object, log_config: object, **__: object) -> None:
+        assert log_config is None
+        logging.getLogger("uvicorn.error").warning("no more files")
+
+    monkeypatch.setattr("service.app.create_app", lambda _: None)
+    monkeypatch.setattr("uvicorn.run", run)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    result = CliRunner().invoke(app, ["api", "--log-format", "json"])
+    assert result.exit_code == 0
+    written = json.loads((result.stderr or capfd.readouterr().err).splitlines()[-1])
+    assert (written["level"], written["logger"], written["message"]) == ("warning", "uvicorn.error", "no more files")

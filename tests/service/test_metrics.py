@@ -25,6 +25,9 @@ def scrape(client) -> dict[str, float]:
 def test_an_idle_service_has_all_its_metrics(client) -> None:
     found = scrape(client)
     assert found["scoreserve_redis_up"] == 1
+    assert found["scoreserve_redis_memory_bytes"] > 0
+    assert found["scoreserve_redis_memory_max_bytes"] == 0
+    assert found["scoreserve_rejections_total reason=internal"] == 0, "or the first error would be no increase"
     assert found["scoreserve_model_info model=tiny version=1"] == 1
     for name in ("workers", "queue_jobs", "queue_image_steps", "queue_oldest_age_seconds"):
         assert found[f"scoreserve_{name}"] == 0

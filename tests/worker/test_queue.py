@@ -5,7 +5,7 @@ import pytest
 from rq import Worker
 
 from worker import scripts, shards
-from worker.queue import InFlight, JobEnded, JobNotFound, JobQueue, JobState, Limits, TooMuch
+from worker.queue import InFlight, JobEnded, JobNotFound, JobQueue, JobState, Limits, TooMuch, without_password
 from worker.requests import SampleRequest
 
 Ask = Callable[..., tuple[SampleRequest, int]]
@@ -39,6 +39,29 @@ def test_cancelling_leaves_nothing_waiting(queue: JobQueue, tiny_card, ask: Ask)
     assert queue.totals()["jobs_cancelled"] == 1
     with pytest.raises(JobEnded, match="cancelled"):
         queue.cancel(job.id)
+
+
+def test_memory_is_what_redis_says(queue: JobQueue, redis) -> None:  # type: ignore[no-untyped-def]
+    redis.config_set("maxmemory", 500_000_000)
+    try:
+        memory = queue.memory()
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert memory.limit == 500_000_000
+    assert 0 < memory.used < memory.limit
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://worker:s3cret@host:6379/0", "redis://worker:***@host:6379/0"),
+        ("rediss://:s3cret@host/0?ssl_ca_certs=/etc/ca.crt", "rediss://:***@host/0?ssl_ca_certs=/etc/ca.crt"),
+        ("unix://worker:s3cret@/run/redis.sock", "unix://worker:***@/run/redis.sock"),
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
 
 
 def test_an_ended_job_expires(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]

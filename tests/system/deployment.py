@@ -1,0 +1,486 @@
+"""The whole deployment on a real Docker engine: `python tests/system/deployment.py`. No part of the test suite.
+
+It builds the images, starts all of docker-compose.yml but the GPU worker as a project of its own, and does what an
+operator does: scales, kills, restarts, trains, rotates passwords, stops. Each line says what was seen; what could not
+be shown is said too. Needs Docker with Compose v2 or docker-compose 1.29, and about 15 GB of disk; COMPOSE_FILE may
+name override files. At the end everything is removed but the images.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PORT = 18080
+SERVICE = f"http://127.0.0.1:{PORT}"
+ENVIRONMENT = {
+    **os.environ,
+    "COMPOSE_PROJECT_NAME": "scoreserve-deployment",
+    "PUBLISH_PORT": str(PORT),
+    "SCORESERVE_LEASE_SECONDS": "5",
+    "COMPOSE_HTTP_TIMEOUT": "600",  # for docker-compose 1.29 and a slow disk
+}
+API_LIMIT_MB = 250  # of the API's image above its base
+
+
+class Shown(AssertionError):
+    """What was to be shown is not so."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-build", action="store_true", help="the images are there already")
+    parser.add_argument("--keep", action="store_true", help="leave everything running")
+    options = parser.parse_args()
+    deployment = Deployment()
+    failed = []
+    try:
+        for step in deployment.steps(build=not options.no_build):
+            begun = time.monotonic()
+            name = step.__name__.replace("_", " ")
+            try:
+                said = step()
+                print(f"ok      {name} ({time.monotonic() - begun:.0f} s): {said}", flush=True)
+            except (Shown, OSError, KeyError, subprocess.CalledProcessError) as error:
+                failed.append(name)
+                output = getattr(error, "stderr", None) or getattr(error, "output", None) or ""
+                print(f"FAILED  {name}: {error}\n{output[-2000:]}", flush=True)
+                if step in (deployment.build, deployment.up):
+                    break
+    finally:
+        for reason in deployment.not_shown:
+            print(f"not shown: {reason}", flush=True)
+        if not options.keep:
+            compose("--profile", "monitoring", "--profile", "train", "down", "--volumes", "--remove-orphans")
+    print(f"\n{len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
+    sys.exit(bool(failed))
+
+
+class Deployment:
+    """One project of containers, and what is done with it."""
+
+    def __init__(self) -> None:
+        self.pace = 100.0  # image-steps a second of one worker, until it is measured
+        self.not_shown = ["worker-gpu: it needs an engine with GPUs; docker compose --profile gpu up -d"]
+
+    def steps(self, build: bool) -> list[Callable[[], str]]:
+        return [
+            *([self.build] if build else []),
+            self.sizes,
+            self.up,
+            self.users,
+            self.secrets,
+            self.published,
+            self.grid,
+            self.inpainting,
+            self.three_workers,
+            self.a_worker_is_killed,
+            self.redis_is_restarted,
+            self.redis_is_killed,
+            self.training,
+            self.a_new_version,
+            self.prometheus_targets,
+            self.dashboard,
+            self.rules,
+            self.grafana,
+            self.passwords_are_rotated,
+            self.a_worker_is_stopped,
+            self.the_api_is_replaced,
+            self.audit,
+        ]
+
+    def build(self) -> str:
+        compose("--profile", "train", "build", "api", "worker", "train")
+        return "api, worker, train"
+
+    def sizes(self) -> str:
+        base = _image("python:3.11-slim-bookworm")["Size"]
+        above = {name: (_image(f"scoreserve-{name}")["Size"] - base) / 1e6 for name in ("api", "worker", "train")}
+        check(above["api"] < API_LIMIT_MB, f"the api is {above['api']:.0f} MB above its base")
+        return ", ".join(f"{name} {mb:.0f} MB" for name, mb in above.items()) + f" above the base ({base / 1e6:.0f} MB)"
+
+    def up(self) -> str:
+        there = [image for image in ("prom/prometheus", "grafana/grafana") if _have(image)]
+        if "grafana/grafana" not in there:
+            self.not_shown.append(
+                "Grafana itself: its image is not to be had here; its queries are asked of Prometheus"
+            )
+        parts = [name for name in ("prometheus", "grafana") if any(name in image for image in there)]
+        compose("--profile", "monitoring", "up", "-d", "--no-build", "redis", "api", "worker", *parts)
+        wait(lambda: get("/readyz")[0] == 200, 180, "ready")
+        return f"redis, api, worker, {', '.join(parts)}: ready"
+
+    def users(self) -> str:
+        who = []
+        for name in ("redis", "api", "worker", "prometheus"):
+            for container in ids(name):
+                user = docker(
+                    "exec", container, "sh", "-c", "id -u; touch /x 2>/dev/null && echo writable; true"
+                ).split()
+                check(user[0] != "0", f"{name} runs as root")
+                check("writable" not in user, f"the root of {name} can be written to")
+                who.append(f"{name} {user[0]}")
+        return ", ".join(who) + "; no root can be written to"
+
+    def secrets(self) -> str:
+        passwords = [exec_in("api", "cat", "/secrets/password"), exec_in("worker", "cat", "/secrets/password")]
+        check(passwords[0] != passwords[1], "service and worker have one password")
+        seen = "".join(docker("inspect", container) for name in ("redis", "api", "worker") for container in ids(name))
+        seen += "".join(docker("history", "--no-trunc", f"scoreserve-{name}") for name in ("api", "worker", "train"))
+        seen += compose("logs", "--no-color")
+        check(not any(password in seen for password in passwords), "a password shows")
+        return "no password in docker inspect, docker history or the logs"
+
+    def published(self) -> str:
+        found = [
+            line for line in docker("ps", "--format", "{{.Names}} {{.Ports}}").splitlines() if "scoreserve" in line
+        ]
+        ports = [line for line in found if "->" in line]
+        check(len(ports) == 1, f"published: {ports}")
+        check(f"127.0.0.1:{PORT}->8000/tcp" in ports[0], ports[0])
+        return ports[0]
+
+    def grid(self) -> str:
+        begun = time.monotonic()
+        status, body = post("/samples", {"count": 16, "seed": 1, "sampler": {"name": "euler"}}, accept="image/png")
+        check(status == 200 and body.startswith(b"\x89PNG"), f"{status}: {body[:200]!r}")
+        self.pace = 16 * 35 / (time.monotonic() - begun)
+        return f"16 images through the published port, a PNG of {len(body)} bytes; {self.pace:.0f} image-steps a second"
+
+    def long_job(self, seconds: float) -> dict[str, Any]:
+        """A job of three shards that takes one worker about so long, as fast as this machine is just now."""
+        levels = min(1000, max(12, round(seconds * self.pace / 48)))
+        return submit({"count": 48, "seed": 5, "sampler": {"name": "euler", "levels": levels}})
+
+    def inpainting(self) -> str:
+        job = finished(submit({"count": 1, "seed": 3}))
+        picture = get(f"/jobs/{job['id']}/images/0.png")[1]
+        code = (
+            "import sys; from PIL import Image; m = Image.new('L', (28, 28)); m.paste(255, (14, 0, 28, 28)); "
+            "m.save(sys.stdout.buffer, 'png')"
+        )
+        mask = subprocess.run(
+            ["docker", "exec", ids("api")[0], "python", "-c", code], capture_output=True, check=True
+        ).stdout
+        status, body = multipart("/inpaint", {"count": "4"}, {"image": picture, "mask": mask})
+        check(status == 200 and body.startswith(b"\x89PNG"), f"{status}: {body[:200]!r}")
+        return "the right half of a digit, four times"
+
+    def three_workers(self) -> str:
+        compose("up", "-d", "--no-build", "--scale", "worker=3", "worker")
+        wait(lambda: ready_workers() == 3, 120, "three workers")
+        return "readyz counts 3"
+
+    def a_worker_is_killed(self) -> str:
+        job = self.long_job(30)
+        wait(lambda: look(job)["progress"]["image_steps_done"] > 0, 60, "begun")
+        done = look(job)["progress"]
+        victim = ids("worker")[0]
+        docker("kill", "--signal", "KILL", victim)
+        again = finished(job)
+        return f"killed at {done['image_steps_done']} of {done['image_steps']} image-steps; {again['state']}"
+
+    def redis_is_restarted(self) -> str:
+        compose("up", "-d", "--no-build", "--scale", "worker=3", "worker")
+        return self._redis_goes_away(lambda: compose("restart", "redis"))
+
+    def redis_is_killed(self) -> str:
+        def kill() -> None:
+            docker("kill", "--signal", "KILL", *ids("redis"))
+            compose("start", "redis")
+
+        return self._redis_goes_away(kill)
+
+    def _redis_goes_away(self, away: Callable[[], object]) -> str:
+        jobs = [submit({"count": 4, "seed": i, "sampler": {"name": "euler", "levels": 20}}) for i in range(12)]
+        away()
+        wait(lambda: get("/readyz")[0] == 200, 120, "ready again")
+        ends = [finished(job)["state"] for job in jobs]
+        return f"{len(jobs)} jobs accepted before, {ends.count('finished')} finished after"
+
+    def training(self) -> str:
+        before = {model["name"] for model in models()}
+        self._train(1)
+        after = {model["name"] for model in models()}
+        check(after - before == {"toy2d"}, f"models: {before} -> {after}")
+        job = finished(submit({"model": "toy2d", "count": 4, "seed": 1}))
+        return f"the API that ran before lists toy2d; a worker that ran before made {job['count']} samples of it"
+
+    def a_new_version(self) -> str:
+        self._train(2)
+        job = finished(submit({"model": "toy2d", "count": 4, "seed": 1}))
+        check(job["version"] == 2, f"version {job['version']} was served")
+        return "toy2d version 2 is served, without a restart"
+
+    def _train(self, number: int) -> None:
+        compose("run", "--rm", "-T", "train", "toy2d", "--out", f"/runs/{number}", "--epochs", "0.2")
+
+    def prometheus_targets(self) -> str:
+        def up() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for sample in query("up"):
+                found.setdefault(sample["metric"]["job"], []).append(sample["value"][1])
+            return found
+
+        wait(lambda: up() == {"api": ["1"], "worker": ["1"] * 3}, 420, lambda: f"all up: {up()}")
+        return str({job: len(values) for job, values in up().items()}) + ", every one up == 1"
+
+    def dashboard(self) -> str:
+        for _ in range(2):  # a rate needs two scrapes with something between
+            jobs = [submit({"count": 4, "seed": i, "sampler": {"name": "heun", "levels": 8}}) for i in range(6)]
+            post("/samples", {"count": 0})
+            for job in jobs:
+                finished(job)
+            time.sleep(12)
+        file = ROOT / "docker/grafana/dashboards/scoreserve.json"
+        panels = json.loads(file.read_text())["panels"]
+        asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", [])]
+        empty = []
+        for title, expression in asked:
+            samples = query(expression.replace("$__rate_interval", "1m"))
+            if not any(sample["value"][1] != "NaN" for sample in samples):
+                empty.append(f"{title}: {expression}")
+        check(not empty, "no data: " + "; ".join(empty))
+        return f"{len(asked)} of {len(asked)} queries return data"
+
+    def rules(self) -> str:
+        groups = prometheus("/api/v1/rules")["data"]["groups"]
+        found = [rule for group in groups for rule in group["rules"]]
+        check(found != [] and all(rule["health"] == "ok" for rule in found), str(found))
+        return f"{len(found)} alerts, all evaluated; firing: {[r['name'] for r in found if r['state'] == 'firing']}"
+
+    def grafana(self) -> str:
+        if not ids("grafana"):
+            return "not run, see below"
+        code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+        found = exec_in("api", "python", "-c", code, "http://grafana:3000/api/dashboards/uid/scoreserve")
+        check(json.loads(found)["meta"]["provisioned"], found)
+        return "the dashboard is provisioned"
+
+    def passwords_are_rotated(self) -> str:
+        before = exec_in("worker", "cat", "/secrets/redis-url")
+        job = self.long_job(15)
+        compose("run", "--rm", "passwords", "rotate")
+        compose("restart", "redis")
+        compose("restart", "api", "worker")
+        wait(lambda: get("/readyz")[0] == 200, 120, "ready again")
+        finished(job)
+        compose("run", "--rm", "passwords", "forget")
+        compose("restart", "redis")
+        wait(lambda: get("/readyz")[0] == 200, 120, "ready again")
+        finished(submit({"count": 4}))
+        code = "import sys, redis; redis.Redis.from_url(sys.argv[1]).ping()"
+        tried = subprocess.run(
+            ["docker", "exec", ids("worker")[0], "python", "-c", code, before],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        check("AuthenticationError" in tried.stderr, f"the old password: {tried.returncode} {tried.stderr[-200:]}")
+        return "a job on its way finished, the old passwords are refused"
+
+    def a_worker_is_stopped(self) -> str:
+        job = self.long_job(30)
+        wait(lambda: look(job)["state"] == "running", 60, "begun")
+        victim, begun = ids("worker")[0], time.monotonic()
+        docker("stop", "--time", "45", victim)
+        took = time.monotonic() - begun
+        code = docker("inspect", "--format", "{{.State.ExitCode}}", victim).strip()
+        check(code == "0", f"exit code {code}")
+        finished(job)
+        return f"SIGTERM: it handed back and ended with code 0 after {took:.1f} s, the job finished"
+
+    def the_api_is_replaced(self) -> str:
+        job = self.long_job(15)
+        command = [*COMPOSE, "up", "-d", "--no-build", "--no-deps", "--force-recreate", "api"]
+        replacing = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        away, last = 0.0, time.monotonic()
+        while replacing.poll() is None or get("/healthz", timeout=1)[0] != 200:
+            answered = get("/healthz", timeout=1)[0] == 200
+            clock = time.monotonic()
+            away, last = away + (0.0 if answered else clock - last), clock
+            time.sleep(0.05)
+        finished(job)
+        return f"no answer for {away:.1f} s; the job of before finished"
+
+    def audit(self) -> str:
+        if shutil.which("pip-audit") is None:
+            self.not_shown.append("pip-audit: it is not installed (pip install pip-audit)")
+            return "not run, see below"
+        code = (
+            "from importlib.metadata import distributions as d; "
+            "print(*{f'{x.name}=={x.version}' for x in d() if x.name != 'scoreserve'}, sep='\\n')"
+        )
+        listed = docker("run", "--rm", "--entrypoint", "python", "scoreserve-train", "-c", code)
+        lines = sorted(line.split("+")[0] for line in listed.split())
+        done = subprocess.run(
+            ["pip-audit", "--no-deps", "--disable-pip", "-r", "/dev/stdin"],
+            input="\n".join(lines), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        check(done.returncode == 0, done.stdout + done.stderr)
+        if "could not be audited" in done.stdout:
+            self.not_shown.append("pip-audit: the package index here does not tell of vulnerabilities")
+            return "not to be had here, see below"
+        return f"{len(lines)} packages: {done.stdout.strip() or done.stderr.strip()}"
+
+
+# Docker.
+
+COMPOSE = ["docker-compose"]
+if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
+    COMPOSE = ["docker", "compose"]
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+
+
+def docker(*arguments: str) -> str:
+    return run("docker", *arguments)
+
+
+def compose(*arguments: str) -> str:
+    return run(*COMPOSE, *arguments)
+
+
+def ids(service: str) -> list[str]:
+    """Containers of a service that run."""
+    project = ENVIRONMENT["COMPOSE_PROJECT_NAME"]
+    labels = [f"label=com.docker.compose.project={project}", f"label=com.docker.compose.service={service}"]
+    return docker("ps", "-q", *(part for label in labels for part in ("--filter", label))).split()
+
+
+def exec_in(service: str, *command: str) -> str:
+    return docker("exec", ids(service)[0], *command).strip()
+
+
+def _image(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker("image", "inspect", name))[0]
+    return found
+
+
+def _have(repository: str) -> bool:
+    if docker("images", "-q", repository):
+        return True
+    tags = compose("--profile", "monitoring", "config")
+    names = [line.split()[-1] for line in tags.splitlines() if f"image: {repository}" in line]
+    return subprocess.run(["docker", "pull", "-q", *names], capture_output=True, check=False).returncode == 0
+
+
+# HTTP.
+
+
+def request(
+    path: str, data: bytes | None = None, headers: dict[str, str] | None = None, timeout: float = 300
+) -> tuple[int, bytes]:
+    """Status and body; 0 if nobody answers."""
+    asked = urllib.request.Request(SERVICE + path, data, headers or {})
+    try:
+        with urllib.request.urlopen(asked, timeout=timeout) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+def get(path: str, timeout: float = 30) -> tuple[int, bytes]:
+    return request(path, timeout=timeout)
+
+
+def post(path: str, body: dict[str, Any], accept: str = "application/json") -> tuple[int, bytes]:
+    return request(path, json.dumps(body).encode(), {"Content-Type": "application/json", "Accept": accept})
+
+
+def multipart(path: str, fields: dict[str, str], files: dict[str, bytes]) -> tuple[int, bytes]:
+    boundary, body = uuid.uuid4().hex, io.BytesIO()
+    for name, value in fields.items():
+        body.write(f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode())
+    for name, content in files.items():
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.png"\r\n\r\n'
+        body.write(head.encode() + content + b"\r\n")
+    body.write(f"--{boundary}--\r\n".encode())
+    kind = f"multipart/form-data; boundary={boundary}"
+    return request(path, body.getvalue(), {"Content-Type": kind, "Accept": "image/png"})
+
+
+def submit(body: dict[str, Any]) -> dict[str, Any]:
+    status, answer = post("/samples", body)
+    check(status == 202, f"{status}: {answer!r}")
+    job: dict[str, Any] = json.loads(answer)
+    return job
+
+
+def look(job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def answered() -> bool:
+        status, body = get(f"/jobs/{job['id']}")
+        check(status != 404, f"job {job['id']} is lost")
+        if status == 200:
+            found.update(json.loads(body))
+        return bool(found)
+
+    wait(answered, 60, "an answer")
+    return found
+
+
+def finished(job: dict[str, Any], seconds: float = 420) -> dict[str, Any]:
+    """The job at its end, which is checked to be a good one with all its images."""
+    wait(lambda: look(job)["state"] not in ("queued", "running"), seconds, lambda: f"ended: {look(job)}")
+    end = look(job)
+    check(end["state"] == "finished", f"job {job['id']} is {end['state']}: {end['error']}")
+    status, npz = get(f"/jobs/{job['id']}/samples.npz")
+    check(status == 200 and "images.npy" in zipfile.ZipFile(io.BytesIO(npz)).namelist(), f"npz: {status}")
+    return end
+
+
+def models() -> list[dict[str, Any]]:
+    answer = json.loads(get("/models")[1])
+    listed: list[dict[str, Any]] = answer["models"] if isinstance(answer, dict) else answer
+    return listed
+
+
+def ready_workers() -> int:
+    status, body = get("/readyz")
+    return int(json.loads(body)["workers"]) if status == 200 else 0
+
+
+def prometheus(path: str) -> dict[str, Any]:
+    """Prometheus is not published: it is asked from inside."""
+    code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
+    answer: dict[str, Any] = json.loads(exec_in("api", "python", "-c", code, f"http://prometheus:9090{path}"))
+    return answer
+
+
+def query(expression: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = prometheus(f"/api/v1/query?query={urllib.request.quote(expression)}")["data"][
+        "result"
+    ]
+    return found
+
+
+def check(true: bool, otherwise: str) -> None:
+    if not true:
+        raise Shown(otherwise)
+
+
+def wait(condition: Callable[[], bool], seconds: float, what: str | Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check(time.monotonic() < deadline, f"not {what if isinstance(what, str) else what()} after {seconds:.0f} s")
+        time.sleep(0.25)
+
+
+if __name__ == "__main__":
+    main()
