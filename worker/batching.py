@@ -316,7 +316,7 @@ class BatchingWorker(SimpleWorker):
             self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
             answers = pipeline.execute()
         self._reported_steps, self._reported_at = steps, time.monotonic()
-        overdue, _, _, _, _, self._suspended, unknown, _ = answers[-8:]
+        overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
         if unknown and self.birth_date:
             self._register_again()
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):

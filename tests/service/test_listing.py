@@ -147,6 +147,7 @@ def test_a_queued_job_knows_how_many_go_before_it(
     submit, client, new_worker: Callable[[], BatchingWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.forecast.KEEP_SECONDS", 0)
+    monkeypatch.setattr("worker.forecast.KEEP_FACTOR", 0)
 
     def positions(*jobs: str) -> list[int | None]:
         return [client.get(f"/jobs/{job}").json()["queue_position"] for job in jobs]
