@@ -30,7 +30,7 @@ from models.sampling.tables import Table
 from models.score import ScoreModel
 from models.store import ModelStore
 
-BATCH_TIMEOUT = 0.005  # seconds: long enough for the images of one grid to meet in a batch
+BATCH_TIMEOUT = 0.05  # seconds: long enough for the images of one grid to meet in a batch, short beside any batch
 SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 
 

@@ -14,11 +14,12 @@ import httpx
 import numpy as np
 
 from benchmarks import litserve_environment
-from benchmarks.arrivals import Arrival
+from benchmarks.arrivals import SAMPLERS, Arrival
 from benchmarks.system import ROOT, Children, System, apart, free_port, wait_for
 from models.images import Pixels
 from models.store import ModelStore
 
+CAPACITY_SECONDS = 4.0  # of full slots
 SETTLE_SECONDS = 1.5  # in which a worker reports what it has computed
 
 
@@ -56,6 +57,10 @@ class Server(ABC):
     async def computed(self, http: httpx.AsyncClient) -> int:
         """Image-steps computed since the start, when nothing is in flight any more."""
 
+    @abstractmethod
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        """Image-steps a second while all slots are in use."""
+
 
 class Scoreserve(Server):
     """Our service, and one worker."""
@@ -90,17 +95,14 @@ class Scoreserve(Server):
         await asyncio.sleep(SETTLE_SECONDS)
         return self.system.queue.totals()["image_steps_computed"]
 
-    async def capacity(self, http: httpx.AsyncClient, seconds: float) -> float:
-        """Image-steps a second while all slots are always in use; what is left of them is cancelled.
-
-        From one report of the worker to another that is so many seconds later.
-        """
-        longest = Arrival(0.0, self.slots, 1000, 0, None)
-        bodies = [self._body(longest) | {"seed": seed} for seed in range(1 + int(seconds))]
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        """From one report of the worker to another, some seconds later; what is left of the work is cancelled."""
+        longest = Arrival(0.0, self.slots, max(SAMPLERS), 0, None)
+        bodies = [self._body(longest) | {"seed": seed} for seed in range(8)]
         jobs = [(await http.post(self._url, json=body)).raise_for_status().json() for body in bodies]
         await asyncio.sleep(1.0)
         (begun, before), (ended, after) = await self._report(), (0.0, 0)
-        while ended < begun + seconds:
+        while ended < begun + CAPACITY_SECONDS:
             ended, after = await self._report()
         for job in jobs:
             await http.delete(f"{self.system.address}/jobs/{job['id']}")
@@ -160,6 +162,15 @@ class LitServe(Server):
         _, image_steps = await self._image(http, probe, 0)
         self._probed += probe.image_steps
         return image_steps - self._probed
+
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        """Of some full batches of the longest sampler."""
+        longest, batches = Arrival(0.0, self.slots, max(SAMPLERS), 0, None), 4
+        await self.ask(http, longest)  # the first of its kind
+        begun = time.perf_counter()
+        await asyncio.gather(*(self.ask(http, longest) for _ in range(batches)))
+        self._probed += (1 + batches) * longest.image_steps
+        return batches * longest.image_steps / (time.perf_counter() - begun)
 
     async def _image(self, http: httpx.AsyncClient, arrival: Arrival, index: int) -> tuple[Pixels, int]:
         body = {"seed": arrival.seed, "index": index, "sampler": arrival.sampler}

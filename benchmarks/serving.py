@@ -34,7 +34,6 @@ from models.environment import describe
 from models.files import write_json
 from models.store import ZOO, ModelStore
 
-CAPACITY_SECONDS = 6.0
 LIMIT = 0.5  # p50 and p99 over those of LitServe, at LIMIT_LOAD
 LIMIT_LOAD = 0.6
 
@@ -105,13 +104,15 @@ def same_pixels(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> bool:
 
 def measure(store: ModelStore, model: str, slots: int, loads: Sequence[float], seconds: float, seed: int) -> Any:
     """For each load the figures of both systems, and their ratios."""
-    with Scoreserve(store, model, slots) as server:
-        capacity = asyncio.run(_capacity(server))
-    runs = []
+    systems, capacities, runs = (Scoreserve, LitServe), {}, []
+    for system in systems:
+        with system(store, model, slots) as server:
+            capacities[system.name] = asyncio.run(_capacity(server))
+    capacity = capacities[Scoreserve.name]
     for load in loads:
         trace = arrivals(seconds, load * capacity, slots / capacity, seed)
         found, outcomes = {}, {}
-        for system in (Scoreserve, LitServe):
+        for system in systems:
             with system(store, model, slots) as server:
                 outcomes[system.name], computed = asyncio.run(replay(server, trace))
             found[system.name] = figures_of(trace, outcomes[system.name], computed)
@@ -127,12 +128,12 @@ def measure(store: ModelStore, model: str, slots: int, loads: Sequence[float], s
                 "ratios": ratios,
             }
         )
-    return {"capacity_image_steps_per_second": capacity, "runs": runs}
+    return {"capacity_image_steps_per_second": capacities, "runs": runs}
 
 
-async def _capacity(server: Scoreserve) -> float:
+async def _capacity(server: Server) -> float:
     async with client() as http:
-        return await server.capacity(http, CAPACITY_SECONDS)
+        return await server.capacity(http)
 
 
 def rows_of(run: dict[str, Any]) -> list[list[str]]:
@@ -178,7 +179,8 @@ def main() -> None:
     model = card.model_dump(mode="json", include={"name", "network"})
     figures = {"environment": machine, "model": model, **settings, "mean_image_steps": MEAN_IMAGE_STEPS, **found}
     console.print(describe(machine))
-    console.print(f"capacity of a worker: {found['capacity_image_steps_per_second']:.0f} image-steps/s")
+    for name, capacity in found["capacity_image_steps_per_second"].items():
+        console.print(f"capacity of {name}: {capacity:.0f} image-steps/s")
     for run in found["runs"]:
         pixels = "the same pixels" if run["same_pixels"] else "PIXELS DIFFER"
         console.print(f"\n{run['jobs']} grids, {run['cancelled']} of them cancelled, {pixels} from both")

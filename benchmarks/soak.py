@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=16, help="how many wait for a job at a time")
     parser.add_argument("--warm", type=int, default=WARM, help="jobs before memory has to be flat")
-    parser.add_argument("--ttl", type=int, default=5, help="seconds that a result is kept")
+    parser.add_argument("--ttl", type=int, default=10, help="seconds that a result is kept")
     parser.add_argument("--bound", type=float, default=0.02, help="growth over all jobs that counts as flat")
     parser.add_argument("--plot", type=Path, help="write a picture to this file")
     parser.add_argument("--json", type=Path, help="write all figures to this file")

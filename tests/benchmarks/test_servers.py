@@ -19,15 +19,16 @@ from models.store import ModelStore
 
 @pytest.mark.usefixtures("tiny_card")
 def test_it_gives_grids_and_counts_what_they_took(
-    models_dir: Path, tiny_card: ModelCard, tiny_model: ScoreModel
+    monkeypatch: pytest.MonkeyPatch, models_dir: Path, tiny_card: ModelCard, tiny_model: ScoreModel
 ) -> None:
     async def replay(server: Scoreserve) -> tuple[np.ndarray, int, float]:
         async with client() as http:
             images = await server.ask(http, Arrival(0.0, 3, 35, 7, None))
             await server.ask_in_vain(http, Arrival(0.0, 16, 1000, 8, 0.0), 0.3)
             computed = await server.computed(http)
-            return images, computed, await server.capacity(http, 0.6)
+            return images, computed, await server.capacity(http)
 
+    monkeypatch.setattr("benchmarks.servers.CAPACITY_SECONDS", 0.6)
     with Scoreserve(ModelStore(models_dir), "tiny", slots=4) as server:
         images, computed, capacity = asyncio.run(replay(server))
     _, table = plan(Heun(**SAMPLERS[35]), tiny_card)

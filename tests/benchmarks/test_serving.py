@@ -36,7 +36,7 @@ class Quick(Server):
     async def computed(self, http: httpx.AsyncClient) -> int:
         return self.done
 
-    async def capacity(self, http: httpx.AsyncClient, seconds: float) -> float:
+    async def capacity(self, http: httpx.AsyncClient) -> float:
         return 20_000.0
 
 
