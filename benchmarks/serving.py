@@ -52,8 +52,12 @@ class Outcome:
 
 
 def client() -> httpx.AsyncClient:
-    """As many connections as there are requests, and no limit on their time."""
-    return httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None, max_keepalive_connections=512))
+    """As many connections as there are requests, and no limit on their time.
+
+    Idle ones are closed before a server does that, after five seconds, just when the next request is on its way.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=512, keepalive_expiry=2.0)
+    return httpx.AsyncClient(timeout=None, limits=limits)
 
 
 async def replay(server: Server, trace: Sequence[Arrival]) -> tuple[list[Outcome], int]:

@@ -52,7 +52,7 @@ def growth(jobs: list[int], used: list[int]) -> float:
 async def client(address: str, numbers: "itertools.count[int]", jobs: int, done: Callable[[], None], seed: int) -> None:
     """Asks for one job after the other, as long as there are numbers below `jobs`."""
     rng = random.Random(seed)
-    async with httpx.AsyncClient(base_url=address, timeout=None) as http:
+    async with httpx.AsyncClient(base_url=address, timeout=None, limits=httpx.Limits(keepalive_expiry=2.0)) as http:
         while next(numbers) < jobs:
             sampler = rng.choice([{"name": "heun", "levels": rng.randint(2, 6)}, {"levels": 4, "steps_per_level": 2}])
             body = {"count": rng.randint(1, 4), "seed": rng.randrange(2**32), "sampler": sampler}
