@@ -1,0 +1,187 @@
+"""The two systems that benchmarks.serving compares, each as its clients see it."""
+
+import asyncio
+import base64
+import io
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks import litserve_environment
+from benchmarks.arrivals import SAMPLERS, Arrival
+from benchmarks.system import ROOT, Children, System, apart, free_port, wait_for
+from models.images import Pixels
+from models.store import ModelStore
+
+CAPACITY_SECONDS = 4.0  # of full slots
+SETTLE_SECONDS = 1.5  # in which a worker reports what it has computed
+
+
+class Server(ABC):
+    """A system that is started, asked, and stopped. One process computes, on a core of its own.
+
+    Args:
+        store: where its model is.
+        model: name.
+        slots: images that are advanced together.
+    """
+
+    name: str
+
+    def __init__(self, store: ModelStore, model: str, slots: int) -> None:
+        self.store, self.model, self.slots = store, model, slots
+        self._aside = tempfile.TemporaryDirectory()
+        self.directory = Path(self._aside.name)
+
+    @abstractmethod
+    def __enter__(self) -> "Server": ...
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._aside.cleanup()
+
+    @abstractmethod
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> Pixels:
+        """The images of a grid, uint8 [count, h, w, c], once all are there."""
+
+    @abstractmethod
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        """Asks for a grid, and cancels it so many seconds later, as well as the system can."""
+
+    @abstractmethod
+    async def computed(self, http: httpx.AsyncClient) -> int:
+        """Image-steps computed since the start, when nothing is in flight any more."""
+
+    @abstractmethod
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        """Image-steps a second while all slots are in use."""
+
+
+class Scoreserve(Server):
+    """Our service, and one worker."""
+
+    name = "scoreserve"
+
+    def __enter__(self) -> "Scoreserve":
+        core, others = apart()
+        self.system = System(self.directory, self.store, self.model, others)
+        self.system.__enter__()
+        self.system.worker(core, self.slots)
+        self.system.wait(workers=1)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.system.__exit__()
+        super().__exit__()
+
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> Pixels:
+        answer = await http.post(self._url, json=self._body(arrival), headers={"Accept": "application/x-npz"})
+        images: Pixels = np.load(io.BytesIO(answer.raise_for_status().content))["images"]
+        return images
+
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        job = (await http.post(self._url, json=self._body(arrival))).raise_for_status().json()
+        await asyncio.sleep(seconds)
+        answer = await http.delete(f"{self.system.address}/jobs/{job['id']}")
+        if answer.status_code != 409:  # it had ended
+            answer.raise_for_status()
+
+    async def computed(self, http: httpx.AsyncClient) -> int:  # noqa: ARG002
+        await asyncio.sleep(SETTLE_SECONDS)
+        return self.system.queue.totals()["image_steps_computed"]
+
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        """From one report of the worker to another, some seconds later; what is left of the work is cancelled."""
+        longest = Arrival(0.0, self.slots, max(SAMPLERS), 0, None)
+        bodies = [self._body(longest) | {"seed": seed} for seed in range(8)]
+        jobs = [(await http.post(self._url, json=body)).raise_for_status().json() for body in bodies]
+        await asyncio.sleep(1.0)
+        (begun, before), (ended, after) = await self._report(), (0.0, 0)
+        while ended < begun + CAPACITY_SECONDS:
+            ended, after = await self._report()
+        for job in jobs:
+            await http.delete(f"{self.system.address}/jobs/{job['id']}")
+        return (after - before) / (ended - begun)
+
+    async def _report(self) -> tuple[float, int]:
+        """The moment of the worker's next report, and the image-steps that it had computed then."""
+        last = computed = self.system.queue.totals().get("image_steps_computed", 0)
+        while computed == last:
+            await asyncio.sleep(0.002)
+            computed = self.system.queue.totals().get("image_steps_computed", 0)
+        return time.perf_counter(), computed
+
+    @property
+    def _url(self) -> str:
+        return f"{self.system.address}/samples"
+
+    def _body(self, arrival: Arrival) -> dict[str, Any]:
+        return {"model": self.model, "count": arrival.count, "seed": arrival.seed, "sampler": arrival.sampler}
+
+
+class LitServe(Server):
+    """LitServe with dynamic batching: see benchmarks/litserve_server.py."""
+
+    name = "LitServe"
+
+    def __enter__(self) -> "LitServe":
+        python = litserve_environment.python(litserve_environment.default_place())
+        core, others = apart()
+        port = free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        self.children, self._probed = Children(self.directory), 0
+        arguments = [str(port), str(self.store.directories[0]), self.model, str(self.slots), str(core)]
+        self.children.start([str(python), str(ROOT / "benchmarks" / "litserve_server.py"), *arguments], {}, others)
+        wait_for(self._ready, "LitServe")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.children.stop()
+        super().__exit__()
+
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> Pixels:
+        async with asyncio.TaskGroup() as group:
+            images = [group.create_task(self._image(http, arrival, index)) for index in range(arrival.count)]
+        return np.stack([image.result()[0] for image in images])
+
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        """LitServe's batched loop does not know that a client went away: there is no more to do than to go."""
+        try:
+            await asyncio.wait_for(self.ask(http, arrival), seconds)
+        except TimeoutError:
+            return
+
+    async def computed(self, http: httpx.AsyncClient) -> int:
+        """Batches are made in order of arrival, so what comes last knows of all. Without these questions themselves."""
+        probe = Arrival(0.0, 1, 35, 0, None)
+        _, image_steps = await self._image(http, probe, 0)
+        self._probed += probe.image_steps
+        return image_steps - self._probed
+
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        """Of some full batches of the longest sampler."""
+        longest, batches = Arrival(0.0, self.slots, max(SAMPLERS), 0, None), 4
+        await self.ask(http, longest)  # the first of its kind
+        begun = time.perf_counter()
+        await asyncio.gather(*(self.ask(http, longest) for _ in range(batches)))
+        self._probed += (1 + batches) * longest.image_steps
+        return batches * longest.image_steps / (time.perf_counter() - begun)
+
+    async def _image(self, http: httpx.AsyncClient, arrival: Arrival, index: int) -> tuple[Pixels, int]:
+        body = {"seed": arrival.seed, "index": index, "sampler": arrival.sampler}
+        answer = (await http.post(f"{self.address}/predict", json=body)).raise_for_status().json()
+        image = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
+        card = self.store.card(self.model)
+        return image.reshape(card.image.height, card.image.width, card.image.channels), answer["image_steps"]
+
+    def _ready(self) -> bool:
+        self.children.check()
+        try:
+            return httpx.get(f"{self.address}/health").status_code == 200
+        except httpx.TransportError:
+            return False

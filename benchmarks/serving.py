@@ -1,0 +1,197 @@
+"""Latency under load: scoreserve against dynamic batching, one batch at a time, by LitServe, with the same network.
+
+Both are asked for the very same grids at the same moments of a Poisson process, at a share of the capacity of our
+worker, which is measured first: 1, 4 or 16 images of 35, 200 or 1000 network evaluations, 5 % of them cancelled. Each
+has one process that computes, on a core of its own, and as many slots; all else is on the other cores. Latency is that
+from the moment of arrival until a client has all images of its grid, without those who cancel. Wasted are image-steps
+that were computed and went into no grid that a client got.
+
+The network is so small that a step costs about as much for one image as for 16, as on a GPU. `--model mnist` takes a
+model that ships, for which a CPU's costs are in proportion to the images; then `--minutes` has to be many.
+
+`python -m benchmarks.serving --loads 0.3,0.6,0.9 --minutes 2`
+"""
+
+import argparse
+import asyncio
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks import report, small
+from benchmarks.arrivals import MEAN_IMAGE_STEPS, SAMPLERS, Arrival, arrivals
+from benchmarks.servers import LitServe, Scoreserve, Server
+from benchmarks.system import apart
+from models.environment import describe
+from models.files import write_json
+from models.store import ZOO, ModelStore
+
+LIMIT = 0.5  # p50 and p99 over those of LitServe, at LIMIT_LOAD
+LIMIT_LOAD = 0.6
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a grid.
+
+    Args:
+        ended: seconds after the beginning of the replay; NaN if the client cancelled.
+        digest: of the pixels; empty if the client cancelled.
+    """
+
+    ended: float
+    digest: str
+
+
+def client() -> httpx.AsyncClient:
+    """As many connections as there are requests, and no limit on their time.
+
+    Idle ones are closed before a server does that, after five seconds, just when the next request is on its way.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=512, keepalive_expiry=2.0)
+    return httpx.AsyncClient(timeout=None, limits=limits)
+
+
+async def replay(server: Server, trace: Sequence[Arrival]) -> tuple[list[Outcome], int]:
+    """Asks for every grid at its moment; returns what became of each, and the image-steps that were computed."""
+    async with client() as http:
+        for evaluations in SAMPLERS:  # what is cached is in the caches
+            await server.ask(http, Arrival(0.0, 1, evaluations, 0, None))
+        before, begun = await server.computed(http), asyncio.get_running_loop().time()
+
+        def clock() -> float:
+            return asyncio.get_running_loop().time() - begun
+
+        async def one(arrival: Arrival) -> Outcome:
+            await asyncio.sleep(arrival.at - clock())
+            if arrival.cancel_at is not None:
+                await server.ask_in_vain(http, arrival, arrival.cancel_at - arrival.at)
+                return Outcome(math.nan, "")
+            images = await server.ask(http, arrival)
+            return Outcome(clock(), hashlib.sha256(images.tobytes()).hexdigest())
+
+        outcomes = await asyncio.gather(*(one(arrival) for arrival in trace))
+        return list(outcomes), await server.computed(http) - before
+
+
+def figures_of(trace: Sequence[Arrival], outcomes: Sequence[Outcome], computed: int) -> dict[str, Any]:
+    """What is reported of one replay. Seconds, and image-steps."""
+    got = [(a, o) for a, o in zip(trace, outcomes, strict=True) if a.cancel_at is None]
+    latencies = np.array([o.ended - a.at for a, o in got])
+    delivered = sum(a.image_steps for a, _ in got)
+    shortest = [o.ended - a.at for a, o in got if a.evaluations == min(SAMPLERS)]
+    return {
+        "p50_seconds": float(np.quantile(latencies, 0.5)),
+        "p99_seconds": float(np.quantile(latencies, 0.99)),
+        "mean_seconds": float(latencies.mean()),
+        "p50_seconds_of_the_shortest": float(np.quantile(shortest, 0.5)),
+        "images_per_second": sum(a.count for a, _ in got) / max(o.ended for _, o in got),
+        "image_steps_delivered": delivered,
+        "image_steps_wasted": computed - delivered,
+        "wasted_share": (computed - delivered) / computed,
+        "latencies_seconds": [round(float(seconds), 4) for seconds in latencies],
+    }
+
+
+def same_pixels(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> bool:
+    """Whether both systems gave every client the same images."""
+    return all(a.digest == b.digest for a, b in zip(ours, theirs, strict=True))
+
+
+def measure(store: ModelStore, model: str, slots: int, loads: Sequence[float], seconds: float, seed: int) -> Any:
+    """For each load the figures of both systems, and their ratios."""
+    systems, capacities, runs = (Scoreserve, LitServe), {}, []
+    for system in systems:
+        with system(store, model, slots) as server:
+            capacities[system.name] = asyncio.run(_capacity(server))
+    capacity = capacities[Scoreserve.name]
+    for load in loads:
+        trace = arrivals(seconds, load * capacity, slots / capacity, seed)
+        found, outcomes = {}, {}
+        for system in systems:
+            with system(store, model, slots) as server:
+                outcomes[system.name], computed = asyncio.run(replay(server, trace))
+            found[system.name] = figures_of(trace, outcomes[system.name], computed)
+        ours, theirs = found[Scoreserve.name], found[LitServe.name]
+        ratios = {name: ours[name] / theirs[name] for name in ("p50_seconds", "p99_seconds", "mean_seconds")}
+        runs.append(
+            {
+                "load": load,
+                "jobs": len(trace),
+                "cancelled": sum(arrival.cancel_at is not None for arrival in trace),
+                "same_pixels": same_pixels(*outcomes.values()),
+                **found,
+                "ratios": ratios,
+            }
+        )
+    return {"capacity_image_steps_per_second": capacities, "runs": runs}
+
+
+async def _capacity(server: Server) -> float:
+    async with client() as http:
+        return await server.capacity(http)
+
+
+def rows_of(run: dict[str, Any]) -> list[list[str]]:
+    """One load as rows of a table."""
+    ours, theirs = run[Scoreserve.name], run[LitServe.name]
+    rows = []
+    for what, name, form in (
+        ("latency p50, s", "p50_seconds", ".2f"),
+        ("latency p99, s", "p99_seconds", ".2f"),
+        ("latency of the shortest, p50, s", "p50_seconds_of_the_shortest", ".2f"),
+        ("images/s", "images_per_second", ".2f"),
+        ("image-steps wasted", "wasted_share", ".1%"),
+    ):
+        limited = run["load"] == LIMIT_LOAD and name in ("p50_seconds", "p99_seconds")
+        ratio = ours[name] / theirs[name] if theirs[name] else math.nan
+        limit = f"<= {LIMIT} {'met' if ratio <= LIMIT else 'MISSED'}" if limited else ""
+        rows.append([f"{run['load']:.0%} load: {what}", f"{ours[name]:{form}}", f"{theirs[name]:{form}}"])
+        rows[-1] += [f"{ratio:.2f}", limit]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--model", default=small.NAME, help="a tiny one by default, which is made for it")
+    parser.add_argument("--models-dir", type=Path, default=ZOO, help="where a --model is; those that ship by default")
+    parser.add_argument("--loads", default="0.3,0.6,0.9", help="shares of our worker's capacity")
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long grids arrive, at each load in each system")
+    parser.add_argument("--slots", type=int, default=16, help="images that are advanced together, in both")
+    parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    arguments = parser.parse_args()
+    machine, console = report.environment(), report.console()
+    loads = [float(load) for load in arguments.loads.split(",")]
+    os.sched_setaffinity(0, apart()[1])
+    with tempfile.TemporaryDirectory() as directory:
+        store = ModelStore(arguments.models_dir)
+        if arguments.model == small.NAME:
+            store = ModelStore(Path(directory))
+            small.publish(store)
+        card = store.card(arguments.model)
+        found = measure(store, card.name, arguments.slots, loads, 60 * arguments.minutes, arguments.seed)
+    settings = {name: getattr(arguments, name) for name in ("minutes", "slots", "seed")}
+    model = card.model_dump(mode="json", include={"name", "network"})
+    figures = {"environment": machine, "model": model, **settings, "mean_image_steps": MEAN_IMAGE_STEPS, **found}
+    console.print(describe(machine))
+    for name, capacity in found["capacity_image_steps_per_second"].items():
+        console.print(f"capacity of {name}: {capacity:.0f} image-steps/s")
+    for run in found["runs"]:
+        pixels = "the same pixels" if run["same_pixels"] else "PIXELS DIFFER"
+        console.print(f"\n{run['jobs']} grids, {run['cancelled']} of them cancelled, {pixels} from both")
+        console.print(report.table(["", Scoreserve.name, LitServe.name, "ratio", "limit"], rows_of(run)))
+    if arguments.json:
+        write_json(arguments.json, figures)
+
+
+if __name__ == "__main__":
+    main()

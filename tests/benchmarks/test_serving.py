@@ -1,0 +1,93 @@
+"""The benchmark of serving, of two made up systems: one answers at once, one in turns of a tenth of a second."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks import serving
+from benchmarks.arrivals import Arrival
+from benchmarks.servers import Server
+
+TURN = 0.1
+
+
+class Quick(Server):
+    """Computes what it is asked for, and nothing that was cancelled."""
+
+    name = "scoreserve"
+    pixels: ClassVar[int] = 1
+
+    def __enter__(self) -> "Quick":
+        self.done = 0
+        return self
+
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> np.ndarray:
+        self.done += arrival.image_steps
+        return np.full((arrival.count, 8, 8, 1), self.pixels, np.uint8)
+
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def computed(self, http: httpx.AsyncClient) -> int:
+        return self.done
+
+    async def capacity(self, http: httpx.AsyncClient) -> float:
+        return 20_000.0
+
+
+class Slow(Quick):
+    """Computes what was cancelled too."""
+
+    name = "LitServe"
+
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> np.ndarray:
+        await asyncio.sleep(TURN)
+        return await super().ask(http, arrival)
+
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        self.done += arrival.image_steps
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
+    monkeypatch.setattr(serving, "Scoreserve", Quick)
+    monkeypatch.setattr(serving, "LitServe", Slow)
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)  # of the tests themselves
+    path = tmp_path / "serving.json"
+    monkeypatch.setattr("sys.argv", ["serving", "--loads", "0.3,0.6", "--minutes", "0.05", "--json", str(path)])
+    serving.main()
+    return json.loads(path.read_text())
+
+
+def test_it_tells_latency_throughput_and_waste(figures: dict, capsys: pytest.CaptureFixture) -> None:
+    assert [run["load"] for run in figures["runs"]] == [0.3, 0.6]
+    for run in figures["runs"]:
+        ours, theirs = run["scoreserve"], run["LitServe"]
+        assert ours["p50_seconds"] <= ours["p99_seconds"] < TURN <= theirs["p50_seconds"] <= theirs["p99_seconds"]
+        assert run["ratios"]["p50_seconds"] == ours["p50_seconds"] / theirs["p50_seconds"]
+        assert len(ours["latencies_seconds"]) == run["jobs"] - run["cancelled"]
+        assert ours["image_steps_wasted"] == 0
+        assert run["same_pixels"]
+    assert figures["runs"][1]["jobs"] > figures["runs"][0]["jobs"]
+
+
+def test_it_says_so_if_the_two_do_not_give_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = serving.same_pixels([serving.Outcome(1.0, "a"), serving.Outcome(2.0, "b")], [serving.Outcome(3.0, "a")] * 2)
+    assert not found
+
+
+def test_what_was_cancelled_and_computed_is_waste() -> None:
+    trace = [Arrival(0.0, 4, 200, 1, None), Arrival(0.5, 1, 200, 2, 0.6), Arrival(1.0, 1, 35, 3, None)]
+    outcomes = [serving.Outcome(2.0, "a"), serving.Outcome(float("nan"), ""), serving.Outcome(1.25, "b")]
+    found = serving.figures_of(trace, outcomes, computed=1000)
+    assert found["image_steps_delivered"] == 835
+    assert found["image_steps_wasted"] == 165
+    assert found["wasted_share"] == 0.165
+    assert found["images_per_second"] == 2.5
+    assert found["latencies_seconds"] == [2.0, 0.25]
+    assert found["p50_seconds_of_the_shortest"] == 0.25
