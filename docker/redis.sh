@@ -1,6 +1,9 @@
 #!/bin/sh
 # Starts Redis with the users of users.acl, whose passwords come from files, and with what the queue needs: every job on
 # disk within a second, and nothing thrown away when memory is short.
+#
+# The default user is off but may do all: as that user Redis reads its append-only file, and what it may not do is not
+# read (Redis 7.0 drops every transaction, which is every job). Nobody can log in as a user that is off.
 set -eu
 secrets=${SECRETS:-/secrets} users=${USERS:-/tmp/users.acl}
 

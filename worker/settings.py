@@ -12,7 +12,7 @@ from models.store import ZOO, ModelStore
 class QueueSettings(BaseSettings):
     """Where the queue and the models are, and what the queue takes."""
 
-    model_config = SettingsConfigDict(env_prefix="SCORESERVE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SCORESERVE_", env_ignore_empty=True, extra="ignore")
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",

@@ -3,6 +3,7 @@ import logging
 import sys
 
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
 from cli.logs import JsonFormatter
@@ -28,12 +29,13 @@ def test_the_service_logs_json_if_asked_and_so_does_its_server(
 ) -> None:
     """What uvicorn says goes the same way: it is given no configuration of its own."""
 
-    def run(*_: object, log_config: object, **__: object) -> None:
-        assert log_config is None
+    def run(server: uvicorn.Server) -> None:
+        assert server.config.log_config is None
+        server.started = True
         logging.getLogger("uvicorn.error").warning("no more files")
 
     monkeypatch.setattr("service.app.create_app", lambda _: None)
-    monkeypatch.setattr("uvicorn.run", run)
+    monkeypatch.setattr("uvicorn.Server.run", run)
     monkeypatch.setattr(logging.root, "handlers", [])
     result = CliRunner().invoke(app, ["api", "--log-format", "json"])
     assert result.exit_code == 0

@@ -50,7 +50,7 @@ def test_every_command_has_help(command: str) -> None:
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[ServiceSettings | WorkerSettings] = []
     monkeypatch.setattr("service.app.create_app", started.append)
-    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    monkeypatch.setattr("uvicorn.Server.run", lambda server: setattr(server, "started", True))
     monkeypatch.setattr("worker.process.run", lambda settings, _: started.append(settings))
     environment = {
         "SCORESERVE_REDIS_URL": "redis://environment:1",

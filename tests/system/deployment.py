@@ -249,7 +249,7 @@ class Deployment:
         asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", [])]
         empty = []
         for title, expression in asked:
-            samples = query(expression.replace("$__rate_interval", "1m"))
+            samples = query(expression.replace("$__rate_interval", "5m"))
             if not any(sample["value"][1] != "NaN" for sample in samples):
                 empty.append(f"{title}: {expression}")
         check(not empty, "no data: " + "; ".join(empty))
