@@ -10,7 +10,7 @@ from service import problems
 from service.context import Context
 from service.middleware import RequestMiddleware
 from service.problems import ProblemDetails
-from service.routes import health, jobs, models, samples
+from service.routes import health, jobs, models, playground, samples
 from service.schemas import InpaintBody
 from service.settings import ServiceSettings
 
@@ -35,7 +35,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.context = context
     app.add_middleware(RequestMiddleware, context=context)
     problems.install(app)
-    for room in (samples, jobs, models, health):
+    for room in (samples, jobs, models, health, playground):
         app.include_router(room.router)
     _describe(app)
     return app
