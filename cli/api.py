@@ -1,5 +1,7 @@
 """`scoreserve api`: the HTTP service."""
 
+import socket
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,18 @@ def api(
 
     options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
     settings = read(ServiceSettings, options)
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=10
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=10
     )
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.context.events.stop()  # or the server would wait for streams that have no end
+            await super().shutdown(sockets)
+
+    server = Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise typer.Exit(3)  # as uvicorn does

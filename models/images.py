@@ -2,12 +2,14 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+Background = int | Sequence[int]
 
 
 def to_image(pixels: Pixels) -> Image.Image:
@@ -15,7 +17,9 @@ def to_image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def grid(images: Pixels, columns: int | None = None, padding: int = 2, scale: int = 1, background: int = 0) -> Pixels:
+def grid(
+    images: Pixels, columns: int | None = None, padding: int = 2, scale: int = 1, background: Background = 0
+) -> Pixels:
     """Images uint8 [n, h, w, c] as one uint8 [H, W, c], row by row.
 
     Args:
@@ -23,7 +27,7 @@ def grid(images: Pixels, columns: int | None = None, padding: int = 2, scale: in
         columns: images in a row; by default the grid is as square as can be.
         padding: pixels between images and around them, after scaling.
         scale: factor by which each pixel is repeated.
-        background: value of the pixels between, 0 to 255.
+        background: value of the pixels between, 0 to 255, of all channels or of each.
     """
     n, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(n)), n)

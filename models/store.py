@@ -15,6 +15,7 @@ from models.card import ModelCard
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
+PREVIEW = "preview.png"
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -99,6 +100,17 @@ class ModelStore:
         if (found := sha256(data)) != card.weights_sha256:
             raise BrokenModel(f"{path} has sha256 {found}, its card says {card.weights_sha256}: copy it again")
         return data
+
+    def preview(self, name: str, version: int | None = None) -> bytes | None:
+        """A PNG file of what a version (the newest by default) makes; None if there is none beside its weights.
+
+        Raises:
+            ModelNotFound: there is no such version.
+        """
+        try:
+            return (self.path(name, version) / PREVIEW).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def size(self, card: ModelCard) -> int:
         """Bytes of the weights of a card's version.

@@ -8,9 +8,9 @@ from fastapi import FastAPI
 
 from service import problems
 from service.context import Context
-from service.middleware import RequestMiddleware
+from service.middleware import HeadMiddleware, RequestMiddleware
 from service.problems import ProblemDetails
-from service.routes import health, jobs, models, playground, samples
+from service.routes import events, health, house, jobs, models, playground, samples
 from service.schemas import InpaintBody
 from service.settings import ServiceSettings
 
@@ -28,14 +28,16 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await context.events.aclose()
         await context.async_redis.aclose()
         context.queue.connection.close()
 
     app = FastAPI(title="scoreserve", version=version("scoreserve"), description=DESCRIPTION, lifespan=lifespan)
     app.state.context = context
+    app.add_middleware(HeadMiddleware)  # inside the next
     app.add_middleware(RequestMiddleware, context=context)
     problems.install(app)
-    for room in (samples, jobs, models, health, playground):
+    for room in (samples, jobs, events, models, house, health, playground):
         app.include_router(room.router)
     _describe(app)
     return app

@@ -109,6 +109,7 @@ class Intake:
                 f"{body.count} images of {len(table)} network evaluations are {image_steps:,} image-steps",
                 f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
             )
+        self._check_frames(body, card, len(table))
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
         request = SampleRequest(
             model=card.name,
@@ -117,8 +118,21 @@ class Intake:
             count=body.count,
             seed=seed,
             sampler=sampler,
+            frames=body.frames,
         )
         return request, image_steps
+
+    def _check_frames(self, body: SampleBody, card: ModelCard, rows: int) -> None:
+        if body.frames > rows:
+            reason = f"{body.frames} frames are more than the {rows} network evaluations of each image"
+            raise invalid("/frames", reason, f"0 to {rows}")
+        size, most = body.frames * body.count * card.image.size, self.settings.max_frames_bytes
+        if size > most:
+            raise invalid(
+                "/frames",
+                f"{body.frames} frames of {body.count} images are {size:,} bytes",
+                f"at most {most:,} bytes: fewer frames or fewer images",
+            )
 
     def _check_grid(self, count: int, card: ModelCard) -> None:
         try:

@@ -83,6 +83,28 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
     return b"".join(chunks)
 
 
+class HeadMiddleware:
+    """Answers HEAD wherever there is GET, with the same headers and no body.
+
+    Routes find `head` in the scope, so as not to begin what nobody reads.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app({**scope, "method": "GET", "head": True}, receive, without_body)
+
+
 def _replay(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives the body once, then what comes after it."""
     given = False

@@ -10,6 +10,7 @@ from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
 from worker.priority import Priority
 from worker.queue import Job, JobState
+from worker.requests import MAX_FRAMES
 
 
 def _name_sampler(value: Any) -> Any:
@@ -56,6 +57,13 @@ class SampleBody(BaseModel):
     sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
         None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
     )
+    frames: Whole = Field(
+        0,
+        ge=0,
+        le=MAX_FRAMES,
+        description="How many snapshots of the annealing are kept, evenly over the network evaluations, the last being "
+        "the result; for `animation.webp`, `animation.gif` and `filmstrip.png`.",
+    )
     priority: Priority = Field(
         Priority.NORMAL,
         description="Order among your own jobs. Between clients that wait it is a weight of 8, 1 and 1/8, so none is "
@@ -92,9 +100,15 @@ class JobLinks(BaseModel):
     """Addresses of a job and of the views of its images."""
 
     self: str
+    events: str
+    cancel: str
     grid: str
     image: str = Field(description="Replace {i} by 0 to count - 1.")
     samples: str
+    zip: str
+    animation_webp: str | None = Field(description="Null unless `frames` were asked for; likewise the next two.")
+    animation_gif: str | None
+    filmstrip: str | None
 
 
 class JobView(BaseModel):
@@ -108,8 +122,10 @@ class JobView(BaseModel):
     count: int
     seed: int
     sampler: SamplerSettings = Field(description="Complete: asked for again, with the seed, it gives the same pixels.")
+    frames: int = Field(description="How many snapshots of the annealing are kept.")
     priority: Priority
     progress: Progress
+    queue_position: int | None = Field(description="How many jobs that wait go before this one; null once it runs.")
     eta_seconds: float | None = Field(
         description="When the job will have ended, from now: its image-steps and those that go before them, at the "
         "measured pace of the workers. Null where no worker has measured the model's."
@@ -119,12 +135,14 @@ class JobView(BaseModel):
     ended_at: datetime | None
     deadline_at: datetime | None = Field(description="When the job is stopped if it has not ended.")
     expires_at: datetime | None = Field(description="When an ended job and its images are forgotten.")
+    queue_seconds: float | None = Field(description="From acceptance to start; null before that.")
+    run_seconds: float | None = Field(description="From start to end; null before that.")
     error: str | None = Field(description="Why the job failed or was cancelled.")
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job, seconds_left: float | None) -> "JobView":
-        """The view of a job that has so many seconds to go, if that is known."""
+    def of(cls, job: Job, seconds_left: float | None, queue_position: int | None = None) -> "JobView":
+        """The view of a job that has so many seconds to go, and so many jobs before it, if that is known."""
         request, base = job.request, f"/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -135,19 +153,43 @@ class JobView(BaseModel):
             count=request.count,
             seed=request.seed,
             sampler=request.sampler,
+            frames=request.frames,
             progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
             priority=job.priority,
+            queue_position=queue_position,
             eta_seconds=None if seconds_left is None else round(seconds_left, 1),
             created_at=_time(job.created_at),
             started_at=_time(job.started_at) if job.started_at else None,
             ended_at=_time(job.ended_at) if job.ended_at else None,
             deadline_at=_time(job.deadline) if job.deadline else None,
             expires_at=_time(job.ended_at + job.result_ttl) if job.ended_at else None,
+            queue_seconds=_between(job.created_at, job.started_at),
+            run_seconds=_between(job.started_at, job.ended_at),
             error=job.error,
             links=JobLinks(
-                self=base, grid=f"{base}/grid.png", image=f"{base}/images/{{i}}.png", samples=f"{base}/samples.npz"
+                self=base,
+                cancel=f"{base}/cancel",
+                grid=f"{base}/grid.png",
+                image=f"{base}/images/{{i}}.png",
+                samples=f"{base}/samples.npz",
+                events=f"{base}/events",
+                zip=f"{base}/images.zip",
+                animation_webp=f"{base}/animation.webp" if request.frames else None,
+                animation_gif=f"{base}/animation.gif" if request.frames else None,
+                filmstrip=f"{base}/filmstrip.png" if request.frames else None,
             ),
         )
+
+
+class JobsView(BaseModel):
+    """A page of a client's jobs."""
+
+    jobs: list[JobView] = Field(description="Newest first.")
+    next: str | None = Field(description="The `cursor` of the next page; null on the last.")
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else round(max(0.0, end - begin), 3)
 
 
 def _time(seconds: float) -> datetime:

@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 from service import views
 from service.context import Context
 from service.problems import Problem, invalid
-from service.schemas import JobView
 from worker import shards
 from worker.queue import Job
 
@@ -69,7 +68,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
         job = await _wait(request, context, job, how.wait_seconds)
         if job.state == "finished" and how.media_type != JSON:
             return await run_in_threadpool(_images, context, job, how, headers)
-        seconds_left = await run_in_threadpool(context.queue.seconds_left, job)
+        view = await run_in_threadpool(context.view, job)
     except RedisError as error:
         raise Problem(
             "unavailable",
@@ -78,8 +77,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
         ) from error
     if how.media_type != JSON and job.state.final:
         raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-    body = JobView.of(job, seconds_left).model_dump(mode="json")
-    return JSONResponse(body, 200 if job.state.final else 202, headers)
+    return JSONResponse(view.model_dump(mode="json"), 200 if job.state.final else 202, headers)
 
 
 def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count as counter
 
 import numpy as np
@@ -14,6 +14,7 @@ from models.card import ModelCard
 from models.sampling.chain import Chain
 from models.sampling.plan import SamplerRefused, plan
 from models.sampling.sample import from_pixels
+from models.sampling.tables import snapshots
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from worker import state
@@ -105,7 +106,11 @@ class Batch:
         except (ModelNotFound, BrokenModel, SamplerRefused) as error:
             raise Refused(str(error)) from error
         known, mask = _decode(request, lane.card) if isinstance(request, InpaintRequest) else (None, None)
-        chains = [Chain(table, request.seed, index, known, mask) for index in range(first, first + count)]
+        if request.frames > len(table):
+            raise Refused(f"{request.frames} frames were asked for, of {len(table)} network evaluations")
+        keep = snapshots(len(table), request.frames)[:-1]
+        indices = range(first, first + count)
+        chains = [Chain(table, request.seed, index, known, mask, keep=keep) for index in indices]
         if saved is not None:
             try:
                 state.unpack(saved, chains, lane.card.image.chw)
@@ -143,6 +148,11 @@ class Batch:
         for part in found:
             self.drop(part)
         return found
+
+    def watch(self, parts: Collection[Part]) -> None:
+        """Keeps from now on estimates of what the images of these parts look like, and of no others."""
+        for lane in self._lanes.values():
+            lane.engine.watched = any(part in parts for part in lane.parts)
 
     def drop(self, part: Part) -> None:
         """Takes a part out of hand as it is; its slots are free at once."""

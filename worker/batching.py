@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -29,12 +30,13 @@ from rq.worker.base import WorkerStatus
 from models.card import ModelCard
 from worker import shards, state, upkeep
 from worker.batch import Batch, NoRoom, Refused
-from worker.forecast import PACE
+from worker.forecast import PACE, STATUS
 from worker.keeper import Keeper
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
 from worker.metrics import WorkerMetrics
 from worker.queue import Job, JobNotFound, JobQueue, JobState
+from worker.results import encode, previewed
 from worker.settings import WorkerSettings
 from worker.shards import Shard, ShardJob
 
@@ -54,6 +56,7 @@ class Claim:
     shard: Shard
     job: Job
     part: Part
+    watched: bool = False  # whether somebody wants to see previews
 
 
 class BatchingWorker(SimpleWorker):
@@ -85,7 +88,7 @@ class BatchingWorker(SimpleWorker):
         self._mail: SimpleQueue[dict[str, Any]] = SimpleQueue()  # from signal handlers and the pub/sub thread
         self._drain_until = float("inf")
         self._next_beat = self._next_look = self._away_until = 0.0
-        self._reported_steps = batch.image_steps
+        self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
 
@@ -297,33 +300,55 @@ class BatchingWorker(SimpleWorker):
         steps = self.batch.image_steps
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
-                shards.report(claim.shard, claim.part.image_steps_done, pipeline)
+                shards.report(claim.shard, claim.part.image_steps_done, pipeline, sigma=claim.part.sigma)
                 claim.lease.answer(pipeline)
             for claim in claims:
                 claim.lease.extend(self.settings.lease_seconds, pipeline)
+                if claim.watched:
+                    self._show(claim, pipeline)
             pipeline.zrange(shards.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
-            pipeline.hset(self.key, PACE, json.dumps(self.batch.paces()))
+            told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
+            pipeline.hset(self.key, mapping=told)
             pipeline.hincrby(shards.TOTALS, "image_steps_computed", steps - self._reported_steps)
             # RQ's notion of one current job stays empty: there are many, and RQ's tools would read it as pickled.
             self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
             pipeline.exists(WORKERS_SUSPENDED)
             self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
             answers = pipeline.execute()
-        self._reported_steps = steps
+        self._reported_steps, self._reported_at = steps, time.monotonic()
         overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
         if unknown and self.birth_date:
             self._register_again()
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
+            claim.watched = wanted == 2
             if not wanted or lease is None:
                 why = "lease lost" if wanted else "job has ended"
                 log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
                 self._drop(claim)
                 self.leases.forget(claim.lease)
+        self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
         for job_id in overdue:
             with suppress(JobNotFound):
                 self.queue.get(job_id.decode())  # which ends it
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
+
+    def _status(self, steps: int) -> dict[str, Any]:
+        """What is told of this worker, with its speed since the last time."""
+        seconds = max(time.monotonic() - self._reported_at, 1e-3)
+        return {
+            "device": self.batch.device,
+            "models": sorted(card.name for card in self.batch.cards),
+            "slots": self.batch.slots,
+            "slots_active": self.batch.active,
+            "image_steps_per_second": round((steps - self._reported_steps) / seconds, 1),
+        }
+
+    def _show(self, claim: Claim, pipeline: Pipeline) -> None:
+        """Adds the command that shows what a shard's images look like by now, if previews have room for any."""
+        most = previewed(claim.job) - claim.shard.first
+        if most > 0:
+            shards.show(claim.shard, encode(claim.part.estimates(most)), pipeline)
 
     def _register_again(self) -> None:
         """After a time in which this worker passed for dead."""
@@ -378,7 +403,7 @@ class BatchingWorker(SimpleWorker):
             self._fail(claim.lease, claim.job, claim.part.fault)
         else:
             images = claim.part.pixels()
-            stored = self.leases.finish(claim.lease, images, claim.part.image_steps_done)
+            stored = self.leases.finish(claim.lease, images, claim.part.image_steps_done, claim.part.frames())
             if stored:
                 self.metrics.finished(claim.job, len(images), last=stored == 2)
                 log.info("finished shard %s", claim.shard.id, extra=claim.shard.ids)

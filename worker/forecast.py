@@ -2,8 +2,11 @@
 
 import json
 import time
+from bisect import bisect
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from threading import Lock
 from typing import Any
 
@@ -14,7 +17,10 @@ from worker import shards
 from worker.priority import Priority
 
 PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of one image, image-steps a second at most]
+STATUS = "scoreserve"  # likewise: what else a worker tells of itself, as JSON
+FIELDS = "client", "priority", "created_at", "image_steps", "started_at"
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
+Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Task:
         created_at: seconds since the epoch.
         remaining: image-steps still to do.
         id: of the job; empty for one that is only asked about.
+        waits: whether nothing of it is begun.
     """
 
     client: str
@@ -34,6 +41,7 @@ class Task:
     created_at: float
     remaining: int
     id: str = ""
+    waits: bool = True
 
     @property
     def place(self) -> tuple[int, float]:
@@ -65,6 +73,20 @@ class Forecast:
         self._looked_at = -float("inf")
         self._tasks: list[Task] = []
         self._paces: list[dict[str, tuple[float, float]]] = []
+        self._turns: list[Turn] = []
+        self._positions: dict[str, int] = {}
+
+    def position(self, task: Task) -> int:
+        """How many jobs that wait will be begun before one that waits too.
+
+        Clients take turns, by weight. So a job is begun once its client has had what its own jobs before it ask for.
+        """
+        self._look()
+        if task.id in self._positions:
+            return self._positions[task.id]
+        own = (other for other in self._tasks if other.client == task.client and other.place < task.place)
+        share = sum(other.remaining / other.priority.weight for other in own)
+        return bisect(self._turns, (share, task.created_at, task.id))
 
     def pace(self, model: str) -> Pace | None:
         """What the workers can do for a model; None if none has measured it yet."""
@@ -115,7 +137,7 @@ class Forecast:
         workers: Any = Worker.all_keys(connection=self.connection)
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in active:
-                pipeline.hmget(shards.job_key(job_id), "client", "priority", "created_at", "image_steps")
+                pipeline.hmget(shards.job_key(job_id), *FIELDS)
                 pipeline.hvals(shards.progress_key(job_id))
             for worker in workers:
                 pipeline.hget(worker, PACE)
@@ -125,11 +147,26 @@ class Forecast:
         self._tasks = [
             _task(job_id, record, progress)
             for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True)
-            if None not in record
+            if None not in record[:-1]
         ]
+        self._turns = _turns(self._tasks)
+        self._positions = {job_id: place for place, (_, _, job_id) in enumerate(self._turns)}
 
 
-def _task(job_id: str, record: list[bytes], progress: list[bytes]) -> Task:
-    client, priority, created_at, image_steps = (value.decode() for value in record)
+def _turns(tasks: Sequence[Task]) -> list[Turn]:
+    """Of the tasks that wait, in the order in which they will be begun if clients share the workers by weight."""
+    lines: dict[str, list[Task]] = defaultdict(list)
+    for task in sorted(tasks, key=lambda task: task.place):
+        lines[task.client].append(task)
+    turns: list[Turn] = []
+    for line in lines.values():
+        shares = accumulate((task.remaining / task.priority.weight for task in line), initial=0.0)
+        turns += [(share, task.created_at, task.id) for share, task in zip(shares, line, strict=False) if task.waits]
+    return sorted(turns)
+
+
+def _task(job_id: str, record: list[bytes | None], progress: list[bytes]) -> Task:
+    *known, started_at = record
+    client, priority, created_at, image_steps = (value.decode() for value in known if value is not None)
     remaining = max(0, int(image_steps) - sum(map(int, progress)))
-    return Task(client, Priority(priority), float(created_at), remaining, job_id)
+    return Task(client, Priority(priority), float(created_at), remaining, job_id, waits=started_at is None)

@@ -54,6 +54,30 @@ class Part:
     def ended(self) -> bool:
         return self.fault is not None or self.finished
 
+    @property
+    def sigma(self) -> float | None:
+        """Noise level of the slowest image that is on its way; None if none is."""
+        under_way = [chain for chain in self.chains if chain.cursor and chain.remaining]
+        if not under_way:
+            return None
+        slowest = max(under_way, key=lambda chain: chain.remaining)
+        return float(slowest.table.column("sigma")[slowest.cursor])
+
+    def estimates(self, most: int) -> Pixels:
+        """What the first images look like by now, uint8 [n, h, w, c]; black before their first step.
+
+        They are the denoised estimates of the last step, if the engine is `watched`, and of finished images these.
+        """
+        c, h, w = self.lane.card.image.chw
+        looks = [chain.x if chain.x is not None else self.lane.engine.estimate(chain) for chain in self.chains[:most]]
+        return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
+
+    def frames(self) -> Pixels | None:
+        """What the images of a finished part looked like on their way, uint8 [n, frames - 1, h, w, c]; None if none."""
+        if not self.chains[0].keep:
+            return None
+        return np.stack([torch.stack(chain.frames).numpy() for chain in self.chains])
+
     def look_for_faults(self) -> None:
         """Sets `fault` if an image that is in no slot is not finite; those in slots are looked at by the engine."""
         for chain in self.chains:

@@ -96,13 +96,13 @@ class Leases:
                     pipeline.execute()
                     return None if job is None or execution is None else Lease(job, execution)
 
-    def finish(self, lease: Lease, images: Pixels, image_steps: int) -> int:
-        """Stores a shard's images, and ends the job with the last one.
+    def finish(self, lease: Lease, images: Pixels, image_steps: int, frames: Pixels | None = None) -> int:
+        """Stores a shard's images, and what they looked like on their way, and ends the job with the last one.
 
         Returns 2 for the last one, 1 for another, and 0 if the lease was lost or nobody wants the images.
         """
         rq_job, ttl = lease.rq_job, lease.shard.result_ttl
-        rq_job.outcome = encode(images), image_steps, len(images)
+        rq_job.outcome = encode(images), image_steps, len(images), b"" if frames is None else encode(frames)
         rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
         place = 0
 

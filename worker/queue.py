@@ -1,8 +1,10 @@
 """JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
 
+import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,13 +18,15 @@ from rq.worker import Worker
 
 from models.card import ImageShape
 from worker import scripts, shards
-from worker.forecast import Forecast, Task
+from worker.forecast import STATUS, Forecast, Task
 from worker.priority import Priority
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
 
 MAX_SHARDS = 1000  # of a job: a large one has larger shards
 ANYBODY = "anybody"  # the client of a job that names none
+MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
+Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
 
 
 class JobState(StrEnum):
@@ -71,6 +75,18 @@ class Depth(BaseModel):
     jobs: int
     image_steps: int
     oldest_age_seconds: float
+
+
+class WorkerStatus(BaseModel):
+    """A worker that is alive, as it told last."""
+
+    name: str
+    device: str = Field(description="torch device.")
+    models: list[str] = Field(description="Those in its memory; others are loaded when they are asked for.")
+    slots: int = Field(description="Images that it advances together.")
+    slots_active: int
+    image_steps_per_second: float = Field(description="What it does now.")
+    last_seen: datetime
 
 
 class JobNotFound(LookupError):
@@ -157,6 +173,7 @@ class JobQueue:
                 pipeline.zadd(shards.DEADLINES, {job_id: now + deadline_seconds})
             pipeline.hset(shards.job_key(job_id), mapping=record)
             pipeline.zadd(shards.ACTIVE, {job_id: now})
+            pipeline.zadd(shards.unended_key(client), {job_id: now})
             pipeline.hincrby(shards.TOTALS, "jobs_accepted", 1)
             shards.enqueue(self.rq, parts, pipeline)
             pipeline.execute()
@@ -168,21 +185,70 @@ class JobQueue:
         Raises:
             JobNotFound: there is none.
         """
-        job = self._read(job_id)
+        return self._on_time(self._read(job_id))
+
+    def _on_time(self, job: Job) -> Job:
+        """The job; ended if its deadline has passed."""
         if job.deadline is None or job.state.final or time.time() < job.deadline:
             return job
         done = f"{job.image_steps_done:,} of {job.image_steps:,} image-steps"
         seconds = round(job.deadline - job.created_at, 3)
         self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
-        return self._read(job_id)
+        return self._read(job.id)
 
     def seconds_left(self, job: Job) -> float | None:
         """When a job will have ended, in seconds from now; None if that cannot be told."""
         if job.state.final:
             return None
-        left = max(0, job.image_steps - job.image_steps_done)
-        task = Task(job.client, job.priority, job.created_at, left, job.id)
-        return self.forecast.seconds(task, job.request.model, min(job.evaluations, left))
+        task = _task(job)
+        return self.forecast.seconds(task, job.request.model, min(job.evaluations, task.remaining))
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs that wait go before a queued one; None for one that does not wait."""
+        return self.forecast.position(_task(job)) if job.state == JobState.QUEUED else None
+
+    def listing(
+        self,
+        client: str,
+        states: Container[JobState],
+        models: Container[str] | None,
+        limit: int,
+        after: Place | None = None,
+    ) -> tuple[list[Job], Place | None]:
+        """A page of a client's jobs, newest first, and where the next page begins; None after the last.
+
+        Args:
+            client: whose jobs.
+            states: those that are wanted.
+            models: likewise; None for all.
+            limit: of jobs on the page. It may be shorter, where few of many jobs are wanted.
+            after: where the page before ended.
+        """
+        jobs: list[Job] = []
+        for _ in range(0, MOST_LOOKED_AT, at_once := max(limit + 1, 20)):
+            places = self._places(client, after, at_once)
+            for place, found in zip(places, self._read_all([job_id for _, job_id in places]), strict=True):
+                job = found and self._on_time(found)
+                if job and job.state in states and (models is None or job.request.model in models):
+                    if len(jobs) == limit:
+                        return jobs, after
+                    jobs.append(job)
+                after = place
+            if len(places) < at_once:
+                return jobs, None
+        return jobs, after
+
+    def _places(self, client: str, after: Place | None, most: int) -> list[Place]:
+        """The next jobs of a client, newest first; some may be forgotten already."""
+        newest = "+inf" if after is None else repr(after[0])
+        with self.connection.pipeline() as pipeline:
+            for key in (shards.unended_key(client), shards.ended_key(client)):
+                pipeline.zrange(
+                    key, newest, "-inf", desc=True, byscore=True, offset=0, num=most + 1, withscores=True
+                )  # one more, since the first may be `after` itself
+            unended, ended = pipeline.execute()
+        places = [(created_at, job_id.decode()) for job_id, created_at in (*unended, *ended)]
+        return sorted((place for place in places if after is None or place < after), reverse=True)[:most]
 
     def cancel(self, job_id: str) -> Job:
         """Cancels a job: what waits is removed at once, what runs leaves its slots before their next step.
@@ -231,12 +297,39 @@ class JobQueue:
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
 
-    def _read(self, job_id: str) -> Job:
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """The workers that are alive, by name."""
+        keys: Any = Worker.all_keys(connection=self.connection, queue=self.rq)
         with self.connection.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(shards.job_key(job_id))
-            pipeline.hvals(shards.progress_key(job_id))
-            record, progress = pipeline.execute()
-        return _job(job_id, record, progress)
+            for key in keys:
+                pipeline.hmget(key, STATUS, "last_heartbeat")
+            answers = pipeline.execute()
+        statuses = [
+            WorkerStatus(name=key.rpartition(":")[2], last_seen=seen.decode(), **json.loads(status))
+            for key, (status, seen) in zip(keys, answers, strict=True)
+            if status is not None and seen is not None
+        ]
+        return sorted(statuses, key=lambda status: status.name)
+
+    def _read(self, job_id: str) -> Job:
+        (job,) = self._read_all([job_id])
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    def _read_all(self, job_ids: Sequence[str]) -> list[Job | None]:
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(shards.job_key(job_id))
+                pipeline.hvals(shards.progress_key(job_id))
+            answers = pipeline.execute()
+        records = zip(job_ids, answers[0::2], answers[1::2], strict=True)
+        return [_job(*record) if b"request" in record[1] else None for record in records]
+
+
+def _task(job: Job) -> Task:
+    left = max(0, job.image_steps - job.image_steps_done)
+    return Task(job.client, job.priority, job.created_at, left, job.id, job.state == JobState.QUEUED)
 
 
 def _state(state: bytes | None, started_at: bytes | None) -> JobState:
@@ -246,9 +339,6 @@ def _state(state: bytes | None, started_at: bytes | None) -> JobState:
 
 
 def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
-    if b"request" not in record:
-        raise JobNotFound(job_id)
-
     def number(name: bytes) -> float | None:
         return float(record[name]) if name in record else None
 

@@ -7,6 +7,8 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 from models.card import ModelName
 from models.sampling.settings import MAX_SEED, SamplerSettings
 
+MAX_FRAMES = 64
+
 
 class SampleRequest(BaseModel):
     """A grid of samples. Image i depends on (model, version, sampler, seed, i) alone."""
@@ -18,6 +20,7 @@ class SampleRequest(BaseModel):
     version: int = Field(ge=1)
     count: int = Field(ge=1)
     seed: int = Field(ge=0, le=MAX_SEED)
+    frames: int = Field(0, ge=0, le=MAX_FRAMES, description="How often each image is looked at; 0 or 1: the result.")
     weights_sha256: str | None = Field(None, description="The weights that were promised; null takes what is there.")
     sampler: SamplerSettings = Field(description="Complete: as `models.sampling.plan.plan` returns it.")
 

@@ -11,6 +11,12 @@ from worker import shards
 from worker.queue import Job, JobNotFound
 
 PIECE_BYTES = 2**18  # read from Redis at a time
+MAX_PREVIEW, MAX_PREVIEW_BYTES = 64, 2**20  # of a job: images, and their pixels
+
+
+def previewed(job: Job) -> int:
+    """How many of a job's images, from the first on, are shown while they are made."""
+    return min(job.request.count, MAX_PREVIEW, max(1, MAX_PREVIEW_BYTES // job.image.size))
 
 
 def encode(images: Pixels) -> bytes:
@@ -54,6 +60,39 @@ class Results:
         number, offset = divmod(index, job.shard_size)
         image: Pixels = self._read(job, range(number, number + 1))[offset]
         return image
+
+    def frames(self, job: Job) -> Pixels:
+        """What all images of a finished job looked like on their way, uint8 [count, frames, h, w, c]; the last: done.
+
+        Raises:
+            JobNotFound: they are gone, or there are none.
+        """
+        shape = job.request.count, -1, job.image.height, job.image.width, job.image.channels
+        images = self.images(job).reshape(shape)
+        if job.request.frames == 1:
+            return images
+        numbers = [str(number) for number in range(job.shards)]
+        stored: Any = self.connection.hmget(shards.frames_key(job.id), numbers)
+        if any(part is None for part in stored):
+            raise JobNotFound(job.id)
+        return np.concatenate([np.frombuffer(b"".join(stored), np.uint8).reshape(shape), images], axis=1)
+
+    def preview(self, job: Job) -> Pixels:
+        """What the first images of a job look like by now, uint8 [n, h, w, c]; black where nothing is begun."""
+        count = previewed(job)
+        numbers = range(-(-count // job.shard_size))
+        keys = shards.images_key(job.id), shards.previews_key(job.id)
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hmget(key, [str(number) for number in numbers])
+            images, previews = pipeline.execute()
+        out = np.zeros((count, job.image.height, job.image.width, job.image.channels), np.uint8)
+        for number, done, preview in zip(numbers, images, previews, strict=True):
+            if (pixels := done or preview) is not None:
+                shown = np.frombuffer(pixels, np.uint8).reshape(-1, *out.shape[1:])
+                part = out[number * job.shard_size :][: job.shard_size]
+                part[: len(shown)] = shown[: len(part)]
+        return out
 
     def _read(self, job: Job, numbers: range) -> Pixels:
         stored: Any = self.connection.hmget(shards.images_key(job.id), [str(number) for number in numbers])

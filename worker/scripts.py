@@ -12,6 +12,26 @@ local function over(id)
 end
 """
 
+# What happens to a job, for who follows it: a stream of bounded length. Of progress and previews no more is told than
+# can be looked at. `sigma` is the largest noise level that a shard is at.
+_TELL = """
+local function tell(id, event, ...)
+    redis.call('XADD', key(id, 'events'), 'MAXLEN', '~', 1000, '*', 'event', event, ...)
+end
+local function tell_progress(id, event, now, pause)
+    local told = redis.call('HGET', key(id), 'told_' .. event)
+    if told and math.abs(now - told) < pause then return end
+    redis.call('HSET', key(id), 'told_' .. event, now)
+    local done, sigma = 0, ''
+    for _, steps in ipairs(redis.call('HVALS', key(id, 'progress'))) do done = done + steps end
+    for _, level in ipairs(redis.call('HVALS', key(id, 'sigma'))) do
+        if sigma == '' or tonumber(level) > tonumber(sigma) then sigma = level end
+    end
+    local state = redis.call('HEXISTS', key(id), 'started_at') == 1 and 'running' or 'queued'
+    tell(id, event, 'state', state, 'done', done, 'sigma', sigma)
+end
+"""
+
 # Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
 # for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
 _LINES = (
@@ -49,6 +69,7 @@ local function leave(id, model, client)
 end
 local function again(queue, id, number)
     if over(id) or redis.call('LPOS', key(id, 'waiting'), number) then return end
+    redis.call('HDEL', key(id, 'sigma'), number)
     redis.call('LPUSH', key(id, 'waiting'), number)
     redis.call('LPUSH', queue, id .. '-' .. number)
     join(id)
@@ -58,12 +79,28 @@ end
 """
 )
 
+# The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
 _FINISH = """
+local function file(id, client, created, ttl)
+    local jobs = 'scoreserve:client:' .. client
+    redis.call('ZREM', jobs .. ':unended', id)
+    redis.call('ZADD', jobs .. ':ended', created, id)
+    for _, old in ipairs(redis.call('ZRANGE', jobs .. ':ended', 0, 9)) do
+        if redis.call('EXISTS', key(old)) == 0 then redis.call('ZREM', jobs .. ':ended', old) end
+    end
+    redis.call('EXPIRE', jobs .. ':ended', ttl, 'NX')
+    redis.call('EXPIRE', jobs .. ':ended', ttl, 'GT')
+end
 local function finish(id, state, now, ttl, reason)
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
-    leave(id, unpack(redis.call('HMGET', key(id), 'model', 'client')))
-    redis.call('DEL', key(id, 'state'))
-    for _, what in ipairs({false, 'images', 'progress'}) do redis.call('EXPIRE', key(id, what), ttl) end
+    local model, client, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'created_at'))
+    leave(id, model, client)
+    file(id, client, created, ttl)
+    redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'watched'))
+    tell(id, state)
+    for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
+        redis.call('EXPIRE', key(id, what), ttl)
+    end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
     if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end
@@ -77,27 +114,31 @@ end
 END = (
     "#!lua flags=allow-oom"
     + _LINES
+    + _TELL
     + _FINISH
     + """
 if over(ARGV[1]) then return 0 end
-redis.call('DEL', key(ARGV[1], 'images'))
+redis.call('DEL', key(ARGV[1], 'images'), key(ARGV[1], 'frames'))
 finish(unpack(ARGV, 1, 5))
 return 1
 """
 )
 
 # Stores a shard's images once, and ends the job with its last shard. Answers 2 for that one, 0 if nobody wants it.
-# job id, state, now, time to live, reason, shard number, images, image-steps, number of images
+# job id, state, now, time to live, reason, shard number, images, image-steps, number of images, frames or nothing
 STORE = (
     "#!lua"
     + _LINES
+    + _TELL
     + _FINISH
     + """
 local id, number = ARGV[1], ARGV[6]
 if over(id) then return 0 end
 if redis.call('HSETNX', key(id, 'images'), number, ARGV[7]) == 0 then return 0 end
+if (ARGV[10] or '') ~= '' then redis.call('HSET', key(id, 'frames'), number, ARGV[10]) end
 redis.call('HSET', key(id, 'progress'), number, ARGV[8])
 redis.call('HDEL', key(id, 'state'), number)
+redis.call('HDEL', key(id, 'sigma'), number)
 redis.call('HINCRBY', 'scoreserve:totals', 'images', ARGV[9])
 redis.call('HINCRBY', 'scoreserve:totals', 'image_steps', ARGV[8])
 if redis.call('HLEN', key(id, 'images')) < tonumber(redis.call('HGET', key(id), 'shards')) then return 1 end
@@ -106,18 +147,37 @@ return 2
 """
 )
 
-# Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more.
-# job id, now, shard number, image-steps, saved state or nothing
+# Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more, and 2 if somebody
+# wants to see previews.
+# job id, now, shard number, image-steps, saved state or nothing, noise level or nothing
 PROGRESS = (
     "#!lua"
     + _OVER
+    + _TELL
     + """
 local id, number = ARGV[1], ARGV[3]
 if over(id) then return 0 end
-redis.call('HSETNX', key(id), 'started_at', ARGV[2])
+local pause = redis.call('HSETNX', key(id), 'started_at', ARGV[2]) == 1 and 0 or 0.25
 redis.call('HSET', key(id, 'progress'), number, ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
-return 1
+if ARGV[6] ~= '' then redis.call('HSET', key(id, 'sigma'), number, ARGV[6]) end
+tell_progress(id, 'progress', ARGV[2], pause)
+return 1 + redis.call('EXISTS', key(id, 'watched'))
+"""
+)
+
+# Shows what a shard's images look like by now, for a while.
+# job id, now, shard number, pixels
+SHOW = (
+    "#!lua"
+    + _OVER
+    + _TELL
+    + """
+local id = ARGV[1]
+if over(id) then return end
+redis.call('HSET', key(id, 'previews'), ARGV[3], ARGV[4])
+redis.call('EXPIRE', key(id, 'previews'), 30)
+tell_progress(id, 'preview', ARGV[2], 0.45)
 """
 )
 
@@ -126,8 +186,11 @@ return 1
 JOIN = (
     "#!lua"
     + _LINES
+    + _TELL
     + """
-if not over(ARGV[1]) then join(ARGV[1]) end
+if over(ARGV[1]) then return end
+join(ARGV[1])
+tell_progress(ARGV[1], 'progress', 0, 0)
 """
 )
 

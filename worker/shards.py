@@ -39,6 +39,11 @@ def images_key(job_id: str) -> str:
     return f"scoreserve:job:{job_id}:images"
 
 
+def frames_key(job_id: str) -> str:
+    """Hash: shard number -> what its images looked like on their way, uint8 pixels one after another."""
+    return f"scoreserve:job:{job_id}:frames"
+
+
 def progress_key(job_id: str) -> str:
     """Hash: shard number -> its image-steps done."""
     return f"scoreserve:job:{job_id}:progress"
@@ -52,6 +57,31 @@ def state_key(job_id: str) -> str:
 def waiting_key(job_id: str) -> str:
     """List: numbers of the shards that wait."""
     return f"scoreserve:job:{job_id}:waiting"
+
+
+def events_key(job_id: str) -> str:
+    """Stream: what happened to a job. Fields `event`, and of progress `state`, `done`, `sigma`."""
+    return f"scoreserve:job:{job_id}:events"
+
+
+def watched_key(job_id: str) -> str:
+    """There while somebody wants to see previews of a job."""
+    return f"scoreserve:job:{job_id}:watched"
+
+
+def previews_key(job_id: str) -> str:
+    """Hash: shard number -> what its images look like by now, uint8 pixels one after another."""
+    return f"scoreserve:job:{job_id}:previews"
+
+
+def unended_key(client: str) -> str:
+    """Sorted set: a client's jobs that have not ended, by time of creation."""
+    return f"scoreserve:client:{client}:unended"
+
+
+def ended_key(client: str) -> str:
+    """Sorted set: a client's jobs that have ended, by time of creation; some may be forgotten already."""
+    return f"scoreserve:client:{client}:ended"
 
 
 def shard_id(job_id: str, number: int) -> str:
@@ -83,7 +113,7 @@ class Shard:
 class ShardJob(RQJob):
     """An RQ job whose outcome is written together with the job it belongs to, in RQ's own transaction."""
 
-    outcome: tuple[bytes, int, int] | None = None  # images, image-steps, number of images
+    outcome: tuple[bytes, int, int, bytes] | None = None  # images, image-steps, number of images, frames
     reason: str | None = None
 
     @property
@@ -101,11 +131,9 @@ class ShardJob(RQJob):
         super()._handle_success(result_ttl, pipeline, *args, **kwargs)
         if self.outcome is None:
             raise RuntimeError("a shard was finished without its images")
-        shard, (images, image_steps, count) = self.shard, self.outcome
-        pipeline.eval(
-            scripts.STORE, 0,
-            shard.job_id, "finished", time.time(), shard.result_ttl, "", shard.number, images, image_steps, count,
-        )  # fmt: skip
+        shard = self.shard
+        fields = shard.job_id, "finished", time.time(), shard.result_ttl, "", shard.number
+        pipeline.eval(scripts.STORE, 0, *fields, *self.outcome)
 
     def _handle_failure(self, exc_string: str, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
         super()._handle_failure(exc_string, pipeline, *args, **kwargs)
@@ -119,12 +147,18 @@ def rq_queue(connection: Redis) -> Queue:
     return Queue(QUEUE, connection=connection, job_class=ShardJob, serializer=JSONSerializer)
 
 
-def report(shard: Shard, image_steps: int, pipeline: Pipeline, state: bytes = b"") -> None:
-    """Adds the command that writes down a shard's progress, and its state if there is one.
+def report(shard: Shard, image_steps: int, pipeline: Pipeline, state: bytes = b"", sigma: float | None = None) -> None:
+    """Adds the command that writes down a shard's progress, its state if there is one, and the noise level it is at.
 
-    Its answer is 0 if nobody wants the shard any more.
+    Its answer is 0 if nobody wants the shard any more, and 2 if somebody wants to see previews.
     """
-    pipeline.eval(scripts.PROGRESS, 0, shard.job_id, time.time(), shard.number, image_steps, state)
+    level = "" if sigma is None else sigma
+    pipeline.eval(scripts.PROGRESS, 0, shard.job_id, time.time(), shard.number, image_steps, state, level)
+
+
+def show(shard: Shard, pixels: bytes, pipeline: Pipeline) -> None:
+    """Adds the command that shows what a shard's images look like by now."""
+    pipeline.eval(scripts.SHOW, 0, shard.job_id, time.time(), shard.number, pixels)
 
 
 def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:

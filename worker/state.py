@@ -14,7 +14,8 @@ from models.sampling.sample import from_pixels, to_pixels
 def pack(chains: Sequence[Chain]) -> bytes:
     """All there is to save of a shard's chains, none of them in a slot: see `Chain`.
 
-    Of finished images the pixels alone are kept, of those on their way x, and `previous` where the next row carries it.
+    Of finished images the pixels alone are kept, of those on their way x, and `previous` where the next row carries it;
+    of all, their frames.
     """
     under_way = [chain for chain in chains if chain.remaining and chain.cursor]
     state = {
@@ -22,6 +23,7 @@ def pack(chains: Sequence[Chain]) -> bytes:
         "x": _stack([chain.x for chain in under_way]),
         "previous": _stack([chain.previous for chain in under_way if _carries(chain)]),
         "pixels": _stack([torch.from_numpy(to_pixels(c.x)) for c in chains if not c.remaining and c.x is not None]),
+        "frames": _stack([frame for chain in chains for frame in chain.frames]),
     }
     return safetensors.torch.save(state)
 
@@ -41,6 +43,7 @@ def unpack(data: bytes, chains: Sequence[Chain], shape: tuple[int, int, int]) ->
         state = safetensors.torch.load(data)
         cursors = state["cursors"].tolist()
         x, previous, pixels = (list(state[name]) for name in ("x", "previous", "pixels"))
+        frames = list(state.get("frames", ()))
         for chain, cursor in zip(chains, cursors, strict=True):
             chain.cursor = cursor
             if cursor >= len(chain.table):
@@ -49,13 +52,17 @@ def unpack(data: bytes, chains: Sequence[Chain], shape: tuple[int, int, int]) ->
                 chain.x = x.pop(0)
                 if _carries(chain):
                     chain.previous = previous.pop(0)
+            passed = sum(row <= chain.cursor for row in chain.keep)
+            chain.frames, frames = frames[:passed], frames[passed:]
+            if len(chain.frames) < passed:
+                raise ValueError("it has too few frames")
             if chain.x is not None and chain.x.shape != shape:
                 raise ValueError(f"an image is {list(chain.x.shape)}, not {list(shape)}")
-        if x or previous or pixels:
+        if x or previous or pixels or frames:
             raise ValueError("it has more images than it says")
     except (safetensors.SafetensorError, KeyError, IndexError, ValueError) as error:
         for chain in chains:
-            chain.cursor, chain.x, chain.previous = 0, None, None
+            chain.cursor, chain.x, chain.previous, chain.frames = 0, None, None, []
         raise ValueError(f"saved state does not fit: {error}") from error
 
 

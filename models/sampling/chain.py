@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from models.sampling import noise
@@ -24,6 +25,8 @@ class Chain:
         cursor: the row that comes next.
         x: float32 [c, h, w]; None before the first row.
         previous: drift * score of the row before, float32 [c, h, w]; None where no row came before.
+        keep: the cursors at which x is looked at; x at the end is none of them.
+        frames: what it looked like at those that it has passed, uint8 [h, w, c].
     """
 
     table: Table
@@ -34,6 +37,8 @@ class Chain:
     cursor: int = 0
     x: Tensor | None = None
     previous: Tensor | None = field(default=None, repr=False)
+    keep: tuple[int, ...] = ()
+    frames: list[Tensor] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if (self.known is None) != (self.mask is None):
@@ -49,3 +54,8 @@ class Chain:
         key = ([self.seed], [self.index], [0], noise.INITIAL, shape)
         mean, std = self.table.initial_mean, self.table.initial_std
         return noise.uniform(*key)[0] if std is None else mean + std * noise.normal(*key)[0]
+
+
+def quantize(x: Tensor) -> Tensor:
+    """uint8 [..., h, w, c] of images float32 [..., c, h, w], clamped to [0, 1]."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1)

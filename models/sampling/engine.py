@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sampling import noise
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, quantize
 from models.sampling.tables import COLUMNS
 from models.score import ScoreModel
 
@@ -52,6 +52,8 @@ class Engine:
         self.model, self.slots, self.width = model, slots, slots
         self.chains: list[Chain] = []
         self.image_steps = 0
+        self.watched = False  # whether estimates are kept
+        self._estimates: dict[Chain, Tensor] = {}
         shape = (slots, *model.image.chw)
         self._x = torch.zeros(shape, device=model.device)
         self._previous = torch.zeros_like(self._x)
@@ -93,7 +95,8 @@ class Engine:
         conditions = torch.stack([self.model.condition(sigma) for sigma in rows[:, 0].tolist()])
         score = self._score(self._x[:n], conditions)
         columns = torch.from_numpy(rows.T.astype(np.float32)).to(self.model.device)[:, :, None, None, None]
-        _, drift, carry, noise_std, known_std = columns
+        sigma, drift, carry, noise_std, known_std = columns
+        self._estimates = self._denoised(score, sigma) if self.watched else {}
         z = self._noise(rows[:, COLUMNS.index("noise")] != 0, noise.STEP)
         x, current = advance(self._x[:n], score, self._previous[:n], drift, carry, noise_std, z)
         if any(chain.known is not None for chain in self.chains):
@@ -101,11 +104,21 @@ class Engine:
             z = self._noise(inpainting & (rows[:, COLUMNS.index("known")] != 0), noise.KNOWN)
             known = self._known[:n] if z is None else self._known[:n] + known_std * z
             x = torch.where(self._repaint[:n], x, known)
-        self._x[:n], self._previous[:n] = x, current
+        frames = self._frames(x)
+        self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a step is done or not
         self.image_steps += n
         for chain in self.chains:
             chain.cursor += 1
+        for chain, frame in frames:
+            chain.frames.append(frame)
         return self._release([chain for chain in self.chains if not chain.remaining])
+
+    def estimate(self, chain: Chain) -> Tensor | None:
+        """What an active chain's image looks like by now: the denoised x of its last step, float32 [c, h, w].
+
+        None before the first step that was `watched`.
+        """
+        return self._estimates.get(chain)
 
     def diverged(self) -> list[Chain]:
         """The active chains whose x is not finite any more, and never will be again."""
@@ -116,6 +129,21 @@ class Engine:
     def evict(self, chains: Iterable[Chain]) -> list[Chain]:
         """Takes chains out of their slots as they are, so that they can be admitted again, here or elsewhere."""
         return self._release([chain for chain in chains if chain in self.chains])
+
+    def _denoised(self, score: Tensor, sigma: Tensor) -> dict[Chain, Tensor]:
+        """E[x_0 | x] = x + sigma^2 score (Tweedie's formula) of each chain; what is known of it is as known."""
+        n = len(self.chains)
+        denoised = self._x[:n] + sigma**2 * score
+        if any(chain.known is not None for chain in self.chains):
+            denoised = torch.where(self._repaint[:n], denoised, self._known[:n])
+        return dict(zip(self.chains, denoised, strict=True))
+
+    def _frames(self, x: Tensor) -> list[tuple[Chain, Tensor]]:
+        """The chains that are looked at after this row, and what they look like, uint8 [h, w, c]."""
+        slots = [slot for slot, chain in enumerate(self.chains) if chain.cursor + 1 in chain.keep]
+        if not slots:
+            return []
+        return list(zip([self.chains[slot] for slot in slots], quantize(x[slots]).cpu(), strict=True))
 
     def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
         """Scores of all active slots, at most `width` at a time; a piece that memory does not last for is halved."""

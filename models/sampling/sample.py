@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.images import Pixels
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, quantize
 from models.sampling.engine import Engine
 from models.sampling.tables import Table
 from models.score import ScoreModel
@@ -49,7 +49,7 @@ def sample(
 
 def to_pixels(x: Tensor) -> Pixels:
     """uint8 [h, w, c] of an image float32 [c, h, w], clamped to [0, 1]."""
-    pixels: Pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    pixels: Pixels = quantize(x).cpu().numpy()
     return pixels
 
 

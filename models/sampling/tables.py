@@ -47,6 +47,16 @@ class Table:
         return column
 
 
+def snapshots(rows: int, count: int) -> tuple[int, ...]:
+    """After how many of a table's rows an image is looked at: `count` times, evenly, the last time after the last.
+
+    Args:
+        rows: of the table, at least `count`.
+        count: at least 0.
+    """
+    return tuple(-(-rows * number // count) for number in range(1, count + 1))
+
+
 def follow_scores(sigma: float, steps: int, step_size: float) -> Table:
     """Gradient ascent on log p_sigma from uniform noise: x += alpha/2 s(x, sigma), alpha = `step_size`."""
     return _table([(sigma, step_size / 2, 0.0, 0.0, sigma)] * steps, None)

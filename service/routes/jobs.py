@@ -1,72 +1,210 @@
-"""/jobs/{id}: how far a job is, its images in every form, and how to cancel it."""
+"""/jobs: a client's jobs, how far each is, its images in every form, and how to cancel it."""
 
-from typing import Annotated
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from models.card import ModelName
 from models.images import to_png
-from service import views
-from service.context import InContext
+from service import caching, views
+from service.context import Context, InContext
 from service.intake import ready
-from service.problems import Problem, responses
-from service.schemas import JobView
-from worker.queue import JobEnded
+from service.problems import Problem, invalid, responses
+from service.routes.samples import _HEADERS, _client
+from service.schemas import JobsView, JobView
+from worker.queue import Job, JobEnded, JobState, Place
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 JobId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{24}$", description="Id of a job.", examples=["5f0c9d7b1e2a4c6d8e9f0a1b"])
 ]
+InClient = Annotated[str, Depends(_client)]  # whose jobs are listed
 _NO_JOB = responses("not-found", "invalid", "unavailable")
-_NO_IMAGES = responses("not-found", "not-ready", "invalid", "unavailable")
-_PNG = {"content": {views.PNG: {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG file."}
-_NPZ = {"content": {views.NPZ: {"schema": {"type": "string", "format": "binary"}}}, "description": "An npz file."}
+Scale = Annotated[int, Query(ge=1, le=16, description="Factor by which each pixel is repeated.")]
+Columns = Annotated[int | None, Query(ge=1, le=1000, description="Images in a row; as square as can be by default.")]
+Padding = Annotated[int, Query(ge=0, le=64, description="Pixels between the images.")]
+Fps = Annotated[float, Query(ge=1, le=50, allow_inf_nan=False, description="Frames a second.")]
+
+
+def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of a view: the file, that the client has it, or a problem."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"content": content, "description": "The file. It never changes; `ETag` names it."},
+        304: {"description": "The client has it (If-None-Match)."},
+        **responses("not-found", "not-ready", "invalid", "unavailable"),
+    }
+
+
+@router.get("", responses=responses("invalid", "unavailable"), openapi_extra={"parameters": _HEADERS[1:]})
+def jobs(
+    request: Request,
+    response: Response,
+    client: InClient,
+    context: InContext,
+    state: Annotated[list[JobState] | None, Query(description="Only jobs in this state; may repeat.")] = None,
+    model: Annotated[list[ModelName] | None, Query(description="Only jobs of this model; may repeat.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=200)] = None,
+) -> JobsView:
+    """Your own jobs, newest first, until they are forgotten. `Link` has the address of the next page.
+
+    A page may have fewer jobs than `limit`, even none, where few of many jobs are wanted; `next` then still leads on.
+    """
+    after = None if cursor is None else _place(cursor)
+    found, following = context.queue.listing(client, state or list(JobState), model, limit, after)
+    page = JobsView(jobs=[context.view(job) for job in found], next=following and _cursor(following))
+    if page.next is not None:
+        url = request.url.include_query_params(cursor=page.next)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return page
+
+
+def _cursor(place: Place) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> Place:
+    try:
+        created_at, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(job_id, str):
+            return created_at, job_id
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        pass
+    raise invalid("cursor", "this is no cursor", "`next` of the page before, as it is")
 
 
 @router.get("/{job_id}", responses=_NO_JOB)
 def job(job_id: JobId, context: InContext) -> JobView:
-    """What the job asks for, its state, and how far it is."""
-    found = context.queue.get(job_id)
-    return JobView.of(found, context.queue.seconds_left(found))
+    """What the job asks for, its state, how far it is, and what goes before it."""
+    return context.view(context.queue.get(job_id))
 
 
 @router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
+@router.post("/{job_id}/cancel", responses=_NO_JOB | responses("already-ended"))
 def cancel(job_id: JobId, context: InContext) -> JobView:
     """Cancels the job: what waits is removed at once, what runs leaves its slots before their next step."""
     try:
-        return JobView.of(context.queue.cancel(job_id), None)
+        return context.view(context.queue.cancel(job_id))
     except JobEnded as error:
         raise Problem("already-ended", str(error)) from error
 
 
-@router.get("/{job_id}/grid.png", response_class=Response, responses={200: _PNG, **_NO_IMAGES})
+@router.get("/{job_id}/grid.png", response_class=Response, responses=_file(views.PNG))
 def grid_png(
     job_id: JobId,
+    request: Request,
     context: InContext,
-    columns: Annotated[int | None, Query(ge=1, le=1000, description="Images in a row; as square as can be.")] = None,
-    padding: Annotated[int, Query(ge=0, le=64, description="Pixels between the images.")] = 2,
-    scale: Annotated[int, Query(ge=1, le=16, description="Factor by which each pixel is repeated.")] = 2,
+    columns: Columns = None,
+    padding: Padding = 2,
+    scale: Scale = 2,
+    background: Annotated[
+        str, Query(pattern=r"^([0-9a-fA-F]{6}|transparent)$", description="RRGGBB of what is between, or transparent.")
+    ] = "000000",
 ) -> Response:
     """All images of a finished job in one PNG, if that is not too large."""
-    finished = ready(context.queue.get(job_id))
-    content = views.grid_png(finished, context.results, context.settings.max_grid_pixels, columns, padding, scale)
-    return Response(content, media_type=views.PNG)
+    colour = None if background == "transparent" else tuple(bytes.fromhex(background))
+    most = context.settings.max_grid_pixels
+    return _view(
+        context, request, job_id, views.PNG,
+        lambda job: views.grid_png(job, context.results, most, columns, padding, scale, colour),  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
-@router.get("/{job_id}/images/{index}.png", response_class=Response, responses={200: _PNG, **_NO_IMAGES})
-def image_png(job_id: JobId, index: Annotated[int, Path(ge=0, le=10**9)], context: InContext) -> Response:
+@router.get("/{job_id}/images/{index}.png", response_class=Response, responses=_file(views.PNG))
+def image_png(
+    job_id: JobId,
+    index: Annotated[int, Path(ge=0, le=10**9)],
+    request: Request,
+    context: InContext,
+    scale: Scale = 1,
+) -> Response:
     """One image of a finished job."""
-    finished = ready(context.queue.get(job_id))
-    try:
-        pixels = context.results.image(finished, index)
-    except IndexError as error:
-        raise Problem("not-found", str(error)) from error
-    return Response(to_png(pixels), media_type=views.PNG)
+
+    def draw(job: Job) -> bytes:
+        try:
+            pixels = context.results.image(job, index)
+        except IndexError as error:
+            raise Problem("not-found", str(error)) from error
+        return to_png(pixels.repeat(scale, 0).repeat(scale, 1))
+
+    return _view(context, request, job_id, views.PNG, draw)
 
 
-@router.get("/{job_id}/samples.npz", response_class=Response, responses={200: _NPZ, **_NO_IMAGES})
-def samples_npz(job_id: JobId, context: InContext) -> Response:
+@router.get("/{job_id}/samples.npz", response_class=Response, responses=_file(views.NPZ))
+def samples_npz(job_id: JobId, request: Request, context: InContext) -> Response:
     """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
+    return _view(context, request, job_id, views.NPZ, lambda job: views.samples_npz(job, context.results.pieces(job)))
+
+
+@router.get("/{job_id}/images.zip", response_class=Response, responses=_file(views.ZIP))
+def images_zip(job_id: JobId, request: Request, context: InContext) -> Response:
+    """All images of a finished job, however many, as PNG files `0000.png` and so on in a zip."""
+    return _view(context, request, job_id, views.ZIP, lambda job: views.images_zip(job, context.results.pieces(job)))
+
+
+@router.get("/{job_id}/animation.webp", response_class=Response, responses=_file(views.WEBP))
+def animation_webp(
+    job_id: JobId, request: Request, context: InContext, columns: Columns = None, scale: Scale = 2, fps: Fps = 12
+) -> Response:
+    """The annealing of a job that was asked for with `frames`: a grid that moves, without loss."""
+    return _animation(context, request, job_id, "WEBP", columns, scale, fps)
+
+
+@router.get("/{job_id}/animation.gif", response_class=Response, responses=_file(views.GIF))
+def animation_gif(
+    job_id: JobId, request: Request, context: InContext, columns: Columns = None, scale: Scale = 2, fps: Fps = 12
+) -> Response:
+    """The annealing of a job that was asked for with `frames`: a grid that moves, in at most 256 colours a frame."""
+    return _animation(context, request, job_id, "GIF", columns, scale, fps)
+
+
+@router.get("/{job_id}/filmstrip.png", response_class=Response, responses=_file(views.PNG))
+def filmstrip_png(
+    job_id: JobId, request: Request, context: InContext, padding: Padding = 2, scale: Scale = 1
+) -> Response:
+    """The annealing of a job that was asked for with `frames`: a row for each image, a column for each frame."""
+    most = context.settings.max_grid_pixels
+    return _view(
+        context, request, job_id, views.PNG,
+        lambda job: views.filmstrip_png(_with_frames(job), context.results, most, padding, scale),
+    )  # fmt: skip
+
+
+def _animation(
+    context: Context, request: Request, job_id: str, kind: str, columns: int | None, scale: int, fps: float
+) -> Response:
+    most = context.settings.max_grid_pixels
+    return _view(
+        context, request, job_id, f"image/{kind.lower()}",
+        lambda job: views.animation(_with_frames(job), context.results, kind, most, columns, scale, fps),
+    )  # fmt: skip
+
+
+def _with_frames(job: Job) -> Job:
+    if not job.request.frames:
+        raise Problem("not-found", f'job {job.id} has no frames: ask for them, as in {{"frames": 32}}')
+    return job
+
+
+def _view(
+    context: Context, request: Request, job_id: str, media_type: str, draw: Callable[[Job], bytes | Iterator[bytes]]
+) -> Response:
+    """A view of a finished job, or 304 if the client has it."""
     finished = ready(context.queue.get(job_id))
-    return StreamingResponse(views.samples_npz(finished, context.results.pieces(finished)), media_type=views.NPZ)
+    headers = caching.headers(request, finished)
+    if caching.has_it(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    content = draw(finished)
+    if isinstance(content, bytes):
+        return Response(content, headers=headers, media_type=media_type)
+    if request.scope.get("head"):
+        content = iter(())
+    return StreamingResponse(content, headers=headers, media_type=media_type)

@@ -1,15 +1,23 @@
 """/models: what can be sampled."""
 
+import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.card import ModelCard
 from models.store import BrokenModel, ModelNotFound
+from service import caching
 from service.context import InContext
 from service.problems import Problem, responses
+from service.views import PNG
 
 router = APIRouter(prefix="/models", tags=["models"])
+
+Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", examples=["mnist"])]
+Version = Annotated[int | None, Query(ge=1, le=10**9, description="The newest by default.")]
+_PNG = {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG file."}
+_KEPT = {"description": "The client has it (If-None-Match)."}
 
 
 @router.get("")
@@ -19,13 +27,29 @@ def models(context: InContext) -> list[ModelCard]:
 
 
 @router.get("/{name}", responses=responses("not-found", "invalid"))
-def model(
-    name: Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", examples=["mnist"])],
-    context: InContext,
-    version: Annotated[int | None, Query(ge=1, le=10**9, description="The newest by default.")] = None,
-) -> ModelCard:
+def model(name: Name, context: InContext, version: Version = None) -> ModelCard:
     """A model's card: image shape, noise range, default sampler, how it was made, what was measured on it."""
     try:
         return context.store.card(name, version)
     except (ModelNotFound, BrokenModel) as error:
         raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+
+
+@router.get(
+    "/{name}/preview.png",
+    response_class=Response,
+    responses={200: _PNG, 304: _KEPT, **responses("not-found", "invalid")},
+)
+def preview(name: Name, request: Request, context: InContext, version: Version = None) -> Response:
+    """A grid of what the model makes, if a picture is beside its weights."""
+    try:
+        content = context.store.preview(name, version)
+    except ModelNotFound as error:
+        raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+    if content is None:
+        raise Problem("not-found", f"model {name} has no preview.png beside its weights")
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=300"}
+    if caching.has_it(request, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=PNG)

@@ -105,6 +105,7 @@ _FORM_FIELDS: dict[str, Any] = {
     "count": {"type": "integer", "default": 16, "description": "How many completions."},
     "seed": {"type": "integer", "description": "Drawn at random by default."},
     "sampler": {"type": "string", "description": "The sampler of POST /samples, as JSON."},
+    "frames": {"type": "integer", "default": 0, "description": "As in POST /samples."},
     "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
     "deadline_seconds": {"type": "number", "description": "As in POST /samples."},
     "image": {"type": "string", "format": "binary", "description": "The picture, of the model's height and width."},

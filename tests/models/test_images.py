@@ -51,3 +51,11 @@ def test_a_png_file_holds_exactly_the_pixels(channels: int) -> None:
         assert image.format == "PNG"
         assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
     assert to_image(pixels).size == (7, 5)
+
+
+def test_a_grid_stands_on_a_colour() -> None:
+    images = np.full((3, 2, 2, 3), 7, np.uint8)
+    out = grid(images, columns=2, padding=1, background=(1, 2, 3))
+    assert out[0, 0].tolist() == [1, 2, 3]
+    assert out[-2, -2].tolist() == [1, 2, 3]
+    assert out[1, 1].tolist() == [7, 7, 7]

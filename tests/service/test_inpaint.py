@@ -187,6 +187,7 @@ def test_pixels_are_not_told_to_others(client, inpaint: Inpaint, png: Png, pictu
             "version",
             "weights_sha256",
             "count",
+            "frames",
             "seed",
             "sampler",
         }

@@ -134,3 +134,18 @@ def test_samplers_of_one_level_start_uniform_and_others_from_their_first_sigma()
         "adams_bashforth": pytest.approx(10),
         "heun": pytest.approx(10),
     }
+
+
+@pytest.mark.parametrize(("rows", "count"), [(13, 5), (35, 35), (35, 1), (100, 64), (7, 3)])
+def test_snapshots_are_even_and_end_with_the_result(rows: int, count: int) -> None:
+    found = tables.snapshots(rows, count)
+    assert len(found) == len(set(found)) == count
+    assert list(found) == sorted(found)
+    assert found[0] >= 1
+    assert found[-1] == rows
+    steps = {after - before for before, after in zip((0, *found), found, strict=False)}
+    assert max(steps) - min(steps) <= 1
+
+
+def test_no_snapshots_are_none() -> None:
+    assert tables.snapshots(13, 0) == ()

@@ -1,0 +1,69 @@
+"""/jobs/{id}/events: what happens to a job, as it happens."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from service.context import InContext
+from service.events import MEDIA_TYPE, Stream, parse_id
+from service.problems import responses
+from service.routes.jobs import JobId
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events. `progress`: state, image_steps_done, image_steps, sigma (the noise level "
+        "of the slowest image), queue_position, eta_seconds. `preview`, if asked for: what the first images look like "
+        "by now, a base64 PNG grid. At the end `done`, `failed` or `cancelled`, with the job.",
+        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+    },
+    204: {"description": "The client has had the last event already."},
+}
+
+
+class _EventResponse(StreamingResponse):
+    """Sends a stream to its end, or until the client goes."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream.text(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self.stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.stream.close()
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=Response,
+    responses={**_STREAM, **responses("not-found", "invalid", "busy", "unavailable")},
+)
+async def events(
+    job_id: JobId,
+    request: Request,
+    context: InContext,
+    previews: Annotated[
+        bool, Query(description="Whether to send previews: denoised estimates, twice a second.")
+    ] = False,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            pattern=r"^\d{1,15}-\d{1,15}$", description="The last event that was received; what came after it follows."
+        ),
+    ] = None,
+) -> Response:
+    """What happens to the job, as it happens, until it ends. Of previews, a client that was away gets the next only."""
+    if request.scope.get("head"):
+        await run_in_threadpool(context.queue.get, job_id)
+        return StreamingResponse(iter(()), media_type=MEDIA_TYPE)
+    after = None if last_event_id is None else parse_id(last_event_id)
+    stream = await context.events.follow(job_id, after, previews)
+    return Response(status_code=204) if stream is None else _EventResponse(stream)

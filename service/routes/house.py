@@ -1,0 +1,89 @@
+"""/workers and /samplers: who works, on how much, and in which ways images can be made."""
+
+from typing import Any, get_args
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from models.sampling.settings import SamplerSettings
+from service.context import InContext
+from service.problems import responses
+from worker.queue import Depth, WorkerStatus
+
+router = APIRouter(tags=["house"])
+
+TITLES = {
+    "annealed_langevin": "Annealed Langevin dynamics",
+    "langevin": "Langevin dynamics",
+    "follow_scores": "Gradient ascent",
+    "consistent_annealed": "Consistent annealed sampling",
+    "ancestral": "Ancestral sampling",
+    "euler": "Euler's method (DDIM)",
+    "adams_bashforth": "Adams-Bashforth method",
+    "heun": "Heun's method",
+}
+SHARED = {
+    "sigma_max": "The first noise level, in units of pixels in [0, 1]; the model's own by default.",
+    "sigma_min": "The last noise level; the model's own by default.",
+    "steps": "Number of steps; each costs one evaluation.",
+}
+
+
+class WorkersView(BaseModel):
+    """Who works, and on how much."""
+
+    workers: list[WorkerStatus]
+    queue: Depth
+
+
+class Parameter(BaseModel):
+    """A setting of a sampler."""
+
+    name: str
+    type: str = Field(description="integer, number or boolean.")
+    default: Any = Field(description="Null: from the model's card, or computed.")
+    minimum: float | None
+    maximum: float | None
+    description: str
+
+
+class Sampler(BaseModel):
+    """A way to make images."""
+
+    name: str
+    title: str
+    description: str
+    parameters: list[Parameter]
+
+
+@router.get("/workers", responses=responses("unavailable"))
+def workers(context: InContext) -> WorkersView:
+    """The workers that are alive, and what waits for them."""
+    return WorkersView(workers=context.queue.worker_statuses(), queue=context.queue.depth())
+
+
+@router.get("/samplers")
+def samplers() -> list[Sampler]:
+    """The samplers, and what each can be told."""
+    kinds = get_args(get_args(SamplerSettings)[0])
+    return [_sampler(kind.model_json_schema()) for kind in kinds]
+
+
+def _sampler(schema: dict[str, Any]) -> Sampler:
+    properties = dict(schema["properties"])
+    name = properties.pop("name")["const"]
+    parameters = [_parameter(key, value) for key, value in properties.items()]
+    return Sampler(name=name, title=TITLES[name], description=schema["description"], parameters=parameters)
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> Parameter:
+    """A parameter from its JSON schema, which allows null for what is left out."""
+    (value,) = [option for option in schema["anyOf"] if option["type"] != "null"]
+    return Parameter(
+        name=name,
+        type=value["type"],
+        default=schema.get("default"),
+        minimum=value.get("minimum", value.get("exclusiveMinimum")),
+        maximum=value.get("maximum", value.get("exclusiveMaximum")),
+        description=schema.get("description") or SHARED[name],
+    )
