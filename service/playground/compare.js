@@ -1,56 +1,26 @@
 // The view “Compare”: one seed under several samplers, side by side.
 
 import { ask } from "./api.js";
-import { byId, copyOf, part, plural, seconds, whole } from "./dom.js";
-import { JobPanel, findJob } from "./job.js";
-import { cardOf, models, offerModels } from "./models.js";
-import { SamplerForm, samplers } from "./samplers.js";
-import { Trouble } from "./trouble.js";
+import { AskingView } from "./asking.js";
+import { copyOf, part, plural, seconds, whole } from "./dom.js";
+import { JobPanel } from "./job.js";
+import { cardOf } from "./models.js";
+import { SamplerForm } from "./samplers.js";
 
 const STORY = ["follow_scores", "langevin", "annealed_langevin", "heun"];
-const FRAMES = 32;
 
-export class CompareView {
-  /** @param {{onJobs, onChoose}} on jobs are on the page, as their ids with commas; an image was chosen. */
+export class CompareView extends AskingView {
   constructor(on) {
-    this.root = byId("compare");
-    this.form = part(this.root, "form");
-    this.fields = this.form.elements;
-    this.trouble = new Trouble(part(this.root, "trouble"), this.form);
-    this.on = on;
+    super("compare", on);
     this.sides = [];
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#submit();
-    });
-    this.fields.model.addEventListener("change", () => this.#choose());
     this.fields.sides.addEventListener("change", () => this.#arrange(Number(this.fields.sides.value)));
     part(this.root, "cancel").addEventListener("click", () => {
       for (const { panel } of this.sides) if (panel.running) panel.cancel();
     });
   }
 
-  async open(ids = null) {
-    await this.trouble.around(async () => {
-      this.ready ??= this.#load();
-      await this.ready.catch((error) => {
-        this.ready = null;
-        throw error;
-      });
-      if (ids && ids !== this.#ids()) await this.#find(ids.split(",").slice(0, STORY.length));
-    });
-  }
-
-  async #load() {
-    [this.models, this.samplers] = await Promise.all([models(), samplers()]);
-    offerModels(this.fields.model, this.models);
-    this.#choose();
-  }
-
-  #choose() {
-    this.card = this.models.find(({ name }) => name === this.fields.model.value);
-    this.sides = [];
-    part(this.root, "sides").replaceChildren();
+  choose() {
+    this.#arrange(0);
     this.#arrange(Number(this.fields.sides.value));
   }
 
@@ -66,66 +36,49 @@ export class CompareView {
 
   #add(name) {
     const root = copyOf("compare-side");
-    const number = this.sides.length + 1;
-    const select = part(root, "sampler");
-    select.id = `compare-sampler-${number}`;
-    part(root, "label").htmlFor = select.id;
-    part(root, "label").textContent = `Sampler ${number}`;
     part(this.root, "sides").append(root);
-    const sampler = new SamplerForm(root);
+    const sampler = new SamplerForm(part(root, "sampler-form"), `Sampler ${this.sides.length + 1}`);
     sampler.offer(this.samplers, this.card, name);
     const panel = new JobPanel(part(root, "job"), {
       onChoose: (index) => this.on.onChoose(panel, index),
-      onState: () => this.#tell(),
+      onState: () => this.busy(),
     });
     panel.root.classList.add("compact");
     this.sides.push({ root, sampler, panel, cost: part(root, "cost") });
   }
 
-  async #submit() {
-    await this.trouble.around(async () => {
-      const count = this.fields.count.valueAsNumber;
-      const seed = this.fields.seed.valueAsNumber;
-      const body = { model: this.card.name, count, seed, frames: FRAMES };
-      part(this.root, "go").disabled = true;
-      const asked = await Promise.allSettled(
-        this.sides.map(({ sampler }) => ask("samples", { ...body, sampler: sampler.value })),
-      );
-      asked.forEach(({ value }, i) => value && this.sides[i].panel.show(value, this.card.image));
-      const refused = asked.find(({ reason }) => reason);
-      this.on.onJobs(this.#ids());
-      this.#tell();
-      if (refused) throw refused.reason;
-    });
-    this.#tell();
+  async submit() {
+    const asked = await Promise.allSettled(
+      this.sides.map(({ sampler }) => ask("samples", { ...this.wanted, sampler: sampler.value })),
+    );
+    asked.forEach(({ value }, i) => value && this.sides[i].panel.show(value, this.card.image));
+    this.on.onJob(this.#ids);
+    const refused = asked.find(({ reason }) => reason);
+    if (refused) throw refused.reason;
   }
 
-  async #find(ids) {
-    const jobs = (await Promise.all(ids.map(findJob))).filter(Boolean);
-    if (!jobs.length) throw new Error("These jobs have been forgotten. Compare again.");
-    const card = await cardOf(jobs[0].model, jobs[0].version);
-    this.fields.model.value = jobs[0].model;
-    this.fields.count.value = jobs[0].count;
-    this.fields.seed.value = jobs[0].seed;
+  async find(ids) {
+    if (ids === this.#ids) return;
+    const jobs = await Promise.all(ids.split(",").slice(0, STORY.length).map((id) => this.adopt(id)));
     this.fields.sides.value = Math.max(2, jobs.length);
-    this.#choose();
+    await this.pick(jobs[0].model);
+    const card = await cardOf(jobs[0].model, jobs[0].version);
     jobs.forEach((job, i) => {
       this.sides[i].sampler.offer(this.samplers, this.card, job.sampler);
       this.sides[i].panel.show(job, card.image);
     });
+    this.on.onJob(ids);
   }
 
-  #ids() {
-    return this.sides
-      .map(({ panel }) => panel.job?.id)
-      .filter(Boolean)
-      .join(",");
+  get #ids() {
+    const jobs = this.sides.map(({ panel }) => panel.job?.id);
+    return jobs.filter(Boolean).join(",");
   }
 
-  /** The costs, beside each other. */
-  #tell() {
+  /** What can be pressed; and the costs, beside each other. */
+  busy() {
     const running = this.sides.some(({ panel }) => panel.running);
-    part(this.root, "go").disabled = running;
+    this.go.disabled = running;
     part(this.root, "cancel").hidden = !running;
     for (const { panel, cost } of this.sides) {
       const { job } = panel;

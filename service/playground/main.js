@@ -8,20 +8,26 @@ import { QueueView } from "./queue.js";
 import { SampleView } from "./sample.js";
 import { Viewer } from "./viewer.js";
 
-const place = (view) => (job) => history.replaceState(null, "", `#${view}/${job.id ?? job}`);
+const addresses = {}; // of what each view shows
 
-const inpaint = new InpaintView({
-  onJob: place("inpaint"),
+/** What a view tells: the ids of its jobs go into the address, an image that was chosen into the viewer. */
+const listeners = (view) => ({
+  onJob: (ids) => {
+    addresses[view] = `#${view}/${ids}`;
+    history.replaceState(null, "", addresses[view]);
+  },
   onChoose: (panel, index) => viewer.open(panel, index),
 });
+
+const inpaint = new InpaintView(listeners("inpaint"));
 const viewer = new Viewer((canvas, job) => {
   location.hash = "#inpaint";
   inpaint.take(canvas, job.model);
 });
 const views = {
-  sample: new SampleView({ onJob: place("sample"), onChoose: (panel, index) => viewer.open(panel, index) }),
+  sample: new SampleView(listeners("sample")),
   inpaint,
-  compare: new CompareView({ onJobs: place("compare"), onChoose: (panel, index) => viewer.open(panel, index) }),
+  compare: new CompareView(listeners("compare")),
   queue: new QueueView(),
 };
 
@@ -41,6 +47,7 @@ function show() {
   document.title = `${current.charAt(0).toUpperCase()}${current.slice(1)} - scoreserve`;
   if (shown !== current) views[shown]?.close?.();
   shown = current;
+  if (!argument && addresses[current]) history.replaceState(null, "", addresses[current]);
   views[current].open(argument || null);
 }
 

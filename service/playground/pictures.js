@@ -11,21 +11,20 @@ export async function load(address) {
 }
 
 /**
- * A picture brought to a model's size and channels.
+ * A picture brought to a model's size and channels, cropped to its proportions around the centre.
  *
  * @param source anything that can be drawn.
  * @param {{width, height, channels}} shape of the model's images.
- * @param {string} fit `crop` to the model's proportions around the centre, or `resize` regardless of them.
  * @param {boolean} negative whether black and white change places.
  * @param {boolean} byLight whether light pixels are marked, not transparent ones.
  * @returns {{picture: HTMLCanvasElement, marked: Uint8Array}} marked: 1 where the picture was transparent.
  */
-export function fitted(source, { width, height, channels }, fit, negative, byLight = false) {
+export function fitted(source, { width, height, channels }, negative, byLight = false) {
   const canvas = make("canvas", { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const [w, h] = [source.naturalWidth ?? source.width, source.naturalHeight ?? source.height];
   const scale = Math.min(w / width, h / height);
-  const [sw, sh] = fit === "crop" ? [scale * width, scale * height] : [w, h];
+  const [sw, sh] = [scale * width, scale * height];
   context.imageSmoothingQuality = "high";
   context.imageSmoothingEnabled = w !== width || h !== height;
   context.drawImage(source, (w - sw) / 2, (h - sh) / 2, sw, sh, 0, 0, width, height);

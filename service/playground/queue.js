@@ -78,7 +78,6 @@ export class QueueView {
   #row(job) {
     const view = job.kind === "inpaint" ? "inpaint" : "sample";
     const link = make("a", { href: `#${view}/${job.id}`, textContent: job.id.slice(0, 8) });
-    link.setAttribute("aria-label", `Job ${job.id}`);
     const cancel = make("button", { type: "button", textContent: "Cancel", "aria-label": `Cancel job ${job.id}` });
     cancel.addEventListener("click", () => this.#cancel(job.id));
     const bar = make("progress", { "aria-label": `Progress of job ${job.id}` });
@@ -111,7 +110,7 @@ export class QueueView {
   #house({ workers, queue }) {
     const rate = workers.reduce((sum, worker) => sum + worker.image_steps_per_second, 0);
     part(this.root, "summary").textContent = workers.length
-      ? `${plural(workers.length, "worker")}, ${whole(rate)} image-steps a second at most. ` +
+      ? `${plural(workers.length, "worker")}, ${whole(rate)} image-steps a second. ` +
         (queue.jobs
           ? `All clients together: ${plural(queue.jobs, "job")} with ${plural(queue.image_steps, "image-step")} to do, the oldest ${seconds(queue.oldest_age_seconds)} old.`
           : "Nobody waits.")
@@ -139,12 +138,12 @@ function workerOf(worker) {
   return make(
     "li",
     { className: "panel" },
-    make("h3", { textContent: `Worker ${worker.name.slice(0, 8)}` }),
+    make("h2", { textContent: `Worker ${worker.name.slice(0, 8)}` }),
     make("div", { className: "slots", role: "img", "aria-label": text }, ...squares),
     make("p", { textContent: text }),
     make("p", {
       className: "hint",
-      textContent: [worker.device, worker.models.join(", ") || "no model loaded", `${whole(worker.image_steps_per_second)} image-steps/s at most`].join(" · "),
+      textContent: [worker.device, worker.models.join(", ") || "no model loaded", `${whole(worker.image_steps_per_second)} image-steps/s`].join(" · "),
     }),
   );
 }

@@ -1,7 +1,7 @@
 // Choosing a sampler and its settings. What is left empty comes from the model's card.
 
 import { getJson } from "./api.js";
-import { make, part, short } from "./dom.js";
+import { copyOf, make, part, short } from "./dom.js";
 import { sensible, toPlace, toValue, told } from "./ranges.js";
 
 let known = null;
@@ -18,8 +18,13 @@ export async function samplers() {
 let fields = 0; // every field needs an id of its own
 
 export class SamplerForm {
-  /** @param {Element} root with the parts sampler (a select), about and settings. */
-  constructor(root) {
+  /** @param {Element} place is replaced by the form. */
+  constructor(place, label = "Sampler") {
+    const root = copyOf("sampler-form");
+    place.replaceWith(root);
+    const id = `field-${++fields}`;
+    Object.assign(part(root, "label"), { htmlFor: id, textContent: label });
+    part(root, "sampler").id = id;
     this.select = part(root, "sampler");
     this.about = part(root, "about");
     this.settings = part(root, "settings");
@@ -95,7 +100,7 @@ export class SamplerForm {
   #number(parameter, fallback, value, name, hint) {
     const integer = parameter.type === "integer";
     const input = make("input", { type: "number", step: integer ? "1" : "any" });
-    input.placeholder = fallback === null ? "computed" : short(fallback);
+    input.placeholder = fallback === null ? "auto" : short(fallback);
     if (parameter.minimum !== null) input.min = parameter.minimum;
     if (parameter.maximum !== null) input.max = parameter.maximum;
     input.value = value ?? "";
@@ -107,7 +112,7 @@ export class SamplerForm {
     const follow = () => {
       const current = input.value === "" ? fallback : input.valueAsNumber;
       slider.value = current > 0 ? toPlace(range, current) : 0;
-      slider.setAttribute("aria-valuetext", current === null ? "computed" : short(current));
+      slider.setAttribute("aria-valuetext", current === null ? "auto" : short(current));
     };
     slider.addEventListener("input", () => {
       input.value = toValue(range, slider.valueAsNumber, integer);

@@ -2,12 +2,7 @@
 {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  let chosen = null;
-  try {
-    chosen = localStorage.getItem("theme");
-  } catch {
-    // no storage: the choice lasts as long as the page
-  }
+  let chosen = localStorage.getItem("theme");
   const current = () => chosen ?? (dark.matches ? "dark" : "light");
   const apply = () => {
     root.dataset.theme = current();
@@ -24,11 +19,7 @@
       chosen = current() === "dark" ? "light" : "dark";
       apply();
       tell();
-      try {
-        localStorage.setItem("theme", chosen);
-      } catch {
-        // as above
-      }
+      localStorage.setItem("theme", chosen);
     });
   });
 }
