@@ -3,7 +3,8 @@
 All in one run and in turn, on one warm model:
 
 - the engine against the plain textbook loop of models.sampling.reference on the same network;
-- chains of 35 and of 241 rows through slots against padded static batches of the same width.
+- chains of 35 and of 241 rows through slots against padded static batches of the same width;
+- with `--executions`, the network in all ways to run it (channels_last, compiled, bfloat16) against as it is.
 
 `python -m benchmarks.engine --repeat 5`; every figure is the median over the repeats.
 """
@@ -26,6 +27,7 @@ from models.environment import describe
 from models.files import write_json
 from models.sampling import reference, schedules
 from models.sampling.chain import Chain
+from models.sampling.choice import choose
 from models.sampling.engine import Engine
 from models.sampling.plan import plan
 from models.sampling.sample import run
@@ -180,6 +182,15 @@ def against_padding(model: ScoreModel, network: TimedNetwork, card: ModelCard, c
     }
 
 
+def executions_of(model: ScoreModel, card: ModelCard) -> dict[str, Any]:
+    """What a worker would choose, exact and not; and the time of all that was near enough, over that of eager."""
+    table = plan(None, card)[1]
+    exact, any_ = (choose(model, table, SLOTS, exact) for exact in (True, False))
+    model.executed = None
+    chosen = {"exact": str(exact.execution), "not_exact": str(any_.execution), "pinned": exact.pinned}
+    return {"executions": {"chosen": chosen, "time_ratios": {**any_.time_ratios, **exact.time_ratios}}}
+
+
 def _figures(values: Sequence[float], limit: float | None = None) -> dict[str, Any]:
     out: dict[str, Any] = {"median": median(values), "lowest": min(values), "highest": max(values)}
     return out if limit is None else {**out, "limit": limit, "met": out["median"] <= limit}
@@ -203,6 +214,10 @@ def rows_of(figures: dict[str, Any]) -> list[list[str]]:
             _row(f"{what}: textbook loop's own share", found["textbook_own_share"], ".1%"),
             _row(f"{what}: time, engine / textbook loop", found["time_ratio_to_textbook"], ".3f"),
         ]
+    ratios = figures.get("executions", {}).get("time_ratios", {})
+    rows += [
+        [f"score: time, {execution} / eager float32", f"{ratio:.3f}", "", ""] for execution, ratio in ratios.items()
+    ]
     mixed = figures["mixed_lengths"]
     what = (
         f"{mixed['chains']} chains of {mixed['rows'][0]} and {mixed['rows'][1]} rows: images/s, slots / padded batches"
@@ -216,12 +231,16 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=ZOO, help="by default the models that ship with scoreserve")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--chains", type=int, default=64, help="how many chains of mixed lengths arrive together")
+    parser.add_argument(
+        "--executions", action="store_true", help="also compare the ways to run the network; compiling takes minutes"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     machine, console = report.environment(), report.console()
     store = ModelStore(arguments.models_dir)
     card = store.card(arguments.model)
     model = ScoreModel.load(store, card)
+    executions = executions_of(model, card) if arguments.executions else {}
     model.network = network = TimedNetwork(model.network)
     langevin, heun = plan(AnnealedLangevin(), card), plan(HEUN, card)
     samplers = [Sampler("annealed_langevin", *langevin, limit=8.0), Sampler("heun", *heun, limit=2.0)]
@@ -232,6 +251,7 @@ def main() -> None:
         "environment": machine,
         "model": card.model_dump(mode="json", include={"name", "version", "weights_sha256"}),
         "repeat": arguments.repeat,
+        **executions,
         "samplers": {s.label: against_textbook(model, network, s, arguments.repeat) for s in samplers},
         "mixed_lengths": against_padding(model, network, card, arguments.chains, arguments.repeat),
     }

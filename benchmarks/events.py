@@ -7,6 +7,7 @@ delay from the report to the client, the service's processor time, and its conne
 import argparse
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,16 +30,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--jobs", type=int, default=500, help="that the streams follow, each as many")
-    parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         valkey = server(Path(directory))
         valkey.start()
         url = f"unix://{directory}/valkey.sock"
-        command = [sys.executable, "-m", "cli.main", "api", "--redis-url", url, "--port", str(options.port)]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "cli.main", "api", "--redis-url", url, "--port", str(port)]
         service = subprocess.Popen(command)
         try:
-            asyncio.run(measure(f"http://127.0.0.1:{options.port}", url, service.pid, options.streams, options.jobs))
+            while service.poll() is None and not _listens(port):
+                time.sleep(0.1)
+            if service.poll() is not None:
+                sys.exit("the service did not start")
+            asyncio.run(measure(f"http://127.0.0.1:{port}", url, service.pid, options.streams, options.jobs))
         finally:
             service.terminate()
             service.wait()
@@ -49,12 +55,6 @@ async def measure(service: str, redis_url: str, pid: int, streams: int, jobs: in
     redis = Redis.from_url(redis_url)
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=service, timeout=120, limits=limits) as client:
-        while True:
-            try:
-                await client.get("/healthz")
-                break
-            except httpx.ConnectError:
-                await asyncio.sleep(0.1)
         ids = []
         for _ in range(jobs):
             response = await client.post("/samples", json={"count": 1, "sampler": SAMPLER})
@@ -67,6 +67,7 @@ async def measure(service: str, redis_url: str, pid: int, streams: int, jobs: in
         async def follow(job_id: str) -> None:
             async with client.stream("GET", f"/jobs/{job_id}/events") as response:
                 opened.release()
+                response.raise_for_status()
                 async for line in response.aiter_lines():
                     if line.startswith("event: "):
                         event = line.removeprefix("event: ")
@@ -100,6 +101,11 @@ async def measure(service: str, redis_url: str, pid: int, streams: int, jobs: in
     print(f"{len(delays)} of {REPORTS * streams} reports told; {len(ended)} streams told how their job ended")
     print(f"delay: median {delays[len(delays) // 2]:.3f} s, 99 % within {delays[len(delays) * 99 // 100]:.3f} s")
     print(f"the service used {share:.0%} of a core")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def processor_seconds(pid: int) -> float:

@@ -1,6 +1,6 @@
 """What every command says in the same way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -25,3 +25,11 @@ def settings(kind: type[S], options: Mapping[str, Any]) -> S:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         fail("; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()), code=2)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on standard output, a line a row, never folded: a line is for `grep` too."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

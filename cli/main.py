@@ -2,7 +2,23 @@
 
 import typer
 
-from cli import api, evaluate, guide, import_, sample, study, train, up, worker
+from cli import (
+    api,
+    connection,
+    doctor,
+    evaluate,
+    guide,
+    import_,
+    inpaint,
+    jobs,
+    keys,
+    models,
+    sample,
+    study,
+    train,
+    up,
+    worker,
+)
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.",
@@ -16,7 +32,17 @@ app.command()(worker.worker)
 app.command()(train.train)
 app.command()(guide.guide)
 app.command()(evaluate.evaluate)
-app.command()(sample.sample)
+app.command(epilog=connection.CODES)(sample.sample)
+app.command(epilog=connection.CODES)(inpaint.inpaint)
+app.command(epilog=connection.CODES)(jobs.jobs)
+app.command(epilog=connection.CODES)(jobs.cancel)
+app.command(epilog=connection.CODES)(models.models)
+app.command()(doctor.doctor)
+key_commands = typer.Typer(help="Make and revoke the keys that a service asks for.", no_args_is_help=True)
+key_commands.command()(keys.create)
+key_commands.command("list")(keys.list_)
+key_commands.command()(keys.revoke)
+app.add_typer(key_commands, name="keys")
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command()(import_.ncsn)
 app.add_typer(imports, name="import")

@@ -50,7 +50,7 @@ def up(
     processes = Processes()
     try:
         if redis_url is None:
-            redis_url = _start_valkey(processes, data_dir or _default_data_dir(), stop)
+            redis_url = _start_valkey(processes, data_dir or default_data_dir(), stop)
         environment = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_GRACE_SECONDS": str(grace_seconds)}
         processes.start("worker", ["cli.main", "worker"], environment)
         processes.start("api", ["cli.main", "api", "--host", host, "--port", str(port)], environment)
@@ -115,6 +115,7 @@ def _greet(address: str) -> None:
     err.print("Ctrl-C stops it.")
 
 
-def _default_data_dir() -> Path:
+def default_data_dir() -> Path:
+    """Where the embedded queue is kept unless told otherwise."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "scoreserve"

@@ -17,6 +17,10 @@ def worker(
     slots: Annotated[
         int | None, typer.Option(metavar="<int>", min=1, help="Chains that are advanced together.")
     ] = None,
+    exact: Annotated[
+        bool | None,
+        typer.Option("--exact/--no-exact", help="Pixels depend on the request alone, by default; or the fastest way."),
+    ] = None,
     models: Annotated[
         str | None,
         typer.Option(metavar="<names>", help="Serve only these models, such as mnist,cifar10; all by default."),
@@ -54,6 +58,7 @@ def worker(
         "redis_url": redis_url,
         "device": device,
         "slots": slots,
+        "exact": exact,
         "models": models,
         "models_memory_mb": models_memory_mb,
         "threads": threads,

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_dir() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/scoreserve, by default ~/.cache/scoreserve."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scoreserve"
+
+
 def write(path: Path, data: bytes) -> None:
     """Writes a file, or replaces it, atomically; its directory is made if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -159,6 +159,7 @@ class ScoreModel:
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.parametrisation = parametrisation
         self.image = image
+        self.executed: nn.Module | None = None  # the same network, run in another way
         self._cache = cache
         self._conditions: dict[float, Tensor] = {}
 
@@ -214,7 +215,8 @@ class ScoreModel:
             x, conditions = x.expand(2, -1, -1, -1), conditions.expand(2, -1)
         c_in, skip, out = conditions[:, :3, None, None].unsqueeze(-1).unbind(1)
         centred = x - self.parametrisation.mean
-        score: Tensor = skip * centred + out * self.network(c_in * centred, conditions[:, 3:])
+        network = self.network if self.executed is None else self.executed
+        score: Tensor = skip * centred + out * network(c_in * centred, conditions[:, 3:])
         return score[:n]
 
     def score(self, x: Tensor, sigma: float | Iterable[float]) -> Tensor:

@@ -46,6 +46,16 @@ class ModelStore:
         """All versions of a model, ascending; empty if there is no such model."""
         return sorted({version for found, version, _ in self._all() if found == name})
 
+    def stamp(self, name: str) -> tuple[int, ...]:
+        """Is another one once a version of the model has come or gone; cheap to ask."""
+        stamps = []
+        for directory in self.directories:
+            try:
+                stamps.append((directory / name).stat().st_mtime_ns)
+            except OSError:
+                stamps.append(0)
+        return tuple(stamps)
+
     def path(self, name: str, version: int | None = None) -> Path:
         """The directory of a version (the newest by default).
 

@@ -1,16 +1,20 @@
 """The HTTP application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
-from service import problems
+from service import docs, problems
+from service.auth import public
 from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
 from service.problems import ProblemDetails
-from service.routes import events, health, house, jobs, models, playground, samples
+from service.routes import events, health, house, jobs, models, pages, playground, samples
 from service.schemas import InpaintBody
 from service.settings import ServiceSettings
 
@@ -20,6 +24,20 @@ A request becomes a job; `GET /jobs/{id}` says how far it is. An image's pixels 
 seed and the image's number alone: the same request gives the same bytes.
 """
 
+# What pages of other web sites may send and read, if SCORESERVE_CORS_ORIGINS names them.
+ASKED_IN_HEADERS = ["Authorization", "Client-Id", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"]
+TOLD_IN_HEADERS = [
+    "ETag",
+    "Idempotent-Replayed",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-Id",
+]
+
 
 def create_app(settings: ServiceSettings) -> FastAPI:
     """The application for these settings. It starts without Redis, and says in /readyz that it is missing."""
@@ -27,17 +45,41 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        pulse = asyncio.create_task(context.pulse.feel())
+        webhooks = context.webhooks()
+        delivering = asyncio.create_task(webhooks.run())
         yield
+        webhooks.stop()
+        await asyncio.wait([delivering])
         await context.events.aclose()
+        context.pulse.stop()
+        await pulse
         await context.async_redis.aclose()
+        await context.jobs.connection.aclose()
         context.queue.connection.close()
 
-    app = FastAPI(title="scoreserve", version=version("scoreserve"), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="scoreserve",
+        version=version("scoreserve"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.context = context
     app.add_middleware(HeadMiddleware)  # inside the next
     app.add_middleware(RequestMiddleware, context=context)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=ASKED_IN_HEADERS,
+            expose_headers=TOLD_IN_HEADERS,
+        )
     problems.install(app)
-    for room in (samples, jobs, events, models, house, health, playground):
+    docs.install(app)
+    for room in (samples, jobs, events, models, house, health, pages, playground):
         app.include_router(room.router)
     _describe(app)
     return app
@@ -47,13 +89,27 @@ def _describe(app: FastAPI) -> None:
     """Adds to the OpenAPI document what FastAPI cannot see: the form of a problem, and a body parsed by hand."""
     plain = app.openapi
 
-    def described() -> dict[str, object]:
+    def described() -> dict[str, Any]:
         document = plain()
         template = "#/components/schemas/{model}"
         for model in (ProblemDetails, InpaintBody):
             schema = model.model_json_schema(ref_template=template)
             document["components"]["schemas"].update(schema.pop("$defs", {}))
             document["components"]["schemas"][model.__name__] = schema
+        _describe_keys(document)
         return document
 
     app.openapi = described  # type: ignore[method-assign]
+
+
+def _describe_keys(document: dict[str, Any]) -> None:
+    """Adds what every operation has that is not open to all: the key, and the problems of who has none or no more."""
+    description = "A key, as `scoreserve keys create` prints it. A service without keys needs none."
+    scheme = {"type": "http", "scheme": "bearer", "description": description}
+    document["components"]["securitySchemes"] = {"key": scheme}
+    codes = ("unauthorized", "request-timeout", "rate-limited", "quota-exceeded")
+    for path, operations in document["paths"].items():
+        for operation in () if public(path) else operations.values():
+            operation["security"] = [{"key": []}, {}]
+            described = problems.responses(*(codes if "requestBody" in operation else codes[::2]))
+            operation["responses"] |= {str(status): response for status, response in described.items()}

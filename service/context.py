@@ -1,21 +1,31 @@
 """What every route works with, made once for an application."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import redis.asyncio
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.store import ModelStore
+from service.auth import Auth
 from service.events import Events
 from service.intake import Intake
+from service.jobs import Jobs
 from service.metrics import Metrics
+from service.pulse import Pulse
 from service.schemas import JobView
 from service.settings import ServiceSettings
-from worker.queue import Job, JobQueue, connect
+from service.webhooks import Webhooks
+from worker.queue import Job, JobNotFound, JobQueue, connect
 from worker.results import Results
+
+CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
+PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
+DECODERS = 2  # pictures that are decoded at a time, since large ones take some time and memory
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,10 @@ class Context:
     intake: Intake
     metrics: Metrics
     async_redis: redis.asyncio.Redis
+    jobs: Jobs
+    auth: Auth
+    pulse: Pulse
+    decoders: CapacityLimiter
     events: Events
 
     def view(self, job: Job) -> JobView:
@@ -41,12 +55,12 @@ class Context:
         store = settings.store()
         connection = connect(settings.redis_url, settings.redis_timeout_seconds, attempts=0)
         queue, results = JobQueue(connection, settings), Results(connection)
-        async_redis = redis.asyncio.Redis.from_url(
-            settings.redis_url,
-            socket_timeout=settings.redis_timeout_seconds,
-            socket_connect_timeout=settings.redis_timeout_seconds,
-            retry=Retry(NoBackoff(), 0),
-        )
+        async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
+        pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
+        pulse.guard(connection.connection_pool)
+        swift = _connect(settings.redis_url, settings.redis_timeout_seconds, CONNECTIONS)
+        pulse.guard(async_redis.connection_pool)
+        pulse.guard(swift.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -55,11 +69,43 @@ class Context:
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
             async_redis=async_redis,
+            jobs=Jobs(queue, swift),
+            auth=Auth(settings, swift),
+            pulse=pulse,
+            decoders=CapacityLimiter(DECODERS),
             events=Events(async_redis, queue, results, settings.max_event_streams),
         )
 
+    def webhooks(self) -> Webhooks:
+        """What calls the webhooks of jobs that have ended."""
 
-def _context(request: Request) -> Context:
+        async def describe(job_id: str) -> dict[str, Any] | None:
+            try:
+                job = await run_in_threadpool(self.queue.get, job_id)
+            except JobNotFound:
+                return None
+            return JobView.of(job, None).model_dump(mode="json")
+
+        def count(result: str) -> None:
+            self.metrics.webhooks.labels(result).inc()
+
+        return Webhooks(self.async_redis, describe, self.settings.secrets, self.settings.networks, count)
+
+
+def _connect(url: str, timeout: float, most: int | None = None) -> redis.asyncio.Redis:
+    """A client; with `most` it has so many connections, and who finds none free waits, as long as for an answer."""
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if most is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=most, timeout=timeout, **options)
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 

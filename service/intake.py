@@ -3,19 +3,46 @@
 import math
 import secrets
 import time
+from dataclasses import dataclass
 
 from models.card import ModelCard
 from models.sampling.plan import SamplerRefused, plan
-from models.sampling.settings import MAX_SEED
+from models.sampling.settings import MAX_SEED, SamplerSettings
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service import views
-from service.pictures import decode_image, decode_mask
+from service.addresses import Refused, check_url
+from service.auth import Caller
+from service.pictures import Picture, read_picture
 from service.problems import Problem, invalid
-from service.schemas import SampleBody
+from service.schemas import InpaintFields, SampleBody
 from service.settings import ServiceSettings
+from service.signatures import parse_secret
 from worker.forecast import Task
-from worker.queue import Job, JobQueue
+from worker.idempotency import Once
+from worker.queue import Job, JobQueue, Offer, Webhook
 from worker.requests import InpaintRequest, SampleRequest
+
+MAX_PLANS = 256  # that are remembered
+KEEP_SECONDS = 10.0  # since a card may be written anew in its place
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model and a complete sampler.
+
+    Args:
+        card: of the model.
+        sampler: its settings.
+        evaluations: of the network, for each image.
+        stamp: of the model in the store, when it was looked up.
+        at: when that was, on the monotonic clock.
+    """
+
+    card: ModelCard
+    sampler: SamplerSettings
+    evaluations: int
+    stamp: tuple[int, ...]
+    at: float
 
 
 class Intake:
@@ -23,38 +50,91 @@ class Intake:
 
     def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
         self.settings, self.store, self.queue = settings, store, queue
+        self._plans: dict[tuple[object, ...], Planned] = {}
 
-    def sample(self, body: SampleBody, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /samples`; `as_grid`, if it is to be answered with a grid.
+    def sample(self, body: SampleBody, as_grid: bool, caller: Caller, once: Once | None = None) -> Offer:
+        """A job of `POST /samples`, to be accepted.
 
-        Raises:
-            Problem: the request cannot be fulfilled.
-        """
-        card = self._card(body)
-        request, image_steps = self._complete(body, card, as_grid)
-        return self._submit(body, card, request, image_steps, client)
-
-    def inpaint(self, body: SampleBody, image: bytes, mask: bytes, as_grid: bool, client: str) -> Job:
-        """Accepts a client's job of `POST /inpaint`; image and mask are files.
+        Args:
+            body: of the request.
+            as_grid: whether it is to be answered with a grid.
+            caller: whose job it is.
+            once: what the request is known by if it is sent again.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
-        card = self._card(body)
-        request, image_steps = self._complete(body, card, as_grid)
+        planned = self._plan(body)
+        request, image_steps = self._complete(body, planned, as_grid)
+        return self._offer(body, planned.card, request, image_steps, caller, once)
+
+    def quick(self, body: SampleBody) -> bool:
+        """Whether the like was planned a moment ago, and nothing else takes long: so the event loop may do it."""
+        return body.deadline_seconds is None and body.webhook is None and self._planned(body) is not None
+
+    def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> Picture:
+        """The picture of `POST /inpaint` and its mask, from their files, as the model takes them.
+
+        Raises:
+            Problem: there is no such model, or the files do not fit it.
+        """
+        return read_picture(image, mask, self._plan(body).card.image, body.fit, self.settings.max_picture_pixels)
+
+    def inpaint(
+        self, body: SampleBody, picture: Picture, as_grid: bool, caller: Caller, once: Once | None = None
+    ) -> Offer:
+        """A job of `POST /inpaint`, to be accepted, with what `picture` returned; else as `sample`.
+
+        Raises:
+            Problem: the request cannot be fulfilled.
+        """
+        planned = self._plan(body)
+        request, image_steps = self._complete(body, planned, as_grid)
+        card = planned.card
         inpaint = InpaintRequest.model_construct(
             **request.model_dump(exclude={"kind", "sampler"}),
             kind="inpaint",
             sampler=request.sampler,
-            image=decode_image("image", image, card.image).tobytes(),
-            mask=decode_mask("mask", mask, card.image).tobytes(),
+            image=picture.pixels.tobytes(),
+            mask=picture.mask.tobytes(),
         )
-        return self._submit(body, card, inpaint, image_steps, client)
+        return self._offer(body, card, inpaint, image_steps, caller, once)
 
-    def _submit(self, body: SampleBody, card: ModelCard, request: SampleRequest, image_steps: int, client: str) -> Job:
+    def _offer(
+        self,
+        body: SampleBody,
+        card: ModelCard,
+        request: SampleRequest,
+        image_steps: int,
+        caller: Caller,
+        once: Once | None,
+    ) -> Offer:
         if body.deadline_seconds is not None:
-            self._check_deadline(body.deadline_seconds, Task(client, body.priority, time.time(), image_steps), request)
-        return self.queue.submit(request, card.image, image_steps, client, body.priority, body.deadline_seconds)
+            task = Task(caller.client, body.priority, time.time(), image_steps)
+            self._check_deadline(body.deadline_seconds, task, request)
+        options = body.priority, body.deadline_seconds, caller.limits, once, self._webhook(body)
+        return self.queue.offer(request, card.image, image_steps, caller.client, *options)
+
+    def _webhook(self, body: SampleBody) -> Webhook | None:
+        if body.webhook is None:
+            return None
+        url, secret = body.webhook.url, body.webhook.secret
+        try:
+            check_url(url, self.settings.networks)
+        except Refused as error:
+            also = f", or one in {self.settings.webhook_networks}" if self.settings.networks else ""
+            raise invalid(
+                "/webhook/url", f"this URL is not called: {error}", f"a public https address{also}"
+            ) from error
+        try:
+            if secret is not None:
+                parse_secret(secret)
+        except ValueError as error:
+            raise invalid("/webhook/secret", "this is no secret", str(error)) from error
+        if secret is None and not self.settings.secrets:
+            reason = "this service has no secret of its own that it could sign with"
+            raise invalid("/webhook/secret", reason, "a secret of yours: whsec_ and 24 to 64 bytes in base64")
+        return Webhook(url=url, secret=secret)
 
     def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""
@@ -90,26 +170,44 @@ class Intake:
         except BrokenModel as error:
             raise invalid("/model", f"the model {name!r} is damaged", "another model, or another version") from error
 
-    def _complete(self, body: SampleBody, card: ModelCard, as_grid: bool) -> tuple[SampleRequest, int]:
+    def _plan(self, body: SampleBody) -> "Planned":
+        """The model and the sampler of a request; those of late ones are remembered."""
+        planned = self._planned(body)
+        if planned is None:
+            name = body.model or self.settings.default_model
+            stamp, now, card = self.store.stamp(name), time.monotonic(), self._card(body)
+            try:
+                sampler, table = plan(body.sampler, card)
+            except SamplerRefused as error:
+                raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
+            planned = Planned(card, sampler, len(table), stamp, now)
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[_like(body)] = planned
+        return planned
+
+    def _planned(self, body: SampleBody) -> "Planned | None":
+        planned = self._plans.get(_like(body))
+        if planned is None or time.monotonic() - planned.at > KEEP_SECONDS:
+            return None
+        return planned if planned.stamp == self.store.stamp(planned.card.name) else None
+
+    def _complete(self, body: SampleBody, planned: "Planned", as_grid: bool) -> tuple[SampleRequest, int]:
         """The complete request and its image-steps."""
-        limits = self.settings
+        limits, card = self.settings, planned.card
         if body.count > limits.max_images_per_job:
             most = f"1 to {limits.max_images_per_job}"
             raise invalid("/count", f"{body.count} images are more than one job may ask for", most)
         if as_grid:
             self._check_grid(body.count, card)
-        try:
-            sampler, table = plan(body.sampler, card)
-        except SamplerRefused as error:
-            raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
-        image_steps = body.count * len(table)
+        image_steps = body.count * planned.evaluations
         if image_steps > limits.max_image_steps_per_job:
             raise invalid(
                 "/count",
-                f"{body.count} images of {len(table)} network evaluations are {image_steps:,} image-steps",
+                f"{body.count} images of {planned.evaluations} network evaluations are {image_steps:,} image-steps",
                 f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
             )
-        self._check_frames(body, card, len(table))
+        self._check_frames(body, card, planned.evaluations)
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
         request = SampleRequest(
             model=card.name,
@@ -117,7 +215,7 @@ class Intake:
             weights_sha256=card.weights_sha256,
             count=body.count,
             seed=seed,
-            sampler=sampler,
+            sampler=planned.sampler,
             frames=body.frames,
         )
         return request, image_steps
@@ -140,6 +238,11 @@ class Intake:
         except Problem as problem:
             reason, advice = problem.errors[0].reason, "fewer images; or without `Accept: image/png`, for other views"
             raise invalid("/count", reason, f"at most {self.settings.max_grid_pixels:,}: {advice}") from problem
+
+
+def _like(body: SampleBody) -> tuple[object, ...]:
+    """What a plan depends on."""
+    return body.model, body.version, body.sampler and body.sampler.model_dump_json()
 
 
 def ready(job: Job) -> Job:

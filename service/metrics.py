@@ -22,6 +22,12 @@ class Metrics:
         self.rejections = Counter(
             "scoreserve_rejections_total", "Requests answered with a problem.", ["reason"], registry=self.registry
         )
+        self.webhooks = Counter(
+            "scoreserve_webhook_deliveries_total",
+            "Attempts to call a webhook by their result.",
+            ["result"],
+            registry=self.registry,
+        )
         self.registry.register(_QueueCollector(queue))
         self.registry.register(_ModelCollector(store))
 

@@ -1,23 +1,39 @@
-"""What happens to every request: an id, a limit on its body, and a count."""
+"""What happens to every request: an id, who asks, limits on its body, and a count; and headers on every answer."""
 
+import asyncio
 import logging
 import secrets
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import quotas
+from service.auth import public
 from service.context import Context
-from service.problems import Problem, respond
+from service.problems import Problem, problem_of, respond
 
 log = logging.getLogger(__name__)
 
+CLOSE = {"Connection": "close"}
+
+# A route that needs another policy sets its own.
+SECURITY_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+
 
 class RequestMiddleware:
-    """Gives each request an id, bounds its body before anything reads it, and counts it by route.
+    """Gives each request an id, lets in who may ask, bounds its body before anything reads it, and counts it by route.
 
     Args:
         app: the application.
-        context: its limits and metrics.
+        context: its limits, keys and metrics.
     """
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
@@ -27,59 +43,81 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope["request_id"] = secrets.token_hex(8)
-        status, started = 500, False
+        scope["request_id"], scope["answer_headers"] = secrets.token_hex(8), []
+        status = 0  # until the answer has begun
 
         async def counting_send(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", scope["request_id"].encode())]
+                status = message["status"]
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", scope["request_id"].encode()),
+                    *scope["answer_headers"],
+                    *(header for header in SECURITY_HEADERS if header[0] not in own),
+                ]
             await send(message)
 
         try:
-            body = await _read(receive, self.context.settings.max_body_bytes)
+            body = await self._admit(Request(scope), receive)
+            await self.app(scope, _replay(body, receive), counting_send)
         except ClientDisconnect:
             return  # nobody is left to answer
-        try:
-            if body is None:
-                limit = self.context.settings.max_body_bytes
-                problem = Problem(
-                    "too-large", f"the body is larger than {limit} bytes", headers={"Connection": "close"}
-                )
-                await respond(Request(scope), problem)(scope, receive, counting_send)
-            else:
-                await self.app(scope, _replay(body, receive), counting_send)
         except Exception as error:
-            log.error("request %s failed", scope["request_id"], exc_info=error)
-            if started:
+            problem = problem_of(error)
+            if problem.code == "internal":
+                log.error("request %s failed", scope["request_id"], exc_info=error)
+            if status:
                 raise  # too late for another answer: the connection is closed
-            problem = Problem("internal", "the request could not be carried out")
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(status)).inc()
+            if status:
+                route = getattr(scope.get("route"), "path", "none")
+                self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(status)).inc()
             if "problem" in scope:
                 self.context.metrics.rejections.labels(scope["problem"]).inc()
 
+    async def _admit(self, request: Request, receive: Receive) -> bytes:
+        """Who asks is known, may ask, and has sent the whole body, which is returned.
 
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or None as soon as it is larger than the limit.
+        Raises:
+            Exception: of whichever kind; `problem_of` says what the client is told.
+        """
+        settings = self.context.settings
+        try:
+            if not public(request.scope["path"]):
+                caller = request.scope["caller"] = await self.context.auth.caller(request)
+                request.scope["answer_headers"] += await quotas.spend(self.context.jobs.connection, caller)
+            return await _read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
+        except Problem as problem:
+            if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+                problem.headers.update(CLOSE)  # since the body is not read
+            raise
+
+
+async def _read(receive: Receive, limit: int, seconds: float) -> bytes:
+    """The whole body.
 
     Raises:
         ClientDisconnect: the client went away before its end.
+        Problem: it is larger than the limit, or not there in so many seconds.
     """
     chunks: list[bytes] = []
     size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            return None
-        more = message.get("more_body", False)
+    try:
+        async with asyncio.timeout(seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limit:
+                    raise Problem("too-large", f"the body is larger than {limit} bytes", headers=CLOSE)
+                more = message.get("more_body", False)
+    except TimeoutError as error:
+        raise Problem("request-timeout", f"the body was not there after {seconds:g} s", headers=CLOSE) from error
     return b"".join(chunks)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
@@ -22,16 +22,41 @@ MEDIA_TYPE = "application/problem+json"
 # code: (status, title, what to do)
 KINDS: dict[str, tuple[int, str, str]] = {
     "malformed": (400, "The request cannot be read", "Send well-formed JSON, or multipart form data, as /docs shows."),
+    "unauthorized": (
+        401,
+        "This needs a key",
+        "Send `Authorization: Bearer ssk_...`. Who runs the service makes keys: `scoreserve keys create NAME`.",
+    ),
     "not-found": (404, "There is no such thing here", "Check the address. Ended jobs are kept for a limited time."),
     "method-not-allowed": (405, "The method does not apply here", "The Allow header lists the methods that do."),
     "not-acceptable": (406, "None of the accepted media types can be made", "Accept one of those in `detail`."),
+    "request-timeout": (408, "The request's body did not arrive in time", "Send it again, on a faster connection."),
     "not-ready": (409, "The job has no images", "Wait until its state is `finished`; `detail` says what it is."),
     "already-ended": (409, "The job has ended", "A job that has ended cannot be cancelled."),
     "too-large": (413, "The request body is too large", "Send less; `detail` has the limit."),
     "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
     "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
+    "rate-limited": (
+        429,
+        "Too many requests",
+        "Try again after Retry-After seconds. To follow a job, read its events or ask with `Prefer: wait=N`.",
+    ),
+    "quota-exceeded": (
+        429,
+        "Too much of yours is in flight",
+        "Try again after Retry-After seconds, when enough of your jobs is done; or cancel one, or ask for less.",
+    ),
+    "idempotency-mismatch": (
+        422,
+        "The Idempotency-Key was used for another request",
+        "Send what you sent with it before, or choose a new key for a new request.",
+    ),
     "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
-    "busy": (503, "Too much goes before this job", "Try again after Retry-After seconds, or allow more time."),
+    "busy": (
+        503,
+        "Too much goes before this job",
+        "Try again after Retry-After seconds; a job that was refused for its deadline, also with a later one.",
+    ),
     "unavailable": (
         503,
         "The queue cannot be reached",
@@ -95,11 +120,13 @@ def invalid_body(error: ValidationError) -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the application a problem, and serves a page for each kind."""
+    """Makes every error of the application a problem."""
 
-    @app.exception_handler(Problem)
-    async def _(request: Request, problem: Problem) -> JSONResponse:
-        return respond(request, problem)
+    for kind in (Problem, RedisError, JobNotFound):
+
+        @app.exception_handler(kind)
+        async def _(request: Request, error: Exception) -> JSONResponse:
+            return respond(request, problem_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -112,25 +139,21 @@ def install(app: FastAPI) -> None:
         detail = f"{what}: {error.detail}" if code else HTTPStatus(error.status_code).phrase
         return respond(request, Problem(code or "internal", detail, headers=error.headers))
 
-    @app.exception_handler(OutOfMemoryError)
-    async def _(request: Request, _error: OutOfMemoryError) -> JSONResponse:
-        return respond(request, Problem("unavailable", "the queue is full", headers={"Retry-After": "10"}))
 
-    @app.exception_handler(RedisError)
-    async def _(request: Request, error: RedisError) -> JSONResponse:
-        log.warning("Redis: %s", error)
-        return respond(request, Problem("unavailable", "Redis does not answer", headers={"Retry-After": "2"}))
-
-    @app.exception_handler(JobNotFound)
-    async def _(request: Request, error: JobNotFound) -> JSONResponse:
-        return respond(request, Problem("not-found", f"there is no job {error}, or its results have been forgotten"))
-
-    @app.get("/problems/{code}", include_in_schema=False)
-    def page(code: str) -> PlainTextResponse:
-        if code not in KINDS:
-            raise Problem("not-found", f"there is no problem {code!r}; there is: {', '.join(KINDS)}")
-        status, title, remedy = KINDS[code]
-        return PlainTextResponse(f"{code} ({status})\n\n{title}.\n\n{remedy}\n")
+def problem_of(error: Exception) -> Problem:
+    """What a client is told of an error, whatever it is."""
+    match error:
+        case Problem():
+            return error
+        case OutOfMemoryError():
+            return Problem("unavailable", "the queue is full", headers={"Retry-After": "10"})
+        case RedisError():
+            log.warning("Redis: %s", error)
+            return Problem("unavailable", "Redis does not answer", headers={"Retry-After": "2"})
+        case JobNotFound():
+            return Problem("not-found", f"there is no job {error}, or its results have been forgotten")
+        case _:
+            return Problem("internal", "the request could not be carried out")
 
 
 def respond(request: Request, problem: Problem) -> JSONResponse:
@@ -160,7 +183,9 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     for code in codes:
         status, title, remedy = KINDS[code]
         schema = {"$ref": "#/components/schemas/ProblemDetails"}
-        entries[status] = {"description": f"{title}. {remedy}", "content": {MEDIA_TYPE: {"schema": schema}}}
+        before = f"{entries[status]['description']} " if status in entries else ""
+        description = f"{before}{title}: {remedy}"
+        entries[status] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
     return entries
 
 

@@ -1,13 +1,17 @@
 """What requests and answers look like to a client."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
+from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
+from service.addresses import LONGEST_URL
+from service.pictures import Fit
 from worker.priority import Priority
 from worker.queue import Job, JobState
 from worker.requests import MAX_FRAMES
@@ -29,6 +33,21 @@ def _no_boolean(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
+
+
+class WebhookBody(BaseModel):
+    """What is called once a job has ended, with its description, signed as Standard Webhooks has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        max_length=LONGEST_URL,
+        description="An https URL of a public host; POST is sent there.",
+        examples=["https://example.com/hooks/scoreserve"],
+    )
+    secret: str | None = Field(
+        None, max_length=128, description="`whsec_` and 24 to 64 bytes in base64; the service's own by default."
+    )
 
 
 class SampleBody(BaseModel):
@@ -78,15 +97,32 @@ class SampleBody(BaseModel):
         "that does not is stopped and fails.",
         examples=[60],
     )
+    webhook: WebhookBody | None = Field(
+        None, description="Called once the job has ended, and again until it is answered with 2xx."
+    )
 
 
-class InpaintBody(SampleBody):
-    """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as sent."""
+class InpaintFields(SampleBody):
+    """What is said of completions besides the picture and its mask."""
+
+    fit: Fit = Field(
+        Fit.ERROR,
+        description="What happens to a picture that is not of the model's size: it is refused (`error`), resized to it "
+        "(`resize`), or cropped to its proportions around the centre and then resized (`crop`).",
+    )
+
+
+class InpaintBody(InpaintFields):
+    """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as fitted."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": []})
 
-    image: str = Field(description="The picture, a base64-encoded file of the model's height and width.")
-    mask: str = Field(description="The mask, a base64-encoded picture of the same size: white = repaint, black = keep.")
+    image: str = Field(description="The picture, a base64-encoded file.")
+    mask: str | None = Field(
+        None,
+        description="The mask, a base64-encoded picture of the same size, or already of the model's: white = repaint, "
+        "black = keep. Without it, what is transparent in the picture is repainted.",
+    )
 
 
 class Progress(BaseModel):
@@ -139,6 +175,10 @@ class JobView(BaseModel):
     run_seconds: float | None = Field(description="From start to end; null before that.")
     error: str | None = Field(description="Why the job failed or was cancelled.")
     links: JobLinks
+
+    def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer that it is the body of."""
+        return Response(self.model_dump_json(), status, headers, "application/json")
 
     @classmethod
     def of(cls, job: Job, seconds_left: float | None, queue_position: int | None = None) -> "JobView":

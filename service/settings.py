@@ -1,7 +1,9 @@
 """Settings of the HTTP service, from the environment: SCORESERVE_PORT and so on."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from service.addresses import Network, parse_networks
+from service.signatures import parse_secret
 from worker.settings import QueueSettings
 
 
@@ -11,8 +13,54 @@ class ServiceSettings(QueueSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless asked otherwise.")
     port: int = Field(8000, ge=0, le=65535)
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
+    max_picture_pixels: int = Field(2**24, ge=1, description="Largest picture that is fitted to a model's size.")
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
     max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
+    body_timeout_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to arrive.")
+    cors_origins: str = Field("", description="Web sites whose pages may ask, with commas; none by default.")
+    require_key: bool = Field(False, description="Refuse who has no key, even while there are no keys.")
+    requests_per_minute: int | None = Field(None, ge=1, description="Of one client; a key may have its own limit.")
+    max_client_image_steps: int | None = Field(
+        None, ge=1, description="Image-steps that one client may have in flight; a key may have its own limit."
+    )
+    max_queue_image_steps: int | None = Field(200_000_000, ge=1, description="Image-steps in flight, of all clients.")
+    max_queue_jobs: int | None = Field(10_000, ge=1, description="Jobs in flight, of all clients.")
+    webhook_secret: str = Field(
+        "",
+        repr=False,
+        description="What webhooks are signed with, whsec_...; two with a space between while one replaces the other.",
+    )
+    webhook_networks: str = Field(
+        "", description="Private networks that webhooks may call, by http too, such as 10.0.0.0/8,fd00::/8."
+    )
     max_frames_bytes: int = Field(2**25, ge=1, description="Largest `frames` of a job: frames x images x their pixels.")
     max_event_streams: int = Field(2000, ge=1, description="Streams of events that may be open at a time.")
     redis_timeout_seconds: float = Field(1.5, gt=0, description="How long one Redis command may take.")
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_secret(cls, text: str) -> str:
+        for secret in text.split():
+            parse_secret(secret)
+        return text
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _check_networks(cls, text: str) -> str:
+        parse_networks(text)
+        return text
+
+    @property
+    def origins(self) -> list[str]:
+        """The web sites of `cors_origins`."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """The keys that webhooks are signed with."""
+        return [parse_secret(secret) for secret in self.webhook_secret.split()]
+
+    @property
+    def networks(self) -> list[Network]:
+        """The private networks that webhooks may call."""
+        return parse_networks(self.webhook_networks)

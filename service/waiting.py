@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from redis.exceptions import RedisError
 
 from service import views
 from service.context import Context
+from service.jobs import Accepted
 from service.problems import Problem, invalid
+from service.schemas import JobView
 from worker import shards
 from worker.queue import Job
 
@@ -56,19 +58,22 @@ def wanted(request: Request, most_seconds: float) -> Answer:
     return Answer(media_type, 0.0 if media_type == JSON else most_seconds, None)
 
 
-async def answer(request: Request, context: Context, job: Job, how: Answer) -> Response:
+async def answer(request: Request, context: Context, accepted: Accepted, how: Answer) -> Response:
     """The job when it has ended or the wait is over: its images if they were asked for, else its description.
 
     202 while it has not ended, with its address in `Location`.
     """
+    job = accepted.job
     headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
     if how.applied:
         headers["Preference-Applied"] = how.applied
     try:
         job = await _wait(request, context, job, how.wait_seconds)
         if job.state == "finished" and how.media_type != JSON:
             return await run_in_threadpool(_images, context, job, how, headers)
-        view = await run_in_threadpool(context.view, job)
+        seconds_left, position = await context.jobs.forecast(job)
     except RedisError as error:
         raise Problem(
             "unavailable",
@@ -77,7 +82,7 @@ async def answer(request: Request, context: Context, job: Job, how: Answer) -> R
         ) from error
     if how.media_type != JSON and job.state.final:
         raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-    return JSONResponse(view.model_dump(mode="json"), 200 if job.state.final else 202, headers)
+    return JobView.of(job, seconds_left, position).response(200 if job.state.final else 202, headers)
 
 
 def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
@@ -94,7 +99,7 @@ async def _wait(request: Request, context: Context, job: Job, seconds: float) ->
         await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.1, POLL_SECONDS[1])
         if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
-            job = await run_in_threadpool(context.queue.get, job.id)
+            job = await context.jobs.get(job.id)
     return job
 
 

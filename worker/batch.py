@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.card import ModelCard
 from models.sampling.chain import Chain
+from models.sampling.choice import Remembered
 from models.sampling.plan import SamplerRefused, plan
 from models.sampling.sample import from_pixels
 from models.sampling.tables import snapshots
@@ -52,14 +53,26 @@ class Batch:
         slots: chains that may be in slots, over all lanes.
         device: torch device name.
         memory: bytes that the weights of all models may take; a model that is larger still may be there alone.
+        exact: an image's bits depend on its request alone.
+        remembered: how models are run fastest here, as far as it was measured before.
     """
 
-    def __init__(self, store: ModelStore, slots: int, device: str, memory: float = float("inf")) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        slots: int,
+        device: str,
+        memory: float = float("inf"),
+        exact: bool = True,
+        remembered: Remembered | None = None,
+    ) -> None:
         self.store, self.slots, self.device, self.memory = store, slots, device, memory
+        self.exact, self.remembered = exact, remembered
         self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
         self._numbers = counter()
         self.image_steps = 0  # computed so far
-        self.on_step: Callable[[ModelCard, int, float], None] = lambda *_: None  # model, image-steps, seconds
+        # model, image-steps, network evaluations, seconds
+        self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
 
     @property
     def parts(self) -> list[Part]:
@@ -122,7 +135,7 @@ class Batch:
         return part
 
     def step(self) -> list[Part]:
-        """One network evaluation for every chain of one lane; returns the parts that are ended, which leave.
+        """One step of the engine of one lane; returns the parts that are ended, which leave.
 
         Raises:
             DeviceFailed: the device cannot go on.
@@ -130,11 +143,11 @@ class Batch:
         lanes = [lane for lane in self._lanes.values() if lane.engine.chains]
         if lanes:
             lane = min(lanes, key=lambda lane: lane.turn)
-            done, begun = lane.engine.image_steps, time.perf_counter()
+            done, evaluations, begun = lane.engine.image_steps, lane.engine.evaluations, time.perf_counter()
             lane.step()
-            stepped = lane.engine.image_steps - done
+            stepped, evaluations = lane.engine.image_steps - done, lane.engine.evaluations - evaluations
             self.image_steps += stepped
-            self.on_step(lane.card, stepped, time.perf_counter() - begun)
+            self.on_step(lane.card, stepped, evaluations, time.perf_counter() - begun)
         ended = [part for part in self.parts if part.ended]
         for part in ended:
             part.look_for_faults()
@@ -209,14 +222,17 @@ class Batch:
                 log.info("model %s version %d leaves", *key[:2])
                 del self._lanes[key]
         try:
-            lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots)
+            model = ScoreModel.load(self.store, card, self.device)
+            lane = Lane(card, model, self.slots, self.exact, self.remembered)
             lane.measure()
         except (ModelNotFound, BrokenModel):
             raise
         except Exception as error:
             reason = f"model {card.name} version {card.version} cannot be run on {self.device}: {error}"
             raise (Refused(reason) if self._device_works() else DeviceFailed(reason)) from error
-        log.info("loaded model %s version %d on %s", card.name, card.version, self.device)
+        log.info(
+            "loaded model %s version %d on %s, run in %s", card.name, card.version, self.device, lane.choice.execution
+        )
         return lane
 
     def _device_works(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from bisect import bisect
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of 
 STATUS = "scoreserve"  # likewise: what else a worker tells of itself, as JSON
 FIELDS = "client", "priority", "created_at", "image_steps", "started_at"
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
+KEEP_FACTOR = 20  # or so many times as old as it took to read, so that a long queue does not take all the time there is
 Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
 
 
@@ -64,39 +65,83 @@ class Pace:
     image_steps_per_second: float
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of a line: image-steps, and turns, which are image-steps over their weight."""
+
+    work: float
+    turns: float
+
+
+class Line:
+    """One client's tasks in order, summed up once, so that each question takes a search and no pass over them."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        ordered = sorted(tasks, key=lambda task: task.place)
+        self.places = [task.place for task in ordered]
+        self.weights = [task.priority.weight for task in ordered]
+        self.work = [0, *accumulate(task.remaining for task in ordered)]
+        self.turns = [0.0, *accumulate(task.remaining / task.priority.weight for task in ordered)]
+        self.waiting: list[Turn] = [
+            (turns, task.created_at, task.id) for turns, task in zip(self.turns, ordered, strict=False) if task.waits
+        ]
+
+    def before(self, place: tuple[int, float]) -> Share:
+        """What goes before a place."""
+        number = bisect_left(self.places, place)
+        return Share(self.work[number], self.turns[number])
+
+    def first(self, image_steps: int) -> Share:
+        """Its first so many image-steps. Of those that it is not known to have yet the weight is taken to be 1."""
+        number = bisect_right(self.work, image_steps) - 1
+        rest = image_steps - self.work[number]
+        return Share(image_steps, self.turns[number] + rest / (*self.weights, 1.0)[number])
+
+    def meanwhile(self, turns: float) -> float:
+        """Image-steps that it gets done in so many turns."""
+        number = bisect_right(self.turns, turns) - 1
+        if number == len(self.places):
+            return self.work[-1]
+        return self.work[number] + (turns - self.turns[number]) * self.weights[number]
+
+
+NOBODY = Line([])
+
+
 class Forecast:
     """Looks at the queue of one Redis, at most twice a second."""
 
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
         self._lock = Lock()  # of many requests at once, one looks
-        self._looked_at = -float("inf")
-        self._tasks: list[Task] = []
+        self._looked_at, self._keep = -float("inf"), KEEP_SECONDS
+        self._lines: dict[str, Line] = {}
         self._paces: list[dict[str, tuple[float, float]]] = []
         self._turns: list[Turn] = []
         self._positions: dict[str, int] = {}
 
-    def position(self, task: Task) -> int:
+    def position(self, task: Task, look: bool = True) -> int:
         """How many jobs that wait will be begun before one that waits too.
 
         Clients take turns, by weight. So a job is begun once its client has had what its own jobs before it ask for.
         """
-        self._look()
+        if look:
+            self.look()
         if task.id in self._positions:
             return self._positions[task.id]
-        own = (other for other in self._tasks if other.client == task.client and other.place < task.place)
-        share = sum(other.remaining / other.priority.weight for other in own)
-        return bisect(self._turns, (share, task.created_at, task.id))
+        turns = self._lines.get(task.client, NOBODY).before(task.place).turns
+        return bisect_right(self._turns, (turns, task.created_at, task.id))
 
-    def pace(self, model: str) -> Pace | None:
+    def pace(self, model: str, look: bool = True) -> Pace | None:
         """What the workers can do for a model; None if none has measured it yet."""
-        self._look()
+        if look:
+            self.look()
         measured = [paces[model] for paces in self._paces if model in paces]
         if not measured:
             return None
         return Pace(len(measured), min(step for step, _ in measured), sum(rate for _, rate in measured))
 
-    def seconds(self, task: Task, model: str, evaluations: int) -> float | None:
+    def seconds(self, task: Task, model: str, evaluations: int, look: bool = True) -> float | None:
         """When a job will be done, in seconds from now; None if no worker has measured its model's pace.
 
         Clients share the workers by weight. So until this job is done, another client gets at most what it still asks
@@ -106,30 +151,41 @@ class Forecast:
             task: the job.
             model: its model.
             evaluations: of the network, for the image that has most to go.
+            look: whether to read the queue first, if what is known of it is old.
         """
+        pace = self.pace(model, look)
+        if pace is None:
+            return None
+        ahead = self._lines.get(task.client, NOBODY).before(task.place)
+        turns = ahead.turns + task.remaining / task.priority.weight
+        work = ahead.work + task.remaining + self._others(task.client, turns)
+        return max(evaluations * pace.step_seconds, work / pace.image_steps_per_second)
+
+    def seconds_until_done(self, client: str, image_steps: int, model: str) -> float | None:
+        """When so many image-steps of what a client has in flight will be done; None as for `seconds`."""
         pace = self.pace(model)
         if pace is None:
             return None
-        lines: dict[str, list[Task]] = defaultdict(list)
-        for other in self._tasks:
-            if other.id != task.id:
-                lines[other.client].append(other)
-        own = [other for other in lines.pop(task.client, []) if other.place < task.place]
-        work = float(sum(other.remaining for other in own) + task.remaining)
-        turns = sum(other.remaining / other.priority.weight for other in [*own, task])
-        for line in lines.values():
-            left = turns
-            for other in sorted(line, key=lambda other: other.place):
-                served = min(other.remaining, left * other.priority.weight)
-                work += served
-                left -= served / other.priority.weight
-        return max(evaluations * pace.step_seconds, work / pace.image_steps_per_second)
+        done = self._lines.get(client, NOBODY).first(image_steps)
+        return (done.work + self._others(client, done.turns)) / pace.image_steps_per_second
 
-    def _look(self) -> None:
+    def _others(self, client: str, turns: float) -> float:
+        """Image-steps that the other clients get done while one has so many turns."""
+        return sum(line.meanwhile(turns) for other, line in self._lines.items() if other != client)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether `look` would not look."""
+        return time.monotonic() - self._looked_at < self._keep
+
+    def look(self) -> None:
+        """Reads the queue, unless what is known of it is fresh."""
         with self._lock:
-            if time.monotonic() - self._looked_at >= KEEP_SECONDS:
+            if not self.fresh:
+                begun = time.monotonic()
                 self._read()
                 self._looked_at = time.monotonic()
+                self._keep = max(KEEP_SECONDS, KEEP_FACTOR * (self._looked_at - begun))
 
     def _read(self) -> None:
         waiting: Any = self.connection.zrange(shards.ACTIVE, 0, -1)
@@ -144,25 +200,14 @@ class Forecast:
             answers = pipeline.execute()
         jobs, paces = answers[: 2 * len(active)], answers[2 * len(active) :]
         self._paces = [json.loads(pace) for pace in paces if pace is not None]
-        self._tasks = [
-            _task(job_id, record, progress)
-            for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True)
-            if None not in record[:-1]
-        ]
-        self._turns = _turns(self._tasks)
+        lines: dict[str, list[Task]] = defaultdict(list)
+        for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True):
+            if None not in record[:-1]:
+                task = _task(job_id, record, progress)
+                lines[task.client].append(task)
+        self._lines = {client: Line(tasks) for client, tasks in lines.items()}
+        self._turns = sorted(turn for line in self._lines.values() for turn in line.waiting)
         self._positions = {job_id: place for place, (_, _, job_id) in enumerate(self._turns)}
-
-
-def _turns(tasks: Sequence[Task]) -> list[Turn]:
-    """Of the tasks that wait, in the order in which they will be begun if clients share the workers by weight."""
-    lines: dict[str, list[Task]] = defaultdict(list)
-    for task in sorted(tasks, key=lambda task: task.place):
-        lines[task.client].append(task)
-    turns: list[Turn] = []
-    for line in lines.values():
-        shares = accumulate((task.remaining / task.priority.weight for task in line), initial=0.0)
-        turns += [(share, task.created_at, task.id) for share, task in zip(shares, line, strict=False) if task.waits]
-    return sorted(turns)
 
 
 def _task(job_id: str, record: list[bytes | None], progress: list[bytes]) -> Task:

@@ -12,12 +12,15 @@ import torch
 from models.card import ModelCard
 from models.images import Pixels
 from models.sampling.chain import Chain
+from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.engine import Engine
 from models.sampling.plan import plan
 from models.sampling.sample import to_pixels
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.02  # that a step of several rows may last
 
 
 class DeviceFailed(RuntimeError):
@@ -96,17 +99,25 @@ class Lane:
         card: of the version.
         model: loaded.
         slots: chains that may be in slots.
+        exact: an image's bits depend on its request alone.
+        remembered: what was measured before.
     """
 
-    def __init__(self, card: ModelCard, model: ScoreModel, slots: int) -> None:
-        self.card, self.engine = card, Engine(model, slots)
+    def __init__(
+        self, card: ModelCard, model: ScoreModel, slots: int, exact: bool = True, remembered: Remembered | None = None
+    ) -> None:
+        self.card = card
+        self.choice = _choose(card, model, slots, exact, remembered)
+        self.engine = Engine(model, slots, self.choice.pinned)
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
         self.step_seconds = self.image_steps_per_second = 0.0
-        self.bytes = sum(p.numel() * p.element_size() for p in model.network.parameters())
+        modules = [module for module in (model.network, model.executed) if module is not None]
+        weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
+        self.bytes = sum(weights.values())
 
     def step(self) -> None:
-        """One network evaluation for every chain in a slot. A part that cannot be sampled gets a `fault`, no other.
+        """One step of the engine. A part that cannot be sampled gets a `fault`, no other.
 
         Raises:
             DeviceFailed: not the parts are at fault.
@@ -129,28 +140,36 @@ class Lane:
         return [part for part in self.parts if part.fault]
 
     def measure(self) -> None:
-        """Runs the lane for the first time, and takes its pace: of one image alone, and with all slots in use."""
-        self.try_out(1)
+        """Runs the lane for the first time, and takes its pace: of one image alone, and with all slots in use.
+
+        How many rows a step may have follows from it: the worker listens between steps, so none may last long.
+        """
+        most = self.engine.rows
+        self.engine.rows = 1
+        for width in reversed(self.engine.widths):  # the widest first: those that are recorded later use its memory
+            self.try_out(width)
         self.step_seconds = self.try_out(1)
-        self.image_steps_per_second = self.engine.slots / self.try_out(self.engine.slots)
+        of_all = self.try_out(self.engine.slots)
+        self.image_steps_per_second = self.engine.slots / of_all
+        self.engine.rows = max(1, min(most, int(STEP_SECONDS / of_all)))
 
     def try_out(self, width: int) -> float:
-        """Runs the model's own sampler for one step of `width` chains, while no slot is used; returns the seconds."""
+        """The model's own sampler for one row of `width` chains, while no slot is used; returns the seconds."""
         _, table = plan(None, self.card)
         chains = [Chain(table, seed=0, index=i) for i in range(width)]
         self.engine.admit(chains)
-        begun, image_steps = time.perf_counter(), self.engine.image_steps
+        begun, image_steps, evaluations = time.perf_counter(), self.engine.image_steps, self.engine.evaluations
         try:
             self.engine.step()
             if self.engine.model.device.type == "cuda":
                 torch.cuda.synchronize(self.engine.model.device)
         finally:
             self.engine.evict(chains)
-            self.engine.image_steps = image_steps  # these are nobody's
+            self.engine.image_steps, self.engine.evaluations = image_steps, evaluations  # these are nobody's
         return time.perf_counter() - begun
 
     def _isolate(self) -> None:
-        """After a step that failed, and so changed nothing: the same step once more, for each part alone."""
+        """After a row that failed, and so changed nothing: on from there, with each part alone."""
         try:
             chains = self.engine.evict(list(self.engine.chains))
             failed = [part for part in self.parts if not self._step_alone(_of(part, chains), part)]
@@ -178,6 +197,24 @@ def divergence(chain: Chain) -> str:
         f"image {chain.index} became NaN or infinite within {chain.cursor} of {len(chain.table)} network evaluations: "
         "this model's scores diverge with these sampler settings; try a smaller step_size or more levels"
     )
+
+
+def _choose(card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembered: Remembered | None) -> Choice:
+    """How the model is run from now on: as it was found to be best before, or as it is found now."""
+    _, table = plan(None, card)
+    name = key(model, card.weights_sha256, slots, exact)
+    choice = remembered.get(name) if remembered else None
+    if choice is not None:
+        try:
+            model.executed = choice.execution.of(model.network)
+            model.denoise(torch.zeros(2, *card.image.chw, device=model.device), float(table.column("sigma")[0]))
+            return choice
+        except Exception as error:  # whatever a compiler that is gone can throw
+            log.warning("%s works no longer, so all is measured again: %s", choice.execution, error)
+    choice = choose(model, table, slots, exact)
+    if remembered:
+        remembered.put(name, choice)
+    return choice
 
 
 def _of(part: Part, chains: Sequence[Chain]) -> list[Chain]:

@@ -44,7 +44,7 @@ class WorkerMetrics:
         )
         self.step_seconds = Histogram(
             "scoreserve_step_duration_seconds",
-            "One step of all chains of a model.",
+            "One network evaluation for all chains of a model.",
             ["model"],
             buckets=STEP_BUCKETS,
             registry=registry,
@@ -70,11 +70,11 @@ class WorkerMetrics:
         """
         start_http_server(port, host, self.registry)
 
-    def stepped(self, card: ModelCard, active: int, seconds: float) -> None:
-        """A step of `active` chains of a model is done."""
-        self.image_steps.labels(card.name).inc(active)
-        self.step_seconds.labels(card.name).observe(seconds)
-        self.active_slots.observe(active)
+    def stepped(self, card: ModelCard, image_steps: int, evaluations: int, seconds: float) -> None:
+        """A step of a model's engine is done: all its chains through one network evaluation, or through several."""
+        self.image_steps.labels(card.name).inc(image_steps)
+        self.step_seconds.labels(card.name).observe(seconds / max(1, evaluations))
+        self.active_slots.observe(image_steps / max(1, evaluations))
         self.last_step.set_to_current_time()
 
     def started(self, job: Job) -> None:

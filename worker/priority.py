@@ -17,9 +17,12 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """Lower goes first."""
-        return list(Priority).index(self)
+        return _RANKS[self]
 
     @property
     def weight(self) -> float:
         """Share among clients."""
         return 8.0 ** (1 - self.rank)
+
+
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}

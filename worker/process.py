@@ -5,6 +5,8 @@ import logging
 import torch
 from redis.exceptions import RedisError
 
+from models.files import cache_dir
+from models.sampling.choice import Remembered
 from models.store import BrokenModel, ModelNotFound
 from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
@@ -35,7 +37,14 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
         raise WorkerFailed(f"no Redis at {settings.redis_url}: {error}") from error
-    batch = Batch(settings.store(), settings.slots, settings.device, settings.models_memory_mb * 2**20)
+    batch = Batch(
+        settings.store(),
+        settings.slots,
+        settings.device,
+        settings.models_memory_mb * 2**20,
+        settings.exact,
+        Remembered(cache_dir() / "executions.json"),
+    )
     names = settings.model_names or [settings.default_model]
     for name in names:
         try:

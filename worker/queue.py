@@ -4,7 +4,9 @@ import json
 import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -14,11 +16,14 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from rq import Queue
+from rq.utils import utcformat
 from rq.worker import Worker
 
 from models.card import ImageShape
 from worker import scripts, shards
 from worker.forecast import STATUS, Forecast, Task
+from worker.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.priority import Priority
 from worker.requests import REQUEST, InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
@@ -69,12 +74,145 @@ class Job(BaseModel):
         return self.image_steps // self.request.count
 
 
+class Webhook(BaseModel):
+    """What is called once a job has ended.
+
+    Args:
+        url: checked.
+        secret: that the call is signed with, `whsec_...`; None takes the service's.
+    """
+
+    url: str
+    secret: str | None = None
+
+
 class Depth(BaseModel):
     """What has been accepted and has not ended."""
 
     jobs: int
     image_steps: int
     oldest_age_seconds: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that may be in flight, which is accepted and still to do; None for no limit.
+
+    Args:
+        client_image_steps: of the client.
+        image_steps: of all clients.
+        jobs: of all clients.
+    """
+
+    client_image_steps: int | None = None
+    image_steps: int | None = None
+    jobs: int | None = None
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """What is in flight: image-steps of one client, image-steps of all, jobs of all."""
+
+    client_image_steps: int
+    image_steps: int
+    jobs: int
+
+
+class TooMuch(Exception):
+    """A job was not accepted.
+
+    Args:
+        against: the limit that stands against it: of the `client`, or of the `queue` or its `jobs`.
+        job: as it would have been.
+        in_flight: without it.
+        limits: that hold.
+    """
+
+    def __init__(self, against: str, job: Job, in_flight: InFlight, limits: Limits) -> None:
+        super().__init__(f"too much in flight for the {against}: {in_flight}")
+        self.against, self.job, self.in_flight, self.limits = against, job, in_flight, limits
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A job that has not been accepted yet.
+
+    Args:
+        job: as it will be.
+        limits: on what is in flight, the job included.
+        rq_queue: key of RQ's queue.
+        rq_record: as `shards.rq_record` returns it.
+        once: what the request is known by if it is sent again.
+        webhook: what is called once the job has ended.
+    """
+
+    job: Job
+    limits: Limits
+    rq_queue: str
+    rq_record: Mapping[str, str]
+    once: Once | None = None
+    webhook: Webhook | None = None
+
+    @property
+    def arguments(self) -> list[Any]:
+        """Keys and arguments of `scripts.ACCEPT`."""
+        job, now = self.job, utcformat(datetime.fromtimestamp(self.job.created_at, UTC))
+        record = {
+            "request": job.request.model_dump_json(),
+            "image": job.image.model_dump_json(),
+            "shards": job.shards,
+            "shard_size": job.shard_size,
+            "image_steps": job.image_steps,
+            "created_at": job.created_at,
+            "result_ttl": job.result_ttl,
+            "model": job.request.model,
+            "client": job.client,
+            "priority": job.priority.value,
+            "rank": job.priority.rank,
+            "weight": job.priority.weight,
+        }
+        if self.once is not None:
+            record["once"] = self.once.name
+        if self.webhook is not None:
+            record["webhook"] = self.webhook.model_dump_json()
+        most = (self.limits.client_image_steps, self.limits.image_steps, self.limits.jobs)
+        return [
+            self.rq_queue,
+            Queue.redis_queues_keys,
+            job.id,
+            job.created_at,
+            job.client,
+            job.image_steps,
+            *(-1 if limit is None else limit for limit in most),
+            job.request.count,
+            job.shard_size,
+            job.shards,
+            job.result_ttl,
+            "" if job.deadline is None else job.deadline,
+            "" if self.once is None else self.once.fingerprint,
+            _flat(record),
+            _flat({**self.rq_record, "created_at": now, "enqueued_at": now}),
+        ]
+
+    def accepted(self, answer: Sequence[Any]) -> Job:
+        """The job, if that is what the script has answered.
+
+        Raises:
+            AcceptedBefore, AnotherRequest: its key was used before.
+            TooMuch: there is too much in flight.
+        """
+        against, *counts = answer
+        if against == b"before":
+            job_id, fingerprint = counts[0].decode().split()
+            raise (
+                AcceptedBefore(job_id) if self.once and self.once.fingerprint == fingerprint else AnotherRequest(job_id)
+            )
+        if against:
+            raise TooMuch(against.decode(), self.job, InFlight(*counts), self.limits)
+        return self.job
 
 
 class WorkerStatus(BaseModel):
@@ -127,6 +265,7 @@ class JobQueue:
         self.connection, self.settings = connection, settings
         self.rq = shards.rq_queue(connection)
         self.forecast = Forecast(connection)
+        self._rq_record = shards.rq_record(self.rq, settings.result_ttl_seconds)
 
     def submit(
         self,
@@ -136,8 +275,11 @@ class JobQueue:
         client: str = ANYBODY,
         priority: Priority = Priority.NORMAL,
         deadline_seconds: float | None = None,
+        limits: Limits = UNLIMITED,
+        once: Once | None = None,
+        webhook: Webhook | None = None,
     ) -> Job:
-        """Accepts a job: in one transaction it is written down and its shards are enqueued.
+        """Accepts a job: at once, or not at all, it is written down and its shards are enqueued.
 
         Args:
             request: complete.
@@ -146,38 +288,70 @@ class JobQueue:
             client: whose job it is; clients take turns.
             priority: among the client's jobs, and its weight among others.
             deadline_seconds: from now; a job that has not ended by then fails.
+            limits: on what is in flight, this job included.
+            once: what the request is known by if it is sent again.
+            webhook: what is called once the job has ended.
+
+        Raises:
+            AcceptedBefore: it was sent again.
+            AnotherRequest: the client has used the key of `once` before, for another request.
+            TooMuch: that would be more than the limits allow.
         """
-        job_id, now = secrets.token_hex(12), time.time()
+        offer = self.offer(request, image, image_steps, client, priority, deadline_seconds, limits, once, webhook)
+        answer: Any = self.connection.eval(scripts.ACCEPT, 2, *offer.arguments)
+        return offer.accepted(answer)
+
+    def offer(
+        self,
+        request: SampleRequest | InpaintRequest,
+        image: ImageShape,
+        image_steps: int,
+        client: str = ANYBODY,
+        priority: Priority = Priority.NORMAL,
+        deadline_seconds: float | None = None,
+        limits: Limits = UNLIMITED,
+        once: Once | None = None,
+        webhook: Webhook | None = None,
+    ) -> "Offer":
+        """What `submit` would put into Redis, for those who do so themselves, by `scripts.ACCEPT`."""
+        now = time.time()
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
-        parts = [
-            shards.Shard(job_id, number, first, min(size, request.count - first), ttl)
-            for number, first in enumerate(range(0, request.count, size))
-        ]
-        record: dict[Any, Any] = {
-            "request": request.model_dump_json(),
-            "image": image.model_dump_json(),
-            "shards": len(parts),
-            "shard_size": size,
-            "image_steps": image_steps,
-            "created_at": now,
-            "result_ttl": ttl,
-            "model": request.model,
-            "client": client,
-            "priority": priority.value,
-            "rank": priority.rank,
-            "weight": priority.weight,
-        }
-        with self.connection.pipeline() as pipeline:
-            if deadline_seconds is not None:
-                record["deadline"] = now + deadline_seconds
-                pipeline.zadd(shards.DEADLINES, {job_id: now + deadline_seconds})
-            pipeline.hset(shards.job_key(job_id), mapping=record)
-            pipeline.zadd(shards.ACTIVE, {job_id: now})
-            pipeline.zadd(shards.unended_key(client), {job_id: now})
-            pipeline.hincrby(shards.TOTALS, "jobs_accepted", 1)
-            shards.enqueue(self.rq, parts, pipeline)
-            pipeline.execute()
-        return self._read(job_id)
+        job = Job(
+            id=secrets.token_hex(12),
+            state=JobState.QUEUED,
+            request=request,
+            image=image,
+            shards=-(-request.count // size),
+            shard_size=size,
+            image_steps=image_steps,
+            image_steps_done=0,
+            created_at=now,
+            started_at=None,
+            ended_at=None,
+            result_ttl=ttl,
+            error=None,
+            client=client,
+            priority=priority,
+            deadline=None if deadline_seconds is None else now + deadline_seconds,
+        )
+        return Offer(job, limits, self.rq.key, self._rq_record, once, webhook)
+
+    def accepted_before(self, once: Once) -> Job | None:
+        """The job of a request that was accepted before, if it was.
+
+        Raises:
+            AnotherRequest: the client has used the key of `once` before, for another request.
+        """
+        known: Any = self.connection.get(once.redis_key)
+        if known is None:
+            return None
+        job_id, fingerprint = known.decode().split()
+        with suppress(JobNotFound):
+            job = self.get(job_id)
+            if fingerprint != once.fingerprint:
+                raise AnotherRequest(job_id)
+            return job
+        return None
 
     def get(self, job_id: str) -> Job:
         """A job by its id. One whose deadline has passed has ended, whether or not a worker is alive to see it.
@@ -196,16 +370,19 @@ class JobQueue:
         self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
         return self._read(job.id)
 
-    def seconds_left(self, job: Job) -> float | None:
-        """When a job will have ended, in seconds from now; None if that cannot be told."""
+    def seconds_left(self, job: Job, look: bool = True) -> float | None:
+        """When a job will have ended, in seconds from now; None if that cannot be told.
+
+        With `look` false, by what the forecast knows already.
+        """
         if job.state.final:
             return None
         task = _task(job)
-        return self.forecast.seconds(task, job.request.model, min(job.evaluations, task.remaining))
+        return self.forecast.seconds(task, job.request.model, min(job.evaluations, task.remaining), look)
 
-    def position(self, job: Job) -> int | None:
+    def position(self, job: Job, look: bool = True) -> int | None:
         """How many jobs that wait go before a queued one; None for one that does not wait."""
-        return self.forecast.position(_task(job)) if job.state == JobState.QUEUED else None
+        return self.forecast.position(_task(job), look) if job.state == JobState.QUEUED else None
 
     def listing(
         self,
@@ -324,12 +501,17 @@ class JobQueue:
                 pipeline.hvals(shards.progress_key(job_id))
             answers = pipeline.execute()
         records = zip(job_ids, answers[0::2], answers[1::2], strict=True)
-        return [_job(*record) if b"request" in record[1] else None for record in records]
+        return [job_of(*record) if b"request" in record[1] else None for record in records]
 
 
 def _task(job: Job) -> Task:
     left = max(0, job.image_steps - job.image_steps_done)
     return Task(job.client, job.priority, job.created_at, left, job.id, job.state == JobState.QUEUED)
+
+
+def _flat(record: Mapping[str, Any]) -> str:
+    """Fields and values in turn, as JSON: one argument, which is cheaper than many."""
+    return json.dumps([str(part) for item in record.items() for part in item])
 
 
 def _state(state: bytes | None, started_at: bytes | None) -> JobState:
@@ -338,7 +520,15 @@ def _state(state: bytes | None, started_at: bytes | None) -> JobState:
     return JobState.QUEUED if started_at is None else JobState.RUNNING
 
 
-def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
+def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
+    """A job, from what Redis has under `shards.job_key` and `shards.progress_key`.
+
+    Raises:
+        JobNotFound: it has nothing.
+    """
+    if b"request" not in record:
+        raise JobNotFound(job_id)
+
     def number(name: bytes) -> float | None:
         return float(record[name]) if name in record else None
 

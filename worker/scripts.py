@@ -12,6 +12,22 @@ local function over(id)
 end
 """
 
+# How much has been accepted and is still to do, in image-steps: of each client, and of all.
+_LOAD = """
+local function load(client, image_steps)
+    for _, who in ipairs({client, 'all'}) do
+        if redis.call('HINCRBY', 'scoreserve:load', who, image_steps) <= 0 then
+            redis.call('HDEL', 'scoreserve:load', who)
+        end
+    end
+end
+local function did(id, number, image_steps)
+    local before = tonumber(redis.call('HGET', key(id, 'progress'), number) or '0')
+    redis.call('HSET', key(id, 'progress'), number, image_steps)
+    load(redis.call('HGET', key(id), 'client'), before - image_steps)
+end
+"""
+
 # What happens to a job, for who follows it: a stream of bounded length. Of progress and previews no more is told than
 # can be looked at. `sigma` is the largest noise level that a shard is at.
 _TELL = """
@@ -80,7 +96,10 @@ end
 )
 
 # The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
-_FINISH = """
+_FINISH = (
+    _LOAD
+    + _TELL
+    + """
 local function file(id, client, created, ttl)
     local jobs = 'scoreserve:client:' .. client
     redis.call('ZREM', jobs .. ':unended', id)
@@ -92,8 +111,11 @@ local function file(id, client, created, ttl)
     redis.call('EXPIRE', jobs .. ':ended', ttl, 'GT')
 end
 local function finish(id, state, now, ttl, reason)
+    local client, left = unpack(redis.call('HMGET', key(id), 'client', 'image_steps'))
+    for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
+    load(client, -left)
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
-    local model, client, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'created_at'))
+    local model, created = unpack(redis.call('HMGET', key(id), 'model', 'created_at'))
     leave(id, model, client)
     file(id, client, created, ttl)
     redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'watched'))
@@ -101,13 +123,23 @@ local function finish(id, state, now, ttl, reason)
     for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
         redis.call('EXPIRE', key(id, what), ttl)
     end
+    local once = redis.call('HGET', key(id), 'once')
+    if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
+    if redis.call('HEXISTS', key(id), 'webhook') == 1 then
+        redis.call('ZADD', 'scoreserve:webhooks', now, id)
+        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'NX')
+        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'GT')
+    end
     redis.call('ZREM', 'scoreserve:active', id)
     redis.call('ZREM', 'scoreserve:deadlines', id)
-    if redis.call('EXISTS', 'scoreserve:active') == 0 then redis.call('DEL', 'scoreserve:served', 'scoreserve:now') end
+    if redis.call('EXISTS', 'scoreserve:active') == 0 then
+        redis.call('DEL', 'scoreserve:served', 'scoreserve:now', 'scoreserve:load')
+    end
     redis.call('HINCRBY', 'scoreserve:totals', 'jobs_' .. state, 1)
     redis.call('PUBLISH', 'scoreserve:ended', id)
 end
 """
+)
 
 # Ends a job short of its result, even where Redis is full: to cancel is to make room. Answers 0 if it had ended.
 # job id, state, now, time to live, reason
@@ -136,7 +168,7 @@ local id, number = ARGV[1], ARGV[6]
 if over(id) then return 0 end
 if redis.call('HSETNX', key(id, 'images'), number, ARGV[7]) == 0 then return 0 end
 if (ARGV[10] or '') ~= '' then redis.call('HSET', key(id, 'frames'), number, ARGV[10]) end
-redis.call('HSET', key(id, 'progress'), number, ARGV[8])
+did(id, number, ARGV[8])
 redis.call('HDEL', key(id, 'state'), number)
 redis.call('HDEL', key(id, 'sigma'), number)
 redis.call('HINCRBY', 'scoreserve:totals', 'images', ARGV[9])
@@ -153,12 +185,13 @@ return 2
 PROGRESS = (
     "#!lua"
     + _OVER
+    + _LOAD
     + _TELL
     + """
 local id, number = ARGV[1], ARGV[3]
 if over(id) then return 0 end
 local pause = redis.call('HSETNX', key(id), 'started_at', ARGV[2]) == 1 and 0 or 0.25
-redis.call('HSET', key(id, 'progress'), number, ARGV[4])
+did(id, number, ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
 if ARGV[6] ~= '' then redis.call('HSET', key(id, 'sigma'), number, ARGV[6]) end
 tell_progress(id, 'progress', ARGV[2], pause)
@@ -181,16 +214,60 @@ tell_progress(id, 'preview', ARGV[2], 0.45)
 """
 )
 
-# Puts a new job, whose shards wait, in its client's line.
-# job id
-JOIN = (
+# Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
+# its client's line. Answers with what stands against it ('client', 'queue' or 'jobs'; else ''), then with what was in
+# flight before: image-steps of the client, image-steps of all, jobs. If the request's key was used before, it answers
+# 'before', and with what is known under the key: id of the job, and fingerprint.
+# RQ's queue, RQ's set of queues; job id, now, client, image-steps, and the most that may be in flight, or -1: image-
+# steps of the client, image-steps of all, jobs; number of images, shard size, shards, time to live, deadline or '',
+# fingerprint of a request that is to be accepted once, or '', fields and values of the job's record as JSON, and those
+# of RQ's record of every shard
+ACCEPT = (
     "#!lua"
     + _LINES
+    + _LOAD
     + _TELL
     + """
-if over(ARGV[1]) then return end
-join(ARGV[1])
-tell_progress(ARGV[1], 'progress', 0, 0)
+local id, now, client, steps = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local most_of_client, most_of_all, most_jobs = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local count, size, shards, ttl = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local record, rq_record, fields = cjson.decode(ARGV[14]), cjson.decode(ARGV[15]), {}
+for i = 1, #record, 2 do fields[record[i]] = record[i + 1] end
+local once = fields.once and 'scoreserve:once:' .. fields.once
+local before = once and redis.call('GET', once)
+if before and redis.call('EXISTS', key(string.match(before, '^%S+'))) == 1 then return {'before', before} end
+local of_client = tonumber(redis.call('HGET', 'scoreserve:load', client) or '0')
+local of_all = tonumber(redis.call('HGET', 'scoreserve:load', 'all') or '0')
+local jobs = redis.call('ZCARD', 'scoreserve:active')
+local against = ''
+if most_of_client >= 0 and of_client + steps > most_of_client then against = 'client'
+elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
+elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
+if against ~= '' then return {against, of_client, of_all, jobs} end
+if once then redis.call('SET', once, id .. ' ' .. ARGV[13]) end
+redis.call('HSET', key(id), unpack(record))
+if ARGV[12] ~= '' then
+    redis.call('HSET', key(id), 'deadline', ARGV[12])
+    redis.call('ZADD', 'scoreserve:deadlines', ARGV[12], id)
+end
+redis.call('ZADD', 'scoreserve:active', now, id)
+redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)
+redis.call('HINCRBY', 'scoreserve:totals', 'jobs_accepted', 1)
+load(client, steps)
+redis.call('SADD', KEYS[2], KEYS[1])
+for number = 0, shards - 1 do
+    local shard, first = id .. '-' .. number, number * size
+    local images = math.min(size, count - first)
+    local data = '["scoreserve.fulfil",null,[],{"job_id":"%s","number":%d,"first":%d,"count":%d,"result_ttl":%d}]'
+    redis.call('HSET', 'rq:job:' .. shard, unpack(rq_record))
+    redis.call('HSET', 'rq:job:' .. shard, 'data', string.format(data, id, number, first, images, ttl),
+        'description', images .. ' images of job ' .. id)
+    redis.call('RPUSH', KEYS[1], shard)
+    redis.call('RPUSH', key(id, 'waiting'), number)
+end
+join(id)
+tell_progress(id, 'progress', 0, 0)
+return {'', of_client, of_all, jobs}
 """
 )
 
@@ -310,6 +387,28 @@ for number = 0, tonumber(redis.call('HGET', key(id), 'shards')) - 1 do
     end
 end
 return dead
+"""
+)
+
+# Claims the webhooks that are due: they are due again when the lease is over. Answers with a list for each: job id,
+# webhook, and which attempt this is; the webhook is nothing where the job is forgotten, which is the last of it.
+# now, end of the lease, how many at most
+CLAIM_WEBHOOKS = (
+    "#!lua flags=allow-oom"
+    + _OVER
+    + """
+local claimed = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:webhooks', '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
+    local webhook = redis.call('HGET', key(id), 'webhook')
+    if webhook then
+        redis.call('ZADD', 'scoreserve:webhooks', ARGV[2], id)
+        table.insert(claimed, {id, webhook, redis.call('HINCRBY', key(id), 'webhook_attempts', 1)})
+    else
+        redis.call('ZREM', 'scoreserve:webhooks', id)
+        table.insert(claimed, {id, false, 0})
+    end
+end
+return claimed
 """
 )
 

@@ -36,6 +36,11 @@ class WorkerSettings(QueueSettings):
 
     device: str = Field("cpu", description="torch device of the worker.")
     slots: int = Field(16, ge=1, le=4096, description="Chains that are advanced together.")
+    exact: bool = Field(
+        True,
+        description="An image's pixels depend on its request alone. Without, the network is run in whichever way is "
+        "fastest, at any width and in any type whose images look the same.",
+    )
     models: str = Field("", description="Names of the models that the worker serves, with commas; all by default.")
     models_memory_mb: int = Field(4096, ge=1, description="Memory for weights; those used last stay.")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="Port of the metrics; none by default.")

@@ -6,14 +6,13 @@ Torch-free: the service enqueues shards, workers claim them.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.job import Job as RQJob
-from rq.queue import EnqueueData
 from rq.serializers import JSONSerializer
 
 from worker import scripts
@@ -24,6 +23,7 @@ RETRIES = 10  # how many dead workers a shard survives
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
 DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
+WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
 ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits
@@ -161,24 +161,14 @@ def show(shard: Shard, pixels: bytes, pipeline: Pipeline) -> None:
     pipeline.eval(scripts.SHOW, 0, shard.job_id, time.time(), shard.number, pixels)
 
 
-def enqueue(queue: Queue, shards: list[Shard], pipeline: Pipeline) -> None:
-    """Adds the commands that enqueue all shards of a job, whose record is there, to a transaction."""
-    data: list[EnqueueData] = [
-        Queue.prepare_data(
-            FUNCTION,
-            kwargs=asdict(shard),
-            job_id=shard.id,
-            timeout=-1,
-            result_ttl=shard.result_ttl,
-            failure_ttl=shard.result_ttl,
-            description=f"{shard.count} images of job {shard.job_id}",
-            retry=Retry(max=RETRIES),
-        )
-        for shard in shards
-    ]
-    queue.enqueue_many(data, pipeline=pipeline)
-    pipeline.rpush(waiting_key(shards[0].job_id), *[shard.number for shard in shards])
-    pipeline.eval(scripts.JOIN, 0, shards[0].job_id)
+def rq_record(queue: Queue, result_ttl: int) -> dict[str, str]:
+    """What RQ writes down of a shard that waits, apart from the times, the data and the description."""
+    job = queue.create_job(
+        FUNCTION, timeout=-1, result_ttl=result_ttl, failure_ttl=result_ttl, retry=Retry(max=RETRIES)
+    )
+    job.origin = queue.name
+    record = job.to_dict(include_meta=False) | {"status": "queued"}
+    return {name: str(record[name]) for name in record.keys() - {"data", "description", "created_at"}}
 
 
 def take(queue: Queue, models: Sequence[str] | None) -> str | None:

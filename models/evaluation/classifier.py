@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.files import cache_dir
 from models.images import Pixels
 from models.training.formats import DataError
 from models.training.labelled import Labelled, Part, load_labelled
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scoreserve"
+CACHE = cache_dir()
 CONFIDENT = 0.9  # from which probability on an image counts as recognised
 
 EPOCHS, BATCH, LEARNING_RATE, SHIFT, SEED = 5, 256, 4e-3, 2, 0

@@ -1,7 +1,8 @@
-"""The engine: chains of one model in slots, advanced together by one network evaluation a step."""
+"""The engine: chains of one model in slots, advanced together by one network evaluation at a time."""
 
 import logging
 from collections.abc import Collection, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sampling import noise
+from models.sampling.ahead import Row, ahead
+from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, plain
 from models.sampling.chain import Chain, quantize
-from models.sampling.tables import COLUMNS
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
+
+ROWS = 8
 
 
 def advance(
@@ -38,20 +42,29 @@ class Engine:
     """Advances up to `slots` chains of one model, each through its own table.
 
     The chains in slots 0 to n - 1 are the active ones; a chain may change its slot, which its pixels do not notice.
-    Work is proportional to the active slots. Where memory does not last for all of them at once, the network sees them
-    in narrower pieces, `width` at a time, from then on.
+    On a CPU work is proportional to the active slots; on a GPU the network and the noise are CUDA graphs of a few
+    widths, and only the last piece of a batch is filled up to one. Where memory does not last for all slots at once,
+    the network sees them in narrower pieces, `width` at a time, from then on.
 
     Args:
         model: the score model.
         slots: how many chains may be active.
+        pinned: the only width at which the network is evaluated, whatever is active; None where all widths give the
+            same bits, or bits do not matter.
+        capture: what records a call so that it can be repeated; by default CUDA graphs on a GPU, nothing on a CPU.
     """
 
-    def __init__(self, model: ScoreModel, slots: int) -> None:
+    def __init__(
+        self, model: ScoreModel, slots: int, pinned: int | None = None, capture: Capture | None = None
+    ) -> None:
         if slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {slots}")
-        self.model, self.slots, self.width = model, slots, slots
+        if capture is None and model.device.type == "cuda":
+            capture = CudaGraphs(model.device)
+        self.model, self.slots, self.pinned, self.width = model, slots, pinned, pinned or slots
+        self.rows = 1 if capture is None else ROWS  # of a step, at most: between two looks at the host
         self.chains: list[Chain] = []
-        self.image_steps = 0
+        self.image_steps = self.evaluations = 0
         self.watched = False  # whether estimates are kept
         self._estimates: dict[Chain, Tensor] = {}
         shape = (slots, *model.image.chw)
@@ -59,6 +72,22 @@ class Engine:
         self._previous = torch.zeros_like(self._x)
         self._known = torch.zeros_like(self._x)
         self._repaint = torch.ones(shape, dtype=torch.bool, device=model.device)
+        self._pace = Pace(model.device)
+        self._scores: Bucketed | None = None
+        if pinned is not None or capture is not None:
+            of_scores = bucket_widths(slots) if pinned is None else [pinned]
+            self._scores = Bucketed(model.conditioned_score, of_scores, capture or plain)
+        self._normals: dict[int, Bucketed] = {}  # by stream
+        if capture is not None:
+            for stream in (noise.STEP, noise.KNOWN):
+                function = partial(noise.normal_of, stream=stream, shape=model.image.chw)
+                self._normals[stream] = Bucketed(function, bucket_widths(slots), capture)
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers of active chains to be tried before work begins: those that something is recorded for."""
+        recorded = [w for bucketed in self._normals.values() for w in bucketed.widths]
+        return sorted({1, self.slots, *(w for w in recorded if w <= self.slots)})
 
     @property
     def free(self) -> int:
@@ -87,30 +116,16 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Chain]:
-        """One network evaluation for every active chain; returns those that are finished, with their x."""
-        n = len(self.chains)
-        if n == 0:
+        """Advances every active chain by up to `rows` network evaluations, by fewer if one is finished before.
+
+        Returns those that are finished, with their x.
+        """
+        if not self.chains:
             return []
-        rows = np.stack([chain.table.rows[chain.cursor] for chain in self.chains])
-        conditions = torch.stack([self.model.condition(sigma) for sigma in rows[:, 0].tolist()])
-        score = self._score(self._x[:n], conditions)
-        columns = torch.from_numpy(rows.T.astype(np.float32)).to(self.model.device)[:, :, None, None, None]
-        sigma, drift, carry, noise_std, known_std = columns
-        self._estimates = self._denoised(score, sigma) if self.watched else {}
-        z = self._noise(rows[:, COLUMNS.index("noise")] != 0, noise.STEP)
-        x, current = advance(self._x[:n], score, self._previous[:n], drift, carry, noise_std, z)
-        if any(chain.known is not None for chain in self.chains):
-            inpainting = [chain.known is not None for chain in self.chains]
-            z = self._noise(inpainting & (rows[:, COLUMNS.index("known")] != 0), noise.KNOWN)
-            known = self._known[:n] if z is None else self._known[:n] + known_std * z
-            x = torch.where(self._repaint[:n], x, known)
-        frames = self._frames(x)
-        self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a step is done or not
-        self.image_steps += n
-        for chain in self.chains:
-            chain.cursor += 1
-        for chain, frame in frames:
-            chain.frames.append(frame)
+        count = min(self.rows, *(chain.remaining for chain in self.chains))
+        for row in ahead(self.chains, count, self.model, with_keys=bool(self._normals)):
+            self._advance(row)
+        self._pace.step()
         return self._release([chain for chain in self.chains if not chain.remaining])
 
     def estimate(self, chain: Chain) -> Tensor | None:
@@ -130,10 +145,32 @@ class Engine:
         """Takes chains out of their slots as they are, so that they can be admitted again, here or elsewhere."""
         return self._release([chain for chain in chains if chain in self.chains])
 
-    def _denoised(self, score: Tensor, sigma: Tensor) -> dict[Chain, Tensor]:
+    def _advance(self, row: Row) -> None:
+        """One row of every active chain. If it fails, nothing has changed."""
+        n = len(self.chains)
+        score = self._score(self._x[:n], row.conditions)
+        self._estimates = self._denoised(score) if self.watched else {}
+        z = self._noise(row, row.noisy, noise.STEP)
+        x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
+        inpainting = np.array([chain.known is not None for chain in self.chains])
+        if inpainting.any():
+            z = self._noise(row, inpainting & row.known_noisy, noise.KNOWN)
+            known = self._known[:n] if z is None else self._known[:n] + row.known * z
+            x = torch.where(self._repaint[:n], x, known)
+        frames = self._frames(x)
+        self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a row is done or not
+        self.image_steps += n
+        self.evaluations += 1
+        for chain in self.chains:
+            chain.cursor += 1
+        for chain, frame in frames:
+            chain.frames.append(frame)
+
+    def _denoised(self, score: Tensor) -> dict[Chain, Tensor]:
         """E[x_0 | x] = x + sigma^2 score (Tweedie's formula) of each chain; what is known of it is as known."""
         n = len(self.chains)
-        denoised = self._x[:n] + sigma**2 * score
+        sigmas = torch.tensor([chain.table.rows[chain.cursor, 0] for chain in self.chains], dtype=torch.float32)
+        denoised = self._x[:n] + sigmas.to(score.device)[:, None, None, None] ** 2 * score
         if any(chain.known is not None for chain in self.chains):
             denoised = torch.where(self._repaint[:n], denoised, self._known[:n])
         return dict(zip(self.chains, denoised, strict=True))
@@ -147,30 +184,43 @@ class Engine:
 
     def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
         """Scores of all active slots, at most `width` at a time; a piece that memory does not last for is halved."""
+        evaluate = self._scores or self.model.conditioned_score
         done: list[Tensor] = []
         begin = 0
         while begin < len(x):
             piece = slice(begin, begin + self.width)
             try:
-                done.append(self.model.conditioned_score(x[piece], conditions[piece]))
+                done.append(evaluate(x[piece], conditions[piece]))
             except Exception as error:
-                if not _out_of_memory(error) or self.width == 1:
+                if not out_of_memory(error) or self.width == 1:
                     raise
-                failed = min(self.width, len(x) - begin)
+                failed = self.width if self.pinned else min(self.width, len(x) - begin)
             else:
                 begin += self.width
                 continue
-            self.width = max(1, failed // 2)  # here, so that the error's frames hold no tensors any more
-            if x.device.type == "cuda":
-                torch.cuda.empty_cache()
-            log.warning("out of memory with %d images at once; going on with %d", failed, self.width)
+            self._narrow(failed)  # here, so that the error's frames hold no tensors any more
         return done[0] if len(done) == 1 else torch.cat(done)
 
-    def _noise(self, wanted: NDArray[np.bool_], stream: int) -> Tensor | None:
-        """Normal noise [n, c, h, w] where `wanted` [n] is true, 0 in the other slots; None if it is nowhere."""
+    def _narrow(self, failed: int) -> None:
+        self.width = max(1, failed // 2)
+        if self._scores is not None:
+            self.width = self._scores.narrow(self.width)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory with %d images at once; going on with %d", failed, self.width)
+        if self.pinned:
+            log.warning("on this device another width gives an image other last bits: free some memory, start again")
+
+    def _noise(self, row: Row, wanted: NDArray[np.bool_], stream: int) -> Tensor | None:
+        """Normal noise [n, c, h, w] where `wanted` [n] is true; None if it is nowhere.
+
+        In the other slots it is 0 on a CPU; where it is recorded it is some noise, which the row multiplies by 0.
+        """
         slots = np.flatnonzero(wanted)
         if not len(slots):
             return None
+        if row.keys is not None:
+            return self._normals[stream](row.keys)
         drawn = [self.chains[slot] for slot in slots]
         z = noise.normal(
             [chain.seed for chain in drawn],
@@ -178,12 +228,11 @@ class Engine:
             [chain.cursor for chain in drawn],
             stream,
             self.model.image.chw,
-            self.model.device,
         )
         if len(slots) == len(wanted):
             return z
-        out = torch.zeros((len(wanted), *z.shape[1:]), device=z.device)
-        out[torch.from_numpy(slots).to(z.device)] = z
+        out = torch.zeros((len(wanted), *z.shape[1:]))
+        out[torch.from_numpy(slots)] = z
         return out
 
     def _release(self, chains: list[Chain]) -> list[Chain]:
@@ -199,6 +248,6 @@ class Engine:
         return chains
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """A device says so by a class of its own; torch's allocator on a CPU by its words alone."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Words = Any  # numpy.ndarray or Tensor; they share the operators that Philox needs
@@ -48,17 +49,20 @@ def normal(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Standard normal noise float32 [n, *shape]: Box-Muller on pairs of words, in float64."""
-    size = math.prod(shape)
-    u = _bits(seeds, indices, rows, stream, size, torch.device(device)).to(torch.float64).add_(0.5).mul_(2.0**-32)
-    half = u.shape[1] // 2
-    u, angle = u[:, :half].contiguous(), u[:, half:].mul(2 * math.pi)
-    radius, cos, sin = (
-        _transcendental(torch.log, u).mul_(-2),
-        *(_transcendental(f, angle) for f in (torch.cos, torch.sin)),
-    )
-    radius = _transcendental(torch.sqrt, radius)
-    z = torch.cat([radius * cos, radius * sin], dim=1)
-    return z[:, :size].to(torch.float32).reshape(len(z), *shape)
+    return _box_muller(_bits(seeds, indices, rows, stream, math.prod(shape), torch.device(device)), shape)
+
+
+def normal_of(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
+    """`normal` of `keys` [n, 4] that are on the device already.
+
+    Nothing is read from the host, so that a CUDA graph can hold it.
+    """
+    return _box_muller(_words_on_device(keys, stream, math.prod(shape)), shape)
+
+
+def keys(seeds: Sequence[int], indices: Sequence[int], rows: Sequence[int]) -> NDArray[np.int64]:
+    """What tells the noise of n images apart, int64 [n, 4]: low and high word of the seed, image index, row."""
+    return np.array([[s & MASK, s >> 32, i, r] for s, i, r in zip(seeds, indices, rows, strict=True)], np.int64)
 
 
 def uniform(
@@ -83,15 +87,37 @@ def _bits(
     The counter is (number of the block of four, row, image index, stream), the key is the seed. Rounded up, each image
     begins on a cache line even in float64.
     """
-    table = np.array([[s & MASK, s >> 32, i, r] for s, i, r in zip(seeds, indices, rows, strict=True)], np.uint64)
-    block = np.arange((size + 15) // 16 * 4, dtype=np.uint64)[None]
-    words: list[Words] = [block, *table.T[:, :, None], np.full_like(block, stream)]
-    on_cpu = device.type == "cpu"  # there numpy's small operations cost a quarter of torch's
-    if not on_cpu:
-        words = [torch.from_numpy(word.astype(np.int64)).to(device) for word in words]
-    block, low, high, index, row, use = words
-    made = philox([block, row, index, use], [low, high])
-    return torch.from_numpy(np.concatenate(made, axis=1).view(np.int64)) if on_cpu else torch.cat(made, dim=1)
+    table = keys(seeds, indices, rows)
+    if device.type != "cpu":
+        return _words_on_device(torch.from_numpy(table).to(device), stream, size)
+    # On a CPU numpy's small operations cost a quarter of torch's.
+    block = np.arange(_blocks(size), dtype=np.uint64)[None]
+    low, high, index, row = table.astype(np.uint64).T[:, :, None]
+    made = philox([block, row, index, np.full_like(block, stream)], [low, high])
+    return torch.from_numpy(np.concatenate(made, axis=1).view(np.int64))
+
+
+def _words_on_device(keys: Tensor, stream: int, size: int) -> Tensor:
+    block = torch.arange(_blocks(size), device=keys.device)[None]
+    low, high, index, row = keys.T[:, :, None]
+    return torch.cat(philox([block, row, index, torch.full_like(block, stream)], [low, high]), dim=1)
+
+
+def _blocks(size: int) -> int:
+    return (size + 15) // 16 * 4
+
+
+def _box_muller(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    u = bits.to(torch.float64).add_(0.5).mul_(2.0**-32)
+    half = u.shape[1] // 2
+    u, angle = u[:, :half].contiguous(), u[:, half:].mul(2 * math.pi)
+    radius, cos, sin = (
+        _transcendental(torch.log, u).mul_(-2),
+        *(_transcendental(f, angle) for f in (torch.cos, torch.sin)),
+    )
+    radius = _transcendental(torch.sqrt, radius)
+    z = torch.cat([radius * cos, radius * sin], dim=1)
+    return z[:, : math.prod(shape)].to(torch.float32).reshape(len(z), *shape)
 
 
 def _transcendental(function: Callable[..., Tensor], x: Tensor) -> Tensor:

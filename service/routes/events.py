@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from service.auth import InCaller
 from service.context import InContext
 from service.events import MEDIA_TYPE, Stream, parse_id
 from service.problems import responses
@@ -50,6 +50,7 @@ async def events(
     job_id: JobId,
     request: Request,
     context: InContext,
+    caller: InCaller,
     previews: Annotated[
         bool, Query(description="Whether to send previews: denoised estimates, twice a second.")
     ] = False,
@@ -61,8 +62,8 @@ async def events(
     ] = None,
 ) -> Response:
     """What happens to the job, as it happens, until it ends. Of previews, a client that was away gets the next only."""
+    caller.own(await context.jobs.get(job_id))
     if request.scope.get("head"):
-        await run_in_threadpool(context.queue.get, job_id)
         return StreamingResponse(iter(()), media_type=MEDIA_TYPE)
     after = None if last_event_id is None else parse_id(last_event_id)
     stream = await context.events.follow(job_id, after, previews)

@@ -7,16 +7,17 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from models.card import ModelName
 from models.images import to_png
 from service import caching, views
+from service.auth import Caller, InCaller
 from service.context import Context, InContext
 from service.intake import ready
 from service.problems import Problem, invalid, responses
-from service.routes.samples import _HEADERS, _client
+from service.routes.samples import _HEADERS
 from service.schemas import JobsView, JobView
 from worker.queue import Job, JobEnded, JobState, Place
 
@@ -25,7 +26,6 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 JobId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{24}$", description="Id of a job.", examples=["5f0c9d7b1e2a4c6d8e9f0a1b"])
 ]
-InClient = Annotated[str, Depends(_client)]  # whose jobs are listed
 _NO_JOB = responses("not-found", "invalid", "unavailable")
 Scale = Annotated[int, Query(ge=1, le=16, description="Factor by which each pixel is repeated.")]
 Columns = Annotated[int | None, Query(ge=1, le=1000, description="Images in a row; as square as can be by default.")]
@@ -43,12 +43,12 @@ def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-@router.get("", responses=responses("invalid", "unavailable"), openapi_extra={"parameters": _HEADERS[1:]})
+@router.get("", responses=responses("invalid", "unavailable"), openapi_extra={"parameters": _HEADERS[-1:]})
 def jobs(
     request: Request,
     response: Response,
-    client: InClient,
     context: InContext,
+    caller: InCaller,
     state: Annotated[list[JobState] | None, Query(description="Only jobs in this state; may repeat.")] = None,
     model: Annotated[list[ModelName] | None, Query(description="Only jobs of this model; may repeat.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
@@ -59,7 +59,7 @@ def jobs(
     A page may have fewer jobs than `limit`, even none, where few of many jobs are wanted; `next` then still leads on.
     """
     after = None if cursor is None else _place(cursor)
-    found, following = context.queue.listing(client, state or list(JobState), model, limit, after)
+    found, following = context.queue.listing(caller.client, state or list(JobState), model, limit, after)
     page = JobsView(jobs=[context.view(job) for job in found], next=following and _cursor(following))
     if page.next is not None:
         url = request.url.include_query_params(cursor=page.next)
@@ -81,16 +81,18 @@ def _place(cursor: str) -> Place:
     raise invalid("cursor", "this is no cursor", "`next` of the page before, as it is")
 
 
-@router.get("/{job_id}", responses=_NO_JOB)
-def job(job_id: JobId, context: InContext) -> JobView:
+@router.get("/{job_id}", response_model=JobView, responses=_NO_JOB)
+async def job(job_id: JobId, context: InContext, caller: InCaller) -> Response:
     """What the job asks for, its state, how far it is, and what goes before it."""
-    return context.view(context.queue.get(job_id))
+    found = caller.own(await context.jobs.get(job_id))
+    return JobView.of(found, *await context.jobs.forecast(found)).response()
 
 
 @router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
 @router.post("/{job_id}/cancel", responses=_NO_JOB | responses("already-ended"))
-def cancel(job_id: JobId, context: InContext) -> JobView:
+def cancel(job_id: JobId, context: InContext, caller: InCaller) -> JobView:
     """Cancels the job: what waits is removed at once, what runs leaves its slots before their next step."""
+    caller.own(context.queue.get(job_id))
     try:
         return context.view(context.queue.cancel(job_id))
     except JobEnded as error:
@@ -102,6 +104,7 @@ def grid_png(
     job_id: JobId,
     request: Request,
     context: InContext,
+    caller: InCaller,
     columns: Columns = None,
     padding: Padding = 2,
     scale: Scale = 2,
@@ -113,7 +116,7 @@ def grid_png(
     colour = None if background == "transparent" else tuple(bytes.fromhex(background))
     most = context.settings.max_grid_pixels
     return _view(
-        context, request, job_id, views.PNG,
+        context, caller, request, job_id, views.PNG,
         lambda job: views.grid_png(job, context.results, most, columns, padding, scale, colour),  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -124,6 +127,7 @@ def image_png(
     index: Annotated[int, Path(ge=0, le=10**9)],
     request: Request,
     context: InContext,
+    caller: InCaller,
     scale: Scale = 1,
 ) -> Response:
     """One image of a finished job."""
@@ -135,55 +139,78 @@ def image_png(
             raise Problem("not-found", str(error)) from error
         return to_png(pixels.repeat(scale, 0).repeat(scale, 1))
 
-    return _view(context, request, job_id, views.PNG, draw)
+    return _view(context, caller, request, job_id, views.PNG, draw)
 
 
 @router.get("/{job_id}/samples.npz", response_class=Response, responses=_file(views.NPZ))
-def samples_npz(job_id: JobId, request: Request, context: InContext) -> Response:
+def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
-    return _view(context, request, job_id, views.NPZ, lambda job: views.samples_npz(job, context.results.pieces(job)))
+    return _view(
+        context, caller, request, job_id, views.NPZ, lambda job: views.samples_npz(job, context.results.pieces(job))
+    )
 
 
 @router.get("/{job_id}/images.zip", response_class=Response, responses=_file(views.ZIP))
-def images_zip(job_id: JobId, request: Request, context: InContext) -> Response:
+def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as PNG files `0000.png` and so on in a zip."""
-    return _view(context, request, job_id, views.ZIP, lambda job: views.images_zip(job, context.results.pieces(job)))
+    return _view(
+        context, caller, request, job_id, views.ZIP, lambda job: views.images_zip(job, context.results.pieces(job))
+    )
 
 
 @router.get("/{job_id}/animation.webp", response_class=Response, responses=_file(views.WEBP))
 def animation_webp(
-    job_id: JobId, request: Request, context: InContext, columns: Columns = None, scale: Scale = 2, fps: Fps = 12
+    job_id: JobId,
+    request: Request,
+    context: InContext,
+    caller: InCaller,
+    columns: Columns = None,
+    scale: Scale = 2,
+    fps: Fps = 12,
 ) -> Response:
     """The annealing of a job that was asked for with `frames`: a grid that moves, without loss."""
-    return _animation(context, request, job_id, "WEBP", columns, scale, fps)
+    return _animation(context, caller, request, job_id, "WEBP", columns, scale, fps)
 
 
 @router.get("/{job_id}/animation.gif", response_class=Response, responses=_file(views.GIF))
 def animation_gif(
-    job_id: JobId, request: Request, context: InContext, columns: Columns = None, scale: Scale = 2, fps: Fps = 12
+    job_id: JobId,
+    request: Request,
+    context: InContext,
+    caller: InCaller,
+    columns: Columns = None,
+    scale: Scale = 2,
+    fps: Fps = 12,
 ) -> Response:
     """The annealing of a job that was asked for with `frames`: a grid that moves, in at most 256 colours a frame."""
-    return _animation(context, request, job_id, "GIF", columns, scale, fps)
+    return _animation(context, caller, request, job_id, "GIF", columns, scale, fps)
 
 
 @router.get("/{job_id}/filmstrip.png", response_class=Response, responses=_file(views.PNG))
 def filmstrip_png(
-    job_id: JobId, request: Request, context: InContext, padding: Padding = 2, scale: Scale = 1
+    job_id: JobId, request: Request, context: InContext, caller: InCaller, padding: Padding = 2, scale: Scale = 1
 ) -> Response:
     """The annealing of a job that was asked for with `frames`: a row for each image, a column for each frame."""
     most = context.settings.max_grid_pixels
     return _view(
-        context, request, job_id, views.PNG,
+        context, caller, request, job_id, views.PNG,
         lambda job: views.filmstrip_png(_with_frames(job), context.results, most, padding, scale),
     )  # fmt: skip
 
 
 def _animation(
-    context: Context, request: Request, job_id: str, kind: str, columns: int | None, scale: int, fps: float
+    context: Context,
+    caller: Caller,
+    request: Request,
+    job_id: str,
+    kind: str,
+    columns: int | None,
+    scale: int,
+    fps: float,
 ) -> Response:
     most = context.settings.max_grid_pixels
     return _view(
-        context, request, job_id, f"image/{kind.lower()}",
+        context, caller, request, job_id, f"image/{kind.lower()}",
         lambda job: views.animation(_with_frames(job), context.results, kind, most, columns, scale, fps),
     )  # fmt: skip
 
@@ -195,10 +222,15 @@ def _with_frames(job: Job) -> Job:
 
 
 def _view(
-    context: Context, request: Request, job_id: str, media_type: str, draw: Callable[[Job], bytes | Iterator[bytes]]
+    context: Context,
+    caller: Caller,
+    request: Request,
+    job_id: str,
+    media_type: str,
+    draw: Callable[[Job], bytes | Iterator[bytes]],
 ) -> Response:
     """A view of a finished job, or 304 if the client has it."""
-    finished = ready(context.queue.get(job_id))
+    finished = ready(caller.own(context.queue.get(job_id)))
     headers = caching.headers(request, finished)
     if caching.has_it(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)

@@ -4,22 +4,25 @@ import json
 import re
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from service.auth import CLIENT, Caller, InCaller
 from service.context import InContext
-from service.pictures import decode_base64
+from service.pictures import Fit, decode_base64
 from service.problems import Problem, invalid, invalid_body, responses
-from service.schemas import InpaintBody, JobView, SampleBody
+from service.schemas import InpaintBody, InpaintFields, JobView, SampleBody
 from service.views import NPZ, PNG
 from service.waiting import answer, wanted
+from worker.idempotency import Once
 from worker.priority import Priority
 
 router = APIRouter(tags=["sampling"])
 
-CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 
 _IMAGES: dict[str, Any] = {
     "application/json": {"schema": {"$ref": "#/components/schemas/JobView"}},
@@ -39,6 +42,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "too-large",
         "unsupported-media-type",
         "invalid",
+        "idempotency-mismatch",
         "busy",
         "unavailable",
     ),
@@ -52,17 +56,25 @@ _HEADERS = [
         "example": "wait=60",
     },
     {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Chosen by you, such as a UUID: a request that is sent again with the same key is not accepted "
+        "again but answered with the job that it made, and `Idempotent-Replayed: true`. Kept as long as the job.",
+        "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY},
+        "example": "2f1d3c5e-7a0b-4c8d-9e6f-5b4a39281706",
+    },
+    {
         "name": "Client-Id",
         "in": "header",
-        "description": "Whose job this is: letters, digits and `._@:-`, at most 64. Clients that wait take turns, so "
-        "none is held up by another's large job. Without it a client is its network address.",
+        "description": "In a service without keys, whose job this is: letters, digits and `._@:-`, at most 64. Clients "
+        "that wait take turns, so none is held up by another's large job. Without it a client is its network address.",
         "schema": {"type": "string", "pattern": CLIENT},
         "example": "alice",
     },
 ]
 
 
-def _is_json(request: Request) -> None:
+async def _is_json(request: Request) -> None:
     media_type = _media_type(request)
     if media_type != "application/json":
         raise Problem("unsupported-media-type", f"Content-Type {media_type or 'missing'}; send application/json")
@@ -79,24 +91,37 @@ def _media_type(request: Request) -> str:
     dependencies=[Depends(_is_json)],
     openapi_extra={"parameters": _HEADERS},
 )
-async def samples(body: SampleBody, request: Request, context: InContext) -> Response:
+async def samples(body: SampleBody, request: Request, context: InContext, caller: InCaller) -> Response:
     """Asks for a grid of images.
 
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
     how = wanted(request, context.settings.max_wait_seconds)
-    job = await run_in_threadpool(context.intake.sample, body, how.media_type == PNG, _client(request))
-    return await answer(request, context, job, how)
+    once = _once(request, caller, b"samples", _canonical(body))
+    accepted = await context.jobs.before(once)
+    if accepted is None:
+        arguments = body, how.media_type == PNG, caller, once
+        if context.intake.quick(body):
+            offer = context.intake.sample(*arguments)
+        else:
+            offer = await run_in_threadpool(context.intake.sample, *arguments)
+        accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
+    return await answer(request, context, accepted, how)
 
 
-def _client(request: Request) -> str:
-    """Who asks: what the request says, or its address; told apart, so that none passes for another's address."""
-    named = request.headers.get("client-id")
-    if named is None:
-        return f"address/{request.client.host if request.client else 'unknown'}"
-    if not re.fullmatch(CLIENT, named):
-        raise invalid("Client-Id", "this is no name of a client", "1 to 64 letters, digits and any of . _ @ : -")
-    return f"name/{named}"
+def _once(request: Request, caller: Caller, *parts: bytes) -> Once | None:
+    """What a request that consists of `parts` is known by, if it has an Idempotency-Key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise invalid("Idempotency-Key", "this is no key", "1 to 255 visible ASCII characters")
+    return Once.of(caller.client, key, *parts)
+
+
+def _canonical(body: SampleBody) -> bytes:
+    """What is asked for, however it was written down."""
+    return body.model_dump_json(exclude={"image", "mask"}).encode()
 
 
 _FORM_FIELDS: dict[str, Any] = {
@@ -108,8 +133,20 @@ _FORM_FIELDS: dict[str, Any] = {
     "frames": {"type": "integer", "default": 0, "description": "As in POST /samples."},
     "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
     "deadline_seconds": {"type": "number", "description": "As in POST /samples."},
-    "image": {"type": "string", "format": "binary", "description": "The picture, of the model's height and width."},
-    "mask": {"type": "string", "format": "binary", "description": "White = repaint, black = keep; of the same size."},
+    "webhook": {"type": "string", "description": "The webhook of POST /samples, as JSON."},
+    "fit": {
+        "type": "string",
+        "enum": list(Fit),
+        "default": "error",
+        "description": "What happens to a picture that is not of the model's size.",
+    },
+    "image": {"type": "string", "format": "binary", "description": "The picture."},
+    "mask": {
+        "type": "string",
+        "format": "binary",
+        "description": "White = repaint, black = keep; of the picture's size or the model's. Without it, what is "
+        "transparent in the picture is repainted.",
+    },
 }
 _INPAINT_BODY = {
     "required": True,
@@ -117,7 +154,7 @@ _INPAINT_BODY = {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["image", "mask"],
+                "required": ["image"],
                 "properties": _FORM_FIELDS,
                 "additionalProperties": False,
             },
@@ -133,10 +170,12 @@ _INPAINT_BODY = {
     status_code=202,
     openapi_extra={"requestBody": _INPAINT_BODY, "parameters": _HEADERS},
 )
-async def inpaint(request: Request, context: InContext) -> Response:
-    """Asks to fill in the white part of a mask; everything else comes back exactly as sent.
+async def inpaint(request: Request, context: InContext, caller: InCaller) -> Response:
+    """Asks to fill in the white part of a mask, or what is transparent in the picture; everything else is kept.
 
-    The picture and its mask are files of a form, or base64 in JSON.
+    The picture and its mask are files of a form, or base64 in JSON. The picture is turned as its EXIF data say,
+    converted to the model's channels, and brought to the model's size as `fit` says; all pixels of that which are not
+    repainted come back exactly.
     """
     how = wanted(request, context.settings.max_wait_seconds)
     media_type = _media_type(request)
@@ -149,19 +188,27 @@ async def inpaint(request: Request, context: InContext) -> Response:
             "unsupported-media-type",
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
-    job = await run_in_threadpool(context.intake.inpaint, body, image, mask, how.media_type == PNG, _client(request))
-    return await answer(request, context, job, how)
+    once = _once(request, caller, b"inpaint", _canonical(body), image, mask or b"")
+    accepted = await context.jobs.before(once)
+    if accepted is None:
+        # Decoders have threads of their own, so that no other request waits for a large picture.
+        picture = await to_thread.run_sync(context.intake.picture, body, image, mask, limiter=context.decoders)
+        as_grid = how.media_type == PNG
+        offer = await run_in_threadpool(context.intake.inpaint, body, picture, as_grid, caller, once)
+        accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
+    return await answer(request, context, accepted, how)
 
 
-def _from_json(data: bytes) -> tuple[SampleBody, bytes, bytes]:
+def _from_json(data: bytes) -> tuple[InpaintFields, bytes, bytes | None]:
     try:
         body = InpaintBody.model_validate_json(data)
     except ValidationError as error:
         raise invalid_body(error) from error
-    return body, decode_base64("image", body.image), decode_base64("mask", body.mask)
+    mask = None if body.mask is None else decode_base64("mask", body.mask)
+    return body, decode_base64("image", body.image), mask
 
 
-async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
+async def _from_form(request: Request) -> tuple[InpaintFields, bytes, bytes | None]:
     async with request.form(max_files=4, max_fields=16, max_part_size=64 * 1024) as form:
         files: dict[str, bytes] = {}
         fields: dict[str, str] = {}
@@ -172,18 +219,18 @@ async def _from_form(request: Request) -> tuple[SampleBody, bytes, bytes]:
                 files[name] = await value.read()
             else:
                 fields[name] = value
-    for name in ("image", "mask"):
-        if name not in files:
-            raise invalid(f"/{name}", "the file is missing", "a picture file of the model's height and width")
+    if "image" not in files:
+        raise invalid("/image", "the file is missing", "a picture file")
     if unknown := files.keys() - {"image", "mask"}:
         raise invalid(f"/{min(unknown)}", "there is no such file field", "image and mask")
     values: dict[str, Any] = dict(fields)
-    if "sampler" in fields:
-        try:
-            values["sampler"] = json.loads(fields["sampler"])
-        except (ValueError, RecursionError) as error:
-            raise invalid("/sampler", f"this is not JSON: {error}", 'such as {"name": "heun"}') from error
+    for name, example in (("sampler", '{"name": "heun"}'), ("webhook", '{"url": "https://example.com/hook"}')):
+        if name in fields:
+            try:
+                values[name] = json.loads(fields[name])
+            except (ValueError, RecursionError) as error:
+                raise invalid(f"/{name}", f"this is not JSON: {error}", f"such as {example}") from error
     try:
-        return SampleBody.model_validate(values), files["image"], files["mask"]
+        return InpaintFields.model_validate(values), files["image"], files.get("mask")
     except ValidationError as error:
         raise invalid_body(error) from error

@@ -11,7 +11,20 @@ from cli.main import app
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings
 
-COMMANDS = ("up", "api", "worker", "train", "guide", "sample", "import")
+COMMANDS = (
+    "up",
+    "api",
+    "worker",
+    "train",
+    "guide",
+    "sample",
+    "inpaint",
+    "jobs",
+    "cancel",
+    "models",
+    "doctor",
+    "import",
+)
 
 
 def test_help_is_quick_and_without_torch() -> None:

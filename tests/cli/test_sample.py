@@ -1,142 +1,191 @@
-"""`scoreserve sample`: what it says when something is wrong."""
+"""`scoreserve sample`: what it asks for, writes and says, and its exit codes."""
 
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from cli.main import app
+from service.client import Client
+from tests.cli.conftest import JOB, Service, as_json, problem, view
 
-Run = Callable[..., Result]
-Answers = list[tuple[int, Any]]
+Command = Callable[..., Any]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Runs the command; all it says is in `stderr`."""
-
-    def invoke(*arguments: str, out: Path = tmp_path / "grid.png") -> Result:
-        return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["sample", "--out", str(out), *arguments])
-
-    return invoke
+def run(command: Command, tmp_path: Path) -> Command:
+    """The command, writing to grid.png unless told otherwise."""
+    return lambda *arguments, out=tmp_path / "grid.png", **env: command("sample", "--out", str(out), *arguments, **env)
 
 
-@pytest.fixture
-def answers() -> Answers:
-    """What the service answers, one after another; the last one again and again."""
-    return []
-
-
-@pytest.fixture
-def service(answers: Answers) -> Iterator[str]:
-    """The address of a service that gives the `answers`: a status, and bytes or something for JSON."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, body = answers.pop(0) if len(answers) > 1 else answers[0]
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def job(state: str, **fields: Any) -> dict[str, Any]:
-    links = {"self": "/jobs/1", "grid": "/jobs/1/grid.png"}
-    progress = {"image_steps_done": 0, "image_steps": 13}
-    seen = {"id": "1", "state": state, "error": None, "links": links, "progress": progress}
-    return {**seen, "count": 1, "model": "tiny", "seed": 5, **fields}
-
-
-def check_failed(result: Result, *said: str, code: int = 1) -> None:
-    """One clear sentence and no traceback."""
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit), "an exception came through"
-    assert result.stdout == ""
-    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
-    assert line.startswith("error: ")
-    assert [words for words in said if words not in line] == [], line
-
-
-def test_no_service(run: Run) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    check_failed(run("--server", server), f"no service at {server}", "scoreserve up")
-
-
-@pytest.mark.parametrize("server", ["127.0.0.1:8000", "ftp://here", "http://here:port"])
-def test_an_address_that_is_none(run: Run, server: str) -> None:
-    check_failed(run("--server", server), server)
-
-
-def test_a_problem_is_told_in_sentences(run: Run, service: str, answers: Answers) -> None:
-    error = {"pointer": "/model", "reason": "there is no model 'gone'", "allowed": "one of: tiny"}
-    answers.append((422, {"detail": "/model: there is no model 'gone'", "errors": [error]}))
-    check_failed(run("--server", service, "--model", "gone"), "there is no model 'gone'", "allowed: one of: tiny")
-
-
-def test_what_the_service_says_is_not_taken_for_markup(run: Run, service: str, answers: Answers) -> None:
-    answers.append((422, {"detail": "[/sampler] may be [heun] or [bold]none[/bold]", "errors": []}))
-    check_failed(run("--server", service), "[/sampler] may be [heun] or [bold]none[/bold]")
-
-
-@pytest.mark.parametrize(
-    "answer", [(500, b"<html>no</html>"), (502, b""), (404, {"detail": "Not Found"}), (200, b"<html>welcome</html>")]
-)
-def test_something_else_than_the_service_answers(run: Run, service: str, answers: Answers, answer: Any) -> None:
-    answers.append(answer)
-    check_failed(run("--server", service), "the service answered" if answer[0] >= 400 else service)
-
-
-@pytest.mark.parametrize(("sampler", "said"), [("{name: heun}", "not JSON"), ('{"name": [a]}', "not JSON")])
-def test_a_sampler_that_is_no_json(run: Run, sampler: str, said: str) -> None:
-    check_failed(run("--sampler", sampler), "--sampler", said, code=2)
-
-
-def test_options_are_checked_before_anything_is_asked(run: Run) -> None:
-    for options in (("--count", "0"), ("--seed", "-1"), ("--scale", "99"), ("--columns", "0")):
-        result = run(*options, "--server", "http://127.0.0.1:1")
-        assert result.exit_code == 2
-        assert options[0] in result.stderr
-
-
-@pytest.mark.parametrize("state", ["failed", "cancelled"])
-def test_a_job_that_came_to_nothing(run: Run, service: str, answers: Answers, state: str) -> None:
-    answers += [(202, job("queued")), (200, job("running")), (200, job(state, error="image 0 became NaN"))]
-    result = run("--server", service)
-    assert result.exit_code == 1
-    assert f"error: job 1 is {state}: image 0 became NaN" in result.stderr
-
-
-def test_the_grid_is_written_and_its_seed_told(run: Run, service: str, answers: Answers, tmp_path: Path) -> None:
-    answers += [(202, job("queued")), (200, job("finished")), (200, b"a picture")]
+def test_the_grid_is_written_and_its_seed_told(run: Command, service: Service, tmp_path: Path) -> None:
+    service.has("finished")
     out = tmp_path / "a [bold] name.png"
-    result = run("--server", service, out=out)
+    result = run(out=out)
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == b"a picture"
     assert "a [bold] name.png: 1 images of tiny, seed 5" in result.stderr
+    assert "finished" in result.stderr
+    assert result.stdout == ""
+
+
+def test_what_is_asked_for(run: Command, service: Service) -> None:
+    service.has("finished")
+    sampler = '{"name": "heun", "levels": 10}'
+    options = (
+        "--count",
+        "3",
+        "--model",
+        "tiny",
+        "--seed",
+        "4",
+        "--priority",
+        "low",
+        "--deadline",
+        "60",
+        "--frames",
+        "5",
+    )
+    assert run(*options, "--sampler", sampler, "--api-key", "ssk_a_b").exit_code == 0
+    asked = {"count": 3, "model": "tiny", "seed": 4, "priority": "low", "deadline_seconds": 60, "frames": 5}
+    assert service.bodies() == [asked | {"sampler": {"name": "heun", "levels": 10}}]
+    assert {headers["authorization"] for headers in service.headers} == {"Bearer ssk_a_b"}
+    assert run("--sampler", "euler").exit_code == 0
+    assert service.bodies()[1] == {"count": 16, "sampler": {"name": "euler"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "asked"),
+    [
+        ("grid.png", ("--columns", "8", "--scale", "3"), "grid.png?scale=3&columns=8"),
+        ("all.npz", (), "samples.npz"),
+        ("all.ZIP", (), "images.zip"),
+        ("a.webp", ("--frames", "9"), "animation.webp?scale=2"),
+        ("a.gif", ("--frames", "9", "--columns", "4"), "animation.gif?scale=2&columns=4"),
+        ("strip.png", ("--frames", "9", "--filmstrip"), "filmstrip.png?scale=2"),
+    ],
+)
+def test_the_name_of_the_file_says_what_it_is(
+    run: Command, service: Service, tmp_path: Path, name: str, options: tuple[str, ...], asked: str
+) -> None:
+    service.has("finished")
+    service.answers[f"GET /jobs/{JOB}/{asked.partition('?')[0]}"] = (200, {}, b"content")
+    assert run(*options, out=tmp_path / name).exit_code == 0
+    assert service.asked[-1] == (f"GET /jobs/{JOB}/{asked}", None)
+    assert (tmp_path / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.webp", ()), ("a.png", ("--filmstrip",)), ("a.gif", ())])
+def test_an_animation_needs_frames(
+    run: Command, service: Service, failed: Command, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    failed(run(*options, out=tmp_path / name), "give --frames", code=2)
+    assert service.asked == []
+
+
+def test_json_is_all_there_is_on_standard_output(run: Command, service: Service) -> None:
+    service.has("finished", something_new=[1])
+    result = run("--json")
+    assert json.loads(result.stdout) == view("finished", something_new=[1])
+
+
+def test_who_does_not_wait_is_told_the_id(run: Command, service: Service, tmp_path: Path) -> None:
+    service.has("finished")
+    assert run("--no-wait").stdout == f"{JOB}\n"
+    assert json.loads(run("--no-wait", "--json").stdout)["state"] == "queued"
+    assert [request for request, _ in service.asked] == ["POST /samples"] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_without_events_is_asked_again(run: Command, service: Service) -> None:
+    service.has("finished")
+    del service.answers[f"GET /jobs/{JOB}/events"]
+    assert run().exit_code == 0
+    assert (f"GET /jobs/{JOB}", None) in service.asked
+
+
+def test_no_service(run: Command, failed: Command) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        failed(run("--server", server), f"no service at {server}", "scoreserve up", code=4)
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:8000", "ftp://here", "http://here:port"])
+def test_an_address_that_is_none(run: Command, failed: Command, server: str) -> None:
+    failed(run("--server", server), server, code=4)
+
+
+def test_a_problem_is_told_in_sentences(run: Command, service: Service, failed: Command) -> None:
+    error = {"pointer": "/model", "reason": "there is no model 'gone'", "allowed": "one of: tiny"}
+    service.answers["POST /samples"] = problem(422, "invalid", "/model: there is no model 'gone'", [error])
+    failed(run("--model", "gone"), "there is no model 'gone'", "allowed: one of: tiny", code=3)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 3), (401, 3), (404, 3), (413, 3), (429, 4), (500, 1), (503, 4)], ids=str
+)
+def test_the_exit_code_says_what_kind_of_problem(
+    run: Command, service: Service, failed: Command, status: int, code: int
+) -> None:
+    service.answers["POST /samples"] = problem(status, "some", "said so", Retry_After="3600")
+    later = "try again in 3600 s" if code == 4 else "said so"
+    failed(run(), "said so", later, code=code)
+
+
+def test_what_the_service_says_is_not_taken_for_markup(run: Command, service: Service, failed: Command) -> None:
+    service.answers["POST /samples"] = problem(422, "invalid", "[/sampler] may be [heun] or [bold]none[/bold]")
+    failed(run(), "[/sampler] may be [heun] or [bold]none[/bold]", code=3)
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(500, b"<html>no</html>"), (404, b'{"detail": "Not Found"}'), (200, b"<html>welcome</html>")],
+)
+def test_something_else_than_the_service_answers(
+    run: Command, service: Service, failed: Command, status: int, content: bytes
+) -> None:
+    service.answers["POST /samples"] = (status, {}, content)
+    failed(run(), f"the service answered {status}" if status >= 400 else service.address)
+
+
+@pytest.mark.parametrize("sampler", ["{name: heun}", '{"name": [a]}'])
+def test_a_sampler_that_is_no_json(run: Command, failed: Command, sampler: str) -> None:
+    failed(run("--sampler", sampler), "--sampler", "not JSON", code=2)
+
+
+def test_options_are_checked_before_anything_is_asked(run: Command, service: Service) -> None:
+    for options in (("--count", "0"), ("--seed", "-1"), ("--scale", "99"), ("--columns", "0"), ("--frames", "65")):
+        result = run(*options)
+        assert result.exit_code == 2
+        assert options[0] in result.stderr
+    assert service.asked == []
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_job_that_came_to_nothing(run: Command, service: Service, failed: Command, state: str) -> None:
+    service.has(state, error="image 0 became NaN")
+    failed(run(), f"job {JOB} is {state}: image 0 became NaN")
+    assert json.loads(run("--json").stdout)["state"] == state
+
+
+def test_ctrl_c_cancels_the_job(
+    run: Command, service: Service, failed: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Iterator[None]:
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "follow", interrupted)
+    service.has("finished")
+    service.answers[f"DELETE /jobs/{JOB}"] = as_json(view("cancelled"))
+    failed(run(), f"job {JOB} is cancelled", code=130)
+    assert service.asked[-1][0] == f"DELETE /jobs/{JOB}"
+    service.answers[f"DELETE /jobs/{JOB}"] = problem(409, "already-ended", "it has ended")
+    failed(run(), "had ended before it could be cancelled", code=130)
 
 
 @pytest.mark.parametrize(
@@ -144,17 +193,38 @@ def test_the_grid_is_written_and_its_seed_told(run: Run, service: str, answers: 
     [("no/grid.png", "there is no directory"), (".", "it is a directory"), ("locked/grid.png", "you may not write")],
 )
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_asked(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+    run: Command,
+    service: Service,
+    failed: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    said: str,
 ) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()
     # The mode of a directory does not keep root out.
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (locked, os.W_OK))
-    check_failed(run("--server", "http://127.0.0.1:1", out=tmp_path / out), f"cannot write {tmp_path / out}", said)
+    failed(run(out=tmp_path / out), f"cannot write {tmp_path / out}", said)
+    assert service.asked == []
 
 
-def test_a_file_that_cannot_be_written_any_more(run: Run, service: str, answers: Answers) -> None:
-    answers += [(202, job("finished")), (200, b"a picture")]
-    result = run("--server", service, out=Path("/dev/full"))
-    assert result.exit_code == 1
-    assert "error: cannot write /dev/full: No space left on device" in result.stderr
+def test_a_file_that_cannot_be_written_any_more(run: Command, service: Service, failed: Command) -> None:
+    service.has("finished")
+    failed(run(out=Path("/dev/full")), "cannot write /dev/full: No space left on device")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_where_no_picture_can_be_shown_it_is_told_at_once(run: Command, service: Service, failed: Command) -> None:
+    failed(run("--show"), "--show: this terminal shows no pictures", code=2)
+    assert service.asked == []
+
+
+def test_the_grid_is_shown(run: Command, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.terminal.protocol", lambda: "iterm2")
+    service.has("finished")
+    picture = "\x1b]1337;File=inline=1;size=9;preserveAspectRatio=1:YSBwaWN0dXJl\x07"
+    assert picture in run().stdout
+    assert picture in run("--show", "--json").stdout
+    for options in (("--no-show",), ("--json",)):
+        assert "\x1b" not in run(*options).stdout

@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from models.card import ImageShape
+from service.pictures import Fit, read_picture
+
 Inpaint = Callable[..., httpx.Response]
 Png = Callable[[np.ndarray], bytes]
 Refusal = Callable[..., str]
@@ -38,6 +41,31 @@ def test_kept_pixels_come_back_exactly_and_others_are_repainted(
         assert len({image[~kept].tobytes() for image in images}) == 5
     assert not (first[:, ~kept] == second[:, ~kept]).all()
     assert (first == again).all()
+
+
+@FORMS
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_any_picture_is_fitted_and_what_is_transparent_is_repainted(
+    form: str, fit: str, client, inpaint: Inpaint, work: Callable[[], None], png: Png
+) -> None:
+    """A photograph of another size, whose right half is transparent, and no mask."""
+    photograph = np.random.default_rng(5).integers(0, 256, (90, 120, 4), dtype=np.uint8)
+    photograph[..., 3] = 255
+    photograph[:, 60:, 3] = 0
+    job = inpaint(form, png(photograph), None, count=3, fit=fit).json()
+    work()
+    images = client.images(job)[..., 0]
+    fitted = read_picture(png(photograph), None, ImageShape(channels=1, height=8, width=8), Fit(fit), 10**6)
+    assert (fitted.mask == ([0] * 4 + [1] * 4)).all()
+    assert (images[:, :, :4] == fitted.pixels[:, :4, 0]).all()
+    assert len({image[:, 4:].tobytes() for image in images}) == 3
+
+
+@FORMS
+def test_how_a_picture_is_fitted_is_one_of_three(
+    form: str, inpaint: Inpaint, refusal: Refusal, png: Png, picture: np.ndarray
+) -> None:
+    assert "'resize' or 'crop'" in refusal(inpaint(form, png(picture), png(WHITE), fit="stretch"), "/fit")
 
 
 def test_both_forms_ask_for_the_same(

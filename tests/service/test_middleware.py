@@ -85,3 +85,40 @@ def _call(client, receive: Callable[..., Any], headers: list[tuple[bytes, bytes]
     }
     client.call(asyncio.wait_for(client.app(scope, receive, send), 10))
     return messages
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(new_client, settings) -> None:
+    client = new_client(settings.model_copy(update={"body_timeout_seconds": 0.2}))
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.15)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    messages = _call(client, receive, [(b"content-type", b"application/json"), (b"content-length", b"100")])
+    assert messages[0]["status"] == 408
+    assert (b"connection", b"close") in messages[0]["headers"]
+    assert b"0.2 s" in messages[1]["body"]
+
+
+def test_every_answer_has_headers_for_browsers(client) -> None:
+    for url in ("/healthz", "/nowhere", "/models", "/problems"):
+        headers = client.get(url).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+
+
+def test_other_web_sites_may_ask_only_if_they_are_named(client, new_client, settings) -> None:
+    friend, stranger = {"Origin": "https://friend.example"}, {"Origin": "https://stranger.example"}
+    assert not any(name.startswith("access-control") for name in client.get("/models", headers=friend).headers)
+    origins = "https://friend.example, http://localhost:3000"
+    client = new_client(settings.model_copy(update={"cors_origins": origins, "require_key": True}))
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,prefer"}
+    allowed = client.begin("OPTIONS", "/samples", headers=friend | asked).result(30)
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == "https://friend.example"
+    answer = client.get("/healthz", headers=friend)
+    assert answer.headers["access-control-allow-origin"] == "https://friend.example"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in client.get("/healthz", headers=stranger).headers

@@ -1,6 +1,9 @@
 """The OpenAPI document: complete, and true."""
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 from models.card import ModelCard
 from models.store import ModelStore
 from service.problems import KINDS, MEDIA_TYPE
-from service.schemas import SampleBody
+from service.schemas import InpaintBody, SampleBody
 
 
 @pytest.fixture
@@ -102,10 +105,27 @@ def test_examples_are_accepted(
 
 def test_the_form_of_inpaint_names_the_fields_of_samples(document) -> None:
     form = document["paths"]["/inpaint"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {*SampleBody.model_fields, "image", "mask"}
+    assert set(form["properties"]) == {*InpaintBody.model_fields}
     assert form["properties"]["count"]["default"] == SampleBody.model_fields["count"].default
 
 
-def test_pages_of_documentation_are_served(client) -> None:
-    for url in ("/docs", "/redoc"):
-        assert client.get(url).headers["content-type"].startswith("text/html")
+def test_the_page_of_documentation_needs_no_other_web_site(client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) >= 3
+    for url in loaded:
+        assert url.startswith("/")
+        assert client.get(url).status_code == 200, url
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in page.headers["content-security-policy"]
+
+
+def test_what_needs_a_key_says_so(document) -> None:
+    for path, method, operation in operations(document):
+        needs = path not in ("/healthz", "/readyz", "/metrics")
+        assert operation.get("security") == ([{"key": []}, {}] if needs else None), f"{method} {path}"
+        assert ("401" in operation["responses"], "429" in operation["responses"]) == (needs, needs)
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"

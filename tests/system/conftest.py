@@ -21,6 +21,7 @@ def start(models_dir: Path) -> Iterator[Start]:
         settings = {
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
+            "XDG_CACHE_HOME": str(models_dir.with_name("cache")),
             "OMP_NUM_THREADS": "1",
         }
         child = subprocess.Popen(

@@ -53,6 +53,22 @@ def test_parts_of_different_lengths_share_the_slots(batch: Batch, tiny_card: Mod
         assert np.array_equal(done[part], expected)
 
 
+def test_with_several_rows_a_step_the_images_and_what_is_told_of_them_are_the_same(
+    batch: Batch, tiny_card: ModelCard, tiny_model: ScoreModel
+) -> None:
+    told: list[tuple[int, int]] = []
+    batch.on_step = lambda card, image_steps, evaluations, seconds: told.append((image_steps, evaluations))
+    long, short = request(tiny_card, 3, 1), request(tiny_card, 2, 2, AnnealedLangevin(levels=2, steps_per_level=1))
+    parts = [batch.admit(r, 0, r.count) for r in (long, short)]
+    parts[0].lane.engine.rows = 8
+    assert batch.step() == [parts[1]]
+    done = {parts[1]: parts[1].pixels()} | run(batch)
+    for part, r in zip(parts, (long, short), strict=True):
+        assert np.array_equal(done[part], sample(tiny_model, plan(r.sampler, tiny_card)[1], r.count, r.seed))
+    rows = len(parts[1].chains[0].table)
+    assert told == [(5 * rows, rows), (3 * (7 - rows), 7 - rows)]
+
+
 def test_a_part_is_a_range_of_the_job(batch: Batch, tiny_card: ModelCard, tiny_model: ScoreModel) -> None:
     r = request(tiny_card, 9)
     part = batch.admit(r, 6, 3)

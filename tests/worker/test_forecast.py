@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from models.card import ModelCard
-from worker.forecast import PACE, Forecast, Task
+from worker.forecast import PACE, Forecast, Line, Share, Task
 from worker.priority import Priority
 from worker.queue import Job, JobQueue
 
@@ -60,3 +60,29 @@ def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, su
     assert seconds(queue, "a", 1300) == pytest.approx((1300 + 1300 + 130) / 1300)
     assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx((1300 + 1300 / 8 + 130) / 1300)
     assert seconds(queue, "a", 1300, Priority.LOW) == pytest.approx((1300 + 8 * 1300 + 130) / 1300)
+
+
+@pytest.mark.usefixtures("workers")
+def test_when_so_much_of_a_clients_work_is_done(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    submit(100, "a")
+    submit(10, "b")
+    forecast = Forecast(queue.connection)
+    assert forecast.seconds_until_done("a", 65, "tiny") == pytest.approx((65 + 65) / 1300), "they take turns"
+    assert forecast.seconds_until_done("a", 1300, "tiny") == pytest.approx((1300 + 130) / 1300)
+    assert forecast.seconds_until_done("a", 1300, "other") is None
+
+
+def test_a_line_is_summed_up_as_its_tasks_one_by_one() -> None:
+    tasks = [Task("a", list(Priority)[i % 3], float(i), 10 * i + 7, str(i)) for i in range(9)]
+    line, ordered = Line(tasks), sorted(tasks, key=lambda task: task.place)
+    for number, task in enumerate(ordered):
+        ahead = ordered[:number]
+        work, turns = sum(t.remaining for t in ahead), sum(t.remaining / t.priority.weight for t in ahead)
+        assert line.before(task.place) == Share(work, pytest.approx(turns))
+        half = task.remaining / 2
+        share = Share(work + half, pytest.approx(turns + half / task.priority.weight))
+        assert line.first(work + half) == share  # type: ignore[arg-type]
+        assert line.meanwhile(turns + half / task.priority.weight) == pytest.approx(work + half)
+    everything = sum(task.remaining for task in tasks)
+    assert line.meanwhile(1e9) == everything
+    assert line.first(everything + 5).turns == pytest.approx(line.turns[-1] + 5)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.card import ModelCard
 from worker.batching import BatchingWorker
 from worker.queue import JobQueue
 
@@ -44,6 +45,16 @@ def test_what_a_worker_does_is_measured(queue: JobQueue, new_worker: NewWorker, 
     assert found["scoreserve_step_duration_seconds_count model=tiny"] == 13
     assert found["scoreserve_batch_active_slots_sum"] == 8 * 13
     assert not any(job.id in name for job in jobs for name in found)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_step_of_several_rows_counts_as_that_many_of_one(new_worker: NewWorker, tiny_card: ModelCard) -> None:
+    worker = new_worker()
+    worker.metrics.stepped(tiny_card, image_steps=12, evaluations=4, seconds=0.4)
+    found = scrape(worker)
+    assert found["scoreserve_worker_image_steps_total model=tiny"] == 12
+    assert found["scoreserve_step_duration_seconds_sum model=tiny"] == pytest.approx(0.1)
+    assert found["scoreserve_batch_active_slots_sum"] == 3
 
 
 def test_the_log_says_which_job_and_shard_it_is_about(

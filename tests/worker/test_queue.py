@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 from rq import Worker
 
-from worker import shards
-from worker.queue import JobEnded, JobNotFound, JobQueue, JobState
+from worker import scripts, shards
+from worker.queue import InFlight, JobEnded, JobNotFound, JobQueue, JobState, Limits, TooMuch
 from worker.requests import SampleRequest
 
 Ask = Callable[..., tuple[SampleRequest, int]]
@@ -88,3 +88,51 @@ def test_a_deadline_that_passed_ends_the_job_even_without_workers(queue: JobQueu
 def _with_image(asked, card):  # type: ignore[no-untyped-def]
     request, image_steps = asked
     return request, card.image, image_steps
+
+
+def test_what_is_in_flight_is_what_is_still_to_do(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    """Counted in one place, so that limits hold whoever looks; the forecast's own sum is the check."""
+
+    def load() -> dict[str, int]:
+        return {name.decode(): int(value) for name, value in redis.hgetall("scoreserve:load").items()}
+
+    first = queue.submit(*_with_image(ask(count=10), tiny_card), client="a")
+    second = queue.submit(*_with_image(ask(count=2), tiny_card), client="b")
+    assert load() == {"a": 130, "b": 26, "all": 156}
+    shard = shards.Shard(first.id, 0, 0, 4, 60)
+    for done in (20, 30, 10):  # what was killed begins again
+        with queue.connection.pipeline() as pipeline:
+            shards.report(shard, done, pipeline)
+            pipeline.execute()
+        assert load() == {"a": 130 - done, "b": 26, "all": 156 - done}
+        assert load()["all"] == queue.depth().image_steps
+    values = [first.id, "finished", 0, 60, "", 0, b"x", 52, 4]
+    assert queue.connection.eval(scripts.STORE, 0, *values) == 1
+    assert load() == {"a": 78, "b": 26, "all": 104}
+    assert queue.connection.eval(scripts.STORE, 0, *values) == 0
+    queue.cancel(first.id)
+    assert load() == {"b": 26, "all": 26}
+    queue.cancel(second.id)
+    assert load() == {}
+
+
+@pytest.mark.parametrize(
+    ("limits", "against"),
+    [
+        (Limits(client_image_steps=51), "client"),
+        (Limits(client_image_steps=52, image_steps=77), "queue"),
+        (Limits(client_image_steps=52, image_steps=78, jobs=2), "jobs"),
+    ],
+)
+def test_what_is_too_much_is_not_accepted(  # type: ignore[no-untyped-def]
+    queue: JobQueue, redis, tiny_card, ask: Ask, limits: Limits, against: str
+) -> None:
+    for client in ("a", "b"):
+        queue.submit(*_with_image(ask(count=2), tiny_card), client=client)
+    before = redis.dbsize()
+    with pytest.raises(TooMuch) as refused:
+        queue.submit(*_with_image(ask(count=2), tiny_card), client="a", limits=limits)
+    assert (refused.value.against, refused.value.in_flight) == (against, InFlight(26, 52, 2))
+    assert redis.dbsize() == before
+    enough = Limits(client_image_steps=52, image_steps=78, jobs=3)
+    queue.submit(*_with_image(ask(count=2), tiny_card), client="a", limits=enough)

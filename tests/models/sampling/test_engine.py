@@ -12,6 +12,7 @@ from torch import Tensor
 from models.card import ImageShape
 from models.networks.unet import UNet
 from models.sampling import tables
+from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
@@ -271,6 +272,96 @@ def test_what_has_no_memory_for_one_image_fails(tiny_model: ScoreModel, monkeypa
     with pytest.raises(RuntimeError, match="allocate"):
         engine.step()
     assert [chain.cursor for chain in engine.chains] == [0] * 4
+
+
+@pytest.mark.parametrize("pinned", [None, 4])
+def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel, pinned: int | None) -> None:
+    """What a GPU does, with plain calls in place of graphs: buckets, static buffers, and noise from keys."""
+    recorded: list[int] = []
+
+    def capture(call: Call) -> Call:
+        recorded.append(len(call()))
+        return call
+
+    specs = [Spec(i % len(SAMPLERS), seed=i, index=i, inpainted=i % 3 == 2) for i in range(13)]
+    chains = [spec.chain() for spec in specs]
+    engine = Engine(tiny_model, 5, pinned, capture)
+    run(engine, chains)
+    for spec, chain in zip(specs, chains, strict=True):
+        assert torch.equal(bits(final(chain)), bits(_alone(tiny_model, spec)))
+    assert engine.rows > 1
+    assert set(recorded) == {2, 4, 5}
+    assert len(recorded) <= 3 * 3, "each width of scores and of both streams of noise is recorded once"
+
+
+def test_pinned_the_network_sees_one_width_only(tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, widths = tiny_model.conditioned_score, set()
+
+    def conditioned_score(x: Tensor, conditions: Tensor) -> Tensor:
+        widths.add(len(x))
+        return real(x, conditions)
+
+    monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
+    run(Engine(tiny_model, 7, pinned=3), [Spec(i % 3, 0, i, inpainted=False).chain() for i in range(9)])
+    assert widths == {3}
+
+
+def test_a_step_of_several_rows_ends_with_the_first_chain_that_is_finished(tiny_model: ScoreModel) -> None:
+    engine = Engine(tiny_model, 2)
+    engine.rows = 5
+    long, short = (Spec(sampler, 0, 0, inpainted=False).chain() for sampler in (1, 5))
+    assert (len(long.table), len(short.table)) == (9, 3)
+    engine.admit([long, short])
+    assert engine.step() == [short]
+    assert (long.cursor, engine.image_steps, engine.evaluations) == (3, 6, 3)
+    assert engine.step() == []
+    assert engine.step() == [long]
+    assert torch.equal(bits(final(long)), bits(_alone(tiny_model, Spec(1, 0, 0, inpainted=False))))
+
+
+def test_a_step_that_fails_at_its_third_row_has_done_two(
+    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = tiny_model.conditioned_score, []
+
+    def conditioned_score(x: Tensor, conditions: Tensor) -> Tensor:
+        calls.append(len(x))
+        if len(calls) == 3:
+            raise RuntimeError("illegal instruction")
+        return real(x, conditions)
+
+    monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
+    spec = Spec(1, 0, 0, inpainted=False)
+    engine, chain = Engine(tiny_model, 1), spec.chain()
+    engine.rows = 5
+    engine.admit([chain])
+    with pytest.raises(RuntimeError, match="illegal"):
+        engine.step()
+    assert (chain.cursor, engine.image_steps) == (2, 2)
+    while chain.remaining:
+        engine.step()
+    assert torch.equal(bits(final(chain)), bits(_alone(tiny_model, spec)))
+
+
+@pytest.mark.parametrize("pinned", [None, 6])
+def test_recorded_engines_narrow_too(
+    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, pinned: int | None
+) -> None:
+    specs = [Spec(sampler, 1, sampler, inpainted=False) for sampler in range(5)]
+    expected = [_alone(tiny_model, spec) for spec in specs]
+    real = tiny_model.conditioned_score
+
+    def conditioned_score(x: Tensor, conditions: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(x, conditions)
+
+    monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
+    engine, chains = Engine(tiny_model, 5, pinned, plain), [spec.chain() for spec in specs]
+    run(engine, chains)
+    assert engine.width <= 2
+    for chain, alone in zip(chains, expected, strict=True):
+        assert torch.equal(bits(final(chain)), bits(alone))
 
 
 @pytest.mark.parametrize("sampler", range(len(SAMPLERS)))

@@ -1,0 +1,141 @@
+"""What `scoreserve sample` and `scoreserve inpaint` share: options, following the job, and its images."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from cli import terminal
+from cli.connection import CANCELLED, USAGE, model_names, print_json, sampler_names
+from cli.console import err, fail
+from cli.output import Output
+from service.client import Client, Conflict, Ended, Job, JobFailed, Progress, Urgency
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="The file to write: a grid (.png), all images (.npz, .zip), or with --frames the annealing (.webp, .gif)."
+    ),
+]
+Count = Annotated[int, typer.Option("--count", metavar="<int>", min=1, help="How many images.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Name of a model; the service's default model by default.", autocompletion=model_names
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="<int>", min=0, help="Drawn at random by default.")]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help='A sampler\'s name, or its settings as JSON: \'{"name": "heun", "levels": 10}\'.',
+        autocompletion=sampler_names,
+    ),
+]
+Priority = Annotated[Urgency | None, typer.Option("--priority", help="Order among your own jobs.")]
+Deadline = Annotated[
+    float | None,
+    typer.Option("--deadline", metavar="<seconds>", min=0, help="Refuse or stop a job that takes longer."),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option("--frames", metavar="<int>", min=1, max=64, help="Snapshots of the annealing to keep."),
+]
+Filmstrip = Annotated[
+    bool, typer.Option("--filmstrip", help="With --frames: the PNG has a row an image and a column a snapshot.")
+]
+Columns = Annotated[int | None, typer.Option("--columns", metavar="<int>", min=1, help="Images in a row.")]
+Scale = Annotated[
+    int, typer.Option("--scale", metavar="<int>", min=1, max=16, help="Factor by which each pixel is repeated.")
+]
+Show = Annotated[
+    bool | None,
+    typer.Option(
+        "--show/--no-show",
+        help="Show the images in the terminal; by default where it can (kitty, iTerm2, sixel).",
+        show_default=False,
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Or print the job's id and end at once.")]
+
+
+def sampler_settings(option: str | None) -> str | dict[str, Any] | None:
+    """The sampler of an option: a name, or settings as JSON."""
+    if option is None or not option.startswith("{"):
+        return option
+    try:
+        settings: dict[str, Any] = json.loads(option)
+    except (ValueError, RecursionError) as error:
+        fail(f"--sampler is not JSON: {error}", USAGE)
+    return settings
+
+
+def protocol(show: bool | None, as_json: bool) -> terminal.Protocol | None:
+    """How images are shown, or None; ends the command if they must be shown and cannot."""
+    if show is False or (as_json and not show):
+        return None
+    found = terminal.protocol()
+    if show and found is None:
+        fail("--show: this terminal shows no pictures; those that do speak kitty's, iTerm2's or sixel graphics", USAGE)
+    return found
+
+
+def deliver(client: Client, job: Job, output: Output, show: terminal.Protocol | None, as_json: bool) -> None:
+    """Follows a job to its end, writes its images and shows them."""
+    ended = _follow(client, job)
+    if as_json:
+        print_json(ended.data)
+    if ended.state != "finished":
+        raise JobFailed(ended)
+    content = client.view(ended, output.view, **output.parameters)
+    output.write(content)
+    err.print(f"{output.path}: {ended.count} images of {ended.model}, seed {ended.seed}", highlight=False, markup=False)
+    if show is not None:
+        terminal.show(content if output.is_png else client.view(ended, "grid.png"), show)
+
+
+def accepted(job: Job, as_json: bool) -> None:
+    """Says which job it is, for who does not wait."""
+    if as_json:
+        print_json(job.data)
+    else:
+        typer.echo(job.id)
+
+
+def duration(seconds: float) -> str:
+    """Such as 0:05, 12:30 and 1:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _follow(client: Client, job: Job) -> Job:
+    """Shows a job's progress until it has ended; Ctrl-C cancels it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    try:
+        with Bar(*columns, console=err) as bar:
+            task = bar.add_task(job.state, total=job.image_steps, completed=job.image_steps_done, left="")
+            for event in client.follow(job):
+                match event:
+                    case Progress():
+                        what = _place(event.queue_position) if event.state == "queued" else event.state
+                        left = "" if event.eta_seconds is None else f"{duration(event.eta_seconds)} left"
+                        bar.update(task, description=what, completed=event.image_steps_done, left=left)
+                    case Ended(ended):
+                        bar.update(task, description=ended.state, completed=ended.image_steps_done, left="")
+                        job = ended
+    except KeyboardInterrupt:
+        try:
+            client.cancel(job)
+        except Conflict:
+            fail(f"job {job.id} had ended before it could be cancelled", CANCELLED)
+        fail(f"job {job.id} is cancelled", CANCELLED)
+    return job
+
+
+def _place(position: int | None) -> str:
+    return f"queued behind {position}" if position else "queued"

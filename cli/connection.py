@@ -1,0 +1,108 @@
+"""The commands that talk to a running service: how they reach it, and how they end when they cannot.
+
+CODES says what their exit codes mean.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from cli.console import fail
+from models.sampling.settings import NAMES
+from models.store import ZOO, ModelStore
+from service.client import (
+    Client,
+    JobFailed,
+    Patience,
+    ProblemError,
+    RateLimited,
+    ScoreserveError,
+    Unavailable,
+    UnexpectedAnswer,
+    Unreachable,
+)
+
+FAILED, USAGE, REFUSED, UNAVAILABLE, CANCELLED = 1, 2, 3, 4, 130
+CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the service refused, 4 the service is not there or is full, "
+    "130 cancelled by Ctrl-C."
+)
+LOCAL = "http://127.0.0.1:8000"
+
+Server = Annotated[str, typer.Option("--server", help="The service.", envvar="SCORESERVE_SERVER")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", help="Your key, where the service wants one.", envvar="SCORESERVE_API_KEY"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
+
+
+@contextmanager
+def service(server: str, api_key: str | None) -> Iterator[Client]:
+    """A client of the service. What goes wrong with it ends the command with one line, and a code that says what."""
+    try:
+        with Client(server, api_key=api_key) as client:
+            yield client
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(CANCELLED) from interrupt
+    except ScoreserveError as error:
+        refuse(error, server)
+
+
+def refuse(error: ScoreserveError, server: str) -> NoReturn:
+    """Ends the command for this reason."""
+    match error:
+        case Unreachable():
+            said = str(error)
+            where = said if said.startswith("no service at") else f"no service at {server} ({said})"
+            fail(f"{where}; start one with `scoreserve up`", UNAVAILABLE)
+        case Unavailable() | RateLimited():
+            later = f"; try again in {error.retry_after:.0f} s" if error.retry_after else ""
+            fail(f"{error}{later}", UNAVAILABLE)
+        case ProblemError(status=status) if status < 500:
+            fail(str(error), REFUSED)
+        case ProblemError(request_id=request_id) if request_id:
+            fail(f"{error} (request {request_id})", FAILED)
+        case UnexpectedAnswer(status=status) if status in (502, 503, 504):
+            fail(str(error), UNAVAILABLE)
+        case JobFailed() | _:
+            fail(str(error), FAILED)
+
+
+def print_json(data: Any) -> None:
+    """JSON for scripts, on standard output."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def model_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For completion in the shell: what the service has, or else what ships."""
+    try:
+        with _quick(context) as client:
+            names = [model.name for model in client.models()]
+    except ScoreserveError:
+        names = ModelStore(ZOO).names()
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def sampler_names(incomplete: str) -> list[str]:
+    """For completion in the shell."""
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
+def job_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """For completion in the shell: the newest jobs, with what they are."""
+    try:
+        with _quick(context) as client:
+            jobs = [job for job, _ in zip(client.jobs(), range(20), strict=False)]
+    except ScoreserveError:
+        return []
+    return [(job.id, f"{job.state}, {job.count} of {job.model}") for job in jobs if job.id.startswith(incomplete)]
+
+
+def _quick(context: typer.Context) -> Client:
+    """A client that does not keep a shell waiting."""
+    server, api_key = context.params.get("server") or LOCAL, context.params.get("api_key")
+    return Client(server, api_key=api_key, timeout=1.0, patience=Patience(attempts=1))

@@ -1,0 +1,189 @@
+"""What `scoreserve doctor` looks at. Each check returns findings and never raises: what it meets is a finding too."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from models.store import BrokenModel, ModelNotFound, ModelStore
+from service.client import Client, Patience, ScoreserveError
+from worker.queue import JobQueue, connect
+from worker.settings import WorkerSettings
+
+OLDEST = 7  # version of Redis
+NEARLY_FULL = 0.9
+TIMEOUT_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Args:
+        subject: what was looked at.
+        state: `mend` is what keeps the service from working, or lets it lose jobs; `note` may be meant so.
+        found: in a sentence.
+        remedy: what to do; None where nothing is to be done.
+    """
+
+    subject: str
+    state: Literal["good", "note", "mend"]
+    found: str
+    remedy: str | None = None
+
+
+def examine(settings: WorkerSettings, server: str, api_key: str | None) -> list[Finding]:
+    """Everything there is to find."""
+    with connect(settings.redis_url, TIMEOUT_SECONDS, attempts=0) as connection:
+        findings = [*redis(connection, settings.redis_url)]
+        if findings[0].state != "mend":
+            findings += workers(JobQueue(connection, settings), settings)
+    return [*findings, *checkpoints(settings), *device(settings), *service(server, api_key)]
+
+
+def redis(connection: Redis, url: str) -> Iterator[Finding]:
+    """Whether the server is there, is new enough, and keeps what it is given."""
+    try:
+        info: Any = connection.info()
+    except (AuthenticationError, NoPermissionError) as error:
+        yield Finding("redis", "mend", f"Redis refuses: {error}", "give user and password in SCORESERVE_REDIS_URL")
+        return
+    except RedisError as error:
+        remedy = "start one, such as with `scoreserve up`, or give its address in SCORESERVE_REDIS_URL"
+        yield Finding("redis", "mend", f"no Redis at {_without_password(url)}: {error}", remedy)
+        return
+    yield from judge(info)
+
+
+def judge(info: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the server says of itself (INFO)."""
+    valkey, version = info.get("valkey_version"), str(info.get("redis_version", "0"))
+    name = f"Valkey {valkey}" if valkey else f"Redis {version}"
+    if int(version.partition(".")[0]) < OLDEST:
+        yield Finding("redis", "mend", f"{name} is too old", f"use Redis {OLDEST} or newer, or Valkey")
+    else:
+        yield Finding("redis", "good", f"{name} answers")
+    policy = info.get("maxmemory_policy")
+    if policy == "noeviction":
+        yield Finding("eviction", "good", "noeviction")
+    else:
+        remedy = "CONFIG SET maxmemory-policy noeviction, and the same in its configuration"
+        yield Finding("eviction", "mend", f"{policy}: when memory is short, jobs are thrown away", remedy)
+    if not info.get("aof_enabled"):
+        remedy = "CONFIG SET appendonly yes, and the same in its configuration"
+        yield Finding("persistence", "mend", "no append-only file: jobs are lost when Redis stops", remedy)
+    elif info.get("aof_last_write_status") != "ok":
+        yield Finding("persistence", "mend", "the append-only file cannot be written", "make room on its disk")
+    else:
+        yield Finding("persistence", "good", "append-only file")
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if not most:
+        total = int(info.get("total_system_memory", 0))
+        of = f" of {_mb(total)} that the machine has" if total else ""
+        remedy = "set maxmemory below the machine's memory, so that it refuses jobs rather than being killed"
+        yield Finding("memory", "note", f"{_mb(used)}{of}, without a limit", remedy)
+    elif used > NEARLY_FULL * most:
+        remedy = "raise maxmemory, or lower SCORESERVE_RESULT_TTL_SECONDS so that images are kept for less long"
+        yield Finding("memory", "mend", f"{_mb(used)} of {_mb(most)}: new jobs are soon refused", remedy)
+    else:
+        yield Finding("memory", "good", f"{_mb(used)} of {_mb(most)}")
+
+
+def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
+    """Whether workers are alive, and how fast they are."""
+    try:
+        alive, depth = queue.workers(), queue.depth()
+        paces = {name: queue.forecast.pace(name) for name in settings.store().names()}
+    except RedisError as error:
+        yield Finding("workers", "mend", f"Redis does not tell: {error}", "give its user what docker/users.acl does")
+        return
+    waiting = f"{depth.jobs} jobs of {depth.image_steps:,} image-steps have not ended"
+    if not alive:
+        yield Finding("workers", "mend", f"none is alive; {waiting}", "start `scoreserve worker`, or look at its log")
+        return
+    yield Finding("workers", "good", f"{alive} alive; {waiting}")
+    known = [f"{name} {pace.image_steps_per_second:,.0f}" for name, pace in paces.items() if pace]
+    if known:
+        yield Finding("pace", "good", f"image-steps a second: {', '.join(known)}")
+    else:
+        yield Finding("pace", "note", "not measured yet, so no job has an ETA", "ask for a few images of each model")
+
+
+def checkpoints(settings: WorkerSettings) -> Iterator[Finding]:
+    """Whether every model can be read and is what its card says."""
+    if settings.models_dir and not settings.models_dir.is_dir():
+        remedy = "make it, or correct SCORESERVE_MODELS_DIR"
+        yield Finding("models", "mend", f"there is no directory {settings.models_dir}", remedy)
+    store = settings.store()
+    for name in store.names():
+        yield _checkpoint(store, name)
+    if settings.default_model not in store.names():
+        remedy = f"choose one in SCORESERVE_DEFAULT_MODEL: {', '.join(store.names()) or 'none is there'}"
+        yield Finding("models", "mend", f"the default model {settings.default_model} is not there", remedy)
+
+
+def device(settings: WorkerSettings) -> Iterator[Finding]:
+    """Whether a worker could work on this machine, and on what."""
+    if find_spec("torch") is None:
+        remedy = "needed where workers run: pip install 'scoreserve[worker]'"
+        yield Finding("device", "note", "torch is not installed", remedy)
+        return
+    import torch  # noqa: PLC0415
+
+    there = ["cpu", *(f"cuda:{number} ({_gpu(number)})" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    try:
+        torch.zeros(1, device=settings.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        remedy = f"set SCORESERVE_DEVICE to one of: {', '.join(there)}"
+        said = str(error).strip().partition("\n")[0]
+        yield Finding("device", "mend", f"{settings.device} cannot be used: {said}", remedy)
+    else:
+        yield Finding(
+            "device", "good", f"torch {torch.__version__}, {settings.device} works; there is: {', '.join(there)}"
+        )
+
+
+def service(server: str, api_key: str | None) -> Iterator[Finding]:
+    """Whether the HTTP service is alive, and would take a job."""
+    try:
+        with Client(server, api_key=api_key, timeout=TIMEOUT_SECONDS, patience=Patience(attempts=1)) as client:
+            reason = client.unready()
+            if reason:
+                yield Finding("service", "mend", f"{server} is not ready: {reason}", "mend what is said above first")
+            else:
+                yield Finding("service", "good", f"{server} is ready")
+            client.models()
+    except ScoreserveError as error:
+        remedy = "start `scoreserve api`, or give its address in SCORESERVE_SERVER, and a key in SCORESERVE_API_KEY"
+        yield Finding("service", "mend", f"{server}: {error}", remedy)
+
+
+def _checkpoint(store: ModelStore, name: str) -> Finding:
+    try:
+        card = store.card(name)
+        weights = store.weights(card)
+    except (BrokenModel, ModelNotFound, OSError) as error:
+        remedy = f"publish {name} again, or take that version's directory away"
+        return Finding("models", "mend", str(error).partition("\n")[0], remedy)
+    return Finding("models", "good", f"{name} version {card.version}: {_mb(len(weights))}, sha256 as its card says")
+
+
+def _gpu(number: int) -> str:
+    import torch  # noqa: PLC0415
+
+    properties = torch.cuda.get_device_properties(number)
+    return f"{properties.name}, {_mb(properties.total_memory)}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,0 +1,143 @@
+"""Buckets: a function of batches that is run at few widths only, so that each can be recorded once and replayed.
+
+A small network on a GPU waits for the host most of its time, which starts its kernels one by one. A CUDA graph holds
+them all and is started as one, but it holds the addresses and the shapes of its tensors too. Hence the static buffers,
+and a graph for each of a few widths.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+Call = Callable[[], Tensor]
+Capture = Callable[[Call], Call]  # what makes a call that does the same again, on the same tensors
+
+WARM_UP_CALLS = 3  # libraries choose their algorithms, and take their memory, at the first calls
+
+
+def bucket_widths(most: int) -> list[int]:
+    """The widths of buckets, ascending: powers of two, from 8 on also the multiples between them, and `most` itself.
+
+    None is 1: there convolutions take another path, and an image would have other bits.
+    """
+    found = {max(2, most)}
+    width = 2
+    while width < most:
+        found |= {width} | ({width + width // 2} if width >= 8 and width + width // 2 < most else set())
+        width *= 2
+    return sorted(found)
+
+
+def plain(call: Call) -> Call:
+    """The capture of a device that has no graphs: the call itself."""
+    return call
+
+
+class CudaGraphs:
+    """Records calls on a GPU. All share the memory that they need on the way, since they never run at once.
+
+    Args:
+        device: torch device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, call: Call) -> Call:
+        """A replay of `call`; its result lies in the same place each time, until any other is replayed.
+
+        What cannot be recorded is called as it is.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory for it.
+        """
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP_CALLS):
+                    call()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            try:  # thread_local: the thread of the metrics may ask for the free memory meanwhile
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    out = call()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                log.warning("no CUDA graph, so each kernel is started alone: %s", error)
+                return call
+
+        def replay() -> Tensor:
+            with torch.cuda.device(self.device):
+                graph.replay()
+            return out
+
+        return replay
+
+
+class Bucketed:
+    """A function of batches, seen through static buffers at the widths of buckets.
+
+    A batch is filled up with zeros to the narrowest bucket that holds it, and what the function makes of these is
+    thrown away.
+
+    Args:
+        function: tensors [n, ...] -> [n, ...]; what becomes of an image depends on its own rows alone.
+        widths: ascending; the only n that the function is given.
+        capture: what records it at a width.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], widths: Sequence[int], capture: Capture) -> None:
+        self.function, self.widths, self.capture = function, list(widths), capture
+        self._buffers: list[Tensor] = []
+        self._calls: dict[int, Call] = {}
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """The function of a batch [n, ...], n at most the last width; the result is the caller's own."""
+        n = len(batch[0])
+        width = next(width for width in self.widths if width >= n)
+        if not self._buffers:
+            self._buffers = [given.new_zeros((self.widths[-1], *given.shape[1:])) for given in batch]
+        for buffer, given in zip(self._buffers, batch, strict=True):
+            buffer[:n] = given
+            if n < width:
+                buffer[n:width] = 0
+        if width not in self._calls:
+            inputs = [buffer[:width] for buffer in self._buffers]
+            self._calls[width] = self.capture(lambda: self.function(*inputs))
+        return self._calls[width]()[:n].clone()
+
+    def narrow(self, width: int) -> int:
+        """Gives up buckets wider than `width`, and their memory; returns the widest that is left."""
+        self.widths = [kept for kept in self.widths if kept <= width] or [width]
+        self._buffers, self._calls = [], {}
+        return self.widths[-1]
+
+
+class Pace:
+    """Keeps the host one step ahead of the device, and no further: what it is told then is soon done.
+
+    Args:
+        device: torch device; a CPU is never behind.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._ends: deque[torch.cuda.Event] = deque()
+
+    def step(self) -> None:
+        """A step has been handed to the device: waits for the end of the one before."""
+        if self.device.type != "cuda":
+            return
+        end = torch.cuda.Event(blocking=True)
+        end.record(torch.cuda.current_stream(self.device))
+        self._ends.append(end)
+        if len(self._ends) > 1:
+            self._ends.popleft().synchronize()

@@ -1,0 +1,254 @@
+"""Which execution is the fastest for a network on a device, by measurement: networks and machines differ too much.
+
+What is exact is decided here too. An image's pixels must depend neither on its company nor on what a worker happened to
+choose. So, asked to be exact, only an execution is taken whose scores have the very bits of the network run as it is;
+and on a device where the bits of that change with the width of the batch, all is evaluated at one width.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.environment import device_name
+from models.files import write_json
+from models.sampling import noise
+from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, plain
+from models.sampling.engine import out_of_memory
+from models.sampling.execution import Execution, candidates
+from models.sampling.tables import Table
+from models.score import ScoreModel
+
+log = logging.getLogger(__name__)
+
+# The width at which all is evaluated on a device where widths change bits: the same for all workers, whatever slots
+# they have. A CPU gains little by wide batches, a GPU much.
+PINNED_WIDTHS = {"cpu": 4}
+PINNED_WIDTH = 32
+LEVELS = 4  # noise levels that are probed
+LARGEST_ERROR = 0.01  # of the noise that is still in the image, or else
+GREY_STEP = 1 / 255  # half of this, since it would be rounded away
+WORTHWHILE = 0.95  # time over that of eager; nearer to 1 is noise of the measurement
+REPEATS, SECONDS = 5, 1.0  # of a measurement, at most
+
+
+class Probe(NamedTuple):
+    """Images on their way [n, c, h, w], conditions [n, 3 + f] of their noise level sigma, and the scores of eager."""
+
+    sigma: float
+    x: Tensor
+    conditions: Tensor
+    score: Tensor
+
+    def at(self, model: ScoreModel, width: int) -> "Probe":
+        """The first `width` images, with the scores that they have alone."""
+        x, conditions = self.x[:width], self.conditions[:width]
+        score = self.score if width == len(self.x) else model.conditioned_score(x, conditions)
+        return Probe(self.sigma, x, conditions, score)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found.
+
+    Args:
+        execution: the fastest that may be used.
+        pinned: the only width at which the network may be evaluated; None where any may.
+        time_ratios: execution -> its time over that of eager, of those that could be compared.
+    """
+
+    execution: Execution
+    pinned: int | None = None
+    time_ratios: dict[str, float] = field(default_factory=dict)
+
+
+class Remembered:
+    """Choices in a JSON file, by what they depend on. A file that is damaged or cannot be written is done without.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, key: str) -> Choice | None:
+        try:
+            found = self._read()[key]
+            return Choice(Execution(**found["execution"]), found["pinned"], found["time_ratios"])
+        except (KeyError, TypeError):
+            return None
+
+    def put(self, key: str, choice: Choice) -> None:
+        try:
+            write_json(self.path, {**self._read(), key: asdict(choice)})
+        except OSError as error:
+            log.warning("what was measured is not remembered: %s", error)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def choose(
+    model: ScoreModel,
+    table: Table,
+    slots: int,
+    exact: bool = True,
+    among: Sequence[Execution] | None = None,
+    capture: Capture | None = None,
+) -> Choice:
+    """The fastest execution of a model, in which it runs from now on.
+
+    It is compared with eager, on the way of some images down the noise levels: by its scores, which must be the same to
+    the bit with `exact`, and otherwise near enough; then by its time, alone and with all slots in use.
+
+    Args:
+        model: on its device.
+        table: a sampler of it, whose noise levels are probed.
+        slots: chains that will be advanced together.
+        exact: an image's bits must depend on nothing but its request.
+        among: what is compared; by default all that the device has.
+        capture: how calls are recorded; by default as the engine does.
+    """
+    if capture is None:
+        capture = CudaGraphs(model.device) if model.device.type == "cuda" else plain
+    among = candidates(model.device, exact) if among is None else among
+    model.executed = None
+    with torch.inference_mode():
+        pinned_width = PINNED_WIDTHS.get(model.device.type, PINNED_WIDTH)
+        probes = _probes(model, table, max(slots, pinned_width) if exact else slots)
+        pinned = pinned_width if exact and not _same_at_all_widths(model, probes, slots) else None
+        probed = [p.at(model, pinned or slots) for p in probes]
+        if pinned:
+            log.info("here the bits of a score change with the width of a batch: all is evaluated at %d", pinned)
+            if not _same_in_all_slots(model, probed[-1]):
+                log.warning("%s gives an image other last bits in another slot, whatever is done", model.device)
+        ratios: dict[Execution, float] = {}
+        ways: dict[Execution, nn.Module | None] = {Execution(): None}
+        for execution in among:
+            if execution == Execution():
+                continue
+            try:
+                model.executed = ways[execution] = execution.of(model.network)
+                if exact and not (_equal(model, probed) and (pinned or _same_at_all_widths(model, probed, slots))):
+                    log.debug("%s: other bits than eager", execution)
+                elif not exact and not _near(model, probed):
+                    log.debug("%s: not near enough to eager", execution)
+                else:
+                    widths = [pinned] if pinned else sorted({1, len(probed[-1].x)})
+                    ratios[execution] = _time_ratio(model, ways[execution], probed[-1], widths, capture)
+            except Exception as error:  # a compiler that is missing, no memory, a kernel that does not exist
+                log.info("%s cannot be used on %s: %s", execution, model.device, error)
+        best = min(ratios, key=lambda execution: ratios[execution], default=Execution())
+        if ratios.get(best, 1.0) > WORTHWHILE:
+            best = Execution()
+    model.executed = ways[best]
+    return Choice(best, pinned, {str(execution): round(ratio, 3) for execution, ratio in ratios.items()})
+
+
+def key(model: ScoreModel, weights_sha256: str, slots: int, exact: bool) -> str:
+    """All that a choice depends on, in a line."""
+    kind = "exact" if exact else "not exact"
+    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
+    return f"{weights_sha256}, {device_name(model.device)}{threads}, torch {torch.__version__}, {slots} slots, {kind}"
+
+
+def _probes(model: ScoreModel, table: Table, width: int) -> list[Probe]:
+    """Images on their way down the noise levels of a table, by the probability flow in few steps (Karras 2022, eq. 3).
+
+    At each level they are about as noisy as the network expects. There are fewer where memory does not last for all.
+    """
+    levels = sorted(set(table.column("sigma").tolist()), reverse=True)
+    sigmas = [levels[i * (len(levels) - 1) // (LEVELS - 1)] for i in range(LEVELS)]
+    images = list(range(width))
+    z = noise.normal([0] * width, images, images, noise.INITIAL, model.image.chw).to(model.device)
+    x, probes = model.parametrisation.mean + sigmas[0] * z, list[Probe]()
+    try:
+        for i, sigma in enumerate(sigmas):
+            conditions = torch.stack([model.condition(sigma)] * width)
+            score = model.conditioned_score(x, conditions)
+            probes.append(Probe(sigma, x, conditions, score))
+            x = x + sigma * (sigma - sigmas[min(i + 1, LEVELS - 1)]) * score
+    except Exception as error:
+        if not out_of_memory(error) or width == 1:
+            raise
+    if len(probes) == LEVELS:
+        return probes
+    del probes
+    return _probes(model, table, width // 2)
+
+
+def _same_at_all_widths(model: ScoreModel, probes: Sequence[Probe], slots: int) -> bool:
+    """Whether images have the bits of `score` in narrower batches too, and in other slots."""
+    recorded = bucket_widths(slots) if model.device.type == "cuda" else [1, 2, 3, slots // 2 + 1, slots]
+    for probe in (probes[0], probes[-1]):
+        most = len(probe.x)
+        for width in sorted({min(w, most) for w in recorded}):
+            last = slice(most - width, most)
+            if not torch.equal(model.conditioned_score(probe.x[last], probe.conditions[last]), probe.score[last]):
+                return False
+    return True
+
+
+def _same_in_all_slots(model: ScoreModel, probe: Probe) -> bool:
+    score = model.conditioned_score(probe.x.roll(1, 0), probe.conditions.roll(1, 0))
+    return torch.equal(score, probe.score.roll(1, 0))
+
+
+def _equal(model: ScoreModel, probes: Sequence[Probe]) -> bool:
+    return all(torch.equal(model.conditioned_score(p.x, p.conditions), p.score) for p in probes)
+
+
+def _near(model: ScoreModel, probes: Sequence[Probe]) -> bool:
+    """Whether the denoised images, x + sigma^2 score, are those of eager.
+
+    They may differ by a hundredth of the noise that is still in the image, or by half a grey step.
+    """
+    for p in probes:
+        error = p.sigma**2 * (model.conditioned_score(p.x, p.conditions) - p.score).square().mean().sqrt()
+        if not float(error) <= max(LARGEST_ERROR * p.sigma, GREY_STEP / 2):  # not: NaN is no score either
+            return False
+    return True
+
+
+def _time_ratio(
+    model: ScoreModel, way: nn.Module | None, probe: Probe, widths: Sequence[int], capture: Capture
+) -> float:
+    """Time of a way to run the network over that of eager, taken in turn; geometric mean over the widths."""
+    ratios = []
+    for width in widths:
+        calls = [_recorded(model, executed, probe, width, capture) for executed in (None, way)]
+        pairs: list[tuple[float, float]] = []
+        begun = time.perf_counter()
+        while len(pairs) < 2 or (len(pairs) < REPEATS and time.perf_counter() - begun < SECONDS):
+            pairs.append((_seconds(calls[0], model.device), _seconds(calls[1], model.device)))
+        ratios.append(median(b for _, b in pairs) / median(a for a, _ in pairs))
+    return geometric_mean(ratios)
+
+
+def _recorded(model: ScoreModel, way: nn.Module | None, probe: Probe, width: int, capture: Capture) -> Call:
+    def evaluate() -> Tensor:
+        model.executed = way
+        return model.conditioned_score(probe.x[:width], probe.conditions[:width])
+
+    evaluate()
+    return capture(evaluate)
+
+
+def _seconds(call: Call, device: torch.device) -> float:
+    begun = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun

@@ -1,0 +1,61 @@
+"""Execution: how a network is run. What it computes is the same; how fast, and in the last bits, is not."""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a network is run.
+
+    Args:
+        mode: `eager` as it is, `channels_last` with the channels of a pixel side by side in memory, `compile` through
+            torch.compile.
+        dtype: of weights and features; the score's own arithmetic is always in float32.
+    """
+
+    mode: Literal["eager", "channels_last", "compile"] = "eager"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def of(self, network: nn.Module) -> nn.Module | None:
+        """The network run so; None if that is how it is."""
+        return None if self == Execution() else Executed(network, self)
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.dtype}"
+
+
+class Executed(nn.Module):
+    """A network run in another way: a copy, where memory format or type differ."""
+
+    def __init__(self, network: nn.Module, execution: Execution) -> None:
+        super().__init__()
+        self.dtype = DTYPES[execution.dtype]
+        self.format = torch.channels_last if execution.mode == "channels_last" else torch.contiguous_format
+        self.network = copy.deepcopy(network).to(self.dtype).to(memory_format=self.format)  # type: ignore[call-overload]
+        self.run = torch.compile(self.network, dynamic=True) if execution.mode == "compile" else self.network
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        x = x.to(self.dtype).contiguous(memory_format=self.format)
+        out: Tensor = self.run(x, condition.to(self.dtype))
+        return out.to(torch.float32).contiguous()
+
+
+def candidates(device: torch.device, exact: bool) -> list[Execution]:
+    """The executions that may be faster on a device.
+
+    With `exact` only those in which the network's operations, and their order, stay what they are: a compiled network
+    is fused and rounds otherwise, and so does another type.
+    """
+    found = [Execution(), Execution("channels_last")]
+    if not exact:
+        found.append(Execution("compile"))
+        if device.type != "cuda" or torch.cuda.is_bf16_supported():
+            found += [Execution(mode, "bfloat16") for mode in ("eager", "channels_last", "compile")]
+    return found

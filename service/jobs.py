@@ -1,0 +1,100 @@
+"""Jobs: the queue for handlers that run on the event loop, with one round trip to Redis each."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from fastapi.concurrency import run_in_threadpool
+
+from service import quotas
+from service.problems import Problem
+from worker import scripts, shards
+from worker.idempotency import AcceptedBefore, AnotherRequest, Once
+from worker.queue import Job, JobQueue, Offer, TooMuch, job_of
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An accepted job; `replayed`, if it was accepted before, when the same request came under the same key."""
+
+    job: Job
+    replayed: bool = False
+
+
+class Jobs:
+    """What `JobQueue` does, for the event loop.
+
+    Args:
+        queue: of the same Redis.
+        connection: to it.
+    """
+
+    def __init__(self, queue: JobQueue, connection: redis.asyncio.Redis) -> None:
+        self.queue, self.connection = queue, connection
+        self._look: asyncio.Task[None] | None = None
+
+    async def before(self, once: Once | None) -> Accepted | None:
+        """The job of a request that was accepted before, if it was.
+
+        Raises:
+            Problem: its key came with another request before.
+        """
+        if once is None:
+            return None
+        try:
+            job = await run_in_threadpool(self.queue.accepted_before, once)
+        except AnotherRequest as error:
+            raise _mismatch(error) from error
+        return None if job is None else Accepted(job, replayed=True)
+
+    async def accept(self, offer: Offer, headers: quotas.Headers) -> Accepted:
+        """Accepts a job. Adds to the headers of the answer how much more the client may have in flight.
+
+        Raises:
+            Problem: there is too much in flight, or its key came with another request before.
+        """
+        answer = await quotas.run(self.connection, scripts.ACCEPT, 2, *offer.arguments)
+        against, there, *_ = answer
+        if against != b"before":
+            headers += quotas.in_flight_headers(offer.limits, there + (0 if against else offer.job.image_steps))
+        try:
+            return Accepted(offer.accepted(answer))
+        except AcceptedBefore as error:
+            return Accepted(await self.get(error.job_id), replayed=True)
+        except AnotherRequest as error:
+            raise _mismatch(error) from error
+        except TooMuch as error:
+            problem = await run_in_threadpool(quotas.refusal, error, self.queue.forecast)
+            raise problem from error
+
+    async def get(self, job_id: str) -> Job:
+        """A job by its id, as `JobQueue.get` finds it.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        async with self.connection.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(shards.job_key(job_id))
+            pipeline.hvals(shards.progress_key(job_id))
+            record, progress = await pipeline.execute()
+        job = job_of(job_id, record, progress)
+        if job.deadline is not None and not job.state.final and time.time() >= job.deadline:
+            return await run_in_threadpool(self.queue.get, job_id)
+        return job
+
+    async def forecast(self, job: Job) -> tuple[float | None, int | None]:
+        """When a job will have ended, in seconds from now, and how many jobs go before it; None if that is unknown."""
+        if job.state.final:
+            return None, None
+        if not self.queue.forecast.fresh:
+            if self._look is None or self._look.done():  # of many requests at once, one looks
+                look: Any = run_in_threadpool(self.queue.forecast.look)
+                self._look = asyncio.ensure_future(look)
+            await asyncio.shield(self._look)
+        return self.queue.seconds_left(job, look=False), self.queue.position(job, look=False)
+
+
+def _mismatch(error: AnotherRequest) -> Problem:
+    return Problem("idempotency-mismatch", f"with this Idempotency-Key you sent another request, which is job {error}")

@@ -1,0 +1,134 @@
+"""`scoreserve doctor`: what it finds in sick deployments, and that it finds nothing in a sound one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cli.diagnosis import judge
+from tests.cli.conftest import Service, as_json
+
+Command = Callable[..., Any]
+SOUND = {
+    "redis_version": "7.2.4",
+    "maxmemory_policy": "noeviction",
+    "aof_enabled": 1,
+    "aof_last_write_status": "ok",
+    "used_memory": 10 * 2**20,
+    "maxmemory": 100 * 2**20,
+}
+
+
+def findings(result: Any) -> dict[str, tuple[str, str]]:
+    """State, and what was found and is to be done, of the last finding on each subject."""
+    listed = json.loads(result.stdout)["findings"]
+    return {one["subject"]: (one["state"], f"{one['found']} | {one['remedy']}") for one in listed}
+
+
+@pytest.fixture
+def sound(service: Service, redis: Redis, worker_url: str) -> dict[str, str]:
+    """Where a deployment is in which nothing is missing."""
+    service.answers |= {"GET /readyz": as_json({"status": "ready", "workers": 1}), "GET /models": as_json([])}
+    redis.sadd("rq:workers:scoreserve", "rq:worker:w")
+    redis.sadd("rq:workers", "rq:worker:w")
+    redis.hset("rq:worker:w", "pace", json.dumps({"mnist": [0.01, 1234.5]}))
+    before = {name: redis.config_get(name)[name] for name in ("appendonly", "maxmemory-policy", "maxmemory")}
+    redis.config_set("appendonly", "yes")
+    redis.config_set("maxmemory", 2**30)
+    yield {"SCORESERVE_REDIS_URL": worker_url}
+    for name, value in before.items():
+        redis.config_set(name, value)
+
+
+def test_a_sound_deployment(command: Command, sound: dict[str, str]) -> None:
+    result = command("doctor", "--json", **sound)
+    states = {subject: state for subject, (state, _) in findings(result).items()}
+    assert set(states.values()) == {"good"}, result.stdout
+    assert set(states) == {
+        "redis",
+        "eviction",
+        "persistence",
+        "memory",
+        "workers",
+        "pace",
+        "models",
+        "device",
+        "service",
+    }
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["healthy"] is True
+    assert "1,234" in findings(result)["pace"][1]
+    told = command("doctor", **sound)
+    assert told.exit_code == 0
+    assert "Valkey" in told.stderr
+
+
+def test_a_queue_that_loses_jobs(command: Command, sound: dict[str, str], redis: Redis) -> None:
+    redis.config_set("appendonly", "no")
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    redis.delete("rq:worker:w")
+    result = command("doctor", "--json", **sound)
+    found = findings(result)
+    assert result.exit_code == 1
+    for subject, remedy in (("persistence", "appendonly yes"), ("eviction", "noeviction"), ("workers", "start")):
+        assert found[subject][0] == "mend"
+        assert remedy in found[subject][1]
+
+
+@pytest.mark.parametrize(
+    ("info", "subject"),
+    [
+        ({"redis_version": "6.2.1"}, "redis"),
+        ({"maxmemory_policy": "volatile-lru"}, "eviction"),
+        ({"aof_enabled": 0}, "persistence"),
+        ({"aof_last_write_status": "err"}, "persistence"),
+        ({"used_memory": 95 * 2**20}, "memory"),
+    ],
+)
+def test_what_redis_says_of_itself(info: dict[str, Any], subject: str) -> None:
+    assert [finding.state for finding in judge(SOUND)] == ["good"] * 4
+    (sick,) = [finding for finding in judge(SOUND | info) if finding.state != "good"]
+    assert (sick.subject, sick.state) == (subject, "mend")
+    assert sick.remedy
+
+
+def test_memory_without_a_limit_may_be_meant_so() -> None:
+    assert [finding.state for finding in judge(SOUND | {"maxmemory": 0})] == ["good", "good", "good", "note"]
+
+
+def test_nothing_is_there(command: Command, tmp_path: Path) -> None:
+    address = f"unix://me:secret@{tmp_path}/none"
+    result = command("doctor", "--json", SCORESERVE_REDIS_URL=address, SCORESERVE_SERVER="http://127.0.0.1:1")
+    found = findings(result)
+    assert result.exit_code == 1
+    assert (found["redis"][0], found["service"][0]) == ("mend", "mend")
+    assert "workers" not in found
+    assert f"no Redis at unix://{tmp_path}/none" in found["redis"][1]
+    assert "secret" not in result.output
+
+
+def test_a_service_that_is_not_ready(command: Command, service: Service, sound: dict[str, str]) -> None:
+    service.answers["GET /readyz"] = as_json({"status": "not ready", "reason": "no worker is alive"}, 503)
+    state, said = findings(command("doctor", "--json", **sound))["service"]
+    assert (state, "not ready: no worker is alive" in said) == ("mend", True)
+
+
+def test_a_checkpoint_that_is_damaged(
+    command: Command, sound: dict[str, str], publish_other: Callable[..., Any], tmp_path: Path
+) -> None:
+    publish_other(tmp_path, "aaa")
+    publish_other(tmp_path, "zzz")
+    weights = tmp_path / "zzz" / "1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    found = findings(command("doctor", "--json", **sound, SCORESERVE_MODELS_DIR=str(tmp_path)))
+    assert found["models"][0] == "mend"
+    assert "zzz" in found["models"][1]
+
+
+def test_a_device_that_is_not_there(command: Command, sound: dict[str, str]) -> None:
+    state, said = findings(command("doctor", "--json", **sound, SCORESERVE_DEVICE="cuda:77"))["device"]
+    assert state == "mend"
+    assert "one of: cpu" in said

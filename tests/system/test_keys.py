@@ -1,0 +1,75 @@
+"""Keys and quotas over two API processes, asked by many clients at once."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+CLIENTS = 50
+JOB = 2 * 13  # image-steps of two images of `tiny`
+QUOTA = 20 * JOB
+
+
+@pytest.fixture
+def addresses(start: Callable, service_url: str, until: Callable) -> list[str]:
+    """Two API processes on one Redis."""
+    found = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        start("api", "--port", str(port), "--redis-url", service_url)
+        found.append(f"http://127.0.0.1:{port}")
+    until(lambda: all(_answers(address) for address in found))
+    return found
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _new_key(url: str, *options: str) -> dict[str, str]:
+    command = [sys.executable, "-m", "cli.main", "keys", "create", "somebody", *options, "--redis-url", url]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return {"Authorization": f"Bearer {done.stdout.decode().strip()}"}
+
+
+async def _ask(address: str, headers: dict[str, str], times: int) -> list[httpx.Response]:
+    """One client: it asks again and again over one connection."""
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as client:
+        return [await client.post("/samples", json={"count": 2}) for _ in range(times)]
+
+
+def test_a_quota_holds_over_two_processes_and_fifty_clients(addresses: list[str], service_url: str) -> None:
+    alice = _new_key(service_url, "--image-steps", str(QUOTA), "--requests-per-minute", "100000")
+    bob = _new_key(service_url, "--requests-per-minute", "60")
+
+    async def crowd(headers: dict[str, str]) -> list[httpx.Response]:
+        asking = [_ask(addresses[i % 2], headers, 3) for i in range(CLIENTS)]
+        return [answer for answers in await asyncio.gather(*asking) for answer in answers]
+
+    answers = asyncio.run(crowd(alice))
+    assert Counter(answer.status_code for answer in answers) == {202: 20, 429: 3 * CLIENTS - 20}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 429} == {"quota-exceeded"}
+    jobs = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    for address in addresses:
+        assert httpx.get(f"{address}/jobs/{jobs[0]}", headers=alice).status_code == 200
+        assert httpx.get(f"{address}/jobs/{jobs[0]}", headers=bob).status_code == 404
+        assert httpx.delete(f"{address}/jobs/{jobs[0]}", headers=bob).status_code == 404
+        assert httpx.get(f"{address}/jobs/{jobs[0]}").status_code == 401
+    assert httpx.delete(f"{addresses[0]}/jobs/{jobs[0]}", headers=alice).status_code == 200
+    answers = asyncio.run(crowd(alice))
+    assert Counter(answer.status_code for answer in answers)[202] == 1, "as much as was cancelled"
+
+    counts = Counter(answer.json().get("code") for answer in asyncio.run(crowd(bob)))
+    accepted = counts[None] + 4  # those above
+    assert 60 <= accepted <= 75, "60 at once, and one more each second"
+    assert counts["rate-limited"] == 3 * CLIENTS - counts[None]
