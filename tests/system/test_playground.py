@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
 AXE = "axe-core@4.14.1"
-SLOW = "5000"  # steps: long enough to do something meanwhile, for a network that is tiny
+SLOW = "2000"  # steps: long enough to do something meanwhile, for a network that is tiny
 
 
 class Service:
@@ -38,6 +38,7 @@ class Service:
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
             "SCORESERVE_SLOTS": "32",
+            "SCORESERVE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
         self.worker = self._start("worker")
@@ -141,7 +142,8 @@ def pixels(page: Any, selector: str) -> list[list[int]]:
     """The first channel of each canvas, row by row."""
     found: list[list[int]] = page.eval_on_selector_all(
         selector,
-        "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => !(i % 4)))",
+        "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+        ".filter((_, i) => i % 4 === 0))",
     )
     return found
 
@@ -198,14 +200,14 @@ def test_the_same_request_elsewhere_gives_the_same_pixels(page: Any, service: Se
 
 
 def test_a_reload_finds_the_job_again_and_a_restart_is_survived(page: Any, service: Service) -> None:
-    ask(page, steps="8000")
+    ask(page, steps="3000")
     holds(page, "document.querySelector('#sample progress').value > 0")
     before = job_id(page)
     page.reload()
     holds(page, "document.querySelector('#sample progress')?.value > 0")
     assert job_id(page) == before
     assert page.input_value("#sample [name=seed]") == "7"
-    assert page.input_value("#sample [name=steps]") == "8000"
+    assert page.input_value("#sample [name=steps]") == "3000"
 
     service.api.kill()
     service.api.wait()
