@@ -44,6 +44,7 @@ export class QueueView {
       this.#house(house);
     } catch (error) {
       this.trouble.say(error);
+      if (error.status === 401) return; // the dialog for the key is open; a key looks again
       pause = Math.max(pause, (error.retryAfter ?? 0) * 1000);
     }
     clearTimeout(this.timer);
