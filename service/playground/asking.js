@@ -1,5 +1,6 @@
 // What the views have in common that ask for images: a form about a model, and the way to a job.
 
+import { ask } from "./api.js";
 import { byId, part } from "./dom.js";
 import { findJob } from "./job.js";
 import { models, offerModels } from "./models.js";
@@ -66,6 +67,17 @@ export class AskingView {
     const body = { model: this.card.name, count: count.valueAsNumber, frames: FRAMES };
     if (seed.value !== "") body.seed = seed.valueAsNumber;
     return body;
+  }
+
+  /** Asks, for fewer frames if there are fewer evaluations. */
+  async ask(path, body) {
+    try {
+      return await ask(path, body);
+    } catch (error) {
+      const refused = error.errors?.find(({ pointer }) => pointer === "/frames");
+      if (!refused) throw error;
+      return ask(path, { ...body, frames: Number(/^0 to (\d+)$/.exec(refused.allowed)?.[1] ?? 0) });
+    }
   }
 
   /** A job by its id, with the form put where it was when it was asked for. */

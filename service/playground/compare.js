@@ -1,6 +1,5 @@
 // The view “Compare”: one seed under several samplers, side by side.
 
-import { ask } from "./api.js";
 import { AskingView } from "./asking.js";
 import { copyOf, part, plural, seconds, whole } from "./dom.js";
 import { JobPanel } from "./job.js";
@@ -49,7 +48,7 @@ export class CompareView extends AskingView {
 
   async submit() {
     const asked = await Promise.allSettled(
-      this.sides.map(({ sampler }) => ask("samples", { ...this.wanted, sampler: sampler.value })),
+      this.sides.map(({ sampler }) => this.ask("samples", { ...this.wanted, sampler: sampler.value })),
     );
     asked.forEach(({ value }, i) => value && this.sides[i].panel.show(value, this.card.image));
     this.on.onJob(this.#ids);

@@ -1,6 +1,5 @@
 // The view “Inpaint”: a picture, a mask painted on it, and completions side by side.
 
-import { ask } from "./api.js";
 import { AskingView } from "./asking.js";
 import { make, part } from "./dom.js";
 import { JobPanel } from "./job.js";
@@ -97,7 +96,7 @@ export class InpaintView extends AskingView {
 
   async submit() {
     const pictures = { image: inImage(this.painter.picture.canvas), mask: inImage(this.painter.mask.toCanvas()) };
-    const job = await ask("inpaint", { ...this.wanted, sampler: this.sampler.value, ...pictures });
+    const job = await this.ask("inpaint", { ...this.wanted, sampler: this.sampler.value, ...pictures });
     remember({ id: job.id, ...pictures });
     this.#show(job, this.card, pictures);
   }

@@ -8,7 +8,6 @@ export class Mask {
     this.height = height;
     this.pixels = marked ?? new Uint8Array(width * height);
     this.past = [];
-    this.future = [];
   }
 
   get empty() {
@@ -19,21 +18,10 @@ export class Mask {
   remember() {
     this.past.push(this.pixels.slice());
     if (this.past.length > KEPT_STATES) this.past.shift();
-    this.future = [];
   }
 
   undo() {
-    this.#swap(this.past, this.future);
-  }
-
-  redo() {
-    this.#swap(this.future, this.past);
-  }
-
-  #swap(from, to) {
-    if (!from.length) return;
-    to.push(this.pixels);
-    this.pixels = from.pop();
+    this.pixels = this.past.pop() ?? this.pixels;
   }
 
   /** Sets all pixels whose centre is within half of `size` of a point, or that it is in. */

@@ -24,7 +24,7 @@ export class Painter {
     for (const button of root.querySelectorAll("[data-tool]")) {
       button.addEventListener("click", () => this.#choose(button.dataset.tool));
     }
-    for (const act of ["invert", "clear", "undo", "redo"]) {
+    for (const act of ["invert", "clear", "undo"]) {
       part(root, act).addEventListener("click", () => this.#act(act));
     }
     this.surface.addEventListener("pointerdown", (event) => this.#down(event));
@@ -124,7 +124,7 @@ export class Painter {
       }
       announce(this.from ? "A rectangle begins here; move, and press space again." : "Done.");
     } else if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
-      this.#act(event.shiftKey ? "redo" : "undo");
+      this.#act("undo");
     } else {
       return;
     }
@@ -147,7 +147,6 @@ export class Painter {
   #changed() {
     this.mask.draw(this.overlay, MARK);
     part(this.root, "undo").disabled = !this.mask.past.length;
-    part(this.root, "redo").disabled = !this.mask.future.length;
     this.#place();
     this.onChange();
   }

@@ -1,6 +1,5 @@
 // The view “Sample”: a grid out of the noise.
 
-import { ask } from "./api.js";
 import { AskingView } from "./asking.js";
 import { part } from "./dom.js";
 import { JobPanel } from "./job.js";
@@ -33,7 +32,7 @@ export class SampleView extends AskingView {
   }
 
   async submit() {
-    this.#show(await ask("samples", { ...this.wanted, sampler: this.sampler.value }), this.card);
+    this.#show(await this.ask("samples", { ...this.wanted, sampler: this.sampler.value }), this.card);
   }
 
   #show(job, card) {

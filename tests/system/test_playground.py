@@ -186,7 +186,7 @@ def test_a_job_is_cancelled(page: Any, service: Service) -> None:
 
 def test_the_same_request_elsewhere_gives_the_same_pixels(page: Any, service: Service) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    ask(page, steps="5", seed="3")
+    ask(page, steps="40", seed="3")
     ended(page, "sample")
     page.wait_for_selector("#sample .scrubber:not([hidden])")
     page.click("#sample .files button:has-text('Python')")
@@ -289,7 +289,7 @@ def marked(page: Any) -> list[int]:
 
 
 def test_an_image_is_enlarged_and_goes_to_inpainting_and_its_neighbours_are_sampled(page: Any) -> None:
-    ask(page, steps="3", count="2", seed="10")
+    ask(page, steps="40", count="2", seed="10")
     ended(page, "sample")
     page.wait_for_selector("#sample .scrubber:not([hidden])")
     images = pixels(page, "#sample .grid canvas")
@@ -412,7 +412,7 @@ def test_nobody_is_kept_out(browser: Any, service: Service, axe: str, theme: str
     context = browser.new_context(base_url=service.address, color_scheme=theme, bypass_csp=True)
     page = context.new_page()
     page.goto("/")
-    ask(page, steps="3")
+    ask(page, steps="40")
     ended(page, "sample")
     page.wait_for_selector("#sample .scrubber:not([hidden])")
     found = look(page, axe)
