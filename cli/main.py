@@ -1,5 +1,7 @@
 """The `scoreserve` command."""
 
+import os
+
 import typer
 
 from cli import (
@@ -19,6 +21,10 @@ from cli import (
     up,
     worker,
 )
+
+# Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
+# and take a hundred times as long as one thread does alone.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="A sampling service for score-based generative models.",

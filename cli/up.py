@@ -104,7 +104,7 @@ def _greet(address: str) -> None:
     body = "'{\"count\": 64}'"
     headers = "-H 'Content-Type: application/json' -H 'Accept: image/png'"
     err.print(
-        f"\n[bold]scoreserve is ready:[/bold] {address}   documentation: {address}/docs\n",
+        f"\n[bold]scoreserve is ready.[/bold] Open {address} in a browser; documentation: {address}/docs\n",
         highlight=False,
         soft_wrap=True,
     )

@@ -14,7 +14,7 @@ from service.auth import public
 from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
 from service.problems import ProblemDetails
-from service.routes import events, health, house, jobs, models, pages, samples
+from service.routes import events, health, house, jobs, models, pages, playground, samples
 from service.schemas import InpaintBody
 from service.settings import ServiceSettings
 
@@ -79,7 +79,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         )
     problems.install(app)
     docs.install(app)
-    for room in (samples, jobs, events, models, house, health, pages):
+    for room in (samples, jobs, events, models, house, health, pages, playground):
         app.include_router(room.router)
     _describe(app)
     return app

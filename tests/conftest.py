@@ -1,5 +1,6 @@
 """What many tests share: a tiny model, and a real Valkey server."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from models.score import ScoreModel, build_network
 from models.store import ModelStore, sha256
 
 torch.set_num_threads(1)
+os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several share the cores
 
 DATA = Path(__file__).parent / "data"
 USERS = Path(__file__).parents[1] / "docker" / "users.acl"

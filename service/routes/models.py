@@ -27,12 +27,19 @@ def models(context: InContext) -> list[ModelCard]:
 
 
 @router.get("/{name}", responses=responses("not-found", "invalid"))
-def model(name: Name, context: InContext, version: Version = None) -> ModelCard:
-    """A model's card: image shape, noise range, default sampler, how it was made, what was measured on it."""
+def model(name: Name, context: InContext, response: Response, version: Version = None) -> ModelCard:
+    """A model's card: image shape, noise range, default sampler, how it was made, what was measured on it.
+
+    `Link: <...>; rel="preview"` is there if the model has a picture.
+    """
     try:
-        return context.store.card(name, version)
+        card = context.store.card(name, version)
+        preview = context.store.preview(name, version)
     except (ModelNotFound, BrokenModel) as error:
         raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+    if preview is not None:
+        response.headers["Link"] = f'</models/{name}/preview.png?version={card.version}>; rel="preview"'
+    return card
 
 
 @router.get(

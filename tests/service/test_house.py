@@ -59,8 +59,11 @@ def test_a_model_shows_the_picture_beside_its_weights(
     shutil.copytree(models_dir, tmp_path / "models")
     client = new_client(settings.model_copy(update={"models_dir": tmp_path / "models"}))
     assert "no preview.png" in problem(client.get("/models/tiny/preview.png"), 404, "not-found")["detail"]
+    assert "link" not in client.get("/models/tiny").headers
     content = os.urandom(100)
     (tmp_path / "models" / "tiny" / "1" / "preview.png").write_bytes(content)
+    link = client.get("/models/tiny").headers["link"]
+    assert link == '</models/tiny/preview.png?version=1>; rel="preview"'
     response = client.get("/models/tiny/preview.png")
     assert response.content == content
     assert response.headers["content-type"] == "image/png"

@@ -29,6 +29,7 @@ def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path:
 
     os.kill(up.pid, signal.SIGINT)
     assert up.wait(30) == 0
+    assert f"Open {address} in a browser" in up.stderr.read().decode()
     until(lambda: not any(_alive(pid) for pid in family), 10)
 
 

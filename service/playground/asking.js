@@ -1,0 +1,92 @@
+// What the views have in common that ask for images: a form about a model, and the way to a job.
+
+import { ask } from "./api.js";
+import { byId, part } from "./dom.js";
+import { findJob } from "./job.js";
+import { models, offerModels } from "./models.js";
+import { samplers } from "./samplers.js";
+import { Trouble } from "./trouble.js";
+
+const FRAMES = 32; // kept of each image, to be scrubbed through
+
+/** Views give it `choose()`: the model is another; `submit()`: ask; and `find(argument)`: show what the address names. */
+export class AskingView {
+  /** @param {{onJob, onChoose}} on what is on the page has another address; an image of a panel was chosen. */
+  constructor(name, on) {
+    this.root = byId(name);
+    this.form = part(this.root, "form");
+    this.fields = this.form.elements;
+    this.go = part(this.root, "go");
+    this.trouble = new Trouble(part(this.root, "trouble"), this.form);
+    this.on = on;
+    this.fields.model.addEventListener("change", () => this.trouble.around(() => this.pick()));
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.trouble.around(async () => {
+        this.go.disabled = true;
+        try {
+          await this.submit();
+        } finally {
+          this.busy();
+        }
+      });
+    });
+  }
+
+  /** Shows the view, and what `argument` names, if anything. */
+  async open(argument = null) {
+    await this.trouble.around(async () => {
+      await this.load();
+      if (argument) await this.find(argument);
+    });
+  }
+
+  /** Fills the form, once. */
+  async load() {
+    this.loaded ??= (async () => {
+      [this.models, this.samplers] = await Promise.all([models(), samplers()]);
+      offerModels(this.fields.model, this.models);
+      await this.pick();
+    })();
+    await this.loaded.catch((error) => {
+      this.loaded = null;
+      throw error;
+    });
+  }
+
+  async pick(name = this.fields.model.value) {
+    this.fields.model.value = name;
+    this.card = this.models.find((card) => card.name === name);
+    if (!this.card) throw new Error(`The model ${name} is not served any more.`);
+    await this.choose();
+  }
+
+  /** What is asked for, without the sampler. */
+  get wanted() {
+    const { count, seed } = this.fields;
+    const body = { model: this.card.name, count: count.valueAsNumber, frames: FRAMES };
+    if (seed.value !== "") body.seed = seed.valueAsNumber;
+    return body;
+  }
+
+  /** Asks, for fewer frames if there are fewer evaluations. */
+  async ask(path, body) {
+    try {
+      return await ask(path, body);
+    } catch (error) {
+      const refused = error.errors?.find(({ pointer }) => pointer === "/frames");
+      if (!refused) throw error;
+      return ask(path, { ...body, frames: Number(/^0 to (\d+)$/.exec(refused.allowed)?.[1] ?? 0) });
+    }
+  }
+
+  /** A job by its id, with the form put where it was when it was asked for. */
+  async adopt(id) {
+    const job = await findJob(id);
+    if (!job) throw new Error(`There is no job ${id}, or its images have been forgotten. Ask for new ones.`);
+    await this.pick(job.model);
+    this.fields.count.value = job.count;
+    this.fields.seed.value = job.seed;
+    return job;
+  }
+}

@@ -1,0 +1,141 @@
+// The view “Inpaint”: a picture, a mask painted on it, and completions side by side.
+
+import { AskingView } from "./asking.js";
+import { make, part } from "./dom.js";
+import { JobPanel } from "./job.js";
+import { cardOf } from "./models.js";
+import { Painter } from "./painter.js";
+import { fitted, inImage, load } from "./pictures.js";
+import { SamplerForm } from "./samplers.js";
+
+const EXAMPLES = ["two", "three", "four", "five", "eight", "nine"];
+const KEPT = "inpaint"; // the picture and mask of the last request, so that a reload finds them again
+
+export class InpaintView extends AskingView {
+  constructor(on) {
+    super("inpaint", on);
+    this.sampler = new SamplerForm(part(this.root, "sampler-form"));
+    this.painter = new Painter(part(this.root, "editor"), () => this.busy());
+    this.panel = new JobPanel(part(this.root, "job"), {
+      onChoose: (index) => on.onChoose(this.panel, index),
+      onState: () => this.busy(),
+    });
+    this.fields.negative.addEventListener("change", () => this.#put());
+    this.fields.file.addEventListener("change", () => this.#file(this.fields.file.files[0]));
+    this.#drop(part(this.root, "drop"));
+    part(this.root, "examples").append(...EXAMPLES.map((name) => this.#example(name)));
+  }
+
+  async choose() {
+    this.sampler.offer(this.samplers, this.card);
+    this.source ??= await load(new URL(`examples/${EXAMPLES[0]}.png`, import.meta.url));
+    this.#put();
+  }
+
+  /** Takes an image of a model's job as the picture. */
+  async take(canvas, model) {
+    await this.trouble.around(async () => {
+      await this.load();
+      this.#use(canvas);
+      await this.pick(model);
+      part(this.root, "surface").focus();
+    });
+  }
+
+  #example(name) {
+    const address = new URL(`examples/${name}.png`, import.meta.url);
+    const picture = make("img", { src: address.href, alt: "", width: 44, height: 44 });
+    return make(
+      "button",
+      {
+        type: "button",
+        "aria-label": `Handwritten ${name}`,
+        onclick: () => this.trouble.around(async () => this.#use(await load(address))),
+      },
+      picture,
+    );
+  }
+
+  #drop(zone) {
+    const leave = () => zone.classList.remove("over");
+    zone.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      zone.classList.add("over");
+    });
+    zone.addEventListener("dragleave", leave);
+    zone.addEventListener("drop", (event) => {
+      event.preventDefault();
+      leave();
+      this.#file(event.dataTransfer.files[0]);
+    });
+  }
+
+  async #file(file) {
+    if (!file) return;
+    await this.trouble.around(async () => {
+      try {
+        this.#use(await createImageBitmap(file), this.fields.negative.checked);
+      } catch {
+        throw new Error(`“${file.name}” is no picture that the browser can read. Choose a PNG, JPEG, WebP or GIF.`);
+      }
+    });
+  }
+
+  /** Takes a picture of any size. */
+  #use(source, negative = false) {
+    this.source = source;
+    this.fields.negative.checked = negative;
+    this.#put();
+  }
+
+  /** Puts the picture on the canvas, as the model's images are; what is transparent in it is marked. */
+  #put() {
+    const { picture, marked } = fitted(this.source, this.card.image, this.fields.negative.checked);
+    this.painter.load(picture, this.card.image, marked);
+  }
+
+  async submit() {
+    const pictures = { image: inImage(this.painter.picture.canvas), mask: inImage(this.painter.mask.toCanvas()) };
+    const job = await this.ask("inpaint", { ...this.wanted, sampler: this.sampler.value, ...pictures });
+    remember({ id: job.id, ...pictures });
+    this.#show(job, this.card, pictures);
+  }
+
+  async find(id) {
+    if (id === this.panel.job?.id) return;
+    const job = await this.adopt(id);
+    const card = await cardOf(job.model, job.version);
+    this.sampler.offer(this.samplers, this.card, job.sampler);
+    const { id: kept, ...pictures } = remembered();
+    if (kept === id) {
+      const [picture, mask] = await Promise.all([pictures.image, pictures.mask].map((text) => load(toAddress(text))));
+      this.source = picture;
+      this.painter.load(picture, card.image, fitted(mask, card.image, false, true).marked);
+    }
+    this.#show(job, card, kept === id ? pictures : {});
+  }
+
+  #show(job, card, pictures) {
+    part(this.root, "empty").hidden = true;
+    this.on.onJob(job.id);
+    this.panel.show(job, card.image, pictures);
+  }
+
+  busy() {
+    const marked = this.painter.mask && !this.painter.mask.empty;
+    this.go.disabled = this.panel.running || !marked;
+    part(this.root, "unmarked").hidden = Boolean(marked);
+  }
+}
+
+const toAddress = (base64) => `data:image/png;base64,${base64}`;
+
+function remember(request) {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(request));
+  } catch {
+    // too large to keep: then a reload finds the completions only
+  }
+}
+
+const remembered = () => JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");

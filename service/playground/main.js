@@ -1,0 +1,59 @@
+// The page: which view is shown, by the address's hash: #sample, #sample/JOB, #inpaint/JOB, #compare/JOB,JOB, #queue.
+
+import { CompareView } from "./compare.js";
+import { byId } from "./dom.js";
+import { InpaintView } from "./inpaint.js";
+import { KeyDialog } from "./key.js";
+import { QueueView } from "./queue.js";
+import { SampleView } from "./sample.js";
+import { Viewer } from "./viewer.js";
+
+const addresses = {}; // of what each view shows
+
+/** What a view tells: the ids of its jobs go into the address, an image that was chosen into the viewer. */
+const listeners = (view) => ({
+  onJob: (ids) => {
+    addresses[view] = `#${view}/${ids}`;
+    history.replaceState(null, "", addresses[view]);
+  },
+  onChoose: (panel, index) => viewer.open(panel, index),
+});
+
+const inpaint = new InpaintView(listeners("inpaint"));
+const viewer = new Viewer((canvas, job) => {
+  location.hash = "#inpaint";
+  inpaint.take(canvas, job.model);
+});
+const views = {
+  sample: new SampleView(listeners("sample")),
+  inpaint,
+  compare: new CompareView(listeners("compare")),
+  queue: new QueueView(),
+};
+
+new KeyDialog(() => show());
+
+let shown = null;
+
+function show() {
+  const [name, argument] = location.hash.slice(1).split("/");
+  const current = Object.hasOwn(views, name) ? name : "sample";
+  for (const view of Object.keys(views)) {
+    byId(view).hidden = view !== current;
+    const link = document.querySelector(`nav a[href="#${view}"]`);
+    if (view === current) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${current.charAt(0).toUpperCase()}${current.slice(1)} - scoreserve`;
+  if (shown !== current) views[shown]?.close?.();
+  shown = current;
+  if (!argument && addresses[current]) history.replaceState(null, "", addresses[current]);
+  views[current].open(argument || null);
+}
+
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
+addEventListener("hashchange", show);
+show();

@@ -1,0 +1,47 @@
+// The view “Sample”: a grid out of the noise.
+
+import { AskingView } from "./asking.js";
+import { part } from "./dom.js";
+import { JobPanel } from "./job.js";
+import { cardOf, showCard } from "./models.js";
+import { SamplerForm } from "./samplers.js";
+
+export class SampleView extends AskingView {
+  constructor(on) {
+    super("sample", on);
+    this.sampler = new SamplerForm(part(this.root, "sampler-form"));
+    this.panel = new JobPanel(part(this.root, "job"), {
+      onChoose: (index) => on.onChoose(this.panel, index),
+      onState: () => this.busy(),
+    });
+    part(this.root, "dice").addEventListener("click", () => {
+      this.fields.seed.value = Math.floor(Math.random() * 100_000);
+    });
+  }
+
+  async choose() {
+    this.sampler.offer(this.samplers, this.card);
+    await showCard(part(this.root, "card"), this.card);
+  }
+
+  async find(id) {
+    if (id === this.panel.job?.id) return;
+    const job = await this.adopt(id);
+    this.sampler.offer(this.samplers, this.card, job.sampler);
+    this.#show(job, await cardOf(job.model, job.version));
+  }
+
+  async submit() {
+    this.#show(await this.ask("samples", { ...this.wanted, sampler: this.sampler.value }), this.card);
+  }
+
+  #show(job, card) {
+    part(this.root, "empty").hidden = true;
+    this.on.onJob(job.id);
+    this.panel.show(job, card.image);
+  }
+
+  busy() {
+    this.go.disabled = this.panel.running;
+  }
+}

