@@ -28,7 +28,7 @@ export class ImageGrid {
     const button = make("button", { type: "button", tabIndex: index ? -1 : 0, disabled: true }, canvas);
     button.setAttribute("aria-label", `Image ${index + 1}`);
     if (this.onChoose) button.addEventListener("click", () => this.onChoose(index));
-    return { button, context: canvas.getContext("2d") };
+    return { button, context: canvas.getContext("2d", { willReadFrequently: true }) };
   }
 
   /** Draws the first images of a picture that has them in rows, with the same gap between them and around them. */

@@ -75,7 +75,7 @@ export class Mask {
   toCanvas() {
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [this.width, this.height];
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", { willReadFrequently: true });
     const image = context.createImageData(this.width, this.height);
     this.pixels.forEach((value, i) => image.data.set([255 * value, 255 * value, 255 * value, 255], 4 * i));
     context.putImageData(image, 0, 0);

@@ -56,7 +56,7 @@ export class Neighbours {
       }
       if (asked.state !== "finished") throw new Error(asked.error ?? asked.state);
       const picture = await getPicture(`jobs/${asked.id}/images/${index}.png`, { signal });
-      figure.querySelector("canvas").getContext("2d").drawImage(picture, 0, 0);
+      figure.querySelector("canvas").getContext("2d", { willReadFrequently: true }).drawImage(picture, 0, 0);
       caption.textContent = `seed ${seed}`;
     } catch (error) {
       if (signal.aborted) {

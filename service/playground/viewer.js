@@ -52,7 +52,7 @@ export class Viewer {
     const small = grid.canvas(this.index);
     const title = `Image ${this.index + 1} of ${job.count}`;
     this.large.replaceChildren(make("canvas", { width: small.width, height: small.height, role: "img", "aria-label": title }));
-    this.large.firstChild.getContext("2d").drawImage(small, 0, 0);
+    this.large.firstChild.getContext("2d", { willReadFrequently: true }).drawImage(small, 0, 0);
     part(this.dialog, "title").textContent = title;
     part(this.dialog, "origin").textContent = `Seed ${job.seed}, ${job.sampler.name.replaceAll("_", " ")}, model ${job.model} ${job.version}`;
     const begin = part(this.dialog, "neighbours-begin");
