@@ -132,7 +132,7 @@ def test_no_picture_breaks_the_service(
         port = probe.getsockname()[1]
     service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        until(lambda: _alive(client))
+        until(lambda: _alive(client), 180)
         before = _seconds(client)
         at_rest = megabytes(service.pid, "VmRSS")
         sources = files(draw)
