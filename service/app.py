@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import docs, problems
+from service import docs, links, problems
 from service.auth import public
 from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
@@ -57,6 +57,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         await context.async_redis.aclose()
         await context.jobs.connection.aclose()
         context.queue.connection.close()
+        context.decoder.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="scoreserve",
@@ -86,7 +87,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Adds to the OpenAPI document what FastAPI cannot see: the form of a problem, and a body parsed by hand."""
+    """Adds to the OpenAPI document what FastAPI cannot see: the form of a problem, a body parsed by hand, links."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
@@ -97,6 +98,7 @@ def _describe(app: FastAPI) -> None:
             document["components"]["schemas"].update(schema.pop("$defs", {}))
             document["components"]["schemas"][model.__name__] = schema
         _describe_keys(document)
+        links.describe(document)
         return document
 
     app.openapi = described  # type: ignore[method-assign]

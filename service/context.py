@@ -1,10 +1,10 @@
 """What every route works with, made once for an application."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import redis.asyncio
-from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from redis.asyncio.retry import Retry
@@ -25,7 +25,6 @@ from worker.results import Results
 
 CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
-DECODERS = 2  # pictures that are decoded at a time, since large ones take some time and memory
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Context:
     jobs: Jobs
     auth: Auth
     pulse: Pulse
-    decoders: CapacityLimiter
+    decoder: ThreadPoolExecutor
     events: Events
 
     def view(self, job: Job) -> JobView:
@@ -72,7 +71,8 @@ class Context:
             jobs=Jobs(queue, swift),
             auth=Auth(settings, swift),
             pulse=pulse,
-            decoders=CapacityLimiter(DECODERS),
+            # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
+            decoder=ThreadPoolExecutor(1, "decoder"),
             events=Events(async_redis, queue, results, settings.max_event_streams),
         )
 

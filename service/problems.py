@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from models.sampling.settings import NAMES
 from worker.queue import JobNotFound
@@ -137,7 +138,19 @@ def install(app: FastAPI) -> None:
         code = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code)
         what = f"{request.method} {request.url.path}"
         detail = f"{what}: {error.detail}" if code else HTTPStatus(error.status_code).phrase
-        return respond(request, Problem(code or "internal", detail, headers=error.headers))
+        headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
+        return respond(request, Problem(code or "internal", detail, headers=headers))
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that the request's path takes; the framework names those of one of its routes only."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+
+    methods = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if taken(method)]
+    return [*methods, "HEAD"] if "GET" in methods else methods
 
 
 def problem_of(error: Exception) -> Problem:

@@ -14,12 +14,21 @@ from service.routes.jobs import JobId
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "For `Last-Event-ID`."},
+        "event": {"enum": ["progress", "preview", "done", "failed", "cancelled"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events. `progress`: state, image_steps_done, image_steps, sigma (the noise level "
         "of the slowest image), queue_position, eta_seconds. `preview`, if asked for: what the first images look like "
         "by now, a base64 PNG grid. At the end `done`, `failed` or `cancelled`, with the job.",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+        "content": {MEDIA_TYPE: {"itemSchema": _EVENT}},
     },
     204: {"description": "The client has had the last event already."},
 }

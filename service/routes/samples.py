@@ -1,10 +1,10 @@
 """POST /samples and POST /inpaint: asking for images."""
 
+import asyncio
 import json
 import re
 from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
@@ -191,8 +191,9 @@ async def inpaint(request: Request, context: InContext, caller: InCaller) -> Res
     once = _once(request, caller, b"inpaint", _canonical(body), image, mask or b"")
     accepted = await context.jobs.before(once)
     if accepted is None:
-        # Decoders have threads of their own, so that no other request waits for a large picture.
-        picture = await to_thread.run_sync(context.intake.picture, body, image, mask, limiter=context.decoders)
+        # The decoder has a thread of its own, so that no other request waits for a large picture.
+        decoding = context.decoder.submit(context.intake.picture, body, image, mask)
+        picture = await asyncio.wrap_future(decoding)
         as_grid = how.media_type == PNG
         offer = await run_in_threadpool(context.intake.inpaint, body, picture, as_grid, caller, once)
         accepted = await context.jobs.accept(offer, request.scope["answer_headers"])

@@ -129,3 +129,13 @@ def test_what_needs_a_key_says_so(document) -> None:
         assert operation.get("security") == ([{"key": []}, {}] if needs else None), f"{method} {path}"
         assert ("401" in operation["responses"], "429" in operation["responses"]) == (needs, needs)
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+def test_links_lead_from_an_accepted_job_to_all_that_can_be_asked_of_it(document) -> None:
+    ids = {operation["operationId"]: path for path, _, operation in operations(document)}
+    of_jobs = {key for key, path in ids.items() if path.startswith("/jobs/{job_id}")}
+    for asking in ("/samples", "/inpaint"):
+        links = document["paths"][asking]["post"]["responses"]["202"]["links"]
+        assert {link["operationId"] for link in links.values()} == of_jobs
+        assert {link["parameters"]["job_id"] for link in links.values()} == {"$response.body#/id"}
+    assert len(of_jobs) >= 11

@@ -39,7 +39,8 @@ def test_what_the_framework_refuses_is_a_problem_too(client, problem: Callable[.
     assert "/nowhere" in problem(client.get("/nowhere"), 404, "not-found")["detail"]
     refused = client.post("/jobs/" + 24 * "0")
     problem(refused, 405, "method-not-allowed")
-    assert refused.headers["allow"]
+    assert refused.headers["allow"] == "GET, DELETE, HEAD"
+    assert client.get("/samples").headers["allow"] == "POST"
     problem(client.post("/samples", content=b"{"), 415, "unsupported-media-type")
     problem(client.post("/samples", content=b"{", headers={"Content-Type": "application/json"}), 400, "malformed")
     problem(client.post("/samples", json={"count": 0}), 422, "invalid")

@@ -26,7 +26,7 @@ from PIL import Image
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16B", "F")
 SIZES = ((8, 8), (13, 9), (300, 200))
 AT_ONCE = 4
-MOST_MEGABYTES = 500  # beyond what the service needs before; two pictures of 2**24 pixels are decoded at a time
+MOST_MEGABYTES = 600  # in all; of pictures with 2**24 pixels, one is decoded at a time
 SLOWER = 3.0
 
 
@@ -132,7 +132,7 @@ def test_no_picture_breaks_the_service(
         port = probe.getsockname()[1]
     service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        until(lambda: _alive(client))
+        until(lambda: _alive(client), 180)
         before = _seconds(client)
         at_rest = megabytes(service.pid, "VmRSS")
         sources = files(draw)
@@ -151,9 +151,9 @@ def test_no_picture_breaks_the_service(
         f"{count} requests of {len(sources)} files: {dict(statuses)}; memory {at_rest:.0f} MB at rest, "
         f"{peak:.0f} MB at most; {1000 * before:.1f} ms a request before, {1000 * after:.1f} ms after"
     )
-    assert set(statuses) == {202, 422}
-    assert min(statuses.values()) > len(requests) / 50, "nearly all were taken, or none"
-    assert peak - at_rest < MOST_MEGABYTES
+    assert set(statuses) - {413} == {202, 422}
+    assert min(statuses[202], statuses[422]) > len(requests) / 50, "nearly all were taken, or none"
+    assert peak < MOST_MEGABYTES
     assert after < SLOWER * before
     assert service.poll() is None
 

@@ -142,7 +142,8 @@ def pixels(page: Any, selector: str) -> list[list[int]]:
     """The first channel of each canvas, row by row."""
     found: list[list[int]] = page.eval_on_selector_all(
         selector,
-        "all => all.map(c => [...c.getContext('2d', {willReadFrequently: true}).getImageData(0, 0, c.width, c.height).data]"
+        "all => all.map(c => [...c.getContext('2d', {willReadFrequently: true})"
+        ".getImageData(0, 0, c.width, c.height).data]"
         ".filter((_, i) => i % 4 === 0))",
     )
     return found
@@ -300,7 +301,8 @@ def test_an_image_is_enlarged_and_goes_to_inpainting_and_its_neighbours_are_samp
     holds(
         page,
         "[...document.querySelectorAll('#viewer figure canvas')].filter(c =>"
-        " c.getContext('2d', {willReadFrequently: true}).getImageData(0, 0, 8, 8).data.some((v, i) => i % 4 < 3 && v)).length === 9",
+        " c.getContext('2d', {willReadFrequently: true}).getImageData(0, 0, 8, 8).data"
+        ".some((v, i) => i % 4 < 3 && v)).length === 9",
     )
     neighbours = pixels(page, "#viewer figure canvas")
     assert neighbours[4] == images[0]

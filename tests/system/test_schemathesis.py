@@ -1,0 +1,88 @@
+"""The OpenAPI document held against a live service, with a worker and a real Valkey, by schemathesis with all checks.
+
+Requests that fit the document and requests that do not, and chains of them along its links: nothing may be answered
+with a 5xx, or in a way that the document does not tell. `--schemathesis-cases N` goes on, seed after seed, until there
+were so many; `-s` shows the figures.
+"""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = "tests/system/schemathesis/schemathesis.toml"
+LIMITS = {
+    "SCORESERVE_MAX_CLIENT_IMAGE_STEPS": "3000",
+    "SCORESERVE_MAX_WAIT_SECONDS": "1",
+    "SCORESERVE_WEBHOOK_NETWORKS": "127.0.0.0/8",
+}
+FEW, MANY = 1, 40  # examples of each operation
+AT_ONCE = 4  # runs of a large one
+
+
+def test_the_service_does_what_its_document_says(
+    request: pytest.FixtureRequest,
+    start: Callable[..., Any],
+    service_url: str,
+    worker_url: str,
+    until: Callable[..., None],
+) -> None:
+    wanted = request.config.getoption("--schemathesis-cases")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url, **LIMITS)
+    start("worker", SCORESERVE_REDIS_URL=worker_url)
+    until(lambda: _ready(url), 180)
+    begun, cases, seeds = time.monotonic(), 0, 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while seeds == 0 or cases < wanted:
+            further = range(seeds, seeds + (AT_ONCE if wanted else 1))
+            cases += sum(pool.map(lambda seed: _run(url, seed, MANY if wanted else FEW), further))
+            seeds = further.stop
+    statuses = _statuses(url)
+    print(f"{cases} cases of {seeds} seeds in {time.monotonic() - begun:.0f} s, no failure; {dict(statuses)}")
+    assert service.poll() is None
+    assert max(statuses) < 500
+    assert statuses[202] + statuses[200] > sum(statuses.values()) / 20, "nearly all were refused"
+    assert statuses[422] > 0
+
+
+def _run(url: str, seed: int, examples: int) -> int:
+    """How many cases passed, of one run."""
+    options = ("--no-color", "--no-shrink", "--seed", str(seed), "--max-examples", str(examples))
+    asked = [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run", *options]
+    ran = subprocess.run([*asked, f"{url}/openapi.json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = re.search(r"^\s*(\d+) generated, (\d+) passed", ran.stdout, re.MULTILINE)
+    assert found is not None, ran.stdout
+    return int(found[2])
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _statuses(url: str) -> Counter[int]:
+    """How many requests were answered with each status, but those of /readyz before there was a worker."""
+    counts: Counter[int] = Counter()
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+        for sample in family.samples:
+            if sample.name == "scoreserve_http_requests_total" and sample.labels["route"] != "/readyz":
+                counts[int(sample.labels["status"])] += int(sample.value)
+    return counts
