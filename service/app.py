@@ -15,7 +15,7 @@ from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
 from service.problems import ProblemDetails
 from service.routes import events, health, house, jobs, models, pages, playground, samples
-from service.schemas import InpaintBody
+from service.schemas import InpaintBody, JobsView, JobView
 from service.settings import ServiceSettings
 
 DESCRIPTION = """Samples from score-based generative models: image grids and inpainting.
@@ -87,7 +87,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Adds to the OpenAPI document what FastAPI cannot see: the form of a problem, a body parsed by hand, links."""
+    """Adds to the OpenAPI document what FastAPI does not: problems, a body parsed by hand, examples, links."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
@@ -97,21 +97,29 @@ def _describe(app: FastAPI) -> None:
             schema = model.model_json_schema(ref_template=template)
             document["components"]["schemas"].update(schema.pop("$defs", {}))
             document["components"]["schemas"][model.__name__] = schema
-        _describe_keys(document)
+        for view in (JobView, JobsView):  # of whose examples FastAPI leaves out what is null
+            document["components"]["schemas"][view.__name__]["examples"] = view.model_json_schema()["examples"]
+        _describe_errors(document)
         links.describe(document)
         return document
 
     app.openapi = described  # type: ignore[method-assign]
 
 
-def _describe_keys(document: dict[str, Any]) -> None:
-    """Adds what every operation has that is not open to all: the key, and the problems of who has none or no more."""
+def _describe_errors(document: dict[str, Any]) -> None:
+    """Adds the problems that any operation can answer with, and the key that it takes if it is not open to all."""
     description = "A key, as `scoreserve keys create` prints it. A service without keys needs none."
     scheme = {"type": "http", "scheme": "bearer", "description": description}
     document["components"]["securitySchemes"] = {"key": scheme}
-    codes = ("unauthorized", "request-timeout", "rate-limited", "quota-exceeded")
     for path, operations in document["paths"].items():
-        for operation in () if public(path) else operations.values():
-            operation["security"] = [{"key": []}, {}]
-            described = problems.responses(*(codes if "requestBody" in operation else codes[::2]))
-            operation["responses"] |= {str(status): response for status, response in described.items()}
+        for method, operation in operations.items():
+            codes = ["internal"]
+            if method != "get":
+                codes += ["request-timeout", "too-large"]
+            if not public(path):
+                operation["security"] = [{"key": []}, {}]
+                codes += ["unauthorized", "rate-limited", "invalid", "unavailable"]
+            if "requestBody" in operation:
+                codes += ["quota-exceeded"]
+            described = {str(status): response for status, response in problems.responses(*codes).items()}
+            operation["responses"] = dict(sorted((described | operation["responses"]).items()))

@@ -140,7 +140,11 @@ class HeadMiddleware:
                 message = {**message, "body": b""}
             await send(message)
 
-        await self.app({**scope, "method": "GET", "head": True}, receive, without_body)
+        inner = {**scope, "method": "GET", "head": True}
+        try:
+            await self.app(inner, receive, without_body)
+        finally:  # what the answer is counted by
+            scope.update({name: inner[name] for name in ("route", "problem") if name in inner})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

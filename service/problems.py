@@ -58,6 +58,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "Too much goes before this job",
         "Try again after Retry-After seconds; a job that was refused for its deadline, also with a later one.",
     ),
+    "no-worker": (
+        503,
+        "Nobody works here",
+        "Start a worker: `scoreserve worker`. Jobs are accepted, and wait for one.",
+    ),
     "unavailable": (
         503,
         "The queue cannot be reached",
@@ -198,7 +203,12 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
         schema = {"$ref": "#/components/schemas/ProblemDetails"}
         before = f"{entries[status]['description']} " if status in entries else ""
         description = f"{before}{title}: {remedy}"
-        entries[status] = {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+        examples = entries[status]["content"][MEDIA_TYPE]["examples"] if status in entries else {}
+        example = ProblemDetails(
+            type=f"/problems/{code}", title=title, status=status, detail="...", code=code, request_id="9f86d081884c7d65"
+        )
+        content = {"schema": schema, "examples": {**examples, code: {"value": example.model_dump()}}}
+        entries[status] = {"description": description, "content": {MEDIA_TYPE: content}}
     return entries
 
 

@@ -35,6 +35,49 @@ def _no_boolean(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
 
 
+PICTURE = (  # 28 x 28, and its mask
+    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAH0lEQVR42mNgoD9ghDFOMDAwWKBJMuHTOSo5KjlwAADwZgEoE3440gAAAABJRU5E"
+    "rkJggg=="
+)
+MASK = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQAAAABaduI5AAAAFElEQVR42mNgYP7/gYmBgYFh4AkAGPQCKbS5fe0AAAAASUVORK5CYII="
+EXAMPLE_ID = "5f0c9d7b1e2a4c6d8e9f0a1b"
+EXAMPLE_JOB: dict[str, Any] = {
+    "id": EXAMPLE_ID,
+    "state": "running",
+    "kind": "sample",
+    "model": "mnist",
+    "version": 3,
+    "count": 16,
+    "seed": 7,
+    "sampler": {"name": "heun", "levels": 18, "rho": 7.0, "sigma_max": 10.0, "sigma_min": 0.01},
+    "frames": 0,
+    "priority": "normal",
+    "progress": {"image_steps_done": 112, "image_steps": 560},
+    "queue_position": None,
+    "eta_seconds": 4.2,
+    "created_at": "2026-01-02T03:04:05.000000Z",
+    "started_at": "2026-01-02T03:04:05.250000Z",
+    "ended_at": None,
+    "deadline_at": None,
+    "expires_at": None,
+    "queue_seconds": 0.25,
+    "run_seconds": None,
+    "error": None,
+    "links": {
+        "self": f"/jobs/{EXAMPLE_ID}",
+        "events": f"/jobs/{EXAMPLE_ID}/events",
+        "cancel": f"/jobs/{EXAMPLE_ID}/cancel",
+        "grid": f"/jobs/{EXAMPLE_ID}/grid.png",
+        "image": f"/jobs/{EXAMPLE_ID}/images/{{i}}.png",
+        "samples": f"/jobs/{EXAMPLE_ID}/samples.npz",
+        "zip": f"/jobs/{EXAMPLE_ID}/images.zip",
+        "animation_webp": None,
+        "animation_gif": None,
+        "filmstrip": None,
+    },
+}
+
+
 class WebhookBody(BaseModel):
     """What is called once a job has ended, with its description, signed as Standard Webhooks has it."""
 
@@ -115,7 +158,9 @@ class InpaintFields(SampleBody):
 class InpaintBody(InpaintFields):
     """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as fitted."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": []})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"image": PICTURE, "mask": MASK, "fit": "resize", "count": 16}]}
+    )
 
     image: str = Field(description="The picture, a base64-encoded file.")
     mask: str | None = Field(
@@ -149,6 +194,8 @@ class JobLinks(BaseModel):
 
 class JobView(BaseModel):
     """A job as the client sees it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
 
     id: str
     state: JobState
@@ -223,6 +270,8 @@ class JobView(BaseModel):
 
 class JobsView(BaseModel):
     """A page of a client's jobs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [EXAMPLE_JOB], "next": None}]})
 
     jobs: list[JobView] = Field(description="Newest first.")
     next: str | None = Field(description="The `cursor` of the next page; null on the last.")

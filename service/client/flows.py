@@ -120,7 +120,7 @@ def unready() -> Flow[str | None]:
         raise Unreachable(_words(error)) from error
     if response.status_code not in (200, 503):
         raise error_of(response) if response.is_error else _unexpected(response)
-    return _parsed(response, lambda data: None if data["status"] == "ready" else str(data["reason"]))
+    return _parsed(response, lambda data: None if data["status"] == "ready" else str(data["detail"]))
 
 
 def jobs(states: Sequence[str], models: Sequence[str], page: int, patience: Patience) -> Flow[None]:

@@ -1,31 +1,43 @@
 """/healthz, /readyz and /metrics: what operators ask."""
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
-from redis.exceptions import RedisError
+from pydantic import BaseModel, Field
 
 from service.context import InContext
+from service.problems import Problem, responses
 
 router = APIRouter(tags=["operation"])
 
 
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = Field("alive", examples=["alive"])
+
+
+class Ready(BaseModel):
+    """Jobs are accepted and worked on."""
+
+    status: Literal["ready"] = Field("ready", examples=["ready"])
+    workers: int = Field(description="How many are alive.", examples=[1])
+
+
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> Alive:
     """Whether the process is alive."""
-    return {"status": "alive"}
+    return Alive()
 
 
-@router.get("/readyz", responses={503: {"description": "Redis does not answer, or no worker is alive."}})
-def readyz(context: InContext) -> JSONResponse:
+@router.get("/readyz", responses=responses("no-worker", "unavailable"))
+def readyz(context: InContext) -> Ready:
     """Whether a job would be accepted and worked on: Redis answers and a worker is alive."""
-    try:
-        workers = context.queue.workers()
-    except RedisError:
-        return JSONResponse({"status": "not ready", "reason": "Redis does not answer"}, 503)
+    workers = context.queue.workers()
     if workers == 0:
-        return JSONResponse({"status": "not ready", "reason": "no worker is alive: start `scoreserve worker`"}, 503)
-    return JSONResponse({"status": "ready", "workers": workers})
+        raise Problem("no-worker", "no worker is alive: start `scoreserve worker`")
+    return Ready(workers=workers)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.sampling.settings import SamplerSettings
 from service.context import InContext
@@ -32,6 +32,27 @@ SHARED = {
 class WorkersView(BaseModel):
     """Who works, and on how much."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "workers": [
+                        {
+                            "name": "c503f53c29e345d4826ddb51eee2c36b",
+                            "device": "cuda",
+                            "models": ["mnist"],
+                            "slots": 256,
+                            "slots_active": 64,
+                            "image_steps_per_second": 20000.0,
+                            "last_seen": "2026-01-02T03:04:05Z",
+                        }
+                    ],
+                    "queue": {"jobs": 1, "image_steps": 2240, "oldest_age_seconds": 0.5},
+                }
+            ]
+        }
+    )
+
     workers: list[WorkerStatus]
     queue: Depth
 
@@ -49,6 +70,28 @@ class Parameter(BaseModel):
 
 class Sampler(BaseModel):
     """A way to make images."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "heun",
+                    "title": "Heun's method",
+                    "description": "Heun's method on the probability-flow equation.",
+                    "parameters": [
+                        {
+                            "name": "levels",
+                            "type": "integer",
+                            "default": 18,
+                            "minimum": 1,
+                            "maximum": 100000,
+                            "description": "Number of noise levels.",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
 
     name: str
     title: str

@@ -124,7 +124,7 @@ def grid_png(
 @router.get("/{job_id}/images/{index}.png", response_class=Response, responses=_file(views.PNG))
 def image_png(
     job_id: JobId,
-    index: Annotated[int, Path(ge=0, le=10**9)],
+    index: Annotated[int, Path(ge=0, le=10**9, description="Number of the image, from 0.", examples=[2])],
     request: Request,
     context: InContext,
     caller: InCaller,

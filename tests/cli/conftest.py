@@ -30,7 +30,8 @@ def as_json(body: Any, status: int = 200, **headers: str) -> Answer:
 
 def problem(status: int, code: str, detail: str, errors: Any = (), **headers: str) -> Answer:
     """An answer that is a problem."""
-    return as_json({"code": code, "detail": detail, "errors": list(errors), "request_id": "r1"}, status, **headers)
+    body = {"status": status, "code": code, "detail": detail, "errors": list(errors), "request_id": "r1"}
+    return as_json(body, status, **headers)
 
 
 def events(*messages: tuple[str, Any]) -> Answer:

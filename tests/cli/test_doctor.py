@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from cli.diagnosis import judge
-from tests.cli.conftest import Service, as_json
+from tests.cli.conftest import Service, as_json, problem
 
 Command = Callable[..., Any]
 SOUND = {
@@ -111,7 +111,7 @@ def test_nothing_is_there(command: Command, tmp_path: Path) -> None:
 
 
 def test_a_service_that_is_not_ready(command: Command, service: Service, sound: dict[str, str]) -> None:
-    service.answers["GET /readyz"] = as_json({"status": "not ready", "reason": "no worker is alive"}, 503)
+    service.answers["GET /readyz"] = problem(503, "no-worker", "no worker is alive")
     state, said = findings(command("doctor", "--json", **sound))["service"]
     assert (state, "not ready: no worker is alive" in said) == ("mend", True)
 

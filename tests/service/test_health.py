@@ -27,7 +27,7 @@ def away(request: pytest.FixtureRequest, new_client, settings, tmp_path: Path) -
 def test_a_worker_makes_it_ready(client, new_worker: Callable[[], BatchingWorker]) -> None:
     response = client.get("/readyz")
     assert response.status_code == 503
-    assert "scoreserve worker" in response.json()["reason"]
+    assert "scoreserve worker" in response.json()["detail"]
     worker = new_worker()
     worker.register_birth()
     response = client.get("/readyz")
@@ -68,7 +68,7 @@ def test_without_redis_it_is_alive_and_not_ready(away) -> None:
     assert away.get("/healthz").status_code == 200
     response = away.get("/readyz")
     assert response.status_code == 503
-    assert "Redis" in response.json()["reason"]
+    assert "Redis" in response.json()["detail"]
     metrics = away.get("/metrics")
     assert metrics.status_code == 200
     assert "scoreserve_redis_up 0.0" in metrics.text

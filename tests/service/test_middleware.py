@@ -100,6 +100,13 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(new_client, settings) -> 
     assert b"0.2 s" in messages[1]["body"]
 
 
+def test_head_is_counted_by_its_route(client) -> None:
+    assert client.begin("HEAD", "/models/none").result(30).status_code == 404
+    text = client.get("/metrics").text
+    assert 'scoreserve_http_requests_total{method="HEAD",route="/models/{name}",status="404"} 1.0' in text
+    assert 'scoreserve_rejections_total{reason="not-found"} 1.0' in text
+
+
 def test_every_answer_has_headers_for_browsers(client) -> None:
     for url in ("/healthz", "/nowhere", "/models", "/problems"):
         headers = client.get(url).headers

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from models.card import ModelCard
 from models.store import ModelStore
-from service.problems import KINDS, MEDIA_TYPE
-from service.schemas import InpaintBody, SampleBody
+from service.problems import KINDS, MEDIA_TYPE, ProblemDetails
+from service.routes.house import Sampler, WorkersView
+from service.schemas import InpaintBody, JobsView, JobView, SampleBody
 
 
 @pytest.fixture
@@ -74,10 +76,49 @@ def test_every_error_is_described_as_a_problem(document) -> None:
     statuses = {status for status, _, _ in KINDS.values()}
     for path, method, operation in operations(document):
         for status, response in operation["responses"].items():
-            if status.startswith(("4", "5")) and path != "/readyz":
+            if status.startswith(("4", "5")):
                 assert int(status) in statuses
+                assert set(response["content"]) == {MEDIA_TYPE}, f"{method} {path} {status}"
                 schema = response["content"][MEDIA_TYPE]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ProblemDetails"}, f"{method} {path} {status}"
+
+
+def test_every_operation_tells_the_errors_that_any_can_answer_with(document) -> None:
+    for path, method, operation in operations(document):
+        open_to_all = path in ("/healthz", "/readyz", "/metrics")
+        any_can = {"500"} if open_to_all else {"401", "422", "429", "500", "503"}
+        if method != "get":
+            any_can |= {"408", "413"}
+        if "{" in path:
+            any_can |= {"404"}
+        assert any_can - set(operation["responses"]) == set(), f"{method} {path}"
+
+
+def test_every_operation_has_examples_that_are_valid(document) -> None:
+    models = (SampleBody, InpaintBody, JobView, JobsView, ModelCard, WorkersView, Sampler, ProblemDetails)
+    by_name: dict[str, type[BaseModel]] = {model.__name__: model for model in models}
+
+    def check(content: dict[str, Any], where: str) -> None:
+        schema = content["schema"].get("items", content["schema"])
+        name = schema.get("$ref", "").rpartition("/")[2]
+        found = document["components"]["schemas"].get(name, {}) if name else schema
+        examples = [example["value"] for example in content.get("examples", {}).values()] or found.get("examples", [])
+        whole = found.get("properties", {}).values()
+        assert examples or (whole and all("examples" in value for value in whole)), f"{where} has no example"
+        for example in examples:
+            by_name[name].model_validate(example)
+
+    for path, method, operation in operations(document):
+        where = f"{method} {path}"
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path":
+                assert parameter.get("examples") or parameter["schema"].get("examples"), f"{where} {parameter['name']}"
+        if "requestBody" in operation:
+            check(operation["requestBody"]["content"]["application/json"], where)
+        for status, response in operation["responses"].items():
+            for media_type, content in response.get("content", {}).items():
+                if media_type.endswith("json"):
+                    check(content, f"{where} {status}")
 
 
 def test_views_are_described_as_what_they_are(document) -> None:

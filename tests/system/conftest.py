@@ -1,13 +1,21 @@
 """Whole processes: workers and services as a user starts them."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+
+from models.store import ZOO, ModelStore
+from tests.system.markdown import ROOT, Shell
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -40,3 +48,59 @@ def start(models_dir: Path) -> Iterator[Start]:
             child.wait()
         if child.stderr:
             child.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def shipped_models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
+    """The cards that ship, on the network of `tiny` and with fewer levels: quick, and all but the pictures is alike."""
+    directory = tmp_path_factory.mktemp("shipped")
+    tiny, zoo, store = ModelStore(models_dir), ModelStore(ZOO), ModelStore(directory)
+    small = tiny.card("tiny")
+    for name in zoo.names():
+        card = zoo.card(name)
+        sampler = card.sampler.model_copy(update={"levels": 2})
+        changed = {"network": small.network, "weights_sha256": small.weights_sha256, "sampler": sampler}
+        path = store.publish(card.model_copy(update=changed), tiny.weights(small))
+        shutil.copy(ROOT / "docs" / "grid.png", path / "preview.png")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def shell(shipped_models: Path) -> Iterator[Shell]:
+    """A reader's shell: a directory, and the service that runs after `make up`."""
+    home = Path(tempfile.mkdtemp(prefix="reader"))  # of a short path, for the socket in it
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    environment = {
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "SCORESERVE_MODELS_DIR": str(shipped_models),
+        "SCORESERVE_SERVER": address,
+        "SCORESERVE_API_KEY": "",
+        "XDG_STATE_HOME": "",
+        "XDG_CACHE_HOME": str(shipped_models.with_name("cache")),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "cli.main", "up", "--port", address.rpartition(":")[2], "--grace-seconds", "0"]
+    with (home / "log").open("wb") as log:
+        up = subprocess.Popen(command, env={**os.environ, **environment}, stderr=log, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 120
+            while not _is_ready(address):
+                assert up.poll() is None, (home / "log").read_text()
+                assert time.monotonic() < deadline, (home / "log").read_text()
+                time.sleep(0.05)
+            (home / "work").mkdir()
+            yield Shell(home / "work", address, environment)
+        finally:
+            up.terminate()  # which stops what it has started
+            up.wait(30)
+    shutil.rmtree(home)
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

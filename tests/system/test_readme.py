@@ -1,0 +1,122 @@
+"""The README's examples are run as a reader would, on the service that runs after `make up`.
+
+What needs training data, Docker or another machine is not run, but what it asks of `scoreserve` exists, here and in all
+other documents; so do the settings that they name.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from PIL import Image
+
+from cli.main import app
+from service.settings import ServiceSettings
+from tests.system.markdown import ROOT, Shell, blocks, commands
+from worker.settings import WorkerSettings
+
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Headings whose blocks are run. Share comes last, since from the first key on every request needs one.
+RUN = ("Start", "Ask", "From Python", "From the shell", "Share")
+
+
+@pytest.fixture(scope="module")
+def ran(shell: Shell) -> Shell:
+    """The reader's shell after all of RUN."""
+    found = [block for block in blocks(README) if block.heading in RUN and "make up" not in block.text.splitlines()]
+    for block in sorted(found, key=lambda block: RUN.index(block.heading)):
+        (shell.python if block.language == "python" else shell.run)(block)
+    return shell
+
+
+def test_the_readers_files_are_there(ran: Shell) -> None:
+    sizes = {}
+    for path in ran.directory.glob("*.png"):
+        with Image.open(path) as image:
+            sizes[path.name] = image.size
+    assert sizes.pop("grid.png") == (8 * 58 + 2, 2 * 58 + 2), "that of the Python example"
+    assert sizes.pop("heun.png") == (8 * 88 + 4, 2 * 88 + 4)
+    assert sizes.pop("eight.png") == sizes.pop("mask.png") == (28, 28)
+    assert sizes.pop("completions.png") == sizes.pop("digits.png") == (4 * 58 + 2, 4 * 58 + 2)
+    assert sizes == {}
+    assert {path.name for path in ran.directory.glob("*.npz")} == {"samples.npz", "hundred.npz"}
+    assert ran.variables["key"].startswith("ssk_")
+
+
+def test_every_block_is_run_or_says_what_it_needs() -> None:
+    not_run = {block.heading for block in blocks(README) if block.heading not in RUN and block.language}
+    needs_data, needs_docker = {"Train", "Evaluate", "Study"}, {"Deploy"}
+    assert not_run == {*needs_data, *needs_docker, "Checkpoints of the official code", "Work on it"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_exists_with_its_options(document: Path) -> None:
+    said = [
+        f"line {line}: {shlex.join(words)}: {_mistake(words)}" for words, line in _asked(document) if _mistake(words)
+    ]
+    assert said == []
+
+
+def test_commands_are_found_in_the_documents() -> None:
+    found = {words[0] for document in DOCUMENTS for words, _ in _asked(document)}
+    assert found >= {"sample", "inpaint", "train", "guide", "evaluate", "study", "import", "keys", "doctor", "worker"}
+
+
+@pytest.mark.parametrize(
+    "words", [["sample", "--cuont", "3"], ["sampel"], ["keys", "make"], ["cancel"], ["sample", "--sampler"]]
+)
+def test_a_command_that_does_not_exist_is_found(words: list[str]) -> None:
+    assert _mistake(words)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_setting_exists(document: Path) -> None:
+    fields = {f"SCORESERVE_{name.upper()}" for name in ServiceSettings.model_fields | WorkerSettings.model_fields}
+    code = "\n".join(path.read_text() for path in (ROOT / "cli").glob("*.py"))
+    fields |= set(re.findall(r"\bSCORESERVE_[A-Z_]+", code))
+    fields |= {f"{field}_FILE" for field in fields}  # in containers, from a file
+    assert set(re.findall(r"\bSCORESERVE_[A-Z_]+[A-Z]\b", document.read_text())) - fields == set()
+
+
+def _asked(document: Path) -> Iterator[tuple[list[str], int]]:
+    """What a document's shell blocks ask of `scoreserve`, and where."""
+    for block in blocks(document):
+        for words in commands(block.text) if block.language in ("sh", "bash", "shell") else ():
+            yield from ((found, block.line) for found in [_arguments(words)] if found)
+
+
+def _arguments(words: list[str]) -> list[str] | None:
+    """The arguments of `scoreserve` in a command, however it is started; None if that is not what it starts."""
+    program = list(dropwhile(lambda word: "=" in word, words))
+    if program and Path(program[0]).name == "scoreserve":
+        return program[1:]
+    if "cli.main" in program:
+        return program[program.index("cli.main") + 1 :]
+    if "compose" in program and "train" in program and "--entrypoint" not in program:
+        return program[program.index("train") :]
+    return None
+
+
+def _mistake(words: list[str]) -> str | None:
+    """What is wrong with a command's name, options or arguments, without running it; None if nothing is."""
+    command: Any = typer.main.get_command(app)
+    words = list(words)
+    while hasattr(command, "commands"):
+        name = words.pop(0) if words else ""
+        if name not in command.commands:
+            return f"no such command: {name!r}"
+        command = command.commands[name]
+    try:
+        given, rest, _ = command.make_parser(command.context_class(command)).parse_args(words)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of Click, or of Typer's copy of it
+            raise
+        return str(error.format_message())
+    missing = [p.name for p in command.params if p.required and given.get(p.name) in (None, ())]
+    return f"too many arguments: {rest}" if rest else f"missing: {missing}" if missing else None
