@@ -1,5 +1,6 @@
 """docs/http.md: every request in it is sent to a running service, and the answers are those that it shows."""
 
+import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,3 +91,29 @@ def _undescribed(request: Request, answer: Answer, operations: dict[tuple[str, s
     return (
         [] if answer.media_type in described[status].get("content", {}) else [f"{answer.media_type} is not described"]
     )
+
+
+SHOWN = (
+    'HTTP/1.1 200 OK\nETag: "..."\n\n{"id": "...", "count": 2, "links": {"self": "/jobs/...", ...}, "more": [1, ...]}'
+)
+TRUE = {"id": "a", "count": 2, "links": {"self": "/jobs/a", "grid": None}, "more": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("status", "etag", "changed", "said"),
+    [
+        ("200 OK", '"x"', {}, None),
+        ("202 Accepted", '"x"', {}, "the status is 202 Accepted"),
+        ("200 OK", "x", {}, "ETag is x"),
+        ("200 OK", '"x"', {"count": 3}, "/count is 3"),
+        ("200 OK", '"x"', {"count": 2.0}, "/count is 2.0"),
+        ("200 OK", '"x"', {"new": 1}, "/new is not shown"),
+        ("200 OK", '"x"', {"links": {"grid": None}}, "/links/self is missing"),
+        ("200 OK", '"x"', {"links": {"self": "/samples/a"}}, "/links/self is '/samples/a'"),
+        ("200 OK", '"x"', {"more": []}, "/more has 0 items"),
+    ],
+)
+def test_what_is_not_as_shown_is_found(status: str, etag: str, changed: dict[str, Any], said: str | None) -> None:
+    headers = {"etag": etag, "content-type": "application/json"}
+    found = differences(SHOWN, Answer(status, headers, json.dumps(TRUE | changed).encode()))
+    assert found == ([] if said is None else [said])
