@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from models.sampling.settings import MAX_SEED
 from service.auth import CLIENT, Caller, InCaller
 from service.context import InContext
 from service.pictures import Fit, decode_base64
@@ -19,6 +20,7 @@ from service.views import NPZ, PNG
 from service.waiting import answer, wanted
 from worker.idempotency import Once
 from worker.priority import Priority
+from worker.requests import MAX_FRAMES
 
 router = APIRouter(tags=["sampling"])
 
@@ -126,13 +128,19 @@ def _canonical(body: SampleBody) -> bytes:
 
 _FORM_FIELDS: dict[str, Any] = {
     "model": {"type": "string", "description": "Name of a model."},
-    "version": {"type": "integer", "description": "Version of the model."},
-    "count": {"type": "integer", "default": 16, "description": "How many completions."},
-    "seed": {"type": "integer", "description": "Drawn at random by default."},
+    "version": {"type": "integer", "minimum": 1, "description": "Version of the model."},
+    "count": {"type": "integer", "minimum": 1, "default": 16, "description": "How many completions."},
+    "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "description": "Drawn at random by default."},
     "sampler": {"type": "string", "description": "The sampler of POST /samples, as JSON."},
-    "frames": {"type": "integer", "default": 0, "description": "As in POST /samples."},
+    "frames": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_FRAMES,
+        "default": 0,
+        "description": "As in POST /samples.",
+    },
     "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
-    "deadline_seconds": {"type": "number", "description": "As in POST /samples."},
+    "deadline_seconds": {"type": "number", "exclusiveMinimum": 0, "description": "As in POST /samples."},
     "webhook": {"type": "string", "description": "The webhook of POST /samples, as JSON."},
     "fit": {
         "type": "string",

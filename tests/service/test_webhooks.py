@@ -150,7 +150,7 @@ def test_a_secret_of_the_clients_own_and_two_of_the_service(
 def test_what_is_not_taken_comes_again_under_the_same_id(
     client, receiver: Receiver, until: Callable[..., None], redis: Redis
 ) -> None:
-    receiver.answers = [(500, {}), (404, {}), (302, {"Location": receiver.url + "&redirected"})]
+    receiver.answers = [(500, {}), (404, {}), (307, {"Location": receiver.url + "&redirected"})]
     client.delete(client.submit(webhook={"url": receiver.url})["links"]["self"])
     until(lambda: attempts(client, "delivered") == 1, 20)
     assert attempts(client, "failed") == 3

@@ -12,7 +12,7 @@ from typing import Any
 import schemathesis
 from PIL import Image
 
-_PICTURE = Image.new("LA", (8, 8), (200, 0))
+_PICTURE = Image.new("LA", (8, 8), (255, 0))
 # name: (what it is at most here, what it may be at most)
 _LARGEST = {
     "count": (4, math.inf),
@@ -37,9 +37,13 @@ def map_body(context: Any, body: Any) -> Any:
         body["sampler"] = _small(body["sampler"])
     if isinstance(body.get("model"), str) and _NAME.fullmatch(body["model"]):
         body["model"] = "tiny"
-    if isinstance(body.get("image"), bytes | str):
-        as_text = isinstance(body["image"], str)
-        body["image"] = base64.b64encode(_FILE.getvalue()).decode() if as_text else _FILE.getvalue()
+    for name in ("image", "mask"):  # white as a mask, transparent as a picture
+        if isinstance(body.get(name), bytes | str):
+            as_text = isinstance(body[name], str)
+            body[name] = base64.b64encode(_FILE.getvalue()).decode() if as_text else _FILE.getvalue()
+    for name, value in (("sampler", '{"name": "heun"}'), ("webhook", '{"url": "http://127.0.0.1:9000/"}')):
+        if isinstance(body.get(name), str):  # a form's
+            body[name] = value
     if _number(body.get("deadline_seconds")) and 0 < body["deadline_seconds"] < 600:
         body["deadline_seconds"] = 600  # one that cannot be kept is refused with 503
     webhook = body.get("webhook")
