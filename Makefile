@@ -10,7 +10,7 @@ up: .venv/.worker
 
 ## run all tests, with a real Valkey of their own; ARGS="tests/models -k noise" and the like are passed on
 test: .venv/.dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 ## format, lint, types and layers
 check: .venv/.dev
