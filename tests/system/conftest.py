@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -22,10 +23,13 @@ Start = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(models_dir: Path) -> Iterator[Start]:
-    """Starts `scoreserve ...`; what still runs at the end is killed, with all that it started."""
+    """Starts `scoreserve ...`; what still runs at the end is killed, with all that it started.
+
+    What it says is in its pipe `stderr`, which must be read in time by who lets it say much, or in the file `log`.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    def begin(*arguments: str, log: IO[bytes] | None = None, **environment: str) -> subprocess.Popen[bytes]:
         settings = {
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
@@ -35,7 +39,7 @@ def start(models_dir: Path) -> Iterator[Start]:
         child = subprocess.Popen(
             [sys.executable, "-m", "cli.main", *arguments],
             env={**os.environ, **settings, **environment},
-            stderr=subprocess.PIPE,
+            stderr=log or subprocess.PIPE,
             start_new_session=True,
         )
         started.append(child)

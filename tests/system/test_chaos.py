@@ -43,6 +43,7 @@ class House:
 
     def __init__(self, directory: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
         self.directory, self._start = directory, start
+        self._log = (directory / "workers.log").open("ab")
         self._valkey = server(directory)
         self._valkey.start()
         self.url = f"unix://{directory}/valkey.sock"
@@ -50,7 +51,7 @@ class House:
 
     def _worker(self) -> subprocess.Popen[bytes]:
         options = {"SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": str(LEASE), "SCORESERVE_GRACE_SECONDS": "0.5"}
-        return self._start("worker", SCORESERVE_REDIS_URL=self.url, **options)
+        return self._start("worker", log=self._log, SCORESERVE_REDIS_URL=self.url, **options)
 
     def kill_worker(self, number: int) -> None:
         self.workers[number].kill()
@@ -80,6 +81,7 @@ class House:
         for worker in self.workers:
             worker.kill()
         self._valkey.stop()
+        self._log.close()
 
 
 class Trouble(threading.Thread):
