@@ -93,7 +93,12 @@ def deliver(client: Client, job: Job, output: Output, show: terminal.Protocol | 
         raise JobFailed(ended)
     content = client.view(ended, output.view, **output.parameters)
     output.write(content)
-    err.print(f"{output.path}: {ended.count} images of {ended.model}, seed {ended.seed}", highlight=False, markup=False)
+    err.print(
+        f"{output.path}: {ended.count} images of {ended.model}, seed {ended.seed}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     if show is not None:
         terminal.show(content if output.is_png else client.view(ended, "grid.png"), show)
 

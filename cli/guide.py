@@ -41,4 +41,4 @@ def guide(
         card, path = publish_guided(models, models.card(model, version), models.card(by), weight, command, interval)
     except (ModelNotFound, BrokenModel, ValueError, OSError) as error:
         fail(str(error))
-    err.print(f"published {card.name} version {card.version} in {path}", highlight=False, markup=False)
+    err.print(f"published {card.name} version {card.version} in {path}", highlight=False, markup=False, soft_wrap=True)

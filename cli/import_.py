@@ -31,4 +31,4 @@ def ncsn(
         card, path = import_ncsn(checkpoint, config, name, ModelStore(store), raw, command)
     except ImportRefused as error:
         fail(str(error))
-    err.print(f"published {card.name} version {card.version} in {path}", highlight=False, markup=False)
+    err.print(f"published {card.name} version {card.version} in {path}", highlight=False, markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ export class Painter {
     this.root = root;
     this.onChange = onChange;
     this.picture = part(root, "picture").getContext("2d", { willReadFrequently: true });
-    this.overlay = part(root, "overlay").getContext("2d");
+    this.overlay = part(root, "overlay").getContext("2d", { willReadFrequently: true });
     this.cursor = part(root, "cursor");
     this.surface = part(root, "surface");
     this.size = part(root, "size");
