@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from service.keys import KEYS, Key, matching, parse
 from service.problems import Problem, invalid
 from service.settings import ServiceSettings
-from worker.queue import Job, JobNotFound, Limits
+from worker.job import Job, JobNotFound
+from worker.offer import Limits
 
 CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
 KEEP_SECONDS = 1.0  # how long a revoked key may still open

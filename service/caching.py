@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import Request
 
-from worker.queue import Job
+from worker.job import Job
 
 # What draws a view may draw it differently in another release.
 RELEASE = f"{version('scoreserve')} {version('pillow')} {version('numpy')}"

@@ -20,7 +20,8 @@ from service.pulse import Pulse
 from service.schemas import JobView
 from service.settings import ServiceSettings
 from service.webhooks import Webhooks
-from worker.queue import Job, JobNotFound, JobQueue, connect
+from worker.job import Job, JobNotFound
+from worker.queue import JobQueue, connect
 from worker.results import Results
 
 CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made

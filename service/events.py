@@ -23,7 +23,8 @@ from models.images import grid, to_png
 from service.problems import Problem
 from service.schemas import JobView
 from worker import shards
-from worker.queue import Job, JobNotFound, JobQueue, JobState
+from worker.job import Job, JobNotFound, JobState
+from worker.queue import JobQueue
 from worker.results import Results
 
 log = logging.getLogger(__name__)

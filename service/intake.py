@@ -19,7 +19,9 @@ from service.settings import ServiceSettings
 from service.signatures import parse_secret
 from worker.forecast import Task
 from worker.idempotency import Once
-from worker.queue import Job, JobQueue, Offer, Webhook
+from worker.job import Job
+from worker.offer import Offer, Webhook
+from worker.queue import JobQueue
 from worker.requests import InpaintRequest, SampleRequest
 
 MAX_PLANS = 256  # that are remembered

@@ -12,7 +12,9 @@ from service import quotas
 from service.problems import Problem
 from worker import scripts, shards
 from worker.idempotency import AcceptedBefore, AnotherRequest, Once
-from worker.queue import Job, JobQueue, Offer, TooMuch, job_of
+from worker.job import Job, job_of
+from worker.offer import Offer, TooMuch
+from worker.queue import JobQueue
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from models.store import ModelStore
-from worker.queue import JobQueue, JobState
+from worker.job import JobState
+from worker.queue import JobQueue
 
 
 class Metrics:

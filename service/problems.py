@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from models.sampling.settings import NAMES
-from worker.queue import JobNotFound
+from worker.job import JobNotFound
 
 log = logging.getLogger(__name__)
 

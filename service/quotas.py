@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError
 from service.auth import Caller
 from service.problems import Problem, invalid
 from worker.forecast import Forecast
-from worker.queue import Limits, TooMuch
+from worker.offer import Limits, TooMuch
 
 Headers = list[tuple[bytes, bytes]]
 WINDOW_SECONDS = 60

@@ -12,8 +12,8 @@ from models.card import ModelName
 from models.sampling.settings import MAX_SEED, NAMES, SamplerSettings
 from service.addresses import LONGEST_URL
 from service.pictures import Fit
+from worker.job import Job, JobState
 from worker.priority import Priority
-from worker.queue import Job, JobState
 from worker.requests import MAX_FRAMES
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.images import Pixels, grid, to_image, to_png
 from service.problems import invalid
-from worker.queue import Job
+from worker.job import Job
 from worker.results import Results
 
 PNG = "image/png"

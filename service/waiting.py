@@ -16,7 +16,7 @@ from service.jobs import Accepted
 from service.problems import Problem, invalid
 from service.schemas import JobView
 from worker import shards
-from worker.queue import Job
+from worker.job import Job
 
 POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
 JSON = "application/json"

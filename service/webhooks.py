@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from service.addresses import Network, Refused, check_url, resolve
 from service.signatures import parse_secret, sign
 from worker import scripts, shards
-from worker.queue import Webhook
+from worker.offer import Webhook
 
 log = logging.getLogger(__name__)
 

@@ -31,11 +31,12 @@ from models.card import ModelCard
 from worker import shards, state, upkeep
 from worker.batch import Batch, NoRoom, Refused
 from worker.forecast import PACE, STATUS
+from worker.job import Job, JobNotFound, JobState
 from worker.keeper import Keeper
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
 from worker.metrics import WorkerMetrics
-from worker.queue import Job, JobNotFound, JobQueue, JobState
+from worker.queue import JobQueue
 from worker.results import encode, previewed
 from worker.settings import WorkerSettings
 from worker.shards import Shard, ShardJob

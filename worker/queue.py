@@ -6,9 +6,7 @@ import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -17,74 +15,22 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from rq import Queue
-from rq.utils import utcformat
 from rq.worker import Worker
 
 from models.card import ImageShape
 from worker import scripts, shards
 from worker.forecast import STATUS, Forecast, Task
-from worker.idempotency import AcceptedBefore, AnotherRequest, Once
+from worker.idempotency import AnotherRequest, Once
+from worker.job import Job, JobNotFound, JobState, job_of
+from worker.offer import UNLIMITED, Limits, Offer, Webhook
 from worker.priority import Priority
-from worker.requests import REQUEST, InpaintRequest, SampleRequest
+from worker.requests import InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
 
 MAX_SHARDS = 1000  # of a job: a large one has larger shards
 ANYBODY = "anybody"  # the client of a job that names none
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
 Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
-
-
-class JobState(StrEnum):
-    """What a job is doing; the last three are final."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def final(self) -> bool:
-        return self in (JobState.FINISHED, JobState.FAILED, JobState.CANCELLED)
-
-
-class Job(BaseModel):
-    """What a client asked for, and how far it is."""
-
-    id: str
-    state: JobState
-    request: SampleRequest | InpaintRequest = Field(discriminator="kind")
-    image: ImageShape
-    shards: int
-    shard_size: int
-    image_steps: int
-    image_steps_done: int
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    result_ttl: int
-    error: str | None
-    client: str
-    priority: Priority
-    deadline: float | None
-
-    @property
-    def evaluations(self) -> int:
-        """Network evaluations of each image."""
-        return self.image_steps // self.request.count
-
-
-class Webhook(BaseModel):
-    """What is called once a job has ended.
-
-    Args:
-        url: checked.
-        secret: that the call is signed with, `whsec_...`; None takes the service's.
-    """
-
-    url: str
-    secret: str | None = None
 
 
 class Depth(BaseModel):
@@ -102,127 +48,6 @@ class Memory(BaseModel):
     limit: int
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The most that may be in flight, which is accepted and still to do; None for no limit.
-
-    Args:
-        client_image_steps: of the client.
-        image_steps: of all clients.
-        jobs: of all clients.
-    """
-
-    client_image_steps: int | None = None
-    image_steps: int | None = None
-    jobs: int | None = None
-
-
-UNLIMITED = Limits()
-
-
-@dataclass(frozen=True)
-class InFlight:
-    """What is in flight: image-steps of one client, image-steps of all, jobs of all."""
-
-    client_image_steps: int
-    image_steps: int
-    jobs: int
-
-
-class TooMuch(Exception):
-    """A job was not accepted.
-
-    Args:
-        against: the limit that stands against it: of the `client`, or of the `queue` or its `jobs`.
-        job: as it would have been.
-        in_flight: without it.
-        limits: that hold.
-    """
-
-    def __init__(self, against: str, job: Job, in_flight: InFlight, limits: Limits) -> None:
-        super().__init__(f"too much in flight for the {against}: {in_flight}")
-        self.against, self.job, self.in_flight, self.limits = against, job, in_flight, limits
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A job that has not been accepted yet.
-
-    Args:
-        job: as it will be.
-        limits: on what is in flight, the job included.
-        rq_queue: key of RQ's queue.
-        rq_record: as `shards.rq_record` returns it.
-        once: what the request is known by if it is sent again.
-        webhook: what is called once the job has ended.
-    """
-
-    job: Job
-    limits: Limits
-    rq_queue: str
-    rq_record: Mapping[str, str]
-    once: Once | None = None
-    webhook: Webhook | None = None
-
-    @property
-    def arguments(self) -> list[Any]:
-        """Keys and arguments of `scripts.ACCEPT`."""
-        job, now = self.job, utcformat(datetime.fromtimestamp(self.job.created_at, UTC))
-        record = {
-            "request": job.request.model_dump_json(),
-            "image": job.image.model_dump_json(),
-            "shards": job.shards,
-            "shard_size": job.shard_size,
-            "image_steps": job.image_steps,
-            "created_at": job.created_at,
-            "result_ttl": job.result_ttl,
-            "model": job.request.model,
-            "client": job.client,
-            "priority": job.priority.value,
-            "rank": job.priority.rank,
-            "weight": job.priority.weight,
-        }
-        if self.once is not None:
-            record["once"] = self.once.name
-        if self.webhook is not None:
-            record["webhook"] = self.webhook.model_dump_json()
-        most = (self.limits.client_image_steps, self.limits.image_steps, self.limits.jobs)
-        return [
-            self.rq_queue,
-            Queue.redis_queues_keys,
-            job.id,
-            job.created_at,
-            job.client,
-            job.image_steps,
-            *(-1 if limit is None else limit for limit in most),
-            job.request.count,
-            job.shard_size,
-            job.shards,
-            job.result_ttl,
-            "" if job.deadline is None else job.deadline,
-            "" if self.once is None else self.once.fingerprint,
-            _flat(record),
-            _flat({**self.rq_record, "created_at": now, "enqueued_at": now}),
-        ]
-
-    def accepted(self, answer: Sequence[Any]) -> Job:
-        """The job, if that is what the script has answered.
-
-        Raises:
-            AcceptedBefore, AnotherRequest: its key was used before.
-            TooMuch: there is too much in flight.
-        """
-        against, *counts = answer
-        if against == b"before":
-            job_id, fingerprint = counts[0].decode().split()
-            raise (
-                AcceptedBefore(job_id) if self.once and self.once.fingerprint == fingerprint else AnotherRequest(job_id)
-            )
-        if against:
-            raise TooMuch(against.decode(), self.job, InFlight(*counts), self.limits)
-        return self.job
-
-
 class WorkerStatus(BaseModel):
     """A worker that is alive, as it told last."""
 
@@ -233,10 +58,6 @@ class WorkerStatus(BaseModel):
     slots_active: int
     image_steps_per_second: float = Field(description="What it does now.")
     last_seen: datetime
-
-
-class JobNotFound(LookupError):
-    """No such job: it never was, or its time to live has ended."""
 
 
 class JobEnded(ValueError):
@@ -325,7 +146,7 @@ class JobQueue:
         limits: Limits = UNLIMITED,
         once: Once | None = None,
         webhook: Webhook | None = None,
-    ) -> "Offer":
+    ) -> Offer:
         """What `submit` would put into Redis, for those who do so themselves, by `scripts.ACCEPT`."""
         now = time.time()
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
@@ -525,46 +346,3 @@ class JobQueue:
 def _task(job: Job) -> Task:
     left = max(0, job.image_steps - job.image_steps_done)
     return Task(job.client, job.priority, job.created_at, left, job.id, job.state == JobState.QUEUED)
-
-
-def _flat(record: Mapping[str, Any]) -> str:
-    """Fields and values in turn, as JSON: one argument, which is cheaper than many."""
-    return json.dumps([str(part) for item in record.items() for part in item])
-
-
-def _state(state: bytes | None, started_at: bytes | None) -> JobState:
-    if state is not None:
-        return JobState(state.decode())
-    return JobState.QUEUED if started_at is None else JobState.RUNNING
-
-
-def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
-    """A job, from what Redis has under `shards.job_key` and `shards.progress_key`.
-
-    Raises:
-        JobNotFound: it has nothing.
-    """
-    if b"request" not in record:
-        raise JobNotFound(job_id)
-
-    def number(name: bytes) -> float | None:
-        return float(record[name]) if name in record else None
-
-    return Job(
-        id=job_id,
-        state=_state(record.get(b"state"), record.get(b"started_at")),
-        request=REQUEST.validate_json(record[b"request"]),
-        image=ImageShape.model_validate_json(record[b"image"]),
-        shards=int(record[b"shards"]),
-        shard_size=int(record[b"shard_size"]),
-        image_steps=int(record[b"image_steps"]),
-        image_steps_done=sum(map(int, progress)),
-        created_at=float(record[b"created_at"]),
-        started_at=number(b"started_at"),
-        ended_at=number(b"ended_at"),
-        result_ttl=int(record[b"result_ttl"]),
-        error=record.get(b"error", b"").decode() or None,
-        client=record[b"client"].decode(),
-        priority=Priority(record[b"priority"].decode()),
-        deadline=number(b"deadline"),
-    )

@@ -8,7 +8,7 @@ from redis import Redis
 
 from models.images import Pixels
 from worker import shards
-from worker.queue import Job, JobNotFound
+from worker.job import Job, JobNotFound
 
 PIECE_BYTES = 2**18  # read from Redis at a time
 MAX_PREVIEW, MAX_PREVIEW_BYTES = 64, 2**20  # of a job: images, and their pixels

@@ -9,7 +9,8 @@ from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry
 
 from worker import shards
-from worker.queue import JobNotFound, JobQueue, JobState
+from worker.job import JobNotFound, JobState
+from worker.queue import JobQueue
 from worker.shards import ShardJob
 
 log = logging.getLogger(__name__)

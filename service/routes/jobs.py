@@ -19,7 +19,8 @@ from service.intake import ready
 from service.problems import Problem, invalid, responses
 from service.routes.samples import _HEADERS
 from service.schemas import JobsView, JobView
-from worker.queue import Job, JobEnded, JobState, Place
+from worker.job import Job, JobState
+from worker.queue import JobEnded, Place
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

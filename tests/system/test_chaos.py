@@ -24,8 +24,9 @@ from models.sampling.plan import plan
 from models.sampling.settings import AdamsBashforth, Ancestral, AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.store import ModelStore
 from worker.batch import Batch
+from worker.job import JobState
 from worker.priority import Priority
-from worker.queue import JobQueue, JobState, connect
+from worker.queue import JobQueue, connect
 from worker.requests import InpaintRequest, SampleRequest
 from worker.results import Results
 from worker.settings import QueueSettings

@@ -20,7 +20,8 @@ from models.sampling.sample import sample
 from models.sampling.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.score import ScoreModel
 from worker import shards
-from worker.queue import Job, JobQueue, JobState, connect
+from worker.job import Job, JobState
+from worker.queue import JobQueue, connect
 from worker.requests import SampleRequest
 from worker.results import Results
 from worker.settings import QueueSettings

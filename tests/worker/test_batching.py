@@ -21,8 +21,9 @@ from models.store import ModelStore
 from worker import shards
 from worker.batch import Batch
 from worker.batching import BatchingWorker
+from worker.job import Job, JobState
 from worker.lane import DeviceFailed
-from worker.queue import Job, JobQueue, JobState
+from worker.queue import JobQueue
 from worker.requests import InpaintRequest, SampleRequest
 from worker.results import Results
 from worker.settings import WorkerSettings

@@ -8,8 +8,9 @@ import pytest
 
 from models.card import ModelCard
 from worker.forecast import PACE, Forecast, Line, Share, Task
+from worker.job import Job
 from worker.priority import Priority
-from worker.queue import Job, JobQueue
+from worker.queue import JobQueue
 
 
 @pytest.fixture

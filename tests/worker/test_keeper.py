@@ -6,8 +6,9 @@ import pytest
 from models.card import ModelCard
 from worker import keeper, upkeep
 from worker.batching import BatchingWorker
+from worker.job import Job, JobState
 from worker.lane import Part
-from worker.queue import Job, JobQueue, JobState
+from worker.queue import JobQueue
 from worker.shards import RETRIES, ShardJob
 
 SLOW = 3.0  # seconds, longer than a lease of 2 s

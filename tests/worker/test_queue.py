@@ -5,7 +5,9 @@ import pytest
 from rq import Worker
 
 from worker import scripts, shards
-from worker.queue import InFlight, JobEnded, JobNotFound, JobQueue, JobState, Limits, TooMuch, without_password
+from worker.job import JobNotFound, JobState
+from worker.offer import InFlight, Limits, TooMuch
+from worker.queue import JobEnded, JobQueue, without_password
 from worker.requests import SampleRequest
 
 Ask = Callable[..., tuple[SampleRequest, int]]

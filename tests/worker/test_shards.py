@@ -8,8 +8,9 @@ from redis import Redis
 
 from models.card import ModelCard
 from worker import shards
+from worker.job import Job
 from worker.priority import Priority
-from worker.queue import Job, JobQueue
+from worker.queue import JobQueue
 
 Submit = Callable[..., Job]
 

@@ -11,7 +11,8 @@ from rq.registry import StartedJobRegistry
 from models.card import ModelCard
 from worker import scripts, shards, upkeep
 from worker.batching import BatchingWorker
-from worker.queue import Job, JobQueue, JobState
+from worker.job import Job, JobState
+from worker.queue import JobQueue
 
 NewWorker = Callable[[], BatchingWorker]
 

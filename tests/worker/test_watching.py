@@ -18,7 +18,8 @@ from models.score import ScoreModel
 from worker import shards
 from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
-from worker.queue import Job, JobQueue
+from worker.job import Job
+from worker.queue import JobQueue
 from worker.results import MAX_PREVIEW, Results, previewed
 
 NewWorker = Callable[[], BatchingWorker]
