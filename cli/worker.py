@@ -1,5 +1,7 @@
 """`scoreserve worker`: fulfils requests from the queue on one device."""
 
+import os
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +52,7 @@ def worker(
 
     Every option can also be set in the environment, as SCORESERVE_SLOTS and so on.
     """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until work begins there is nothing to finish
     from worker.process import WorkerFailed, run  # noqa: PLC0415 (torch)
     from worker.settings import WorkerSettings  # noqa: PLC0415
 

@@ -8,8 +8,10 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 BEAT_SECONDS = 0.25  # between two looks
+MISSED = 2  # looks in a row that were not answered in time, after which Redis is taken for silent
 
 
 class Pulse:
@@ -28,10 +30,14 @@ class Pulse:
 
     async def feel(self) -> None:
         """Looks until `stop` is called."""
+        missed = 0
         while not self._stop.is_set():
             try:
                 await self.connection.ping()
-                self.beats = True
+                self.beats, missed = True, 0
+            except RedisTimeoutError:  # once may be a busy machine
+                missed += 1
+                self.beats = self.beats and missed < MISSED
             except (RedisError, OSError):
                 self.beats = False
             with suppress(TimeoutError):

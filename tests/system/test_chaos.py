@@ -44,7 +44,7 @@ class House:
 
     def __init__(self, directory: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
         self.directory, self._start = directory, start
-        self._log = (directory / "workers.log").open("ab")
+        self._logs: dict[int, Path] = {}  # by process id
         self._valkey = server(directory)
         self._valkey.start()
         self.url = f"unix://{directory}/valkey.sock"
@@ -52,7 +52,11 @@ class House:
 
     def _worker(self) -> subprocess.Popen[bytes]:
         options = {"SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": str(LEASE), "SCORESERVE_GRACE_SECONDS": "0.5"}
-        return self._start("worker", log=self._log, SCORESERVE_REDIS_URL=self.url, **options)
+        path = self.directory / f"worker-{len(self._logs)}.log"
+        with path.open("wb") as log:
+            worker = self._start("worker", log=log, SCORESERVE_REDIS_URL=self.url, **options)
+        self._logs[worker.pid] = path
+        return worker
 
     def kill_worker(self, number: int) -> None:
         self.workers[number].kill()
@@ -60,9 +64,13 @@ class House:
         self.workers[number] = self._worker()
 
     def stop_worker(self, number: int) -> None:
-        """As in a rolling restart."""
-        self.workers[number].terminate()
-        assert self.workers[number].wait(60) in (0, -signal.SIGTERM)  # the latter, if it had only just been started
+        """As in a rolling restart, where each is waited for until it is ready."""
+        worker = self.workers[number]
+        while b"ready: " not in self._logs[worker.pid].read_bytes():
+            assert worker.poll() is None
+            time.sleep(0.1)
+        worker.terminate()
+        assert worker.wait(60) == 0
         self.workers[number] = self._worker()
 
     def freeze_worker(self, number: int) -> None:
@@ -82,7 +90,6 @@ class House:
         for worker in self.workers:
             worker.kill()
         self._valkey.stop()
-        self._log.close()
 
 
 class Trouble(threading.Thread):

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -161,6 +162,23 @@ def test_a_worker_that_cannot_start_says_why(start: Callable, worker_url: str, t
         worker = start("worker", **options)
         assert worker.wait(60) == 1
         assert why in worker.stderr.read()
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_at_no_fault(
+    start: Callable, worker_url: str, until: Callable
+) -> None:
+    worker = start("worker", SCORESERVE_REDIS_URL=worker_url)
+
+    def heard() -> bool:
+        """Whether it has a handler for SIGTERM: bit 14 of what the kernel says it catches."""
+        status = Path(f"/proc/{worker.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        return bool(caught & 1 << signal.SIGTERM - 1)
+
+    until(heard)
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.wait(60) == 0, worker.stderr.read()
+    assert b"ready" not in worker.stderr.read(), "it had started already"
 
 
 def _check(queue: JobQueue, jobs: list[Job], card: ModelCard, model: ScoreModel) -> None:
