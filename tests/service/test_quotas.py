@@ -71,18 +71,18 @@ def test_image_steps_in_flight_hold_over_two_services(
 
 @pytest.mark.usefixtures("pace")
 def test_retry_after_is_when_there_will_be_room(new_client, settings, problem: Callable[..., Any]) -> None:
-    """10 image-steps a second: the 130 that are too much take 13 s; twice that, where another takes turns."""
-    client = new_client(settings.model_copy(update={"max_client_image_steps": 20 * JOB}))
+    """10 image-steps a second; of the job's 130 only 104 are too much, and another client takes turns meanwhile."""
+    client = new_client(settings.model_copy(update={"max_client_image_steps": 22 * JOB}))
     ask = {"json": {"count": 10}, "headers": {"Client-Id": "a"}}
     client.submit(count=1)
     for _ in range(2):
         assert client.post("/samples", **ask).status_code == 202
     client.app.state.context.queue.forecast._looked_at = 0.0
     refused = client.post("/samples", **ask)
-    assert "260 of the client's 260" in problem(refused, 429, "quota-exceeded")["detail"]
-    assert int(refused.headers["retry-after"]) == 15, "130 of its own and 13 of the other's"
-    too_large = client.post("/samples", json={"count": 21}, headers={"Client-Id": "a"})
-    assert "at most 260" in problem(too_large, 422, "invalid")["errors"][0]["allowed"]
+    assert "260 of the client's 286" in problem(refused, 429, "quota-exceeded")["detail"]
+    assert int(refused.headers["retry-after"]) == 12, "104 of its own and 13 of the other's"
+    too_large = client.post("/samples", json={"count": 23}, headers={"Client-Id": "a"})
+    assert "at most 286" in problem(too_large, 422, "invalid")["errors"][0]["allowed"]
 
 
 @pytest.mark.usefixtures("pace")
