@@ -41,6 +41,8 @@ def create(
             key, secret = keys.create(name, image_steps, requests_per_minute)
         except ValidationError as error:
             fail("; ".join(f"{e['loc'][0]} = {e['input']!r}: {e['msg']}" for e in error.errors()), code=2)
+        if len(keys.all()) == 1:
+            _wait_for_services()
     err.print(f"key {key.id} of {key.name}; keep it, it is not shown again:", highlight=False, markup=False)
     typer.echo(secret)
 
@@ -61,7 +63,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `scoreserve keys list` has it.")],
     redis_url: RedisUrl = None,
 ) -> None:
-    """Make a key worthless, within a second. Its jobs go on, unseen."""
+    """Make a key worthless. Its jobs go on, unseen."""
     from service.keys import KeyNotFound  # noqa: PLC0415
 
     with _keys(redis_url) as keys:
@@ -69,8 +71,16 @@ def revoke(
             keys.revoke(key_id)
         except KeyNotFound:
             fail(f"there is no key {key_id}; `scoreserve keys list` names them")
+        _wait_for_services()
         if not keys.all():
             err.print("that was the last key: whoever reaches the service may ask, unless SCORESERVE_REQUIRE_KEY=true")
+
+
+def _wait_for_services() -> None:
+    """Until each has read the keys anew, so that what the command says is so when it ends."""
+    from service.keys import KEEP_SECONDS  # noqa: PLC0415
+
+    time.sleep(1.2 * KEEP_SECONDS)
 
 
 @contextmanager

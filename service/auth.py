@@ -10,14 +10,13 @@ import redis.asyncio
 from fastapi import Depends, Request
 from redis.exceptions import RedisError
 
-from service.keys import KEYS, Key, matching, parse
+from service.keys import KEEP_SECONDS, KEYS, Key, matching, parse
 from service.problems import Problem, invalid
 from service.settings import ServiceSettings
 from worker.job import Job, JobNotFound
 from worker.offer import Limits
 
 CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
-KEEP_SECONDS = 1.0  # how long a revoked key may still open
 PUBLIC = {"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/favicon.ico"}
 PUBLIC_ROOMS = ("/problems", "/static")
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from redis import Redis
 
+KEEP_SECONDS = 1.0  # how long a service goes by the keys that it has read
 KEYS = "scoreserve-keys"  # hash: id -> the key as JSON; not under scoreserve:, so that workers cannot read it
 FORM = re.compile(r"ssk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NOTHING = hashlib.sha256(b"").hexdigest()

@@ -8,8 +8,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from service.auth import KEEP_SECONDS
-from service.keys import KEYS, Keys
+from service.keys import KEEP_SECONDS, KEYS, Keys
 
 Header = dict[str, str]
 

@@ -4,8 +4,11 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -73,3 +76,32 @@ def test_a_quota_holds_over_two_processes_and_fifty_clients(addresses: list[str]
     accepted = counts[None] + 4  # those above
     assert 60 <= accepted <= 75, "60 at once, and one more each second"
     assert counts["rate-limited"] == 3 * CLIENTS - counts[None]
+
+
+def test_what_a_command_says_of_keys_is_so_everywhere_when_it_ends(addresses: list[str], service_url: str) -> None:
+    ended = threading.Event()
+
+    def keep_asking(address: str) -> None:
+        """So that what each process has read of the keys is as new as can be, and the old news last."""
+        with httpx.Client(base_url=address) as client:
+            while not ended.is_set():
+                client.get("/jobs", headers=headers)
+                time.sleep(0.01)
+
+    headers: dict[str, str] = {}
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            asking = [pool.submit(keep_asking, address) for address in addresses]
+            headers = _new_key(service_url)
+            unknown = [httpx.get(f"{address}/jobs").status_code for address in addresses]
+            known = [httpx.get(f"{address}/jobs", headers=headers).status_code for address in addresses]
+            key_id = headers["Authorization"].split("_")[1]
+            command = [sys.executable, "-m", "cli.main", "keys", "revoke", key_id, "--redis-url", service_url]
+            _new_key(service_url)  # so that a key is still needed
+            subprocess.run(command, capture_output=True, check=True)
+            revoked = [httpx.get(f"{address}/jobs", headers=headers).status_code for address in addresses]
+        finally:
+            ended.set()
+        for one in asking:
+            one.result()
+    assert (unknown, known, revoked) == ([401, 401], [200, 200], [401, 401])
