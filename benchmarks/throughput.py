@@ -4,7 +4,7 @@ The API process has one core to itself, and the load generator, Redis and everyt
 run under the same server and are asked in turn, several times, over kept-alive connections; Redis is emptied before
 each turn, and a pace of a worker is written down, so that a forecast is made for every job.
 
-`python -m benchmarks.http --seconds 4 --repeat 5`; every figure is the median over the repeats.
+`python -m benchmarks.throughput --seconds 4 --repeat 5`; every figure is the median over the repeats.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def service(kind: str, redis_url: str) -> Iterator[int]:
     arguments = [
         sys.executable,
         "-m",
-        "benchmarks.http",
+        "benchmarks.throughput",
         "--serve",
         kind,
         "--redis-url",
@@ -196,7 +196,7 @@ def rows_of(figures: dict[str, Any]) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
