@@ -15,7 +15,7 @@ from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
 from service.problems import ProblemDetails
 from service.routes import events, health, house, jobs, models, pages, playground, samples
-from service.schemas import InpaintBody, JobsView, JobView
+from service.schemas import InpaintBody, JobsView, JobView, SampleBody
 from service.settings import ServiceSettings
 
 DESCRIPTION = """Samples from score-based generative models: image grids and inpainting.
@@ -55,7 +55,6 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         context.pulse.stop()
         await pulse
         await context.async_redis.aclose()
-        await context.jobs.connection.aclose()
         context.queue.connection.close()
         context.decoder.shutdown(wait=False, cancel_futures=True)
 
@@ -93,7 +92,7 @@ def _describe(app: FastAPI) -> None:
     def described() -> dict[str, Any]:
         document = plain()
         template = "#/components/schemas/{model}"
-        for model in (ProblemDetails, InpaintBody):
+        for model in (ProblemDetails, SampleBody, InpaintBody):
             schema = model.model_json_schema(ref_template=template)
             document["components"]["schemas"].update(schema.pop("$defs", {}))
             document["components"]["schemas"][model.__name__] = schema

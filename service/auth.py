@@ -132,9 +132,14 @@ def _unauthorized(detail: str, error: str) -> Problem:
     return Problem("unauthorized", detail, headers={"WWW-Authenticate": f'Bearer realm="scoreserve"{error}'})
 
 
-async def _caller(request: Request) -> Caller:
+def caller_of(request: Request) -> Caller:
+    """Who made a request, as `Auth` has found."""
     found: Caller = request.scope["caller"]
     return found
+
+
+async def _caller(request: Request) -> Caller:
+    return caller_of(request)
 
 
 InCaller = Annotated[Caller, Depends(_caller)]

@@ -19,12 +19,12 @@ from service.metrics import Metrics
 from service.pulse import Pulse
 from service.schemas import JobView
 from service.settings import ServiceSettings
+from service.together import Together
 from service.webhooks import Webhooks
 from worker.job import Job, JobNotFound
 from worker.queue import JobQueue, connect
 from worker.results import Results
 
-CONNECTIONS = 16  # for short commands: of many clients that come at once, none waits for connections to be made
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 
 
@@ -58,9 +58,7 @@ class Context:
         async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
         pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
         pulse.guard(connection.connection_pool)
-        swift = _connect(settings.redis_url, settings.redis_timeout_seconds, CONNECTIONS)
         pulse.guard(async_redis.connection_pool)
-        pulse.guard(swift.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -69,8 +67,8 @@ class Context:
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
             async_redis=async_redis,
-            jobs=Jobs(queue, swift),
-            auth=Auth(settings, swift),
+            jobs=Jobs(queue, Together(async_redis)),
+            auth=Auth(settings, async_redis),
             pulse=pulse,
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
             decoder=ThreadPoolExecutor(1, "decoder"),
@@ -93,22 +91,21 @@ class Context:
         return Webhooks(self.async_redis, describe, self.settings.secrets, self.settings.networks, count)
 
 
-def _connect(url: str, timeout: float, most: int | None = None) -> redis.asyncio.Redis:
-    """A client; with `most` it has so many connections, and who finds none free waits, as long as for an answer."""
-    options: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if most is None:
-        return redis.asyncio.Redis.from_url(url, **options)
-    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=most, timeout=timeout, **options)
-    return redis.asyncio.Redis.from_pool(pool)
+def _connect(url: str, timeout: float) -> redis.asyncio.Redis:
+    """A client; a command that fails is not tried again."""
+    return redis.asyncio.Redis.from_url(
+        url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def context_of(request: Request) -> Context:
+    """What the application of a request works with."""
+    context: Context = request.app.state.context
+    return context
 
 
 async def _context(request: Request) -> Context:
-    context: Context = request.app.state.context
-    return context
+    return context_of(request)
 
 
 InContext = Annotated[Context, Depends(_context)]

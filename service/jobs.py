@@ -1,15 +1,15 @@
-"""Jobs: the queue for handlers that run on the event loop, with one round trip to Redis each."""
+"""Jobs: the queue for handlers that run on the event loop, with one round trip to Redis each, or less."""
 
 import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import redis.asyncio
 from fastapi.concurrency import run_in_threadpool
 
 from service import quotas
 from service.problems import Problem
+from service.together import Together
 from worker import scripts, shards
 from worker.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.job import Job, job_of
@@ -30,11 +30,11 @@ class Jobs:
 
     Args:
         queue: of the same Redis.
-        connection: to it.
+        redis: it.
     """
 
-    def __init__(self, queue: JobQueue, connection: redis.asyncio.Redis) -> None:
-        self.queue, self.connection = queue, connection
+    def __init__(self, queue: JobQueue, redis: Together) -> None:
+        self.queue, self.redis = queue, redis
         self._look: asyncio.Task[None] | None = None
 
     async def before(self, once: Once | None) -> Accepted | None:
@@ -57,7 +57,7 @@ class Jobs:
         Raises:
             Problem: there is too much in flight, or its key came with another request before.
         """
-        answer = await quotas.run(self.connection, scripts.ACCEPT, 2, *offer.arguments)
+        answer = await self.redis.script(scripts.ACCEPT, 2, *offer.arguments)
         against, there, *_ = answer
         if against != b"before":
             headers += quotas.in_flight_headers(offer.limits, there + (0 if against else offer.job.image_steps))
@@ -77,10 +77,8 @@ class Jobs:
         Raises:
             JobNotFound: there is none.
         """
-        async with self.connection.pipeline(transaction=False) as pipeline:
-            pipeline.hgetall(shards.job_key(job_id))
-            pipeline.hvals(shards.progress_key(job_id))
-            record, progress = await pipeline.execute()
+        asked = ("HGETALL", shards.job_key(job_id)), ("HVALS", shards.progress_key(job_id))
+        record, progress = await self.redis.execute(*asked)
         job = job_of(job_id, record, progress)
         if job.deadline is not None and not job.state.final and time.time() >= job.deadline:
             return await run_in_threadpool(self.queue.get, job_id)

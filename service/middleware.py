@@ -88,7 +88,7 @@ class RequestMiddleware:
         try:
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
-                request.scope["answer_headers"] += await quotas.spend(self.context.jobs.connection, caller)
+                request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
             return await _read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
         except Problem as problem:
             if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:

@@ -1,14 +1,10 @@
 """Quotas: how much a client may ask for, and how much may wait; kept in Redis, so they hold over many processes."""
 
 import math
-from hashlib import sha1
-from typing import Any
-
-import redis.asyncio
-from redis.exceptions import NoScriptError
 
 from service.auth import Caller
 from service.problems import Problem, invalid
+from service.together import Together
 from worker.forecast import Forecast
 from worker.offer import Limits, TooMuch
 
@@ -33,15 +29,7 @@ return {'0', math.floor((window - (full_at - now)) / each + 1e-6), tostring(full
 """
 
 
-async def run(connection: redis.asyncio.Redis, script: str, keys: int, *arguments: Any) -> Any:
-    """What a script answers. Its text is sent only where Redis does not know it yet."""
-    try:
-        return await connection.evalsha(_sha1(script), keys, *arguments)
-    except NoScriptError:
-        return await connection.eval(script, keys, *arguments)
-
-
-async def spend(connection: redis.asyncio.Redis, caller: Caller) -> Headers:
+async def spend(redis: Together, caller: Caller) -> Headers:
     """Counts a request of a caller; returns the headers that say how many are left.
 
     Raises:
@@ -50,7 +38,7 @@ async def spend(connection: redis.asyncio.Redis, caller: Caller) -> Headers:
     if caller.requests_per_minute is None:
         return []
     requests = caller.requests_per_minute
-    wait, left, full = await run(connection, RATE, 1, f"scoreserve:rate:{caller.client}", requests, WINDOW_SECONDS)
+    wait, left, full = await redis.script(RATE, 1, f"scoreserve:rate:{caller.client}", requests, WINDOW_SECONDS)
     headers = {
         "RateLimit-Policy": f'"requests";q={requests};w={WINDOW_SECONDS}',
         "RateLimit": f'"requests";r={left};t={math.ceil(float(full))}',
@@ -103,10 +91,3 @@ def refusal(error: TooMuch, forecast: Forecast) -> Problem:
 def _later(code: str, detail: str, seconds: float | None) -> Problem:
     wait = max(1, math.ceil(UNKNOWN_SECONDS if seconds is None else seconds))
     return Problem(code, f"{detail}: there is room in about {wait} s", headers={"Retry-After": str(wait)})
-
-
-def _sha1(script: str) -> str:
-    return _SHA1.setdefault(script, sha1(script.encode()).hexdigest())  # noqa: S324  what Redis names scripts by
-
-
-_SHA1: dict[str, str] = {}
