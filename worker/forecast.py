@@ -8,24 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from rq.worker import Worker
 
-from worker import shards
+from worker import scripts, shards
 from worker.priority import Priority
 
 PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of one image, image-steps a second at most]
 STATUS = "scoreserve"  # likewise: what else a worker tells of itself, as JSON
-FIELDS = "client", "priority", "created_at", "image_steps", "started_at"
+JOBS_AT_ONCE = 500  # are looked at in one script, which nothing else in Redis can interrupt
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
 KEEP_FACTOR = 20  # or so many times as old as it took to read, so that a long queue does not take all the time there is
+PRIORITIES = {priority.value.encode(): priority for priority in Priority}
 Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A job as the forecast sees it.
 
     Args:
@@ -188,30 +188,25 @@ class Forecast:
                 self._keep = max(KEEP_SECONDS, KEEP_FACTOR * (self._looked_at - begun))
 
     def _read(self) -> None:
-        waiting: Any = self.connection.zrange(shards.ACTIVE, 0, -1)
-        active = [job_id.decode() for job_id in waiting]
+        many: Any = self.connection.zcard(shards.ACTIVE)
         workers: Any = Worker.all_keys(connection=self.connection)
         with self.connection.pipeline(transaction=False) as pipeline:
-            for job_id in active:
-                pipeline.hmget(shards.job_key(job_id), *FIELDS)
-                pipeline.hvals(shards.progress_key(job_id))
             for worker in workers:
                 pipeline.hget(worker, PACE)
+            for first in range(0, many, JOBS_AT_ONCE):
+                pipeline.eval(scripts.LOOK, 0, first, first + JOBS_AT_ONCE - 1)
             answers = pipeline.execute()
-        jobs, paces = answers[: 2 * len(active)], answers[2 * len(active) :]
+        paces, looks = answers[: len(workers)], answers[len(workers) :]
         self._paces = [json.loads(pace) for pace in paces if pace is not None]
+        tasks = {task.id: task for jobs in looks for task in map(_task, jobs)}  # one may move while it is looked at
         lines: dict[str, list[Task]] = defaultdict(list)
-        for job_id, record, progress in zip(active, jobs[0::2], jobs[1::2], strict=True):
-            if None not in record[:-1]:
-                task = _task(job_id, record, progress)
-                lines[task.client].append(task)
+        for task in tasks.values():
+            lines[task.client].append(task)
         self._lines = {client: Line(tasks) for client, tasks in lines.items()}
         self._turns = sorted(turn for line in self._lines.values() for turn in line.waiting)
         self._positions = {job_id: place for place, (_, _, job_id) in enumerate(self._turns)}
 
 
-def _task(job_id: str, record: list[bytes | None], progress: list[bytes]) -> Task:
-    *known, started_at = record
-    client, priority, created_at, image_steps = (value.decode() for value in known if value is not None)
-    remaining = max(0, int(image_steps) - sum(map(int, progress)))
-    return Task(client, Priority(priority), float(created_at), remaining, job_id, waits=started_at is None)
+def _task(job: tuple[bytes, bytes, bytes, bytes, int, int]) -> Task:
+    job_id, client, priority, created_at, remaining, begun = job
+    return Task(client.decode(), PRIORITIES[priority], float(created_at), remaining, job_id.decode(), not begun)

@@ -22,7 +22,8 @@ class Priority(StrEnum):
     @property
     def weight(self) -> float:
         """Share among clients."""
-        return 8.0 ** (1 - self.rank)
+        return _WEIGHTS[self]
 
 
 _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+_WEIGHTS = {priority: 8.0 ** (1 - rank) for priority, rank in _RANKS.items()}
