@@ -12,12 +12,10 @@ import asyncio
 import json
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 from redis import Redis
 
 from benchmarks import report
+from benchmarks.system import Children, apart, free_port, wait_for
 from cli.valkey import server
 from models.environment import describe
 from models.files import write_json
@@ -49,53 +48,30 @@ def bare_app(redis_url: str) -> Any:
     return app
 
 
-def serve(kind: str, redis_url: str, port: int) -> None:
-    """Runs one of the two services, on the first core."""
+def serve_bare(redis_url: str, port: int) -> None:
+    """Runs the bare service."""
     import uvicorn  # noqa: PLC0415
 
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    if kind == "bare":
-        app = bare_app(redis_url)
-    else:
-        from service.app import create_app  # noqa: PLC0415
-        from service.settings import ServiceSettings  # noqa: PLC0415
-
-        limits = {"requests_per_minute": 10**7, "max_client_image_steps": 10**12} if kind == "limited" else {}
-        app = create_app(
-            ServiceSettings(redis_url=redis_url, max_queue_jobs=None, max_queue_image_steps=None, **limits)
-        )
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(bare_app(redis_url), host="127.0.0.1", port=port, log_level="warning")
 
 
-@contextmanager
-def service(kind: str, redis_url: str) -> Iterator[int]:
-    """A service in a process of its own; gives its port once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = [
-        sys.executable,
-        "-m",
-        "benchmarks.throughput",
-        "--serve",
-        kind,
-        "--redis-url",
-        redis_url,
-        "--port",
-        str(port),
-    ]
-    process = subprocess.Popen(arguments)
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
+def start(kind: str, redis_url: str, children: Children, core: int) -> int:
+    """Starts a service on a core of its own; returns its port once it answers."""
+    port, limits = free_port(), {f"SCORESERVE_MAX_QUEUE_{what}": str(10**15) for what in ("JOBS", "IMAGE_STEPS")}
+    if kind == "limited":
+        limits |= {"SCORESERVE_REQUESTS_PER_MINUTE": str(10**7), "SCORESERVE_MAX_CLIENT_IMAGE_STEPS": str(10**12)}
+    what = ["benchmarks.throughput", "--serve"] if kind == "bare" else ["cli.main", "api"]
+    children.start([sys.executable, "-m", *what, "--redis-url", redis_url, "--port", str(port)], limits, [core])
+
+    def answers() -> bool:
+        children.check()
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        return False
+
+    wait_for(answers, kind)
+    return port
 
 
 async def _ask(port: int, request: bytes, until: float, seconds: list[float]) -> None:
@@ -135,18 +111,12 @@ def request(method: str, path: str, body: bytes = b"", key: str = "") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def run(redis_url: str, seconds: float, repeat: int, connections: int) -> dict[str, Any]:
+def run(redis_url: str, ports: dict[str, int], seconds: float, repeat: int, connections: int) -> dict[str, Any]:
     """All figures: for each route requests a second, p99, and the rate over that of the bare route next to it."""
     routes = {"bare": "bare", "POST /samples": "open", "GET /jobs/{id}": "open"}
     routes |= {f"{name}, with a key and all limits": "limited" for name in list(routes)[1:]}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in routes}
-    with (
-        Redis.from_url(redis_url) as redis,
-        service("bare", redis_url) as bare,
-        service("open", redis_url) as opened,
-        service("limited", redis_url) as limited,
-    ):
-        ports = {"bare": bare, "open": opened, "limited": limited}
+    with Redis.from_url(redis_url) as redis:
         for _ in range(repeat):
             for name, kind in routes.items():
                 redis.flushall()
@@ -201,21 +171,25 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    for name in ("--serve", "--redis-url", "--port"):
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    for name in ("--redis-url", "--port"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve, arguments.redis_url, int(arguments.port))
+        serve_bare(arguments.redis_url, int(arguments.port))
         return
     machine, console = report.environment(), report.console()
-    os.sched_setaffinity(0, os.sched_getaffinity(0) - {min(os.sched_getaffinity(0))} or {0})
+    core, others = apart()
+    os.sched_setaffinity(0, others)
     with tempfile.TemporaryDirectory() as directory:
-        valkey = server(Path(directory))
+        valkey, children = server(Path(directory)), Children(Path(directory))
         valkey.start()
         try:
             redis_url = f"unix://{valkey.unix_socket_path}"
-            figures = run(redis_url, arguments.seconds, arguments.repeat, arguments.connections)
+            ports = {kind: start(kind, redis_url, children, core) for kind in ("bare", "open", "limited")}
+            figures = run(redis_url, ports, arguments.seconds, arguments.repeat, arguments.connections)
         finally:
+            children.stop()
             valkey.stop()
     console.print(describe(machine))
     columns = ["", "requests/s", "p99 ms", "of the bare route's rate", "lowest to highest", "limit"]

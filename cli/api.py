@@ -1,5 +1,6 @@
 """`scoreserve api`: the HTTP service."""
 
+import gc
 import socket
 from contextlib import suppress
 from typing import Annotated, Any
@@ -45,6 +46,11 @@ def api(
     )
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            gc.collect()
+            gc.freeze()  # what is there for good is not walked through again and again while clients wait
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.context.events.stop()  # or the server would wait for streams that have no end
             await super().shutdown(sockets)

@@ -54,7 +54,14 @@ class Intake:
         self.settings, self.store, self.queue = settings, store, queue
         self._plans: dict[tuple[object, ...], Planned] = {}
 
-    def sample(self, body: SampleBody, as_grid: bool, caller: Caller, once: Once | None = None) -> Offer:
+    def sample(
+        self,
+        body: SampleBody,
+        as_grid: bool,
+        caller: Caller,
+        once: Once | None = None,
+        planned: "Planned | None" = None,
+    ) -> Offer:
         """A job of `POST /samples`, to be accepted.
 
         Args:
@@ -62,17 +69,18 @@ class Intake:
             as_grid: whether it is to be answered with a grid.
             caller: whose job it is.
             once: what the request is known by if it is sent again.
+            planned: what `quick` has returned.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
-        planned = self._plan(body)
+        planned = planned or self._plan(body)
         request, image_steps = self._complete(body, planned, as_grid)
         return self._offer(body, planned.card, request, image_steps, caller, once)
 
-    def quick(self, body: SampleBody) -> bool:
-        """Whether the like was planned a moment ago, and nothing else takes long: so the event loop may do it."""
-        return body.deadline_seconds is None and body.webhook is None and self._planned(body) is not None
+    def quick(self, body: SampleBody) -> "Planned | None":
+        """The plan, if the like was planned a moment ago and nothing else takes long: so the event loop may do it."""
+        return self._planned(body) if body.deadline_seconds is None and body.webhook is None else None
 
     def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> Picture:
         """The picture of `POST /inpaint` and its mask, from their files, as the model takes them.

@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 from rq import Queue
 from rq.utils import utcformat
 
+from models.card import ImageShape
 from worker.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.job import Job
 
@@ -76,7 +78,7 @@ class Offer:
         job: as it will be.
         limits: on what is in flight, the job included.
         rq_queue: key of RQ's queue.
-        rq_record: as `shards.rq_record` returns it.
+        rq_record: as `shards.rq_record` returns it, made `flat`.
         once: what the request is known by if it is sent again.
         webhook: what is called once the job has ended.
     """
@@ -84,17 +86,17 @@ class Offer:
     job: Job
     limits: Limits
     rq_queue: str
-    rq_record: Mapping[str, str]
+    rq_record: str
     once: Once | None = None
     webhook: Webhook | None = None
 
     @property
     def arguments(self) -> list[Any]:
         """Keys and arguments of `scripts.ACCEPT`."""
-        job, now = self.job, utcformat(datetime.fromtimestamp(self.job.created_at, UTC))
+        job = self.job
         record = {
             "request": job.request.model_dump_json(),
-            "image": job.image.model_dump_json(),
+            "image": _json(job.image),
             "shards": job.shards,
             "shard_size": job.shard_size,
             "image_steps": job.image_steps,
@@ -111,9 +113,7 @@ class Offer:
         if self.webhook is not None:
             record["webhook"] = self.webhook.model_dump_json()
         most = (self.limits.client_image_steps, self.limits.image_steps, self.limits.jobs)
-        return [
-            self.rq_queue,
-            Queue.redis_queues_keys,
+        arguments = [
             job.id,
             job.created_at,
             job.client,
@@ -125,9 +125,10 @@ class Offer:
             job.result_ttl,
             "" if job.deadline is None else job.deadline,
             "" if self.once is None else self.once.fingerprint,
-            _flat(record),
-            _flat({**self.rq_record, "created_at": now, "enqueued_at": now}),
+            utcformat(datetime.fromtimestamp(job.created_at, UTC)),
         ]
+        own = json.dumps([str(argument) for argument in arguments])
+        return [self.rq_queue, Queue.redis_queues_keys, own, flat(record), self.rq_record]
 
     def accepted(self, answer: Sequence[Any]) -> Job:
         """The job, if that is what the script has answered.
@@ -147,6 +148,11 @@ class Offer:
         return self.job
 
 
-def _flat(record: Mapping[str, Any]) -> str:
+def flat(record: Mapping[str, Any]) -> str:
     """Fields and values in turn, as JSON: one argument, which is cheaper than many."""
     return json.dumps([str(part) for item in record.items() for part in item])
+
+
+@lru_cache
+def _json(image: ImageShape) -> str:
+    return image.model_dump_json()

@@ -22,7 +22,7 @@ from worker import scripts, shards
 from worker.forecast import STATUS, Forecast, Task
 from worker.idempotency import AnotherRequest, Once
 from worker.job import Job, JobNotFound, JobState, job_of
-from worker.offer import UNLIMITED, Limits, Offer, Webhook
+from worker.offer import UNLIMITED, Limits, Offer, Webhook, flat
 from worker.priority import Priority
 from worker.requests import InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
@@ -99,7 +99,7 @@ class JobQueue:
         self.connection, self.settings = connection, settings
         self.rq = shards.rq_queue(connection)
         self.forecast = Forecast(connection)
-        self._rq_record = shards.rq_record(self.rq, settings.result_ttl_seconds)
+        self._rq_record = flat(shards.rq_record(self.rq, settings.result_ttl_seconds))
 
     def submit(
         self,

@@ -218,20 +218,21 @@ tell_progress(id, 'preview', ARGV[2], 0.45)
 # its client's line. Answers with what stands against it ('client', 'queue' or 'jobs'; else ''), then with what was in
 # flight before: image-steps of the client, image-steps of all, jobs. If the request's key was used before, it answers
 # 'before', and with what is known under the key: id of the job, and fingerprint.
-# RQ's queue, RQ's set of queues; job id, now, client, image-steps, and the most that may be in flight, or -1: image-
-# steps of the client, image-steps of all, jobs; number of images, shard size, shards, time to live, deadline or '',
-# fingerprint of a request that is to be accepted once, or '', fields and values of the job's record as JSON, and those
-# of RQ's record of every shard
+# RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
+# that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
+# shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
+# then fields and values of the job's record as JSON, and those of RQ's record of every shard
 ACCEPT = (
     "#!lua"
     + _LINES
     + _LOAD
     + _TELL
     + """
-local id, now, client, steps = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local most_of_client, most_of_all, most_jobs = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local count, size, shards, ttl = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
-local record, rq_record, fields = cjson.decode(ARGV[14]), cjson.decode(ARGV[15]), {}
+local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
+local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
+local most_of_client, most_of_all, most_jobs = tonumber(own[5]), tonumber(own[6]), tonumber(own[7])
+local count, size, shards, ttl = tonumber(own[8]), tonumber(own[9]), tonumber(own[10]), own[11]
+local deadline, fingerprint, rq_now = own[12], own[13], own[14]
 for i = 1, #record, 2 do fields[record[i]] = record[i + 1] end
 local once = fields.once and 'scoreserve:once:' .. fields.once
 local before = once and redis.call('GET', once)
@@ -244,11 +245,11 @@ if most_of_client >= 0 and of_client + steps > most_of_client then against = 'cl
 elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
 elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
 if against ~= '' then return {against, of_client, of_all, jobs} end
-if once then redis.call('SET', once, id .. ' ' .. ARGV[13]) end
+if once then redis.call('SET', once, id .. ' ' .. fingerprint) end
 redis.call('HSET', key(id), unpack(record))
-if ARGV[12] ~= '' then
-    redis.call('HSET', key(id), 'deadline', ARGV[12])
-    redis.call('ZADD', 'scoreserve:deadlines', ARGV[12], id)
+if deadline ~= '' then
+    redis.call('HSET', key(id), 'deadline', deadline)
+    redis.call('ZADD', 'scoreserve:deadlines', deadline, id)
 end
 redis.call('ZADD', 'scoreserve:active', now, id)
 redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)
@@ -261,7 +262,7 @@ for number = 0, shards - 1 do
     local data = '["scoreserve.fulfil",null,[],{"job_id":"%s","number":%d,"first":%d,"count":%d,"result_ttl":%d}]'
     redis.call('HSET', 'rq:job:' .. shard, unpack(rq_record))
     redis.call('HSET', 'rq:job:' .. shard, 'data', string.format(data, id, number, first, images, ttl),
-        'description', images .. ' images of job ' .. id)
+        'description', images .. ' images of job ' .. id, 'created_at', rq_now, 'enqueued_at', rq_now)
     redis.call('RPUSH', KEYS[1], shard)
     redis.call('RPUSH', key(id, 'waiting'), number)
 end
@@ -411,6 +412,25 @@ end
 return claimed
 """
 )
+
+# Some of the jobs that have not ended: of each its id, client, priority, time of creation, image-steps to go, and
+# whether it has begun.
+# the first and the last, by place among them
+LOOK = """
+local found = {}
+for _, id in ipairs(redis.call('ZRANGE', 'scoreserve:active', ARGV[1], ARGV[2])) do
+    local job, done = 'scoreserve:job:' .. id, 0
+    local client, priority, created, steps, started =
+        unpack(redis.call('HMGET', job, 'client', 'priority', 'created_at', 'image_steps', 'started_at'))
+    if started then
+        for _, of_shard in ipairs(redis.call('HVALS', job .. ':progress')) do done = done + of_shard end
+    end
+    if client then
+        found[#found + 1] = {id, client, priority, created, math.max(0, steps - done), started and 1 or 0}
+    end
+end
+return found
+"""
 
 # Removes the shards of a job that has ended from RQ, but for the number to keep.
 # RQ's queue, RQ's registries of started, finished and failed jobs; job id, number of shards, number to keep or -1

@@ -13,8 +13,8 @@ from fastapi.responses import StreamingResponse
 from models.card import ModelName
 from models.images import to_png
 from service import caching, views
-from service.auth import Caller, InCaller
-from service.context import Context, InContext
+from service.auth import Caller, InCaller, caller_of
+from service.context import Context, InContext, context_of
 from service.intake import ready
 from service.problems import Problem, invalid, responses
 from service.routes.samples import _HEADERS
@@ -83,9 +83,10 @@ def _place(cursor: str) -> Place:
 
 
 @router.get("/{job_id}", response_model=JobView, responses=_NO_JOB)
-async def job(job_id: JobId, context: InContext, caller: InCaller) -> Response:
+async def job(job_id: JobId, request: Request) -> Response:
     """What the job asks for, its state, how far it is, and what goes before it."""
-    found = caller.own(await context.jobs.get(job_id))
+    context = context_of(request)
+    found = caller_of(request).own(await context.jobs.get(job_id))
     return JobView.of(found, *await context.jobs.forecast(found)).response()
 
 

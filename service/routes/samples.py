@@ -3,16 +3,16 @@
 import asyncio
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from models.sampling.settings import MAX_SEED
-from service.auth import CLIENT, Caller, InCaller
-from service.context import InContext
+from service.auth import CLIENT, Caller, caller_of
+from service.context import context_of
 from service.pictures import Fit, decode_base64
 from service.problems import Problem, invalid, invalid_body, responses
 from service.schemas import InpaintBody, InpaintFields, JobView, SampleBody
@@ -23,6 +23,8 @@ from worker.priority import Priority
 from worker.requests import MAX_FRAMES
 
 router = APIRouter(tags=["sampling"])
+
+Body = TypeVar("Body", bound=SampleBody)
 
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 
@@ -76,54 +78,61 @@ _HEADERS = [
 ]
 
 
-async def _is_json(request: Request) -> None:
-    media_type = _media_type(request)
-    if media_type != "application/json":
-        raise Problem("unsupported-media-type", f"Content-Type {media_type or 'missing'}; send application/json")
-
-
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+_SAMPLE_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SampleBody"}}},
+}
 
 
 @router.post(
     "/samples",
     responses=_ANSWERS,
     status_code=202,
-    dependencies=[Depends(_is_json)],
-    openapi_extra={"parameters": _HEADERS},
+    openapi_extra={"requestBody": _SAMPLE_BODY, "parameters": _HEADERS},
 )
-async def samples(body: SampleBody, request: Request, context: InContext, caller: InCaller) -> Response:
+async def samples(request: Request) -> Response:
     """Asks for a grid of images.
 
     With `Accept: image/png` the answer is the grid itself, once it is done.
     """
+    # FastAPI's dependencies and its reading of the body would take as long as all that is done here.
+    context, caller = context_of(request), caller_of(request)
+    media_type = _media_type(request)
+    if media_type != "application/json":
+        raise Problem("unsupported-media-type", f"Content-Type {media_type or 'missing'}; send application/json")
+    body = _read(SampleBody, await request.body())
     how = wanted(request, context.settings.max_wait_seconds)
-    once = _once(request, caller, b"samples", _canonical(body))
+    once = _once(request, caller, b"samples", body)
     accepted = await context.jobs.before(once)
     if accepted is None:
-        arguments = body, how.media_type == PNG, caller, once
-        if context.intake.quick(body):
-            offer = context.intake.sample(*arguments)
+        arguments, planned = (body, how.media_type == PNG, caller, once), context.intake.quick(body)
+        if planned is not None:
+            offer = context.intake.sample(*arguments, planned)
         else:
             offer = await run_in_threadpool(context.intake.sample, *arguments)
         accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, accepted, how)
 
 
-def _once(request: Request, caller: Caller, *parts: bytes) -> Once | None:
-    """What a request that consists of `parts` is known by, if it has an Idempotency-Key."""
+def _read(model: type[Body], data: bytes) -> Body:
+    try:
+        return model.model_validate_json(data or b"null")  # nothing at all is no broken JSON
+    except ValidationError as error:
+        raise invalid_body(error) from error
+
+
+def _once(request: Request, caller: Caller, route: bytes, body: SampleBody, *files: bytes) -> Once | None:
+    """What a request is known by, if it has an Idempotency-Key; however it was written down."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
     if not re.fullmatch(IDEMPOTENCY_KEY, key):
         raise invalid("Idempotency-Key", "this is no key", "1 to 255 visible ASCII characters")
-    return Once.of(caller.client, key, *parts)
-
-
-def _canonical(body: SampleBody) -> bytes:
-    """What is asked for, however it was written down."""
-    return body.model_dump_json(exclude={"image", "mask"}).encode()
+    return Once.of(caller.client, key, route, body.model_dump_json(exclude={"image", "mask"}).encode(), *files)
 
 
 _FORM_FIELDS: dict[str, Any] = {
@@ -178,13 +187,14 @@ _INPAINT_BODY = {
     status_code=202,
     openapi_extra={"requestBody": _INPAINT_BODY, "parameters": _HEADERS},
 )
-async def inpaint(request: Request, context: InContext, caller: InCaller) -> Response:
+async def inpaint(request: Request) -> Response:
     """Asks to fill in the white part of a mask, or what is transparent in the picture; everything else is kept.
 
     The picture and its mask are files of a form, or base64 in JSON. The picture is turned as its EXIF data say,
     converted to the model's channels, and brought to the model's size as `fit` says; all pixels of that which are not
     repainted come back exactly.
     """
+    context, caller = context_of(request), caller_of(request)
     how = wanted(request, context.settings.max_wait_seconds)
     media_type = _media_type(request)
     if media_type == "multipart/form-data":
@@ -196,7 +206,7 @@ async def inpaint(request: Request, context: InContext, caller: InCaller) -> Res
             "unsupported-media-type",
             f"Content-Type {media_type or 'missing'}; send multipart/form-data or application/json",
         )
-    once = _once(request, caller, b"inpaint", _canonical(body), image, mask or b"")
+    once = _once(request, caller, b"inpaint", body, image, mask or b"")
     accepted = await context.jobs.before(once)
     if accepted is None:
         # The decoder has a thread of its own, so that no other request waits for a large picture.
@@ -209,10 +219,7 @@ async def inpaint(request: Request, context: InContext, caller: InCaller) -> Res
 
 
 def _from_json(data: bytes) -> tuple[InpaintFields, bytes, bytes | None]:
-    try:
-        body = InpaintBody.model_validate_json(data)
-    except ValidationError as error:
-        raise invalid_body(error) from error
+    body = _read(InpaintBody, data)
     mask = None if body.mask is None else decode_base64("mask", body.mask)
     return body, decode_base64("image", body.image), mask
 
