@@ -1,5 +1,5 @@
-"""Loaded by schemathesis: what is valid by the document asks for what the tiny model makes in a moment, and pictures are
-real ones.
+"""Loaded by schemathesis: what is valid by the document asks for what the tiny model makes in a moment, of real
+pictures.
 
 What is invalid stays as it is: a value is replaced only by another one of its kind.
 """
@@ -95,7 +95,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    """No deadline that may be one too soon, which is refused with 503; those of the coverage phase pass no `map_body`."""
+    """No deadline that is refused with 503 while others wait; the cases of one phase pass no `map_body`."""
     return not (isinstance(case.body, dict) and _soon(case.body.get("deadline_seconds")))
 
 
