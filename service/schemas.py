@@ -34,7 +34,7 @@ def _no_boolean(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
 
-
+MAX_DEADLINE_SECONDS = 30 * 24 * 3600
 PICTURE = (  # 28 x 28, and its mask
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAH0lEQVR42mNgoD9ghDFOMDAwWKBJMuHTOSo5KjlwAADwZgEoE3440gAAAABJRU5E"
     "rkJggg=="
@@ -134,7 +134,7 @@ class SampleBody(BaseModel):
     deadline_seconds: float | None = Field(
         None,
         gt=0,
-        le=30 * 24 * 3600,
+        le=MAX_DEADLINE_SECONDS,
         allow_inf_nan=False,
         description="Seconds from now within which the job must end. One that cannot make it is refused at once; one "
         "that does not is stopped and fails.",

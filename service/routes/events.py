@@ -66,7 +66,9 @@ async def events(
     last_event_id: Annotated[
         str | None,
         Header(
-            pattern=r"^\d{1,15}-\d{1,15}$", description="The last event that was received; what came after it follows."
+            pattern=r"^\d{1,15}-\d{1,15}$",
+            description="The last event that was received; what came after it follows.",
+            examples=["1767323045000-0"],
         ),
     ] = None,
 ) -> Response:

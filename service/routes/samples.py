@@ -10,12 +10,13 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from models.card import MODEL_NAME
 from models.sampling.settings import MAX_SEED
 from service.auth import CLIENT, Caller, caller_of
 from service.context import context_of
 from service.pictures import Fit, decode_base64
 from service.problems import Problem, invalid, invalid_body, responses
-from service.schemas import InpaintBody, InpaintFields, JobView, SampleBody
+from service.schemas import MAX_DEADLINE_SECONDS, InpaintBody, InpaintFields, JobView, SampleBody
 from service.views import NPZ, PNG
 from service.waiting import answer, wanted
 from worker.idempotency import Once
@@ -135,12 +136,18 @@ def _once(request: Request, caller: Caller, route: bytes, body: SampleBody, *fil
     return Once.of(caller.client, key, route, body.model_dump_json(exclude={"image", "mask"}).encode(), *files)
 
 
+_EXAMPLES = {"sampler": '{"name": "heun"}', "webhook": '{"url": "https://example.com/hooks/scoreserve"}'}
 _FORM_FIELDS: dict[str, Any] = {
-    "model": {"type": "string", "description": "Name of a model."},
+    "model": {"type": "string", "pattern": MODEL_NAME, "description": "Name of a model.", "examples": ["mnist"]},
     "version": {"type": "integer", "minimum": 1, "description": "Version of the model."},
     "count": {"type": "integer", "minimum": 1, "default": 16, "description": "How many completions."},
     "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "description": "Drawn at random by default."},
-    "sampler": {"type": "string", "description": "The sampler of POST /samples, as JSON."},
+    "sampler": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The sampler of POST /samples, as JSON.",
+        "examples": [_EXAMPLES["sampler"]],
+    },
     "frames": {
         "type": "integer",
         "minimum": 0,
@@ -149,8 +156,19 @@ _FORM_FIELDS: dict[str, Any] = {
         "description": "As in POST /samples.",
     },
     "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
-    "deadline_seconds": {"type": "number", "exclusiveMinimum": 0, "description": "As in POST /samples."},
-    "webhook": {"type": "string", "description": "The webhook of POST /samples, as JSON."},
+    "deadline_seconds": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": MAX_DEADLINE_SECONDS,
+        "description": "As in POST /samples.",
+        "examples": [60],
+    },
+    "webhook": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The webhook of POST /samples, as JSON.",
+        "examples": [_EXAMPLES["webhook"]],
+    },
     "fit": {
         "type": "string",
         "enum": list(Fit),
@@ -240,7 +258,7 @@ async def _from_form(request: Request) -> tuple[InpaintFields, bytes, bytes | No
     if unknown := files.keys() - {"image", "mask"}:
         raise invalid(f"/{min(unknown)}", "there is no such file field", "image and mask")
     values: dict[str, Any] = dict(fields)
-    for name, example in (("sampler", '{"name": "heun"}'), ("webhook", '{"url": "https://example.com/hook"}')):
+    for name, example in _EXAMPLES.items():
         if name in fields:
             try:
                 values[name] = json.loads(fields[name])

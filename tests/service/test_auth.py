@@ -11,6 +11,17 @@ from redis.exceptions import NoPermissionError
 from service.keys import KEEP_SECONDS, KEYS, Keys
 
 Header = dict[str, str]
+OF_A_JOB = (
+    "",
+    "/events",
+    "/grid.png",
+    "/images/0.png",
+    "/samples.npz",
+    "/images.zip",
+    "/animation.webp",
+    "/animation.gif",
+    "/filmstrip.png",
+)
 
 
 @pytest.fixture
@@ -32,23 +43,33 @@ def test_without_keys_nobody_needs_one(client) -> None:
 def test_another_client_sees_nothing(client, new_key: Callable[..., Header], work, problem) -> None:
     """Whatever is asked of another's job is answered as if there were none, to the letter."""
     alice, bob = new_key("alice"), new_key("bob")
-    waiting, done = (client.post("/samples", json={"count": 2}, headers=alice).json()["id"] for _ in range(2))
-    client.delete(f"/jobs/{waiting}", headers=alice)
+    body = {"count": 2, "frames": 2}
+    done = client.post("/samples", json=body, headers=alice).json()["id"]
     work()
-    waiting = client.post("/samples", json={"count": 2}, headers=alice).json()["id"]
-    views = ["", "/grid.png", "/images/0.png", "/samples.npz"]
-    assert [client.get(f"/jobs/{done}{view}", headers=alice).status_code for view in views] == [200] * 4
+    waiting = client.post("/samples", json=body, headers=alice).json()["id"]
+    assert [client.get(f"/jobs/{done}{view}", headers=alice).status_code for view in OF_A_JOB] == [200] * len(OF_A_JOB)
     nobodys = 24 * "0"
-    for job in (waiting, done):
-        for method, view in [("DELETE", ""), *(("GET", view) for view in views)]:
+    asked = [(method, view) for view in OF_A_JOB for method in ("GET", "HEAD")]
+    for job in (done, waiting):
+        for method, view in [("DELETE", ""), ("POST", "/cancel"), *asked]:
             answers = [client.begin(method, f"/jobs/{i}{view}", headers=bob).result(30) for i in (job, nobodys)]
+            assert answers[0].headers.keys() == answers[1].headers.keys()
+            assert answers[0].status_code == answers[1].status_code == 404, f"{method} {view}"
+            if method == "HEAD":
+                continue
             said = [
                 {k: v for k, v in problem(answer, 404, "not-found").items() if k != "request_id"} for answer in answers
             ]
             assert str(said[0]).replace(job, nobodys) == str(said[1])
-            assert answers[0].headers.keys() == answers[1].headers.keys()
     assert client.get(f"/jobs/{waiting}", headers=alice).json()["state"] == "queued"
     assert client.get(f"/jobs/{waiting}", headers=bob | {"Client-Id": "alice"}).status_code == 404
+
+
+def test_whatever_is_of_a_job_is_asked_for_above(client) -> None:
+    routes = {
+        path.replace("{index}", "0") for path, methods in client.app.openapi()["paths"].items() if "get" in methods
+    }
+    assert {f"/jobs/{{job_id}}{view}" for view in OF_A_JOB} == {route for route in routes if "{job_id}" in route}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from redis import Redis
 
@@ -102,6 +103,22 @@ def test_jobs_are_chosen_by_state_and_model(
     assert len(ids(listed(model=["tiny", "other"]))) == 5
     assert ids(listed(model="other")) == []
     worker._hand_back()
+
+
+def test_the_next_page_is_of_what_was_asked_for(submit, listed, client) -> None:
+    """`Link` has the whole question: state, model and limit, each as often as it was there."""
+    made = [submit() for _ in range(5)]
+    client.post(f"/jobs/{made[1]}/cancel")
+    client.post(f"/jobs/{made[3]}/cancel")
+    query = [("state", "queued"), ("state", "running"), ("model", "tiny"), ("model", "other"), ("limit", "2")]
+    response = client.get("/jobs", params=query, headers={"Client-Id": "alice"})
+    assert ids(response.json()) == [made[4], made[2]]
+    assert response.links["next"]["url"].startswith("/jobs?")
+    assert list(httpx.URL(response.links["next"]["url"]).params.multi_items()) == [
+        *query,
+        ("cursor", response.json()["next"]),
+    ]
+    assert ids(listed(response.links["next"]["url"])) == [made[0]]
 
 
 def test_few_of_many_are_found_over_empty_pages(submit, listed, client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Receiver:
 
     port: int = 0
     got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    at: list[float] = field(default_factory=list)  # when
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
     pause: float = 0.0
@@ -51,6 +53,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            kept.at.append(time.monotonic())
             body = self.rfile.read(int(self.headers["content-length"]))
             kept.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
             time.sleep(kept.pause)
@@ -159,6 +162,26 @@ def test_what_is_not_taken_comes_again_under_the_same_id(
     assert len({body for _, _, body in receiver.got}) == 1
     assert all(verified(headers, body) for _, headers, body in receiver.got)
     until(lambda: not redis.exists(WEBHOOKS), 5)
+
+
+def test_the_pauses_between_attempts_grow(client, receiver: Receiver, until: Callable[..., None]) -> None:
+    receiver.answers = [(500, {})] * 4
+    client.delete(client.submit(webhook={"url": receiver.url})["links"]["self"])
+    until(lambda: attempts(client, "delivered") == 1, 20)
+    pauses = [later - earlier for earlier, later in pairwise(receiver.at)]
+    for number, pause in enumerate(pauses):
+        assert pause > 0.9 * 0.05 * 3**number, pauses
+    assert len(pauses) == 4
+
+
+def test_no_pause_is_longer_than_an_hour(
+    client, receiver: Receiver, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> None:
+    monkeypatch.setattr(webhooks, "FIRST_PAUSE", 10.0**9)
+    receiver.answers = [(500, {})]
+    client.delete(client.submit(webhook={"url": receiver.url})["links"]["self"])
+    until(lambda: attempts(client, "failed") == 1, 20)
+    until(lambda: 0.9 * 3600 - 60 < redis.zrange(WEBHOOKS, 0, 0, withscores=True)[0][1] - time.time() < 1.1 * 3600, 5)
 
 
 def test_a_receiver_that_is_gone_is_left_alone_and_one_that_asks_for_time_has_it(

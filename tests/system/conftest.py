@@ -82,6 +82,7 @@ def shell(shipped_models: Path) -> Iterator[Shell]:
         "SCORESERVE_MODELS_DIR": str(shipped_models),
         "SCORESERVE_SERVER": address,
         "SCORESERVE_API_KEY": "",
+        "SCORESERVE_WEBHOOK_NETWORKS": "127.0.0.0/8",
         "XDG_STATE_HOME": "",
         "XDG_CACHE_HOME": str(shipped_models.with_name("cache")),
         "PYTHONPATH": str(ROOT),

@@ -80,12 +80,15 @@ class Shell:
         directory: where it runs, with a `.venv/bin` in it like that of a checkout.
         address: of the service that takes the place of ADDRESS.
         environment: of the commands.
+        variables: that blocks have set.
+        elsewhere: other addresses of the document, and what takes their place.
     """
 
     directory: Path
     address: str
     environment: dict[str, str]
     variables: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         programs = self.directory / ".venv" / "bin"
@@ -99,7 +102,7 @@ class Shell:
 
     def run(self, block: Block) -> bytes:
         """What a block of shell commands writes to standard output."""
-        text = block.text.replace(ADDRESS, self.address)
+        text = self.here(block.text)
         given = "".join(f"{name}={shlex.quote(value)}\n" for name, value in self.variables.items())
         kept = "\n".join(f'printf "%s" "${{{name}-}}" > ".{name}"' for name in KEPT)
         script = f"set -eo pipefail\n{PRELUDE}{given}{text}\n{kept}\n"
@@ -109,7 +112,13 @@ class Shell:
 
     def python(self, block: Block) -> bytes:
         """What a block of Python writes to standard output."""
-        return self._run([sys.executable, "-c", block.text.replace(ADDRESS, self.address)], block)
+        return self._run([sys.executable, "-c", self.here(block.text)], block)
+
+    def here(self, text: str) -> str:
+        """A text of the document, with the addresses of what runs here."""
+        for shown, address in {ADDRESS: self.address, **self.elsewhere}.items():
+            text = text.replace(shown, address)
+        return text
 
     def _run(self, command: list[str], block: Block) -> bytes:
         environment = {**os.environ, **self.environment}
@@ -128,6 +137,11 @@ class Answer:
     body: bytes
 
     @property
+    def line(self) -> str:
+        """What it begins with."""
+        return f"HTTP/1.1 {self.status}"
+
+    @property
     def media_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0]
 
@@ -144,8 +158,17 @@ class Answer:
         return cls(status.split(" ", 1)[1], {name.lower(): value.strip() for name, value in pairs}, body)
 
 
+@dataclass(frozen=True)
+class Call(Answer):
+    """A request that the service has sent; its status is method and path."""
+
+    @property
+    def line(self) -> str:
+        return f"{self.status} HTTP/1.1"
+
+
 def differences(shown: str, answer: Answer) -> list[str]:
-    """Where an answer is not what a document shows: its status, a header that is named, or its body.
+    """Where an answer, or a call, is not what a document shows: its status, a header that is named, or its body.
 
     `...` stands for anything: inside a text, for any characters; as a value, for any value; as the last of a list or of
     an object, for any more. A body in angle brackets tells in words what is in a file.
@@ -153,7 +176,7 @@ def differences(shown: str, answer: Answer) -> list[str]:
     head, _, body = shown.partition("\n\n")
     status, *headers = head.splitlines()
     found = []
-    if status != f"HTTP/1.1 {answer.status}":
+    if status != answer.line:
         found.append(f"the status is {answer.status}")
     for header in headers:
         name, value = header.split(": ", 1)

@@ -1,9 +1,13 @@
 """docs/http.md: every request in it is sent to a running service, and the answers are those that it shows."""
 
 import json
+import queue
+import re
 import shlex
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,9 +15,11 @@ import pytest
 
 from service.app import create_app
 from service.settings import ServiceSettings
-from tests.system.markdown import ADDRESS, ROOT, Answer, Block, Shell, blocks, differences, is_path
+from service.signatures import parse_secret, sign
+from tests.system.markdown import ADDRESS, ROOT, Answer, Block, Call, Shell, blocks, differences, is_path
 
 DOCUMENT = ROOT / "docs" / "http.md"
+RECEIVER = "127.0.0.1:9000"  # of webhooks, in the document
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,33 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str]
     return {(method.upper(), route): found for route, methods in paths.items() for method, found in methods.items()}
 
 
+@pytest.fixture
+def calls(shell: Shell) -> Iterator["queue.Queue[Call]"]:
+    """What the service sends to the document's receiver, which answers as the document shows."""
+    received: queue.Queue[Call] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+            received.put(Call(f"{self.command} {self.path}", headers, body))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        shell.elsewhere[RECEIVER] = f"127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield received
+        server.shutdown()
+        thread.join()
+
+
 def exchanges() -> Iterator[tuple[Block, Block | None]]:
     """The shell blocks of the document, each with the answer that it shows, if it asks the service."""
     found = blocks(DOCUMENT)
@@ -64,7 +97,10 @@ def test_every_operation_is_in_the_document_under_its_own_heading(operations: di
     assert headings == {f"{method} {route}" for method, route in operations}
 
 
-def test_every_answer_is_as_the_document_shows_it(shell: Shell, operations: dict[tuple[str, str], Any]) -> None:
+def test_every_answer_is_as_the_document_shows_it(
+    shell: Shell, operations: dict[tuple[str, str], Any], calls: "queue.Queue[Call]"
+) -> None:
+    """The service's call too, which must be signed so that the document's own lines find it to be true."""
     wrong = []
     for block, shown in exchanges():
         if shown is None:
@@ -75,7 +111,41 @@ def test_every_answer_is_as_the_document_shows_it(shell: Shell, operations: dict
         wrong += [f"docs/http.md:{block.line}: {text}" for text in _undescribed(Request.of(block), answer, operations)]
         if "location" in answer.headers:
             shell.variables["job"] = answer.headers["location"].rpartition("/")[2]
+        if block.heading == "Webhooks":
+            wrong += _webhook(shell, calls)
     assert wrong == [], "\n".join(wrong)
+
+
+def _webhook(shell: Shell, calls: "queue.Queue[Call]") -> list[str]:
+    """Where the webhook of the job that was asked for last is not as the document shows it."""
+    ask, _, shown, _, code = [block for block in blocks(DOCUMENT) if block.heading == "Webhooks"]
+    call = calls.get(timeout=60)
+    wrong = [f"docs/http.md:{shown.line}: {text}" for text in differences(shell.here(shown.text), call)]
+    event = json.loads(call.body)
+    job = Block("sh", f"curl -s {ADDRESS}/jobs/$job", code.line, code.heading)
+    if event["data"] != json.loads(Answer.of(shell, job).body):
+        wrong.append(f"docs/http.md:{shown.line}: data is not what GET /jobs/{{job_id}} says")
+    names: dict[str, Any] = {}
+    exec(code.text, names)
+    verify, (secret,) = names["verify"], set(re.findall(r"whsec_[A-Za-z0-9+/=]+", ask.text))
+    verify(secret, call.headers, call.body)
+    for false in (
+        (secret, call.headers, call.body.replace(b"finished", b"failed..")),
+        (secret, {**call.headers, "webhook-id": "msg_0"}, call.body),
+        (secret, {**call.headers, "webhook-timestamp": "1"}, call.body),
+        ("whsec_" + 32 * "A", call.headers, call.body),
+        (secret, *_signed_long_ago(secret)),
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            verify(*false)
+    return wrong
+
+
+def _signed_long_ago(secret: str) -> tuple[dict[str, str], bytes]:
+    """Headers and body that somebody has kept, to send them again."""
+    signature = sign([parse_secret(secret)], "msg_1", 1_700_000_000, b"{}")
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": "1700000000", "webhook-signature": signature}
+    return headers, b"{}"
 
 
 def _undescribed(request: Request, answer: Answer, operations: dict[tuple[str, str], Any]) -> list[str]:

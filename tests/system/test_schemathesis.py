@@ -5,6 +5,7 @@ with a 5xx, or in a way that the document does not tell. `--schemathesis-cases N
 were so many; `-s` shows the figures.
 """
 
+import os
 import re
 import socket
 import subprocess
@@ -47,27 +48,33 @@ def test_the_service_does_what_its_document_says(
     service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url, **LIMITS)
     start("worker", SCORESERVE_REDIS_URL=worker_url)
     until(lambda: _ready(url), 180)
+    asked = {"count": 4, "frames": 3, "seed": 1}
+    job = httpx.post(f"{url}/samples", json=asked, headers={"Prefer": "wait=1"}).json()["id"]
+    until(lambda: httpx.get(f"{url}/jobs/{job}").json()["state"] == "finished")
     begun, cases, seeds = time.monotonic(), 0, 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while seeds == 0 or cases < wanted:
             further = range(seeds, seeds + (AT_ONCE if wanted else 1))
-            cases += sum(pool.map(lambda seed: _run(url, seed, MANY if wanted else FEW), further))
+            cases += sum(pool.map(lambda seed: _run(url, job, seed, MANY if wanted else FEW), further))
             seeds = further.stop
     statuses = _statuses(url)
     print(f"{cases} cases of {seeds} seeds in {time.monotonic() - begun:.0f} s, no failure; {dict(statuses)}")
     assert service.poll() is None
     assert max(statuses) < 500
     assert statuses[422] > 0
-    for route in ("/samples", "/jobs/{job_id}"):
-        taken = _statuses(url, route)
-        assert taken[200] + taken[202] > 0, f"{route} refused all: {dict(taken)}"
+    for route, methods in httpx.get(f"{url}/openapi.json").json()["paths"].items():
+        for method in methods:
+            taken = _statuses(url, method.upper(), route)
+            assert taken[200] + taken[202] > 0, f"{method} {route} refused all: {dict(taken)}"
 
 
-def _run(url: str, seed: int, examples: int) -> int:
-    """How many cases passed, of one run."""
+def _run(url: str, job: str, seed: int, examples: int) -> int:
+    """How many cases passed, of one run; in it, the job of the document's examples is one that is there."""
     options = ("--no-color", "--no-shrink", "--seed", str(seed), "--max-examples", str(examples))
     asked = [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run", *options]
-    ran = subprocess.run([*asked, f"{url}/openapi.json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    asked.append(f"{url}/openapi.json")
+    environment = {**os.environ, "SCHEMATHESIS_JOB": job, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = re.search(r"^\s*(\d+) generated, (\d+) passed", ran.stdout, re.MULTILINE)
     assert found is not None, ran.stdout
@@ -81,13 +88,14 @@ def _ready(url: str) -> bool:
         return False
 
 
-def _statuses(url: str, route: str | None = None) -> Counter[int]:
-    """How many requests were answered with each status, but those of /readyz before there was a worker."""
+def _statuses(url: str, method: str | None = None, route: str | None = None) -> Counter[int]:
+    """How many requests were answered with each status: of an operation, or of all but /readyz, asked before there was
+    a worker."""
     counts: Counter[int] = Counter()
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
         for sample in family.samples:
             if sample.name == "scoreserve_http_requests_total":
-                asked, status = sample.labels["route"], int(sample.labels["status"])
-                if asked == route or (route is None and asked != "/readyz"):
-                    counts[status] += int(sample.value)
+                asked = sample.labels["method"], sample.labels["route"]
+                if asked == (method, route) or (route is None and asked[1] != "/readyz"):
+                    counts[int(sample.labels["status"])] += int(sample.value)
     return counts

@@ -1,18 +1,25 @@
-"""Loaded by schemathesis: requests that are valid by the document ask for what the tiny model makes in a moment.
+"""Loaded by schemathesis: what is valid by the document asks for what the tiny model makes in a moment, of real
+pictures.
 
 What is invalid stays as it is: a value is replaced only by another one of its kind.
 """
 
 import base64
 import io
+import json
 import math
+import os
 import re
+from itertools import count
 from typing import Any
 
+import httpx
 import schemathesis
+from hypothesis import strategies as st
 from PIL import Image
 
-_PICTURE = Image.new("LA", (8, 8), (255, 0))
+from service.schemas import EXAMPLE_ID, MASK, PICTURE
+
 # name: (what it is at most here, what it may be at most)
 _LARGEST = {
     "count": (4, math.inf),
@@ -23,8 +30,73 @@ _LARGEST = {
     "version": (1, math.inf),
 }
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_FILE = io.BytesIO()
-_PICTURE.save(_FILE, "PNG")
+_NOBODY = "http://127.0.0.1:9000/"  # who is called
+_FORM = {"sampler": '{"name": "heun"}', "webhook": json.dumps({"url": _NOBODY})}
+_JOB = os.environ["SCHEMATHESIS_JOB"]  # one that has finished, with frames
+_CANCEL = ("DELETE /jobs/{job_id}", "POST /jobs/{job_id}/cancel")
+_NUMBERS = count()
+
+
+def _file(mode: str, kind: str, size: tuple[int, int], colour: Any) -> bytes:
+    """A picture file that is white as a mask, and transparent if it has an alpha."""
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, kind)
+    return file.getvalue()
+
+
+_PICTURES = [
+    _file("LA", "PNG", (8, 8), (255, 0)),
+    _file("L", "PNG", (8, 8), 255),
+    _file("RGBA", "WEBP", (8, 8), (255, 255, 255, 0)),
+    _file("RGB", "JPEG", (8, 8), (255, 255, 255)),
+    _file("P", "GIF", (8, 8), 255),
+    _file("I;16", "TIFF", (8, 8), 65535),
+    _file("1", "BMP", (8, 8), 1),
+    _file("LA", "PNG", (12, 16), (255, 0)),  # to be fitted
+]
+_BASE64 = [base64.b64encode(picture).decode() for picture in _PICTURES]
+# Of a form's files, and of the strings that are files in JSON; the others are what schemathesis would send.
+schemathesis.openapi.format("binary", st.one_of(*map(st.just, _PICTURES), st.binary()))
+
+
+@schemathesis.hook
+def before_load_schema(context: Any, document: dict[str, Any]) -> None:
+    """The examples of the document, made to be of what the service under test has: its model, and a finished job."""
+    text = json.dumps(document)
+    for shown, here in (
+        ('"mnist"', '"tiny"'),
+        ("https://example.com/hooks/scoreserve", _NOBODY),
+        (EXAMPLE_ID, _JOB),
+        (PICTURE, _BASE64[0]),
+        (MASK, _BASE64[0]),
+    ):
+        text = text.replace(shown, here)
+    document.update(json.loads(text))
+    forms = [document["paths"]["/inpaint"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]]
+    for schema in [*document["components"]["schemas"].values(), *forms]:
+        for name in _LARGEST.keys() & schema.get("properties", {}).keys():
+            schema["properties"][name]["examples"] = [_LARGEST[name][0]]
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """Most Idempotency-Keys are of one request only, and what is cancelled has not ended: the document's examples are
+    sent again and again."""
+    number, key = next(_NUMBERS), case.headers.get("Idempotency-Key")
+    if number % 8 and isinstance(key, str) and re.fullmatch(r"[\x21-\x7e]{1,200}", key):
+        case.headers["Idempotency-Key"] = f"{key}-{os.getpid()}-{number}"
+    if number % 4 and case.headers.get("Prefer") == "wait=60":
+        case.headers["Prefer"] = "respond-async"
+    if case.operation.label in _CANCEL and case.path_parameters.get("job_id") == _JOB:
+        new = {"json": {"count": 200}, "headers": {"Client-Id": f"{os.getpid()}-{number}"}}  # whose quota is its own
+        answer = httpx.post(f"{case.operation.base_url.rstrip('/')}/samples", **new)
+        case.path_parameters["job_id"] = answer.raise_for_status().json()["id"]
+
+
+@schemathesis.hook
+def filter_case(context: Any, case: Any) -> bool:
+    """No deadline that is refused with 503 while others wait; the cases of one phase pass no `map_body`."""
+    return not (isinstance(case.body, dict) and _soon(case.body.get("deadline_seconds")))
 
 
 @schemathesis.hook
@@ -38,17 +110,16 @@ def map_body(context: Any, body: Any) -> Any:
     if isinstance(body.get("model"), str) and _NAME.fullmatch(body["model"]):
         body["model"] = "tiny"
     for name in ("image", "mask"):  # white as a mask, transparent as a picture
-        if isinstance(body.get(name), bytes | str):
-            as_text = isinstance(body[name], str)
-            body[name] = base64.b64encode(_FILE.getvalue()).decode() if as_text else _FILE.getvalue()
-    for name, value in (("sampler", '{"name": "heun"}'), ("webhook", '{"url": "http://127.0.0.1:9000/"}')):
-        if isinstance(body.get(name), str):  # a form's
+        if type(body.get(name)) is str and len(body[name]) % 4:
+            body[name] = _BASE64[len(body[name]) % len(_BASE64)]
+    for name, value in _FORM.items():
+        if isinstance(body.get(name), str):
             body[name] = value
-    if _number(body.get("deadline_seconds")) and 0 < body["deadline_seconds"] < 600:
-        body["deadline_seconds"] = 600  # one that cannot be kept is refused with 503
+    if _soon(body.get("deadline_seconds")):
+        body["deadline_seconds"] = 600
     webhook = body.get("webhook")
     if isinstance(webhook, dict) and isinstance(webhook.get("url"), str) and len(webhook["url"]) <= 2048:
-        body["webhook"] = {**webhook, "url": "http://127.0.0.1:9000/"}  # nobody is called
+        body["webhook"] = {**webhook, "url": _NOBODY}
     return body
 
 
@@ -66,6 +137,10 @@ def _small(body: dict[str, Any]) -> dict[str, Any]:
 
 def _bounded(value: Any, most: int, valid: float) -> Any:
     return most if _number(value) and most < value <= valid and value % 1 == 0 else value
+
+
+def _soon(seconds: Any) -> bool:
+    return _number(seconds) and 0 < seconds < 60
 
 
 def _number(value: Any) -> bool:
