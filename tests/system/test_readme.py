@@ -98,6 +98,8 @@ def _arguments(words: list[str]) -> list[str] | None:
         return program[1:]
     if "cli.main" in program:
         return program[program.index("cli.main") + 1 :]
+    if "exec" in program and "scoreserve" in program:  # in a container
+        return program[len(program) - program[::-1].index("scoreserve") :]
     if "compose" in program and "train" in program and "--entrypoint" not in program:
         return program[program.index("train") :]
     return None

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs `scoreserve` with the address of Redis, which has a password in it, from a file: so it is in no image, in no
-# configuration, and not in what `docker inspect` shows.
+# `scoreserve` in the images: ours, with the address of Redis, which has a password in it, from a file. So it is in no
+# image, in no configuration, and not in what `docker inspect` shows; and whoever is in a container need not name it.
 set -eu
 if [ -n "${SCORESERVE_REDIS_URL_FILE:-}" ]; then
     if [ ! -r "$SCORESERVE_REDIS_URL_FILE" ]; then
@@ -10,4 +10,4 @@ if [ -n "${SCORESERVE_REDIS_URL_FILE:-}" ]; then
     SCORESERVE_REDIS_URL=$(cat "$SCORESERVE_REDIS_URL_FILE")
     export SCORESERVE_REDIS_URL
 fi
-exec scoreserve "$@"
+exec /opt/scoreserve/app/bin/scoreserve "$@"
