@@ -55,6 +55,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         context.pulse.stop()
         await pulse
         await context.async_redis.aclose()
+        await context.jobs.redis.connection.aclose()
         context.queue.connection.close()
         context.decoder.shutdown(wait=False, cancel_futures=True)
 

@@ -58,7 +58,9 @@ class Context:
         async_redis = _connect(settings.redis_url, settings.redis_timeout_seconds)
         pulse = Pulse(_connect(settings.redis_url, PULSE_SHARE * settings.redis_timeout_seconds))
         pulse.guard(connection.connection_pool)
+        swift = _connect(settings.redis_url, settings.redis_timeout_seconds)  # of few connections: no stream takes one
         pulse.guard(async_redis.connection_pool)
+        pulse.guard(swift.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -67,8 +69,8 @@ class Context:
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
             async_redis=async_redis,
-            jobs=Jobs(queue, Together(async_redis)),
-            auth=Auth(settings, async_redis),
+            jobs=Jobs(queue, Together(swift)),
+            auth=Auth(settings, swift),
             pulse=pulse,
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
             decoder=ThreadPoolExecutor(1, "decoder"),

@@ -9,10 +9,12 @@ import redis.asyncio
 from redis.exceptions import NoScriptError
 
 Command = tuple[Any, ...]
+PIPELINES = 2  # that are on their way: while Redis works on one, the next is made
+REQUESTS = 8  # whose commands are in one, at most: all of its answers come at its end
 
 
 class Together:
-    """Sends what requests ask of Redis in one pipeline at a time; what comes meanwhile goes with the next.
+    """Sends what requests ask of Redis in few pipelines; what comes while they are on their way goes with the next.
 
     Args:
         connection: whose timeout bounds the wait of all.
@@ -21,18 +23,22 @@ class Together:
     def __init__(self, connection: redis.asyncio.Redis) -> None:
         self.connection = connection
         self._waiting: list[tuple[tuple[Command, ...], asyncio.Future[list[Any]]]] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sending = 0
 
     async def execute(self, *commands: Command) -> list[Any]:
-        """The answers to some commands, sent one after another, with those of other requests between none of them.
+        """The answers to some commands, sent one after another.
 
         Raises:
             RedisError: Redis does not answer, or refuses one of them; the others were carried out.
         """
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append((commands, future))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send())
+        if self._sending < PIPELINES:
+            self._sending += 1
+            task = asyncio.create_task(self._send())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await future
 
     async def script(self, text: str, keys: int, *arguments: Any) -> Any:
@@ -49,7 +55,7 @@ class Together:
 
     async def _send(self) -> None:
         while self._waiting:
-            sent, self._waiting = self._waiting, []
+            sent, self._waiting = self._waiting[:REQUESTS], self._waiting[REQUESTS:]
             try:
                 answers = iter(await self._answers([command for commands, _ in sent for command in commands]))
             except Exception as error:
@@ -68,6 +74,7 @@ class Together:
                     future.set_result(own)
                 else:
                     future.set_exception(refused)
+        self._sending -= 1
 
     async def _answers(self, commands: list[Command]) -> list[Any]:
         async with self.connection.pipeline(transaction=False) as pipeline:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -103,6 +104,7 @@ async def _wait(request: Request, context: Context, job: Job, seconds: float) ->
     return job
 
 
+@lru_cache(256)
 def _negotiate(accept: str) -> str:
     """The first of our media types that the client likes best; JSON if it takes anything."""
     offers = {

@@ -4,7 +4,7 @@ import json
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
@@ -20,7 +20,7 @@ PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of 
 STATUS = "scoreserve"  # likewise: what else a worker tells of itself, as JSON
 JOBS_AT_ONCE = 500  # are looked at in one script, which nothing else in Redis can interrupt
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
-KEEP_FACTOR = 20  # or so many times as old as it took to read, so that a long queue does not take all the time there is
+KEEP_FACTOR = 50  # or so many times as old as it took to read, so that a long queue does not take all the time there is
 PRIORITIES = {priority.value.encode(): priority for priority in Priority}
 Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
 
@@ -116,7 +116,7 @@ class Forecast:
         self._lock = Lock()  # of many requests at once, one looks
         self._looked_at, self._keep = -float("inf"), KEEP_SECONDS
         self._lines: dict[str, Line] = {}
-        self._paces: list[dict[str, tuple[float, float]]] = []
+        self._paces: dict[str, Pace] = {}  # by model
         self._turns: list[Turn] = []
         self._positions: dict[str, int] = {}
 
@@ -136,10 +136,7 @@ class Forecast:
         """What the workers can do for a model; None if none has measured it yet."""
         if look:
             self.look()
-        measured = [paces[model] for paces in self._paces if model in paces]
-        if not measured:
-            return None
-        return Pace(len(measured), min(step for step, _ in measured), sum(rate for _, rate in measured))
+        return self._paces.get(model)
 
     def seconds(self, task: Task, model: str, evaluations: int, look: bool = True) -> float | None:
         """When a job will be done, in seconds from now; None if no worker has measured its model's pace.
@@ -197,7 +194,7 @@ class Forecast:
                 pipeline.eval(scripts.LOOK, 0, first, first + JOBS_AT_ONCE - 1)
             answers = pipeline.execute()
         paces, looks = answers[: len(workers)], answers[len(workers) :]
-        self._paces = [json.loads(pace) for pace in paces if pace is not None]
+        self._paces = _together([json.loads(pace) for pace in paces if pace is not None])
         tasks = {task.id: task for jobs in looks for task in map(_task, jobs)}  # one may move while it is looked at
         lines: dict[str, list[Task]] = defaultdict(list)
         for task in tasks.values():
@@ -210,3 +207,15 @@ class Forecast:
 def _task(job: tuple[bytes, bytes, bytes, bytes, int, int]) -> Task:
     job_id, client, priority, created_at, remaining, begun = job
     return Task(client.decode(), PRIORITIES[priority], float(created_at), remaining, job_id.decode(), not begun)
+
+
+def _together(paces: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, Pace]:
+    """What all workers can do, by model, of what each has measured."""
+    measured: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for of_worker in paces:
+        for model, pace in of_worker.items():
+            measured[model].append(pace)
+    return {
+        model: Pace(len(found), min(step for step, _ in found), sum(rate for _, rate in found))
+        for model, found in measured.items()
+    }

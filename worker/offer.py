@@ -1,6 +1,5 @@
 """An offer: a job that has not been accepted yet, and what may stand against it. Torch-free."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 from rq import Queue
 from rq.utils import utcformat
 
@@ -86,7 +86,7 @@ class Offer:
     job: Job
     limits: Limits
     rq_queue: str
-    rq_record: str
+    rq_record: bytes
     once: Once | None = None
     webhook: Webhook | None = None
 
@@ -127,7 +127,7 @@ class Offer:
             "" if self.once is None else self.once.fingerprint,
             utcformat(datetime.fromtimestamp(job.created_at, UTC)),
         ]
-        own = json.dumps([str(argument) for argument in arguments])
+        own = to_json([str(argument) for argument in arguments])
         return [self.rq_queue, Queue.redis_queues_keys, own, flat(record), self.rq_record]
 
     def accepted(self, answer: Sequence[Any]) -> Job:
@@ -148,9 +148,9 @@ class Offer:
         return self.job
 
 
-def flat(record: Mapping[str, Any]) -> str:
+def flat(record: Mapping[str, Any]) -> bytes:
     """Fields and values in turn, as JSON: one argument, which is cheaper than many."""
-    return json.dumps([str(part) for item in record.items() for part in item])
+    return to_json([str(part) for item in record.items() for part in item])
 
 
 @lru_cache

@@ -9,7 +9,7 @@ import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.together import Together
+from service.together import PIPELINES, REQUESTS, Together
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_each_request_gets_its_own_answers_in_few_round_trips(run: Callable[...,
         first = [together.execute(("SET", f"k{i}", i), ("GET", f"k{i}")) for i in range(50)]
         assert await asyncio.gather(*first) == [[True, str(i).encode()] for i in range(50)]
         assert sum(sizes) == 100
-        assert len(sizes) <= 2
+        assert len(sizes) == -(-50 // REQUESTS)
 
     run(body)
 
@@ -53,12 +53,15 @@ def test_each_request_gets_its_own_answers_in_few_round_trips(run: Callable[...,
 def test_what_comes_while_redis_is_asked_goes_with_the_next(run: Callable[..., Any]) -> None:
     async def body(together: Together) -> None:
         sizes = count_round_trips(together)
-        one = asyncio.create_task(together.execute(("INCR", "n")))
-        while not sizes:
+        first = []
+        while len(sizes) < PIPELINES:
+            first.append(asyncio.create_task(together.execute(("INCR", "n"))))
+            await asyncio.sleep(0)
             await asyncio.sleep(0)
         rest = [asyncio.create_task(together.execute(("INCR", "n"))) for _ in range(5)]
-        assert [answer for (answer,) in await asyncio.gather(one, *rest)] == [1, 2, 3, 4, 5, 6]
-        assert sizes == [1, 5]
+        answers = await asyncio.gather(*first, *rest)
+        assert sorted(answer for (answer,) in answers) == list(range(1, len(first) + 6))
+        assert sizes == [1] * PIPELINES + [5]
 
     run(body)
 
@@ -96,19 +99,23 @@ def test_all_who_waited_are_told_that_redis_does_not_answer_and_later_ones_are_a
     run: Callable[..., Any],
 ) -> None:
     async def body(together: Together) -> list[Any]:
-        answers, silent = together._answers, asyncio.Event()
+        answers, stalled = together._answers, 0
 
-        async def stalled(_: Any) -> Any:
-            silent.set()
+        async def stall(_: Any) -> Any:
+            nonlocal stalled
+            stalled += 1
             await asyncio.sleep(0.1)
             raise RedisTimeoutError("Timeout reading")
 
-        together._answers = stalled  # type: ignore[method-assign]
-        sent = asyncio.create_task(together.execute(("PING",)))
-        await silent.wait()
+        together._answers = stall  # type: ignore[method-assign]
+        sent = []
+        while stalled < PIPELINES:
+            sent.append(asyncio.create_task(together.execute(("PING",))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         together._answers = answers  # type: ignore[method-assign]
         behind = asyncio.create_task(together.execute(("PING",)))
-        told = await asyncio.gather(sent, behind, return_exceptions=True)
+        told = await asyncio.gather(*sent, behind, return_exceptions=True)
         return [*told, await together.execute(("PING",))]
 
     *told, later = run(body)
