@@ -355,13 +355,15 @@ class Deployment:
         return "a job on its way finished, the old passwords are refused"
 
     def a_worker_is_stopped(self) -> str:
-        job = self.long_job(30)
+        job = self.long_job(120)  # more than it can finish in its grace
         wait(lambda: look(job)["state"] == "running", 60, "begun")
         victim, begun = ids("worker")[0], time.monotonic()
         docker("stop", "--time", "45", victim)
         took = time.monotonic() - begun
         code = docker("inspect", "--format", "{{.State.ExitCode}}", victim).strip()
         check(code == "0", f"exit code {code}")
+        log = subprocess.run(["docker", "logs", victim], capture_output=True, text=True, check=True).stderr
+        check("handing back shard" in log, f"it handed back nothing: {log[-500:]}")
         finished(job)
         return f"SIGTERM: it handed back and ended with code 0 after {took:.1f} s, the job finished"
 
