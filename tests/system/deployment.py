@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "SCORESERVE_LEASE_SECONDS": "5",
     "COMPOSE_HTTP_TIMEOUT": "600",  # for docker-compose 1.29 and a slow disk
 }
+SECRET = f"secret of {uuid.uuid4().hex}".encode()
 API_LIMIT_MB = 250  # of the API's image above its base
 
 
@@ -78,7 +79,7 @@ class Deployment:
 
     def steps(self, build: bool) -> list[Callable[[], str]]:
         return [
-            *([self.build] if build else []),
+            *([self.build, self.layers] if build else []),
             self.sizes,
             self.up,
             self.users,
@@ -108,8 +109,27 @@ class Deployment:
         ]
 
     def build(self) -> str:
-        compose("--profile", "train", "build", "api", "worker", "train")
+        beside = [ROOT / "of-deployment.py", ROOT / "docker/of-deployment.py"]  # where secrets and notes may lie
+        try:
+            for file in beside:
+                file.write_bytes(SECRET)
+            compose("--profile", "train", "build", "api", "worker", "train")
+        finally:
+            for file in beside:
+                file.unlink(missing_ok=True)
         return "api, worker, train"
+
+    def layers(self) -> str:
+        images, ours = [f"scoreserve-{name}" for name in ("api", "worker", "train")], b"SCORESERVE_REDIS_URL_FILE:-"
+        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
+            assert saving.stdout is not None
+            found, end = set(), b""
+            while piece := saving.stdout.read(2**22):
+                found |= {text for text in (SECRET, ours) if text in end + piece}
+                end = piece[-100:]
+        check(ours in found, "the layers cannot be read")
+        check(SECRET not in found, "a file that lies beside the code is in a layer")
+        return "a file that lay beside the code is in no layer of the three"
 
     def sizes(self) -> str:
         base = _image("python:3.11-slim-bookworm")["Size"]
@@ -186,22 +206,18 @@ class Deployment:
 
     def page(self) -> str:
         status, body = get("/")
-        named = {f"/{path}" for path in re.findall(r'(?:src|href)="(static/[^"]+)"', body.decode())}
-        check(status == 200 and len(named) > 3, f"{status}: {body[:200]!r}")
-        for path in (
-            *named,
-            "/docs",
-            "/openapi.json",
-            "/problems",
-            "/samplers",
-            "/workers",
-            "/models/mnist/preview.png",
-        ):
-            check(get(path)[0] == 200, f"{path}: {get(path)[0]}")
-        events = get(f"/jobs/{submit({'count': 4})['id']}/events?previews=true", timeout=120)[1].decode()
+        paths = ["/", "/docs", "/openapi.json", "/problems", "/samplers", "/workers", "/models/mnist/preview.png"]
+        for path in paths:  # which grows by what is found in them
+            status, body = get(path)
+            check(status == 200, f"{path}: {status}")
+            loaded = re.findall(r'(?:src|href)="static/([^"]+)"|from "\./(\w+\.js)"', body.decode("latin-1"))
+            paths += {f"/static/{''.join(names)}" for names in loaded} - {*paths}
+        files = sum(path.startswith("/static/") for path in paths)
+        check(files > 20, str(paths))
+        events = get(f"/jobs/{self.long_job(15)['id']}/events?previews=true", timeout=120)[1].decode()
         kinds = re.findall(r"^event: (\w+)", events, re.MULTILINE)
         check({"progress", "preview", "done"} <= {*kinds} and kinds[-1] == "done", str(kinds))
-        return f"it and the {len(named)} files it names, /docs; a job's events through the published port: {len(kinds)}"
+        return f"it, the {files} files that it loads, and /docs; {len(kinds)} events of a job, previews too, as it ran"
 
     def shell(self) -> str:
         exec_in("api", "scoreserve", "sample", "--count", "4", "--no-show", "--out", "/tmp/four.png")
@@ -212,14 +228,15 @@ class Deployment:
 
     def keys(self) -> str:
         alice, bob = (exec_in("api", "scoreserve", "keys", "create", name, "--image-steps", "1000") for name in "ab")
-        small = {"count": 4, "sampler": {"name": "euler", "levels": 20}}
+        small = {"count": 16, "sampler": {"name": "euler", "levels": 40}}  # 640 of 1,000 image-steps
         try:
             check((status := post("/samples", small)[0]) == 401, f"without a key: {status}")
             status, answer = post("/samples", small, key=alice)
             check(status == 202, f"with a key: {status} {answer!r}")
             job = json.loads(answer)
             check((status := get(f"/jobs/{job['id']}", key=bob)[0]) == 404, f"another's job: {status}")
-            check((status := post("/samples", small | {"count": 64}, key=bob)[0]) == 429, f"over its quota: {status}")
+            check((status := post("/samples", small, key=alice)[0]) == 429, f"over the quota: {status}")
+            check((status := post("/samples", small, key=bob)[0]) == 202, f"another's quota: {status}")
         finally:
             for key in (alice, bob):
                 exec_in("api", "scoreserve", "keys", "revoke", key.split("_")[1])
@@ -338,13 +355,15 @@ class Deployment:
         return "a job on its way finished, the old passwords are refused"
 
     def a_worker_is_stopped(self) -> str:
-        job = self.long_job(30)
+        job = self.long_job(120)  # more than it can finish in its grace
         wait(lambda: look(job)["state"] == "running", 60, "begun")
         victim, begun = ids("worker")[0], time.monotonic()
         docker("stop", "--time", "45", victim)
         took = time.monotonic() - begun
         code = docker("inspect", "--format", "{{.State.ExitCode}}", victim).strip()
         check(code == "0", f"exit code {code}")
+        log = subprocess.run(["docker", "logs", victim], capture_output=True, text=True, check=True).stderr
+        check("handing back shard" in log, f"it handed back nothing: {log[-500:]}")
         finished(job)
         return f"SIGTERM: it handed back and ended with code 0 after {took:.1f} s, the job finished"
 
