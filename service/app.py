@@ -25,8 +25,19 @@ seed and the image's number alone: the same request gives the same bytes.
 """
 
 # What pages of other web sites may send and read, if SCORESERVE_CORS_ORIGINS names them.
-ASKED_IN_HEADERS = ["Authorization", "Client-Id", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"]
+ASKED_IN_HEADERS = [
+    "Authorization",
+    "Client-Id",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Range",
+    "Last-Event-ID",
+    "Prefer",
+    "Range",
+]
 TOLD_IN_HEADERS = [
+    "Accept-Ranges",
+    "Content-Range",
     "ETag",
     "Idempotent-Replayed",
     "Link",

@@ -36,6 +36,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "already-ended": (409, "The job has ended", "A job that has ended cannot be cancelled."),
     "too-large": (413, "The request body is too large", "Send less; `detail` has the limit."),
     "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
+    "range-not-satisfiable": (
+        416,
+        "The file has no such part",
+        "Ask for a Range inside the file, whose length Content-Range tells; or without Range, for all of it.",
+    ),
     "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
     "rate-limited": (
         429,

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from models.card import ModelName
 from models.images import to_png
-from service import caching, views
+from service import caching, ranges, views
 from service.auth import Caller, InCaller, caller_of
 from service.context import Context, InContext, context_of
 from service.intake import ready
@@ -34,13 +34,25 @@ Padding = Annotated[int, Query(ge=0, le=64, description="Pixels between the imag
 Fps = Annotated[float, Query(ge=1, le=50, allow_inf_nan=False, description="Frames a second.")]
 
 
-def _file(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of a view: the file, that the client has it, or a problem."""
+def _file(media_type: str) -> dict[str, Any]:
+    """How a view that is sent while it is made is described: the file, that the client has it, or a problem."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
-    return {
+    answers = {
         200: {"content": content, "description": "The file. It never changes; `ETag` names it."},
         304: {"description": "The client has it (If-None-Match)."},
         **responses("not-found", "not-ready", "invalid", "unavailable"),
+    }
+    return {"response_class": Response, "responses": answers}
+
+
+def _whole_file(media_type: str) -> dict[str, Any]:
+    """The same of a view that is made before it is sent, so that a part of it can be asked for."""
+    found = _file(media_type)
+    part = {"content": found["responses"][200]["content"], "description": "The part that was asked for (Range)."}
+    return {
+        **found,
+        "responses": {**found["responses"], 206: part, **ranges.PROBLEMS},
+        "openapi_extra": {"parameters": ranges.HEADERS},
     }
 
 
@@ -101,7 +113,7 @@ def cancel(job_id: JobId, context: InContext, caller: InCaller) -> JobView:
         raise Problem("already-ended", str(error)) from error
 
 
-@router.get("/{job_id}/grid.png", response_class=Response, responses=_file(views.PNG))
+@router.get("/{job_id}/grid.png", **_whole_file(views.PNG))
 def grid_png(
     job_id: JobId,
     request: Request,
@@ -123,7 +135,7 @@ def grid_png(
     )  # fmt: skip
 
 
-@router.get("/{job_id}/images/{index}.png", response_class=Response, responses=_file(views.PNG))
+@router.get("/{job_id}/images/{index}.png", **_whole_file(views.PNG))
 def image_png(
     job_id: JobId,
     index: Annotated[int, Path(ge=0, le=10**9, description="Number of the image, from 0.", examples=[2])],
@@ -144,7 +156,7 @@ def image_png(
     return _view(context, caller, request, job_id, views.PNG, draw)
 
 
-@router.get("/{job_id}/samples.npz", response_class=Response, responses=_file(views.NPZ))
+@router.get("/{job_id}/samples.npz", **_file(views.NPZ))
 def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
     return _view(
@@ -152,7 +164,7 @@ def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InC
     )
 
 
-@router.get("/{job_id}/images.zip", response_class=Response, responses=_file(views.ZIP))
+@router.get("/{job_id}/images.zip", **_file(views.ZIP))
 def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as PNG files `0000.png` and so on in a zip."""
     return _view(
@@ -160,7 +172,7 @@ def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCa
     )
 
 
-@router.get("/{job_id}/animation.webp", response_class=Response, responses=_file(views.WEBP))
+@router.get("/{job_id}/animation.webp", **_whole_file(views.WEBP))
 def animation_webp(
     job_id: JobId,
     request: Request,
@@ -174,7 +186,7 @@ def animation_webp(
     return _animation(context, caller, request, job_id, "WEBP", columns, scale, fps)
 
 
-@router.get("/{job_id}/animation.gif", response_class=Response, responses=_file(views.GIF))
+@router.get("/{job_id}/animation.gif", **_whole_file(views.GIF))
 def animation_gif(
     job_id: JobId,
     request: Request,
@@ -188,7 +200,7 @@ def animation_gif(
     return _animation(context, caller, request, job_id, "GIF", columns, scale, fps)
 
 
-@router.get("/{job_id}/filmstrip.png", response_class=Response, responses=_file(views.PNG))
+@router.get("/{job_id}/filmstrip.png", **_whole_file(views.PNG))
 def filmstrip_png(
     job_id: JobId, request: Request, context: InContext, caller: InCaller, padding: Padding = 2, scale: Scale = 1
 ) -> Response:
@@ -238,7 +250,7 @@ def _view(
         return Response(status_code=304, headers=headers)
     content = draw(finished)
     if isinstance(content, bytes):
-        return Response(content, headers=headers, media_type=media_type)
+        return ranges.respond(request, content, headers, media_type)
     if request.scope.get("head"):
         content = iter(())
-    return StreamingResponse(content, headers=headers, media_type=media_type)
+    return StreamingResponse(content, headers={**headers, "Accept-Ranges": "none"}, media_type=media_type)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.card import ModelCard
 from models.store import BrokenModel, ModelNotFound
-from service import caching
+from service import caching, ranges
 from service.context import InContext
 from service.problems import Problem, responses
 from service.views import PNG
@@ -17,6 +17,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", examples=["mnist"])]
 Version = Annotated[int | None, Query(ge=1, le=10**9, description="The newest by default.")]
 _PNG = {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG file."}
+_PART = {**_PNG, "description": "The part that was asked for (Range)."}
 _KEPT = {"description": "The client has it (If-None-Match)."}
 
 
@@ -45,7 +46,8 @@ def model(name: Name, context: InContext, response: Response, version: Version =
 @router.get(
     "/{name}/preview.png",
     response_class=Response,
-    responses={200: _PNG, 304: _KEPT, **responses("not-found", "invalid")},
+    responses={200: _PNG, 206: _PART, 304: _KEPT, **responses("not-found", "invalid"), **ranges.PROBLEMS},
+    openapi_extra={"parameters": ranges.HEADERS},
 )
 def preview(name: Name, request: Request, context: InContext, version: Version = None) -> Response:
     """A grid of what the model makes, if a picture is beside its weights."""
@@ -59,4 +61,4 @@ def preview(name: Name, request: Request, context: InContext, version: Version =
     headers = {"ETag": tag, "Cache-Control": "private, max-age=300"}
     if caching.has_it(request, tag):
         return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=PNG)
+    return ranges.respond(request, content, headers, PNG)

@@ -235,6 +235,8 @@ def _unequal(shown: Any, value: Any, place: str) -> list[str]:
 def describe(answer: Answer) -> str:
     """What is in a file, in words."""
     file = io.BytesIO(answer.body)
+    if answer.status.startswith("206"):
+        return f"{len(answer.body)} bytes of {answer.media_type}"
     match answer.media_type:
         case "image/png" | "image/webp" | "image/gif":
             with Image.open(file) as image:

@@ -125,9 +125,12 @@ def map_body(context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def map_headers(context: Any, headers: Any) -> Any:
-    """Every other wish for the future is a wait, so that what follows finds a job that has ended."""
-    if isinstance(headers, dict) and isinstance(headers.get("Prefer"), str) and len(headers["Prefer"]) % 2 == 0:
-        return {**headers, "Prefer": "wait=5"}
+    """Every other wish for the future is a wait, so that what follows finds a job that has ended; and every other Range
+    is one, of bytes that the file has or has not."""
+    for name, value in (("Prefer", "wait=5"), ("Range", "bytes={}-")):
+        given = headers.get(name) if isinstance(headers, dict) else None
+        if isinstance(given, str) and len(given) % 2 == 0:
+            headers = {**headers, name: value.format(len(given) ** 3)}
     return headers
 
 
