@@ -163,6 +163,7 @@ def test_a_new_job_wakes_an_idle_worker(
         for _ in range(3):
             job = submit(count=1)
             until(lambda job=job: queue.get(job.id).state.final, 20)
+        time.sleep(0.5)  # until it is asleep: Python sees a signal that comes just before that only when it wakes
         os.kill(os.getpid(), signal.SIGTERM)
 
     timer = threading.Timer(0.5, ask_and_stop)
