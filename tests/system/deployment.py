@@ -397,7 +397,7 @@ class Deployment:
             compose("up", "-d", "--no-build", "--no-deps", name, TAG="deployment", WORKERS="2")
         wait(lambda: ready_workers() == 2, 120, "two workers")
         finished(job)
-        images = {container(container)["Config"]["Image"] for name in ("api", "worker") for container in ids(name)}
+        images = {container(each)["Config"]["Image"] for name in ("api", "worker") for each in ids(name)}
         check(images == {"scoreserve-api:deployment", "scoreserve-worker:deployment"}, str(images))
         return "two workers (WORKERS=2) and the api by another TAG; the job of before finished"
 
