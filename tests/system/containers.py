@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 import zipfile
@@ -175,9 +176,7 @@ def prometheus(path: str) -> dict[str, Any]:
 
 
 def query(expression: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = prometheus(f"/api/v1/query?query={urllib.request.quote(expression)}")["data"][
-        "result"
-    ]
+    found: list[dict[str, Any]] = prometheus(f"/api/v1/query?query={urllib.parse.quote(expression)}")["data"]["result"]
     return found
 
 

@@ -25,6 +25,7 @@ from tests.system.containers import (
     Shown,
     check,
     compose,
+    container,
     docker,
     exec_in,
     finished,
