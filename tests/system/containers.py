@@ -38,7 +38,7 @@ if subprocess.run(["docker", "compose", "version"], capture_output=True, check=F
 
 
 def run(*command: str, **settings: str) -> str:
-    return run_bytes(*command, **settings).decode()
+    return run_bytes(*command, given=b"", **settings).decode()
 
 
 def run_bytes(*command: str, given: bytes = b"", **settings: str) -> bytes:
@@ -66,12 +66,12 @@ def exec_in(service: str, *command: str) -> str:
     return docker("exec", ids(service)[0], *command).strip()
 
 
-def image(name: str) -> dict[str, Any]:
+def described_image(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("image", "inspect", name))[0]
     return found
 
 
-def container(name: str) -> dict[str, Any]:
+def described(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("inspect", name))[0]
     return found
 

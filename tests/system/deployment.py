@@ -25,14 +25,14 @@ from tests.system.containers import (
     Shown,
     check,
     compose,
-    container,
+    described,
+    described_image,
     docker,
     exec_in,
     finished,
     get,
     have,
     ids,
-    image,
     look,
     models,
     multipart,
@@ -140,8 +140,10 @@ class Deployment:
         return "a file that lay beside the code is in no layer of the three"
 
     def sizes(self) -> str:
-        base = image("python:3.11-slim-bookworm")["Size"]
-        above = {name: (image(f"scoreserve-{name}")["Size"] - base) / 1e6 for name in ("api", "worker", "train")}
+        base = described_image("python:3.11-slim-bookworm")["Size"]
+        above = {
+            name: (described_image(f"scoreserve-{name}")["Size"] - base) / 1e6 for name in ("api", "worker", "train")
+        }
         check(above["api"] < API_LIMIT_MB, f"the api is {above['api']:.0f} MB above its base")
         return ", ".join(f"{name} {mb:.0f} MB" for name, mb in above.items()) + f" above the base ({base / 1e6:.0f} MB)"
 
@@ -398,7 +400,7 @@ class Deployment:
             compose("up", "-d", "--no-build", "--no-deps", name, TAG="deployment", WORKERS="2")
         wait(lambda: ready_workers() == 2, 120, "two workers")
         finished(job)
-        images = {container(each)["Config"]["Image"] for name in ("api", "worker") for each in ids(name)}
+        images = {described(container)["Config"]["Image"] for name in ("api", "worker") for container in ids(name)}
         check(images == {"scoreserve-api:deployment", "scoreserve-worker:deployment"}, str(images))
         return "two workers (WORKERS=2) and the api by another TAG; the job of before finished"
 
