@@ -1,5 +1,6 @@
 """`scoreserve api`: the HTTP service."""
 
+import ctypes
 import gc
 import socket
 from contextlib import suppress
@@ -9,6 +10,18 @@ import typer
 
 from cli.console import settings as read
 from cli.logs import LogFormat, set_up
+
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
+
+def one_arena() -> None:
+    """Makes all threads of this process allocate from one arena, where the C library is glibc.
+
+    By itself it gives threads arenas of their own, up to eight a core. What one thread of the service allocates another
+    frees, so that each arena keeps holes, and memory creeps up by some hundred bytes a job for as long as jobs come.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def api(
@@ -27,6 +40,7 @@ def api(
 
     Every option can also be set in the environment, as SCORESERVE_PORT and so on.
     """
+    one_arena()  # before there are threads
     import uvicorn  # noqa: PLC0415
 
     from service.app import create_app  # noqa: PLC0415
