@@ -1,12 +1,14 @@
 """The baseline of benchmarks.serving: the same network behind LitServe, one batch at a time.
 
-Run by the Python of an environment that has LitServe: `benchmarks/litserve_server.py PORT STORE MODEL SLOTS CORE`.
+Run by the Python of an environment that has LitServe:
+`benchmarks/litserve_server.py PORT STORE MODEL SLOTS CORE padded|compacting`.
 
 A request is one image, so that a batch is as wide as our slots, and a grid of 16 images is no more of a batch than 16
 grids of one; that is better for LitServe than whole grids as elements, whose batch would be up to 256 images wide and
-would make all wait for the sum of their work. What is finished leaves the running batch, so that nothing is computed
-for padding; but as LitServe has it, a batch is answered, and the next begun, when its longest member is done. The step
-is that of our own engine, so that the serving is all that differs.
+would make all wait for the sum of their work. As LitServe has it, a batch is answered, and the next begun, when its
+longest member is done. Until then a padded batch is as wide as it began, as one loop over a batch is. What is finished
+leaves a compacting one, so that nothing is computed for padding: more than most who write such a server do. The step is
+that of our own engine, so that the serving is all that differs.
 """
 
 import base64
@@ -20,6 +22,7 @@ import litserve
 import torch
 from pydantic import TypeAdapter
 
+from benchmarks.padded import run_padded
 from models.images import Pixels
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -37,9 +40,10 @@ SETTINGS: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 class Sampling(litserve.LitAPI):
     """One image a request, `slots` of them a batch."""
 
-    def __init__(self, store: Path, model: str, slots: int, core: int) -> None:
+    def __init__(self, store: Path, model: str, slots: int, core: int, batches: str) -> None:
         super().__init__(max_batch_size=slots, batch_timeout=BATCH_TIMEOUT)
         self.place, self.name, self.slots, self.core = store, model, slots, core
+        self.run_batch = {"padded": run_padded, "compacting": run}[batches]
 
     def setup(self, device: str) -> None:  # noqa: ARG002 (it is the CPU)
         """In the process that computes."""
@@ -63,7 +67,7 @@ class Sampling(litserve.LitAPI):
         return inputs
 
     def predict(self, x: list[Chain]) -> list[Pixels]:
-        run(self.engine, x)
+        self.run_batch(self.engine, x)
         return [to_pixels(chain.x) for chain in x if chain.x is not None]
 
     def unbatch(self, output: list[Pixels]) -> list[Pixels]:
@@ -75,8 +79,8 @@ class Sampling(litserve.LitAPI):
 
 
 def main() -> None:
-    port, store, model, slots, core = sys.argv[1:]
-    api = Sampling(Path(store), model, int(slots), int(core))
+    port, store, model, slots, core, batches = sys.argv[1:]
+    api = Sampling(Path(store), model, int(slots), int(core), batches)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False, fast_queue=True)
     server.run(host="127.0.0.1", port=int(port), num_api_servers=1, log_level="warning", generate_client_file=False)
 

@@ -1,4 +1,4 @@
-"""The two systems that benchmarks.serving compares, each as its clients see it."""
+"""The systems that benchmarks.serving compares, each as its clients see it."""
 
 import asyncio
 import base64
@@ -125,9 +125,10 @@ class Scoreserve(Server):
 
 
 class LitServe(Server):
-    """LitServe with dynamic batching: see benchmarks/litserve_server.py."""
+    """LitServe with dynamic batching, each batch as wide as it began: see benchmarks/litserve_server.py."""
 
     name = "LitServe"
+    batches = "padded"
 
     def __enter__(self) -> "LitServe":
         python = litserve_environment.python(litserve_environment.default_place())
@@ -135,7 +136,7 @@ class LitServe(Server):
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         self.children, self._probed = Children(self.directory), 0
-        arguments = [str(port), str(self.store.directories[0]), self.model, str(self.slots), str(core)]
+        arguments = [str(port), str(self.store.directories[0]), self.model, str(self.slots), str(core), self.batches]
         self.children.start([str(python), str(ROOT / "benchmarks" / "litserve_server.py"), *arguments], {}, others)
         wait_for(self._ready, "LitServe")
         return self
@@ -185,3 +186,10 @@ class LitServe(Server):
             return httpx.get(f"{self.address}/health").status_code == 200
         except httpx.TransportError:
             return False
+
+
+class CompactingLitServe(LitServe):
+    """LitServe with batches that what is finished leaves."""
+
+    name = "LitServe, compacting"
+    batches = "compacting"
