@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import socket
 from contextlib import suppress
 from typing import Annotated, Any
@@ -19,7 +20,10 @@ def one_arena() -> None:
 
     By itself it gives threads arenas of their own, up to eight a core. What one thread of the service allocates another
     frees, so that each arena keeps holes, and memory creeps up by some hundred bytes a job for as long as jobs come.
+    Who has set MALLOC_ARENA_MAX has decided otherwise.
     """
+    if "MALLOC_ARENA_MAX" in os.environ:
+        return
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 

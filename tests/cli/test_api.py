@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from cli.api import api
+
 THREADS = """
 import ctypes, sys, threading
 from cli.api import one_arena
@@ -30,11 +32,25 @@ libc.malloc_stats()
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="a C library without arenas")
 def test_all_threads_allocate_from_one_arena() -> None:
-    def arenas(how: str) -> int:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    def arenas(how: str, **operator: str) -> int:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | operator
         command = [sys.executable, "-c", THREADS, how]
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return process.stderr.count("Arena ")
 
     assert arenas("many") > 1  # else this test shows nothing
     assert arenas("one") == 1
+    assert arenas("one", MALLOC_ARENA_MAX="3") > 1  # the operator's word
+
+
+def test_the_service_has_one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CalledError(Exception):
+        pass
+
+    def called() -> None:
+        raise CalledError
+
+    monkeypatch.setattr("cli.api.one_arena", called)
+    monkeypatch.setattr("uvicorn.Server.run", lambda _: None)  # else a service without the call would serve on
+    with pytest.raises(CalledError):
+        api()
