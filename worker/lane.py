@@ -148,6 +148,7 @@ class Lane:
         self.engine.rows = 1
         for width in reversed(self.engine.widths):  # the widest first: those that are recorded later use its memory
             self.try_out(width)
+        self.engine.record_noise()
         self.step_seconds = self.try_out(1)
         of_all = self.try_out(self.engine.slots)
         self.image_steps_per_second = self.engine.slots / of_all

@@ -33,6 +33,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         WorkerFailed: Redis, the device or the default model cannot be used, or the device failed later.
     """
     torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.deterministic = settings.exact  # some of its algorithms add up in any order
     try:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:

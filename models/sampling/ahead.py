@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.sampling import noise
 from models.sampling.chain import Chain
+from models.sampling.memory import sent
 from models.sampling.tables import COLUMNS
 from models.score import ScoreModel
 
@@ -43,14 +44,14 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
     table = np.stack([chain.table.rows[i : i + count] for i, chain in zip(cursors, chains, strict=True)], axis=1)
     sigmas, which = np.unique(table[:, :, 0], return_inverse=True)
     conditions = torch.stack([model.condition(sigma) for sigma in sigmas.tolist()])
-    index = torch.from_numpy(which.reshape(count, len(chains))).to(model.device)
-    columns = torch.from_numpy(table.transpose(0, 2, 1).astype(np.float32)).to(model.device)[..., None, None, None]
+    index = sent(torch.from_numpy(which.reshape(count, len(chains))), model.device)
+    columns = sent(torch.from_numpy(table.transpose(0, 2, 1).astype(np.float32)), model.device)[..., None, None, None]
     noisy, known_noisy = (table[:, :, COLUMNS.index(name)] != 0 for name in ("noise", "known"))
     keys = None
     if with_keys:
         seeds, indices = [chain.seed for chain in chains], [chain.index for chain in chains]
         made = [noise.keys(seeds, indices, [cursor + i for cursor in cursors]) for i in range(count)]
-        keys = torch.from_numpy(np.stack(made)).to(model.device)
+        keys = sent(torch.from_numpy(np.stack(made)), model.device)
     for i in range(count):
         _, drift, carry, noise_std, known_std = columns[i]
         yield Row(

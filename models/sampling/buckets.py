@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from models.sampling.memory import out_of_memory
+
 log = logging.getLogger(__name__)
 
 Call = Callable[[], Tensor]
@@ -55,24 +57,28 @@ class CudaGraphs:
         What cannot be recorded is called as it is.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory for it.
+            RuntimeError: there is no memory for it, as `out_of_memory` tells.
         """
         with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
+            stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            side.wait_stream(stream)
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP_CALLS):
                     call()
-            torch.cuda.current_stream().wait_stream(side)
+            stream.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
+            torch._C._cuda_clearCublasWorkspaces()  # or the graph would use one that belongs to another graph's memory
             try:  # thread_local: the thread of the metrics may ask for the free memory meanwhile
                 with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     out = call()
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
                 log.warning("no CUDA graph, so each kernel is started alone: %s", error)
                 return call
+            finally:
+                torch._C._cuda_clearCublasWorkspaces()  # what comes later must not use this graph's
+                torch.cuda.set_stream(stream)  # a capture that fails may leave its own
 
         def replay() -> Tensor:
             with torch.cuda.device(self.device):
@@ -102,23 +108,45 @@ class Bucketed:
     def __call__(self, *batch: Tensor) -> Tensor:
         """The function of a batch [n, ...], n at most the last width; the result is the caller's own."""
         n = len(batch[0])
-        width = next(width for width in self.widths if width >= n)
         if not self._buffers:
             self._buffers = [given.new_zeros((self.widths[-1], *given.shape[1:])) for given in batch]
+        width = self._recorded(n)
         for buffer, given in zip(self._buffers, batch, strict=True):
             buffer[:n] = given
             if n < width:
                 buffer[n:width] = 0
-        if width not in self._calls:
-            inputs = [buffer[:width] for buffer in self._buffers]
-            self._calls[width] = self.capture(lambda: self.function(*inputs))
         return self._calls[width]()[:n].clone()
 
-    def narrow(self, width: int) -> int:
-        """Gives up buckets wider than `width`, and their memory; returns the widest that is left."""
-        self.widths = [kept for kept in self.widths if kept <= width] or [width]
+    def record(self, *batch: Tensor) -> None:
+        """Records all buckets, the widest first: those that are recorded later use its memory.
+
+        Args:
+            batch: any, as wide as the widest.
+        """
+        for width in reversed(self.widths.copy()):
+            self(*(given[:width] for given in batch))
+
+    def narrow(self, failed: int) -> int:
+        """Gives up the bucket of a batch that memory did not last for, and wider ones; returns the widest left."""
+        bucket = next((width for width in self.widths if width >= failed), failed)
+        self.widths = [kept for kept in self.widths if kept < bucket] or [max(1, bucket // 2)]
         self._buffers, self._calls = [], {}
         return self.widths[-1]
+
+    def _recorded(self, n: int) -> int:
+        """Width of the bucket for n images. One that there is no memory for is given up, if there is a wider one."""
+        width = next(width for width in self.widths if width >= n)
+        if width not in self._calls:
+            inputs = [buffer[:width] for buffer in self._buffers]
+            try:
+                self._calls[width] = self.capture(lambda: self.function(*inputs))
+            except Exception as error:
+                wider = [there for there in self._calls if there > width]
+                if not (wider and out_of_memory(error)):
+                    raise
+                self.widths.remove(width)
+                width = min(wider)
+        return width
 
 
 class Pace:

@@ -21,8 +21,8 @@ from models.environment import device_name
 from models.files import write_json
 from models.sampling import noise
 from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, plain
-from models.sampling.engine import out_of_memory
 from models.sampling.execution import Execution, candidates
+from models.sampling.memory import out_of_memory
 from models.sampling.tables import Table
 from models.score import ScoreModel
 
@@ -160,8 +160,11 @@ def choose(
 def key(model: ScoreModel, weights_sha256: str, slots: int, exact: bool) -> str:
     """All that a choice depends on, in a line."""
     kind = "exact" if exact else "not exact"
-    threads = f", {torch.get_num_threads()} threads" if model.device.type == "cpu" else ""
-    return f"{weights_sha256}, {device_name(model.device)}{threads}, torch {torch.__version__}, {slots} slots, {kind}"
+    backends = torch.backends
+    how = f"cuda {torch.version.cuda}, tf32 {backends.cudnn.allow_tf32} {backends.cuda.matmul.allow_tf32}"
+    if model.device.type == "cpu":
+        how = f"{torch.get_num_threads()} threads"
+    return f"{weights_sha256}, {device_name(model.device)}, {how}, torch {torch.__version__}, {slots} slots, {kind}"
 
 
 def _probes(model: ScoreModel, table: Table, width: int) -> list[Probe]:

@@ -13,6 +13,7 @@ from models.sampling import noise
 from models.sampling.ahead import Row, ahead
 from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, plain
 from models.sampling.chain import Chain, quantize
+from models.sampling.memory import out_of_memory, sent
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,9 @@ class Engine:
     ) -> None:
         if slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {slots}")
-        if capture is None and model.device.type == "cuda":
-            capture = CudaGraphs(model.device)
+        of_noise = capture
+        if capture is None and model.device.type == "cuda":  # each with its own memory, to be given back by itself
+            capture, of_noise = CudaGraphs(model.device), CudaGraphs(model.device)
         self.model, self.slots, self.pinned, self.width = model, slots, pinned, pinned or slots
         self.rows = 1 if capture is None else ROWS  # of a step, at most: between two looks at the host
         self.chains: list[Chain] = []
@@ -78,16 +80,22 @@ class Engine:
             of_scores = bucket_widths(slots) if pinned is None else [pinned]
             self._scores = Bucketed(model.conditioned_score, of_scores, capture or plain)
         self._normals: dict[int, Bucketed] = {}  # by stream
-        if capture is not None:
+        if of_noise is not None:
             for stream in (noise.STEP, noise.KNOWN):
                 function = partial(noise.normal_of, stream=stream, shape=model.image.chw)
-                self._normals[stream] = Bucketed(function, bucket_widths(slots), capture)
+                self._normals[stream] = Bucketed(function, bucket_widths(slots), of_noise)
 
     @property
     def widths(self) -> list[int]:
         """The numbers of active chains to be tried before work begins: those that something is recorded for."""
         recorded = [w for bucketed in self._normals.values() for w in bucketed.widths]
         return sorted({1, self.slots, *(w for w in recorded if w <= self.slots)})
+
+    @torch.inference_mode()
+    def record_noise(self) -> None:
+        """Records the noise at all widths, where noise is recorded, so that no step has to wait for that."""
+        for bucketed in self._normals.values():
+            bucketed.record(torch.zeros(bucketed.widths[-1], 4, dtype=torch.int64, device=self.model.device))
 
     @property
     def free(self) -> int:
@@ -170,7 +178,7 @@ class Engine:
         """E[x_0 | x] = x + sigma^2 score (Tweedie's formula) of each chain; what is known of it is as known."""
         n = len(self.chains)
         sigmas = torch.tensor([chain.table.rows[chain.cursor, 0] for chain in self.chains], dtype=torch.float32)
-        denoised = self._x[:n] + sigmas.to(score.device)[:, None, None, None] ** 2 * score
+        denoised = self._x[:n] + sent(sigmas, score.device)[:, None, None, None] ** 2 * score
         if any(chain.known is not None for chain in self.chains):
             denoised = torch.where(self._repaint[:n], denoised, self._known[:n])
         return dict(zip(self.chains, denoised, strict=True))
@@ -194,7 +202,7 @@ class Engine:
             except Exception as error:
                 if not out_of_memory(error) or self.width == 1:
                     raise
-                failed = self.width if self.pinned else min(self.width, len(x) - begin)
+                failed = min(self.width, len(x) - begin)
             else:
                 begin += self.width
                 continue
@@ -202,9 +210,7 @@ class Engine:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     def _narrow(self, failed: int) -> None:
-        self.width = max(1, failed // 2)
-        if self._scores is not None:
-            self.width = self._scores.narrow(self.width)
+        self.width = max(1, failed // 2) if self._scores is None else self._scores.narrow(failed)
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning("out of memory with %d images at once; going on with %d", failed, self.width)
@@ -246,8 +252,3 @@ class Engine:
             self.chains[slot] = self.chains[last]
             self.chains.pop()
         return chains
-
-
-def out_of_memory(error: Exception) -> bool:
-    """A device says so by a class of its own; torch's allocator on a CPU by its words alone."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -38,9 +38,10 @@ def sample(
     first: int = 0,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> Pixels:
-    """`count` images uint8 [count, h, w, c], from number `first` on; image i depends on (seed, i) and the table alone.
+    """`count` images uint8 [count, h, w, c], from number `first` on; image i depends on (seed, i) and the table.
 
-    `on_step` is called after every step with the image-steps done so far.
+    Where the bits of a score change with the width of a batch, as on most GPUs, its last bits depend on `slots` and
+    `count` too. `on_step` is called after every step with the image-steps done so far.
     """
     chains = [Chain(table, seed, index) for index in range(first, first + count)]
     run(Engine(model, slots), chains, on_step)

@@ -82,6 +82,38 @@ def test_narrowed_it_records_anew_at_what_is_left() -> None:
     assert recorder.recorded == [8, 4, 1]
 
 
+def test_narrowed_the_next_bucket_below_the_one_that_failed_is_the_widest() -> None:
+    bucketed = Bucketed(lambda x: 2 * x, bucket_widths(16), plain)
+    assert bucketed.narrow(9) == 8, "9 images were in the bucket of 12"
+    assert bucketed(torch.ones(8)).tolist() == [2] * 8
+
+
+def test_a_bucket_without_memory_is_given_up_for_a_wider_one_that_there_is() -> None:
+    recorder, short = Recorder(), True
+
+    def capture(call: Call) -> Call:
+        if short:
+            raise torch.OutOfMemoryError
+        return recorder(call)
+
+    bucketed = Bucketed(lambda x: 2 * x, [2, 4, 8], capture)
+    with pytest.raises(torch.OutOfMemoryError):
+        bucketed(torch.ones(3))
+    short = False
+    bucketed(torch.full((8,), 5.0))
+    short = True
+    assert bucketed(torch.ones(3)).tolist() == [2] * 3
+    assert bucketed.widths == [2, 8]
+    assert recorder.replayed == [8, 8]
+
+
+def test_all_buckets_are_recorded_at_once_the_widest_first() -> None:
+    recorder = Recorder()
+    bucketed = Bucketed(lambda x: 2 * x, [2, 4, 8], recorder)
+    bucketed.record(torch.zeros(8))
+    assert recorder.recorded == [8, 4, 2]
+
+
 def test_a_cpu_is_never_waited_for() -> None:
     pace = Pace(torch.device("cpu"))
     for _ in range(3):

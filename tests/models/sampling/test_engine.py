@@ -294,6 +294,19 @@ def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel,
     assert len(recorded) <= 3 * 3, "each width of scores and of both streams of noise is recorded once"
 
 
+def test_all_noise_is_recorded_before_work_begins(tiny_model: ScoreModel) -> None:
+    recorded: list[int] = []
+
+    def capture(call: Call) -> Call:
+        recorded.append(len(call()))
+        return call
+
+    engine = Engine(tiny_model, 5, None, capture)
+    engine.record_noise()
+    assert recorded == [5, 4, 2] * 2, "of both streams"
+    Engine(tiny_model, 5).record_noise()  # nothing to do
+
+
 def test_pinned_the_network_sees_one_width_only(tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
     real, widths = tiny_model.conditioned_score, set()
 
