@@ -1,5 +1,6 @@
 """Batch: what one worker has in hand, from shards to chains in the slots of engines and back to images."""
 
+import gc
 import logging
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from torch import Tensor
 from models.card import ModelCard
 from models.sampling.chain import Chain
 from models.sampling.choice import Remembered
+from models.sampling.memory import out_of_memory
 from models.sampling.plan import SamplerRefused, plan
 from models.sampling.sample import from_pixels
 from models.sampling.tables import snapshots
@@ -70,6 +72,8 @@ class Batch:
         self.exact, self.remembered = exact, remembered
         self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
         self._numbers = counter()
+        self._alone: set[str] = set()  # sha256 of weights that found too little memory beside others
+        self._turn = 0.0  # that of the lane that was last to have one: none that comes later begins before it
         self.image_steps = 0  # computed so far
         # model, image-steps, network evaluations, seconds
         self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
@@ -143,6 +147,7 @@ class Batch:
         lanes = [lane for lane in self._lanes.values() if lane.engine.chains]
         if lanes:
             lane = min(lanes, key=lambda lane: lane.turn)
+            self._turn = lane.turn
             done, evaluations, begun = lane.engine.image_steps, lane.engine.evaluations, time.perf_counter()
             lane.step()
             stepped, evaluations = lane.engine.image_steps - done, lane.engine.evaluations - evaluations
@@ -181,13 +186,9 @@ class Batch:
         for part in self.parts:
             admitted = [part.waiting.popleft() for _ in range(min(free, len(part.waiting)))]
             if admitted and not part.lane.engine.chains:  # who was away has not saved up turns
-                part.lane.turn = max([part.lane.turn, *self._turns()])
+                part.lane.turn = max(part.lane.turn, self._turn)
             part.lane.engine.admit(admitted)
             free -= len(admitted)
-
-    def _turns(self) -> list[float]:
-        turns = [lane.turn for lane in self._lanes.values() if lane.engine.chains]
-        return [min(turns)] if turns else []
 
     def _lane_of(self, request: SampleRequest) -> Lane:
         """The lane of a request's model; the version that is loaded stays what it is, whatever happens to its files."""
@@ -203,9 +204,14 @@ class Batch:
         return self._lane(card)
 
     def fits(self, card: ModelCard) -> bool:
-        """Whether a model can be loaded, if those that are not in use leave."""
+        """Whether a model can be loaded, if those that are not in use leave. One that is gone takes no room."""
         in_use = [lane.bytes for lane in self._lanes.values() if lane.parts]
-        return not in_use or sum(in_use) + self.store.size(card) <= self.memory
+        if in_use and card.weights_sha256 in self._alone:
+            return False
+        try:
+            return not in_use or sum(in_use) + self.store.size(card) <= self.memory
+        except (ModelNotFound, BrokenModel):
+            return True
 
     def _lane(self, card: ModelCard) -> Lane:
         key = card.name, card.version, card.weights_sha256
@@ -216,24 +222,45 @@ class Batch:
     def _load(self, card: ModelCard) -> Lane:
         if not self.fits(card):
             raise NoRoom(card)
-        size = self.store.size(card)
-        for key, lane in list(self._lanes.items()):
-            if not lane.parts and sum(there.bytes for there in self._lanes.values()) + size > self.memory:
-                log.info("model %s version %d leaves", *key[:2])
-                del self._lanes[key]
+        self._make_room(self.memory - self.store.size(card))
         try:
-            model = ScoreModel.load(self.store, card, self.device)
-            lane = Lane(card, model, self.slots, self.exact, self.remembered)
-            lane.measure()
+            try:
+                lane = self._start(card)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                log.warning("out of memory for model %s version %d: %s", card.name, card.version, error)
+                lane = None
+            if lane is None:  # here, so that the error's frames hold no tensors any more
+                self._make_room(0)
+                lane = self._start(card)
         except (ModelNotFound, BrokenModel):
             raise
         except Exception as error:
+            if out_of_memory(error) and any(lane.parts for lane in self._lanes.values()):
+                self._alone.add(card.weights_sha256)
+                raise NoRoom(card) from error
             reason = f"model {card.name} version {card.version} cannot be run on {self.device}: {error}"
             raise (Refused(reason) if self._device_works() else DeviceFailed(reason)) from error
         log.info(
             "loaded model %s version %d on %s, run in %s", card.name, card.version, self.device, lane.choice.execution
         )
         return lane
+
+    def _start(self, card: ModelCard) -> Lane:
+        lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots, self.exact, self.remembered)
+        lane.measure()
+        return lane
+
+    def _make_room(self, most: float) -> None:
+        """Lets models that are not in use leave, that used longest ago first, until the others have at most this."""
+        for key in [key for key, lane in self._lanes.items() if not lane.parts]:
+            if sum(there.bytes for there in self._lanes.values()) > most:
+                log.info("model %s version %d leaves", *key[:2])
+                del self._lanes[key]
+                gc.collect()  # now, and not when there is too little memory already
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _device_works(self) -> bool:
         try:

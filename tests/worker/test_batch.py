@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from models.card import ModelCard
@@ -299,7 +300,9 @@ def loaded(batch: Batch) -> set[str]:
     return {name for name, *_ in batch._lanes}
 
 
-def test_the_model_used_longest_ago_leaves_and_never_one_in_use(several: ModelStore, tiny_card: ModelCard) -> None:
+def test_the_model_used_longest_ago_leaves_and_never_one_in_use(
+    several: ModelStore, tiny_card: ModelCard, tmp_path: Path
+) -> None:
     two = 2.5 * several.size(tiny_card)
     batch = Batch(several, slots=5, device="cpu", memory=two)
     for name in ("tiny", "other", "tiny"):
@@ -312,6 +315,12 @@ def test_the_model_used_longest_ago_leaves_and_never_one_in_use(several: ModelSt
     with pytest.raises(NoRoom, match="other version 1 beside those in use") as caught:
         batch.admit(of("other", tiny_card), 0, 1)
     assert not batch.fits(caught.value.card)
+    place, aside = several.path("other", 1), tmp_path / "aside"
+    shutil.move(place, aside)
+    assert batch.fits(caught.value.card), "what is gone takes no room"
+    with pytest.raises(Refused, match="other"):
+        batch.admit(of("other", tiny_card), 0, 1)
+    shutil.move(aside, place)
     run(batch)
     assert batch.fits(caught.value.card)
     batch.admit(of("other", tiny_card), 0, 1)
@@ -351,6 +360,53 @@ def test_lanes_share_the_device_by_time_and_chains(
     while slow.image_steps_done < 12:
         batch.step()
     assert 5 * 2 * 10 <= quick.image_steps_done <= 6 * 2 * 10 + 2
+
+
+def test_a_lane_that_ran_alone_for_long_is_not_behind_one_that_comes_later(
+    several: ModelStore, tiny_card: ModelCard
+) -> None:
+    batch = Batch(several, slots=6, device="cpu")
+    long = FollowScores(name="follow_scores", steps=500)
+    first = request(tiny_card, 2, sampler=long)
+    part = batch.admit(first, 0, 2)
+    part.lane.turn = 3600.0
+    batch.step()
+    batch.drop(part)
+    later = batch.admit(first.model_copy(update={"model": "other"}), 0, 2)
+    part = batch.admit(first, 0, 2)
+    for _ in range(20):
+        batch.step()
+    assert part.image_steps_done > 0
+    assert later.image_steps_done > 0
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_where_memory_does_not_last_for_another_model_those_not_in_use_leave_or_it_waits(
+    several: ModelStore, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch, in_use: bool
+) -> None:
+    batch = Batch(several, slots=6, device="cpu")
+    real = Lane.measure
+
+    def measure(lane: Lane) -> None:
+        if len(loaded(batch)) == 2 or (in_use and lane.card.name == "third" and loaded(batch)):
+            raise torch.OutOfMemoryError
+        real(lane)
+
+    monkeypatch.setattr(Lane, "measure", measure)
+    for name in ("tiny", "other"):
+        batch.admit(of(name, tiny_card), 0, 1)
+        if name == "tiny" or not in_use:
+            run(batch)
+    if not in_use:
+        batch.admit(of("third", tiny_card), 0, 1)
+        assert loaded(batch) == {"third"}
+        return
+    with pytest.raises(NoRoom, match="third") as caught:
+        batch.admit(of("third", tiny_card), 0, 1)
+    assert loaded(batch) == {"other"}
+    assert not batch.fits(caught.value.card), "it is not tried again before it can be alone"
+    run(batch)
+    assert batch.fits(caught.value.card)
 
 
 def test_a_model_that_cannot_be_run_is_refused_while_the_device_works(
