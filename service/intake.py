@@ -153,7 +153,7 @@ class Intake:
         needed = forecast.seconds(task, request.model, evaluations)
         if pace is None or needed is None or needed <= seconds:
             return
-        alone = max(evaluations * pace.step_seconds, task.remaining / pace.image_steps_per_second)
+        alone = pace.seconds(task.remaining, evaluations, forecast.shard_size)
         workers = f"{pace.workers} worker{'s' if pace.workers > 1 else ''}"
         if alone > seconds:
             reason = f"{task.remaining:,} image-steps take {alone:.1f} s, even with all of {workers} to themselves"
@@ -217,6 +217,10 @@ class Intake:
                 f"{body.count} images of {planned.evaluations} network evaluations are {image_steps:,} image-steps",
                 f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
             )
+        size, most_bytes = body.count * card.image.size, limits.max_images_bytes
+        if size > most_bytes:
+            reason = f"{body.count} images of {card.image.size:,} bytes are {size:,} bytes, more than one job may have"
+            raise invalid("/count", reason, f"at most {most_bytes // card.image.size:,}")
         self._check_frames(body, card, planned.evaluations)
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
         request = SampleRequest(

@@ -14,8 +14,9 @@ UNKNOWN_SECONDS = 60.0  # when to come again where no worker has measured its pa
 
 # The generic cell rate algorithm, on the clock of Redis: a bucket of as many requests as are allowed a minute, which
 # fills again evenly. Answers with seconds to wait (0 if allowed), requests left, and seconds until the bucket is full.
+# Where Redis is full it goes on: who may not ask cannot cancel either.
 # The bucket; requests, seconds
-RATE = """
+RATE = """#!lua flags=allow-oom
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
 local window = tonumber(ARGV[2])

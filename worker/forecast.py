@@ -77,11 +77,27 @@ class Pace:
         workers: how many there are.
         step_seconds: one network evaluation of a single image, on the fastest of them.
         image_steps_per_second: of all together, with all slots in use.
+        fastest: likewise, of the fastest of them.
     """
 
     workers: int
     step_seconds: float
     image_steps_per_second: float
+    fastest: float
+
+    def seconds(self, image_steps: int, evaluations: int, shard_size: int) -> float:
+        """How long that many image-steps take at least, with nothing else to do.
+
+        A shard is done by one worker, and an image by one step after another.
+
+        Args:
+            image_steps: of all images.
+            evaluations: of the network, for the image that has most to go.
+            shard_size: images that one worker takes on at a time.
+        """
+        of_shard = min(image_steps, evaluations * shard_size)
+        of_all = image_steps / self.image_steps_per_second
+        return max(evaluations * self.step_seconds, of_shard / self.fastest, of_all)
 
 
 @dataclass(frozen=True)
@@ -128,10 +144,15 @@ NOBODY = Line([])
 
 
 class Forecast:
-    """Looks at the queue of one Redis, at most twice a second."""
+    """Looks at the queue of one Redis, at most twice a second.
 
-    def __init__(self, connection: Redis) -> None:
-        self.connection = connection
+    Args:
+        connection: to it.
+        shard_size: images that one worker takes on at a time.
+    """
+
+    def __init__(self, connection: Redis, shard_size: int) -> None:
+        self.connection, self.shard_size = connection, shard_size
         self._lock = Lock()  # of many requests at once, one looks
         self._looked_at, self._keep = -float("inf"), KEEP_SECONDS
         self._lines: dict[str, Line] = {}
@@ -175,7 +196,8 @@ class Forecast:
         ahead = self._lines.get(task.client, NOBODY).before(task.place)
         turns = ahead.turns + task.remaining / task.priority.weight
         work = ahead.work + task.remaining + self._others(task.client, turns)
-        return max(evaluations * pace.step_seconds, work / pace.image_steps_per_second)
+        alone = pace.seconds(task.remaining, evaluations, self.shard_size)
+        return max(alone, work / pace.image_steps_per_second)
 
     def seconds_until_done(self, client: str, image_steps: int, model: str) -> float | None:
         """When so many image-steps of what a client has in flight will be done; None as for `seconds`."""
@@ -234,7 +256,8 @@ def _together(paces: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, P
     for of_worker in paces:
         for model, pace in of_worker.items():
             measured[model].append(pace)
-    return {
-        model: Pace(len(found), min(step for step, _ in found), sum(rate for _, rate in found))
-        for model, found in measured.items()
-    }
+    all_of_them: dict[str, Pace] = {}
+    for model, found in measured.items():
+        steps, rates = zip(*found, strict=True)
+        all_of_them[model] = Pace(len(found), min(steps), sum(rates), max(rates))
+    return all_of_them

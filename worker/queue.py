@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq.worker import Worker
@@ -27,8 +28,9 @@ from worker.priority import Priority
 from worker.requests import InpaintRequest, SampleRequest
 from worker.settings import QueueSettings
 
-MAX_SHARDS = 1000  # of a job: a large one has larger shards
+MAX_SHARDS = 10_000  # of a job: one that would have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
+NOT_NOW = "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY"  # what a server says that takes no writes for now
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
 Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
 
@@ -82,6 +84,12 @@ def connect(url: str, timeout: float, attempts: int) -> Redis:
     )
 
 
+def unavailable(error: RedisError) -> bool:
+    """Whether a server is away, full, or takes no writes for now, so that what failed may be tried again later."""
+    later = isinstance(error, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError)
+    return later or any(word in str(error) for word in NOT_NOW)
+
+
 def without_password(url: str) -> str:
     """The address of a server as a log may show it."""
     return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", url)
@@ -98,7 +106,7 @@ class JobQueue:
     def __init__(self, connection: Redis, settings: QueueSettings) -> None:
         self.connection, self.settings = connection, settings
         self.rq = shards.rq_queue(connection)
-        self.forecast = Forecast(connection)
+        self.forecast = Forecast(connection, settings.shard_size)
         self._rq_record = flat(shards.rq_record(self.rq, settings.result_ttl_seconds))
 
     def submit(

@@ -37,6 +37,17 @@ def test_requests_a_minute_hold_over_two_services(new_client, settings, problem:
     assert both[0].get("/healthz").status_code == 200
 
 
+def test_who_has_a_limit_of_requests_can_cancel_where_redis_is_full(new_client, settings, redis: Redis) -> None:
+    client = new_client(settings.model_copy(update={"requests_per_minute": 60}))
+    job = client.submit(count=1)
+    redis.config_set("maxmemory", 1)
+    try:
+        assert client.post("/samples", json={}).status_code == 503
+        assert client.delete(job["links"]["self"]).status_code == 200
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
 def test_the_bucket_fills_again(new_client, settings, redis: Redis, until: Callable[..., None]) -> None:
     client = new_client(settings.model_copy(update={"requests_per_minute": 60}))
     headers = {"Client-Id": "a"}

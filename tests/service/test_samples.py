@@ -77,6 +77,14 @@ def test_a_grid_too_large_to_draw_is_refused_before_the_work(
     assert client.post("/samples", json={"count": 100}).status_code == 202
 
 
+def test_more_images_than_may_be_kept_are_refused(new_client, settings, refusal: Callable[..., str]) -> None:
+    client = new_client(settings.model_copy(update={"max_images_bytes": 1000}))
+    said = refusal(client.post("/samples", json={"count": 16}), "/count")
+    assert "16 images of 64 bytes are 1,024 bytes, more than one job may have" in said
+    assert "at most 15" in said
+    assert client.post("/samples", json={"count": 15}).status_code == 202
+
+
 def test_what_is_not_allowed_always_says_what_is(client) -> None:
     """The limits of a sampler stand in `allowed`, where a program looks for them, like every other limit."""
     for sampler in ({"step_size": 0.5}, {"sigma_max": 11}, {"levels": 100_000}, {"levels": 1}):

@@ -32,18 +32,28 @@ def workers(queue: JobQueue) -> None:
 
 
 def seconds(queue: JobQueue, client: str, steps: int, priority: Priority = Priority.NORMAL) -> float | None:
-    return Forecast(queue.connection).seconds(Task(client, priority, time.time(), steps), "tiny", evaluations=13)
+    return Forecast(queue.connection, 16).seconds(Task(client, priority, time.time(), steps), "tiny", evaluations=13)
 
 
 def test_nothing_is_told_of_what_was_never_measured(queue: JobQueue) -> None:
     assert seconds(queue, "a", 13) is None
-    assert Forecast(queue.connection).pace("tiny") is None
+    assert Forecast(queue.connection, 16).pace("tiny") is None
 
 
 @pytest.mark.usefixtures("workers")
 def test_an_empty_queue_leaves_the_work_itself(queue: JobQueue) -> None:
     assert seconds(queue, "a", 13_000) == pytest.approx(10)
     assert seconds(queue, "a", 13) == pytest.approx(0.13), "one image cannot use all slots"
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_shard_is_done_by_one_worker(queue: JobQueue) -> None:
+    for name in range(8):
+        key = f"rq:worker:more {name}"
+        queue.connection.sadd("rq:workers", key)
+        queue.connection.hset(key, PACE, json.dumps({"tiny": (0.01, 1000.0)}))
+    assert seconds(queue, "a", 16 * 13) == pytest.approx(0.208), "of the ten only one can have it"
+    assert seconds(queue, "a", 160 * 13) == pytest.approx(160 * 13 / 9300)
 
 
 @pytest.mark.usefixtures("workers")
@@ -67,7 +77,7 @@ def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, su
 def test_when_so_much_of_a_clients_work_is_done(queue: JobQueue, submit: Callable[..., Job]) -> None:
     submit(100, "a")
     submit(10, "b")
-    forecast = Forecast(queue.connection)
+    forecast = Forecast(queue.connection, 16)
     assert forecast.seconds_until_done("a", 65, "tiny") == pytest.approx((65 + 65) / 1300), "they take turns"
     assert forecast.seconds_until_done("a", 1300, "tiny") == pytest.approx((1300 + 130) / 1300)
     assert forecast.seconds_until_done("a", 1300, "other") is None
