@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from pydantic import ValidationError
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from rq import worker_registration
 from rq.command import parse_payload
 from rq.serializers import JSONSerializer
@@ -36,7 +35,7 @@ from worker.keeper import Keeper
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
 from worker.metrics import WorkerMetrics
-from worker.queue import JobQueue
+from worker.queue import JobQueue, unavailable
 from worker.results import encode, previewed
 from worker.settings import WorkerSettings
 from worker.shards import Shard, ShardJob
@@ -46,7 +45,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
-UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
+SUSPECT_DEATHS = 3  # of workers that held a shard; after so many it may be what kills them
 
 
 @dataclass(eq=False)
@@ -58,6 +57,11 @@ class Claim:
     job: Job
     part: Part
     watched: bool = False  # whether somebody wants to see previews
+
+
+def suspect(lease: Lease) -> bool:
+    """Whether a shard has been in the hands of so many workers that died that it has to be alone with the next."""
+    return (lease.rq_job.retries_left or 0) <= shards.RETRIES - SUSPECT_DEATHS
 
 
 class BatchingWorker(SimpleWorker):
@@ -88,7 +92,7 @@ class BatchingWorker(SimpleWorker):
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
         self._mail: SimpleQueue[dict[str, Any]] = SimpleQueue()  # from signal handlers and the pub/sub thread
         self._drain_until = float("inf")
-        self._next_beat = self._next_look = self._away_until = 0.0
+        self._next_beat = self._next_look = self._away_until = self._next_upkeep = 0.0
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
@@ -102,8 +106,9 @@ class BatchingWorker(SimpleWorker):
             DeviceFailed: only another process can go on.
         """
         worked = False
-        self.bootstrap("WARNING")
         self._install_signal_handlers()
+        if not self._register():
+            return False
         keeper = Keeper(
             self.connection, self._held, self.key, self.settings.lease_seconds, 3 * self.settings.lease_seconds
         )
@@ -126,6 +131,20 @@ class BatchingWorker(SimpleWorker):
             with suppress(RedisError):
                 self._beat()
                 self.teardown()
+
+    def _register(self) -> bool:
+        """Makes this worker known, as soon as Redis lets it; says whether it is still to work."""
+        while not self._stop_requested:
+            try:
+                self.bootstrap("WARNING")
+            except RedisError as error:
+                if not unavailable(error):
+                    raise
+                log.warning("waiting for a Redis that is away or full: %s", error)
+                time.sleep(AWAY_SECONDS)
+            else:
+                return True
+        return False
 
     def request_force_stop(self, *_: Any) -> None:
         """A second SIGTERM or SIGINT: the grace time is over."""
@@ -189,23 +208,26 @@ class BatchingWorker(SimpleWorker):
         if clock < self._away_until:
             return None
         try:
+            self._read_mail()  # first: what nobody wants any more needs no room in a Redis that is full
             while self._ended:
                 self._settle(self._ended[0])
                 self._ended.popleft()
             if clock >= self._next_beat:
                 self._beat()
                 self._next_beat = clock + BEAT_SECONDS
-            self._read_mail()
             while self._stop_requested and self._started:
                 self.leases.decline(self._started[0])
                 self._started.popleft()
             if clock >= self._drain_until:
                 self._hand_back()
             return not (self._look_due(clock) and self._claim())
-        except UNAVAILABLE as error:
+        except RedisError as error:
+            if not unavailable(error):
+                raise
             if self._away_until == 0:
                 log.warning("Redis is away or full; going on without: %s", error)
             self._away_until = clock + AWAY_SECONDS
+            self._next_upkeep = clock + self.settings.lease_seconds  # others may not have extended theirs either
             return None
         finally:
             if clock >= self._away_until > 0:
@@ -243,9 +265,11 @@ class BatchingWorker(SimpleWorker):
         found = False
         while True:
             while self._started:  # Redis may go away in the middle: nothing that was claimed is forgotten
+                if self._claims and suspect(self._started[0]):
+                    return True  # its turn is when all others are done
                 self._admit(self._started[0])
                 self._started.popleft()
-            rq_id = self._take()
+            rq_id = None if self._stop_requested else self._take()  # loading a model may have taken long
             if rq_id is None:
                 return found
             found = True
@@ -255,7 +279,7 @@ class BatchingWorker(SimpleWorker):
 
     def _take(self) -> str | None:
         """The id of the next shard that there is room for."""
-        if not self.batch.free:
+        if not self.batch.free or any(suspect(claim.lease) for claim in self._claims.values()):
             return None
         if self._wanted is not None:
             if not self.batch.fits(self._wanted):
@@ -270,6 +294,10 @@ class BatchingWorker(SimpleWorker):
         try:
             shard = lease.shard
             job = self.queue.get(shard.job_id)
+        except ValidationError as error:
+            log.warning("shard %s cannot be read: %s", lease.rq_job.id, error, extra=shard.ids)
+            self.leases.fail(lease, "the worker that took it, of another release, cannot read it: ask again")
+            return
         except (JobNotFound, ValueError, TypeError) as error:
             log.warning("shard %s is dropped: %s", lease.rq_job.id, error)
             self.leases.forget(lease)
@@ -301,7 +329,7 @@ class BatchingWorker(SimpleWorker):
         steps = self.batch.image_steps
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
-                shards.report(claim.shard, claim.part.image_steps_done, pipeline, sigma=claim.part.sigma)
+                claim.lease.report(claim.part.image_steps_done, pipeline, sigma=claim.part.sigma)
                 claim.lease.answer(pipeline)
             for claim in claims:
                 claim.lease.extend(self.settings.lease_seconds, pipeline)
@@ -323,15 +351,15 @@ class BatchingWorker(SimpleWorker):
         for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
             claim.watched = wanted == 2
             if not wanted or lease is None:
-                why = "lease lost" if wanted else "job has ended"
+                why = "lease lost" if lease is None else "job has ended"
                 log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
                 self._drop(claim)
                 self.leases.forget(claim.lease)
         self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
         for job_id in overdue:
-            with suppress(JobNotFound):
+            with suppress(JobNotFound, ValidationError):
                 self.queue.get(job_id.decode())  # which ends it
-        if self.should_run_maintenance_tasks:
+        if self.should_run_maintenance_tasks and time.monotonic() >= self._next_upkeep:
             self.run_maintenance_tasks()
 
     def _status(self, steps: int) -> dict[str, Any]:
@@ -389,7 +417,7 @@ class BatchingWorker(SimpleWorker):
 
     def _give_up(self, why: str) -> None:
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
-        with suppress(*UNAVAILABLE):
+        with suppress(RedisError):
             for lease in self._held():
                 self.leases.retry(lease, why)
         self._claims.clear()

@@ -47,6 +47,11 @@ class Lease:
         """Adds the question whether the lease lasts; no answer if it is lost."""
         pipeline.zscore(self.rq_job.started_job_registry.key, self.execution.composite_key)
 
+    def report(self, image_steps: int, pipeline: Pipeline, state: bytes = b"", sigma: float | None = None) -> None:
+        """Adds the command of `shards.report`, which does nothing if the lease is lost."""
+        lease = self.rq_job.started_job_registry.key, self.execution.composite_key
+        shards.report(self.shard, image_steps, pipeline, state, sigma, lease)
+
     def extend(self, seconds: int, pipeline: Pipeline) -> None:
         """Adds the commands that extend the lease; one that is lost is never taken again (ZADD XX)."""
         self.execution.heartbeat(self.rq_job.started_job_registry, seconds, pipeline)
@@ -132,7 +137,7 @@ class Leases:
         """Puts a shard to the front of its job, with its state; no retry is spent."""
 
         def commands(pipeline: Pipeline) -> None:
-            shards.report(lease.shard, image_steps, pipeline, saved)
+            lease.report(image_steps, pipeline, saved)
             shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline)
 
         self._end(lease, commands)

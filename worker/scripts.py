@@ -50,15 +50,25 @@ end
 
 # Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
 # for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
+# Who was away has saved up nothing; who waits for models whose workers are slower than others, no more than a place
+# before those who have had as much.
 _LINES = (
     _OVER
     + """
 local function served(client)
     local now = tonumber(redis.call('GET', 'scoreserve:now') or '0')
-    return math.max(now, tonumber(redis.call('ZSCORE', 'scoreserve:served', client) or '0'))
+    local had = tonumber(redis.call('ZSCORE', 'scoreserve:served', client) or '0')
+    return math.max(now, had), had
 end
 local function charge(client, cost)
-    redis.call('ZADD', 'scoreserve:served', string.format('%.17g', served(client) + cost), client)
+    local had = served(client)
+    redis.call('ZADD', 'scoreserve:served', string.format('%.17g', had + cost), client)
+end
+local function waits(client)
+    for _, model in ipairs(redis.call('SMEMBERS', 'scoreserve:lines')) do
+        if redis.call('EXISTS', 'scoreserve:line:' .. model .. ':' .. client) == 1 then return true end
+    end
+    return false
 end
 local function line_of(id)
     local model, client, rank, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'rank', 'created_at'))
@@ -70,10 +80,10 @@ local function cost_of(id)
 end
 local function join(id)
     local model, client, place = line_of(id)
+    if not waits(client) then charge(client, 0) end
     redis.call('SADD', 'scoreserve:lines', model)
     redis.call('SADD', 'scoreserve:lines:' .. model, client)
     redis.call('ZADD', 'scoreserve:line:' .. model .. ':' .. client, string.format('%.17g', place), id)
-    charge(client, 0)
     redis.call('PUBLISH', 'scoreserve:waiting', model)
 end
 local function leave(id, model, client)
@@ -179,9 +189,10 @@ return 2
 """
 )
 
-# Writes down how far a shard is, and what was saved of it. Answers 0 if nobody wants it any more, and 2 if somebody
-# wants to see previews.
-# job id, now, shard number, image-steps, saved state or nothing, noise level or nothing
+# Writes down how far a shard is, and what was saved of it. Answers 0 if its job has ended or its lease is lost, since
+# then somebody else tells how far it is; and 2 if somebody wants to see previews.
+# job id, now, shard number, image-steps, saved state or nothing, noise level or nothing; RQ's registry of started jobs
+# and the lease that should be in it, or neither
 PROGRESS = (
     "#!lua"
     + _OVER
@@ -189,7 +200,7 @@ PROGRESS = (
     + _TELL
     + """
 local id, number = ARGV[1], ARGV[3]
-if over(id) then return 0 end
+if over(id) or (ARGV[7] and not redis.call('ZSCORE', ARGV[7], ARGV[8])) then return 0 end
 local pause = redis.call('HSETNX', key(id), 'started_at', ARGV[2]) == 1 and 0 or 0.25
 did(id, number, ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
@@ -282,8 +293,9 @@ again(KEYS[1], ARGV[1], ARGV[2])
 """
 )
 
-# Takes the next shard, and answers with its id: that of the client that has had least, of its jobs the first. Until it
-# is started it stands in `taken`, so that a worker that dies in between loses nothing.
+# Takes the next shard, and answers with its id: that of the client that has had least, of its jobs the first. Of those
+# that have had as much it is the one that was behind, or else whose job is older. Until it is started it stands in
+# `taken`, so that a worker that dies in between loses nothing.
 # RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
 TAKE = (
     "#!lua"
@@ -295,13 +307,14 @@ while true do
     local best
     for _, model in ipairs(models) do
         for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
-            local had = served(client)
-            if not best or had <= best.had then
+            local had, behind = served(client)
+            local order = best and (had ~= best.had and had - best.had or behind - best.behind)
+            if not best or order <= 0 then
                 local line = 'scoreserve:line:' .. model .. ':' .. client
                 local id, place = unpack(redis.call('ZRANGE', line, 0, 0, 'WITHSCORES'))
                 place = tonumber(place)
-                if not best or had < best.had or place < best.place then
-                    best = {had = had, place = place, id = id, model = model, client = client}
+                if not best or order < 0 or place < best.place then
+                    best = {had = had, behind = behind, place = place, id = id, model = model, client = client}
                 end
             end
         end
@@ -311,7 +324,10 @@ while true do
     if over(id) or redis.call('LLEN', key(id, 'waiting')) == 0 then leave(id, best.model, best.client) end
     if number and not over(id) then
         redis.call('SET', 'scoreserve:now', string.format('%.17g', best.had))
-        redis.call('ZREMRANGEBYSCORE', 'scoreserve:served', '-inf', string.format('(%.17g', best.had))
+        local less = string.format('(%.17g', best.had)
+        for _, client in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:served', '-inf', less, 'LIMIT', 0, 10)) do
+            if not waits(client) then redis.call('ZREM', 'scoreserve:served', client) end
+        end
         charge(best.client, cost_of(id))
         redis.call('LREM', KEYS[1], 0, id .. '-' .. number)
         redis.call('ZADD', 'scoreserve:taken', ARGV[1], id .. '-' .. number)
@@ -413,21 +429,38 @@ return claimed
 """
 )
 
-# Removes the shards of a job that has ended from RQ, but for the number to keep.
-# RQ's queue, RQ's registries of started, finished and failed jobs; job id, number of shards, number to keep or -1
+# Removes all shards of a job from RQ's queue: a few one by one, many in one pass over it.
+# RQ's queue; job id, number of shards
+UNQUEUE = """#!lua flags=allow-oom
+if tonumber(ARGV[2]) <= 8 then
+    for number = 0, ARGV[2] - 1 do redis.call('LREM', KEYS[1], 1, ARGV[1] .. '-' .. number) end
+    return
+end
+local waiting, others = redis.call('LRANGE', KEYS[1], 0, -1), {}
+for _, shard in ipairs(waiting) do
+    if string.match(shard, '^(.*)-%d+$') ~= ARGV[1] then others[#others + 1] = shard end
+end
+if #others == #waiting then return end
+redis.call('DEL', KEYS[1])
+for first = 1, #others, 1000 do
+    redis.call('RPUSH', KEYS[1], unpack(others, first, math.min(first + 999, #others)))
+end
+"""
+
+# Removes shards of a job that has ended from RQ, but for the number to keep.
+# RQ's registries of started, finished and failed jobs; job id, the first number, the one after the last, number to keep
+# or -1
 DISCARD = """
-for number = 0, ARGV[2] - 1 do
+for number = tonumber(ARGV[2]), ARGV[3] - 1 do
     local shard = ARGV[1] .. '-' .. number
     local job, executions = 'rq:job:' .. shard, 'rq:executions:' .. shard
-    local status = redis.call('HGET', job, 'status')
-    if status and number ~= tonumber(ARGV[3]) then
+    if redis.call('EXISTS', job) == 1 and number ~= tonumber(ARGV[4]) then
         for _, execution in ipairs(redis.call('ZRANGE', executions, 0, -1)) do
             redis.call('DEL', 'rq:execution:' .. shard .. ':' .. execution)
-            redis.call('ZREM', KEYS[2], shard .. ':' .. execution)
+            redis.call('ZREM', KEYS[1], shard .. ':' .. execution)
         end
-        if status == 'queued' then redis.call('LREM', KEYS[1], 1, shard) end
+        redis.call('ZREM', KEYS[2], shard)
         redis.call('ZREM', KEYS[3], shard)
-        redis.call('ZREM', KEYS[4], shard)
         redis.call('ZREM', 'scoreserve:taken', shard)
         redis.call('DEL', job, executions, 'rq:results:' .. shard)
     end

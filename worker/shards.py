@@ -20,6 +20,7 @@ from worker import scripts
 QUEUE = "scoreserve"
 FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
 RETRIES = 10  # how many dead workers a shard survives
+AT_ONCE = 500  # shards that one script removes, which nothing else in Redis can interrupt
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
 DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
@@ -147,13 +148,29 @@ def rq_queue(connection: Redis) -> Queue:
     return Queue(QUEUE, connection=connection, job_class=ShardJob, serializer=JSONSerializer)
 
 
-def report(shard: Shard, image_steps: int, pipeline: Pipeline, state: bytes = b"", sigma: float | None = None) -> None:
+def report(
+    shard: Shard,
+    image_steps: int,
+    pipeline: Pipeline,
+    state: bytes = b"",
+    sigma: float | None = None,
+    lease: tuple[str, str] | None = None,
+) -> None:
     """Adds the command that writes down a shard's progress, its state if there is one, and the noise level it is at.
 
-    Its answer is 0 if nobody wants the shard any more, and 2 if somebody wants to see previews.
+    Its answer is 0 if nobody wants the shard any more, or not of this worker, and 2 if somebody wants to see previews.
+
+    Args:
+        shard: whose.
+        image_steps: done so far.
+        pipeline: to which the command is added.
+        state: to go on from.
+        sigma: noise level.
+        lease: RQ's registry of started jobs, and what stands there while the lease lasts; without, nobody's is asked.
     """
     level = "" if sigma is None else sigma
-    pipeline.eval(scripts.PROGRESS, 0, shard.job_id, time.time(), shard.number, image_steps, state, level)
+    fields = shard.job_id, time.time(), shard.number, image_steps, state, level
+    pipeline.eval(scripts.PROGRESS, 0, *fields, *(lease or ()))
 
 
 def show(shard: Shard, pixels: bytes, pipeline: Pipeline) -> None:
@@ -210,4 +227,7 @@ def repair(queue: Queue, job_id: str) -> list[str]:
 def discard(queue: Queue, job_id: str, count: int, keep: int | None = None) -> None:
     """Removes the shards of a job that has ended, waiting or running, but for the number `keep`."""
     registries = queue.started_job_registry.key, queue.finished_job_registry.key, queue.failed_job_registry.key
-    queue.connection.eval(scripts.DISCARD, 4, queue.key, *registries, job_id, count, -1 if keep is None else keep)
+    queue.connection.eval(scripts.UNQUEUE, 1, queue.key, job_id, count)
+    for first in range(0, count, AT_ONCE):
+        numbers = first, min(first + AT_ONCE, count), -1 if keep is None else keep
+        queue.connection.eval(scripts.DISCARD, 3, *registries, job_id, *numbers)

@@ -4,6 +4,7 @@ import logging
 from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry
@@ -48,7 +49,7 @@ def _incomplete(queue: JobQueue) -> list[str]:
 def _give_up(queue: JobQueue, shard_id: str) -> None:
     """Ends the job of a shard that RQ does not have any more, or has no retry for."""
     job_id, _, number = shard_id.rpartition("-")
-    with suppress(JobNotFound):
+    with suppress(JobNotFound, ValidationError):  # what another release wrote down, its workers look after
         job = queue.get(job_id)
         log.warning(
             "job %s failed: shard %s was given up", job_id, shard_id, extra={"job": job_id, "shard": int(number)}

@@ -201,14 +201,14 @@ def test_a_hundred_thousand_images_are_streamed(client, redis: Redis, settings, 
     """A job as large as may be, its images put there instead of made; they are never in memory together."""
     job = client.submit(count=100_000, seed=3, sampler={"name": "heun", "levels": 2})
     assert client.get(job["links"]["self"]).json()["state"] == "queued"
-    made = np.random.default_rng(0).integers(0, 256, (1000, 100, 8, 8, 1), dtype=np.uint8)
+    made = np.random.default_rng(0).integers(0, 256, (10_000, 10, 8, 8, 1), dtype=np.uint8)
     queue = JobQueue(redis, settings)
     with redis.pipeline() as pipeline:
         for number, images in enumerate(made):
-            values = ("finished", 1, 60, "", number, images.tobytes(), 300, 100)
+            values = ("finished", 1, 60, "", number, images.tobytes(), 30, 10)
             pipeline.eval(scripts.STORE, 0, job["id"], *values)
         answers = pipeline.execute()
-    assert answers == [1] * 999 + [2], "the last shard, and no other, ends the job"
+    assert answers == [1] * 9999 + [2], "the last shard, and no other, ends the job"
     finished = queue.get(job["id"])
     assert finished.state == "finished"
     assert finished.image_steps_done == finished.image_steps == 300_000

@@ -1,14 +1,16 @@
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 from redis import Redis
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import ResponseError
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
@@ -18,12 +20,12 @@ from models.sampling.sample import sample
 from models.sampling.settings import FollowScores, Heun
 from models.score import ScoreModel
 from models.store import ModelStore
-from worker import shards
+from worker import shards, upkeep
 from worker.batch import Batch
 from worker.batching import BatchingWorker
 from worker.job import Job, JobState
-from worker.lane import DeviceFailed
-from worker.queue import JobQueue
+from worker.lane import DeviceFailed, Part
+from worker.queue import JobQueue, unavailable
 from worker.requests import InpaintRequest, SampleRequest
 from worker.results import Results
 from worker.settings import WorkerSettings
@@ -397,28 +399,199 @@ def test_a_device_that_fails_ends_the_worker_and_costs_one_retry(
     assert queue.get(job.id).state == JobState.FINISHED
 
 
-def test_while_redis_is_full_the_batch_goes_on_and_its_images_wait(
-    submit, queue: JobQueue, new_worker: NewWorker, tiny_card: ModelCard, tiny_model: ScoreModel, redis: Redis
+def deaths(queue: JobQueue, job: Job, shard: int = 0) -> int:
+    (rq_job,) = ShardJob.fetch_many([shards.shard_id(job.id, shard)], queue.connection, JSONSerializer)
+    assert rq_job is not None
+    assert rq_job.retries_left is not None
+    return shards.RETRIES - rq_job.retries_left
+
+
+def test_what_kills_its_workers_fails_and_takes_no_neighbour_with_it(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    killer, *others = (submit(count=2, seed=seed) for seed in range(3))
+    for _ in range(2 * shards.RETRIES):
+        worker = new_worker()
+        held = worker._claims
+        break_network(worker, lambda _, held=held: killer.id in {c.job.id for c in held.values()}, monkeypatch)
+        with suppress(DeviceFailed):
+            worker.work(burst=True)
+    assert queue.get(killer.id).state == JobState.FAILED
+    assert "the last of 11 attempts failed" in (queue.get(killer.id).error or "")
+    for job in others:
+        assert queue.get(job.id).state == JobState.FINISHED
+        assert deaths(queue, job) == 3, "with it; then it was alone"
+
+
+def test_a_shard_that_may_kill_its_worker_waits_until_it_is_alone(
+    submit, queue: JobQueue, new_worker: NewWorker
+) -> None:
+    jobs = [submit(count=2, seed=seed) for seed in range(3)]
+    queue.connection.hset(f"rq:job:{shards.shard_id(jobs[1].id, 0)}", "retries_left", shards.RETRIES - 3)
+    worker = new_worker()
+
+    def held() -> list[str]:
+        return [claim.job.id for claim in worker._claims.values()]
+
+    worker._claim()
+    assert held() == [jobs[0].id]
+    worker._claim()
+    assert held() == [jobs[0].id], "nor is anything taken that it would have to wait for"
+    while held() == [jobs[0].id]:
+        worker._step()
+    worker._claim()
+    assert held() == [jobs[1].id]
+    while worker._claims:
+        worker._step()
+        if worker._claims:
+            worker._claim()
+            assert held() == [jobs[1].id]
+    worker._claim()
+    assert held() == [jobs[2].id]
+
+
+def test_progress_of_a_worker_that_lost_its_lease_is_not_written_down(
+    submit, queue: JobQueue, new_worker: NewWorker
+) -> None:
+    job = submit(count=8, sampler=LONG)
+    zombie, heir = new_worker(), new_worker()
+    zombie._claim()
+    zombie._step()
+    for claim in zombie._claims.values():
+        queue.connection.zadd(claim.lease.rq_job.started_job_registry.key, {claim.lease.execution.composite_key: 1})
+    heir.clean_registries()
+    heir._claim()
+    for _ in range(5):
+        heir._step()
+    heir._beat()
+    done = queue.get(job.id).image_steps_done
+    assert done == heir.batch.image_steps
+    zombie._beat()
+    assert queue.get(job.id).image_steps_done == done
+    assert not zombie._claims
+    assert len(heir._claims) == 2
+
+
+def test_when_redis_is_back_others_have_time_to_say_that_they_live(
+    submit, queue: JobQueue, new_worker: NewWorker, redis: Redis
+) -> None:
+    first, second = new_worker(), new_worker()
+    for worker in (first, second):
+        submit(count=8, sampler=LONG)
+        worker._claim()
+    registry = queue.rq.started_job_registry.key
+    redis.config_set("maxmemory", 1)
+    try:
+        assert first._talk() is None
+    finally:
+        redis.config_set("maxmemory", 0)
+    queue.connection.zadd(registry, {lease: 1 for lease in queue.connection.zrange(registry, 0, -1)})
+    first._away_until = 1e-9
+    assert first.should_run_maintenance_tasks
+    assert first._talk() is not None
+    second._next_upkeep = float("inf")  # what it does itself for others is no matter here
+    second._beat()
+    assert len(second._claims) == 2
+    for claim in second._claims.values():
+        assert deaths(queue, claim.job, claim.shard.number) == 0
+    first._next_upkeep = 0.0
+    queue.connection.zadd(registry, {lease: 1 for lease in queue.connection.zrange(registry, 0, -1)})
+    first._beat()
+    second._beat()
+    assert not second._claims, "later they had better have said so"
+
+
+def test_a_worker_that_is_started_while_redis_is_full_waits(
+    submit, queue: JobQueue, new_worker: NewWorker, redis: Redis
+) -> None:
+    job = submit(count=2)
+    redis.config_set("maxmemory", 1)
+    timer = threading.Timer(1, lambda: redis.config_set("maxmemory", 0))
+    timer.start()
+    try:
+        assert new_worker().work(burst=True)
+    finally:
+        timer.join()
+    assert queue.get(job.id).state == JobState.FINISHED
+
+
+def test_a_worker_that_waits_for_redis_can_be_stopped(
+    new_worker: NewWorker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = new_worker()
+    monkeypatch.setattr(worker, "bootstrap", lambda *_: redis.rpush("anything", 1))
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    redis.config_set("maxmemory", 1)
+    timer.start()
+    try:
+        assert not worker.work()
+    finally:
+        redis.config_set("maxmemory", 0)
+        timer.join()
+
+
+def test_what_another_release_wrote_down_fails_alone(submit, queue: JobQueue, new_worker: NewWorker) -> None:
+    unknown, known = submit(count=8), submit(count=2)
+    key = shards.job_key(unknown.id)
+    request = json.loads(queue.connection.hget(key, "request"))
+    queue.connection.hset(key, "request", json.dumps(request | {"of_the_future": 1}))
+    new_worker().work(burst=True)
+    assert queue.get(known.id).state == JobState.FINISHED
+    assert queue.connection.hmget(key, "state", "error")[0] == b"failed"
+    assert b"another release" in queue.connection.hget(key, "error")
+    upkeep.look_after(queue, 2)
+    assert queue.rq.job_ids == []
+    assert queue.depth().jobs == 0
+
+
+def test_a_worker_that_is_stopped_while_it_loads_a_model_takes_nothing_more(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        submit(count=2)
+    worker = new_worker()
+    admit = worker.batch.admit
+
+    def load(*args: object) -> Part:
+        worker._shutdown()
+        return admit(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker.batch, "admit", load)
+    worker._claim()
+    assert len(worker._claims) == 1
+    assert queue.rq.count == 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("maxmemory", 1), ("min-replicas-to-write", 1)])
+def test_while_redis_takes_nothing_the_batch_goes_on_and_its_images_wait(
+    submit,
+    queue: JobQueue,
+    new_worker: NewWorker,
+    tiny_card: ModelCard,
+    tiny_model: ScoreModel,
+    redis: Redis,
+    setting: str,
+    value: int,
 ) -> None:
     jobs = [submit(count=4), submit(count=12, seed=2)]
     worker = new_worker()
     worker._talk()
-    redis.config_set("maxmemory", 1)
+    redis.config_set(setting, value)
     try:
         for _ in range(60):
             worker._advance()
             assert worker._talk() is None
             worker._away_until = 1e-9  # not so long
-        with pytest.raises(OutOfMemoryError):
-            worker._claim()
-        with pytest.raises(OutOfMemoryError):
-            shards.reclaim(queue.rq, 0)
+        for write in (worker._claim, lambda: shards.reclaim(queue.rq, 0)):
+            with pytest.raises(ResponseError) as caught:
+                write()
+            assert unavailable(caught.value)
         assert len(queue.rq.job_ids) == 2, "what was not carried out left no trace"
         assert queue.connection.llen(shards.waiting_key(jobs[1].id)) == 2
         assert worker.batch.image_steps == 8 * 13
         assert len(worker._claims) == len(worker._ended) == 2
     finally:
-        redis.config_set("maxmemory", 0)
+        redis.config_set(setting, 0)
     while queue.depth().jobs:
         worker._advance()
         worker._talk()
@@ -427,11 +600,22 @@ def test_while_redis_is_full_the_batch_goes_on_and_its_images_wait(
         assert np.array_equal(images, expected(job, tiny_card, tiny_model))
 
 
-def test_a_full_redis_can_be_emptied_by_cancelling(submit, queue: JobQueue, redis: Redis) -> None:
-    job = submit(count=4)
+def test_a_full_redis_can_be_emptied_by_cancelling(
+    submit, queue: JobQueue, new_worker: NewWorker, redis: Redis
+) -> None:
+    done, job = submit(count=4), submit(count=4, sampler=LONG)
+    worker = new_worker()
+    worker._claim()
     redis.config_set("maxmemory", 1)
     try:
+        while not worker._ended:
+            worker._advance()
+        assert worker._talk() is None
         assert queue.cancel(job.id).state == JobState.CANCELLED
+        worker._hear({"channel": shards.ENDED, "data": job.id})
+        worker._away_until = 1e-9
+        assert worker._talk() is None
+        assert [claim.job.id for claim in worker._claims.values()] == [done.id]
     finally:
         redis.config_set("maxmemory", 0)
 

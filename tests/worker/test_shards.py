@@ -85,6 +85,22 @@ def test_only_shards_of_some_models_can_be_taken(queue: JobQueue, submit: Submit
     assert drain(queue) == [first.id]
 
 
+def test_nobody_is_locked_out_of_slow_workers_while_others_are_served_by_fast_ones(
+    queue: JobQueue, submit: Submit
+) -> None:
+    submit(4000, "a", model="fast")
+    large, small = submit(400, "b", model="slow"), submit(40, "c", model="slow")
+    taken = []
+    for _ in range(10):
+        drain(queue, 20, models=["fast"])
+        submit(4, "c", model="slow")  # to ask again loses no place
+        taken += drain(queue, 1, models=["slow"])
+    assert taken.count(large.id) == taken.count(small.id) == 5
+    late = submit(4, "d", model="slow")
+    drain(queue, 20, models=["fast"])
+    assert late.id in drain(queue, 3, models=["slow"])
+
+
 def test_what_is_put_back_goes_first_and_is_charged_once(queue: JobQueue, submit: Submit) -> None:
     mine, other = submit(40, "a"), submit(40, "b")
     for _ in range(20):
