@@ -224,14 +224,16 @@ class Batch:
             raise NoRoom(card)
         self._make_room(self.memory - self.store.size(card))
         try:
+            lane = None
             try:
                 lane = self._start(card)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                log.warning("out of memory for model %s version %d: %s", card.name, card.version, error)
-                lane = None
-            if lane is None:  # here, so that the error's frames hold no tensors any more
+            idle = any(not there.parts for there in self._lanes.values())
+            if lane is None or (lane.engine.narrowed and idle):  # here: an error's frames hold tensors no longer
+                log.warning("there is too little memory for model %s version %d beside others", card.name, card.version)
+                lane = None  # and its memory is free
                 self._make_room(0)
                 lane = self._start(card)
         except (ModelNotFound, BrokenModel):

@@ -98,6 +98,11 @@ class Engine:
             bucketed.record(torch.zeros(bucketed.widths[-1], 4, dtype=torch.int64, device=self.model.device))
 
     @property
+    def narrowed(self) -> bool:
+        """Whether memory did not last for all slots at once."""
+        return self.width < (self.pinned or self.slots)
+
+    @property
     def free(self) -> int:
         """Slots without a chain."""
         return self.slots - len(self.chains)

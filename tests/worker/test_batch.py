@@ -409,6 +409,25 @@ def test_where_memory_does_not_last_for_another_model_those_not_in_use_leave_or_
     assert batch.fits(caught.value.card)
 
 
+def test_a_model_that_memory_lasts_for_in_part_takes_that_of_those_not_in_use(
+    several: ModelStore, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(several, slots=6, device="cpu")
+    batch.admit(of("tiny", tiny_card), 0, 1)
+    run(batch)
+    real = ScoreModel.conditioned_score
+
+    def conditioned_score(model: ScoreModel, x: Tensor, conditions: Tensor) -> Tensor:
+        if len(x) > 2 and loaded(batch):
+            raise torch.OutOfMemoryError
+        return real(model, x, conditions)
+
+    monkeypatch.setattr(ScoreModel, "conditioned_score", conditioned_score)
+    part = batch.admit(of("other", tiny_card), 0, 1)
+    assert loaded(batch) == {"other"}
+    assert not part.lane.engine.narrowed
+
+
 def test_a_model_that_cannot_be_run_is_refused_while_the_device_works(
     several: ModelStore, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

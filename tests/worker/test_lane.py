@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from models.card import ModelCard
-from models.sampling.buckets import plain
+from models.sampling.buckets import Call, plain
 from models.sampling.choice import Choice, Remembered, key
 from models.sampling.engine import Engine
 from models.sampling.execution import Execution
@@ -104,3 +104,19 @@ def test_a_pace_is_taken_row_by_row_and_leaves_no_trace(model: ScoreModel, tiny_
     assert (lane.engine.image_steps, lane.engine.evaluations, lane.engine.chains) == (0, 0, [])
     assert lane.step_seconds > 0
     assert lane.image_steps_per_second > 0
+
+
+def test_all_noise_is_recorded_when_a_lane_is_measured(model: ScoreModel, tiny_card: ModelCard) -> None:
+    lane = Lane(tiny_card, model, 5)
+    recorded: list[int] = []
+
+    def capture(call: Call) -> Call:
+        recorded.append(len(call()))
+        return call
+
+    lane.engine = Engine(model, 5, capture=capture)
+    lane.measure()
+    before = list(recorded)
+    lane.engine.record_noise()
+    assert recorded == before
+    assert recorded.count(5) == 3, "scores, and two streams of noise"
