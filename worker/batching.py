@@ -120,7 +120,7 @@ class BatchingWorker(SimpleWorker):
                 idle = self._talk()
                 worked |= bool(self._claims)
                 if not self._claims:
-                    if (self._stop_requested and not self._started) or (burst and idle):
+                    if not self._started and (self._stop_requested or (burst and idle)):
                         return worked
                     self._sleep()
         except DeviceFailed as error:
@@ -136,11 +136,15 @@ class BatchingWorker(SimpleWorker):
         """Makes this worker known, as soon as Redis lets it; says whether it is still to work."""
         while not self._stop_requested:
             try:
+                self.connection.delete(self.key)  # what is left of another try
                 self.bootstrap("WARNING")
             except RedisError as error:
                 if not unavailable(error):
                     raise
                 log.warning("waiting for a Redis that is away or full: %s", error)
+                with suppress(RedisError):
+                    self.unsubscribe()
+                self._spare_others()
                 time.sleep(AWAY_SECONDS)
             else:
                 return True
@@ -226,13 +230,17 @@ class BatchingWorker(SimpleWorker):
                 raise
             if self._away_until == 0:
                 log.warning("Redis is away or full; going on without: %s", error)
-            self._away_until = clock + AWAY_SECONDS
-            self._next_upkeep = clock + self.settings.lease_seconds  # others may not have extended theirs either
+            self._away_until = time.monotonic() + AWAY_SECONDS  # not clock: a command may have waited for long
+            self._spare_others()
             return None
         finally:
             if clock >= self._away_until > 0:
                 log.info("Redis is back")
                 self._away_until = 0.0
+
+    def _spare_others(self) -> None:
+        """Reclaims no lease for as long as one lasts: where this worker could not extend its own, nor could others."""
+        self._next_upkeep = time.monotonic() + self.settings.lease_seconds
 
     def _look_due(self, clock: float) -> bool:
         if self._stop_requested or self._suspended or not self.batch.free or (self._claims and clock < self._next_look):
@@ -265,8 +273,8 @@ class BatchingWorker(SimpleWorker):
         found = False
         while True:
             while self._started:  # Redis may go away in the middle: nothing that was claimed is forgotten
-                if self._claims and suspect(self._started[0]):
-                    return True  # its turn is when all others are done
+                if self._waits(self._started[0]):
+                    return True
                 self._admit(self._started[0])
                 self._started.popleft()
             rq_id = None if self._stop_requested else self._take()  # loading a model may have taken long
@@ -276,6 +284,10 @@ class BatchingWorker(SimpleWorker):
             lease = self.leases.start(rq_id, held=self._claims)
             if lease is not None:
                 self._started.append(lease)
+
+    def _waits(self, lease: Lease) -> bool:
+        """Whether a shard's turn is when all others are done, since it has to be alone."""
+        return bool(self._claims) and suspect(lease)
 
     def _take(self) -> str | None:
         """The id of the next shard that there is room for."""
@@ -326,7 +338,7 @@ class BatchingWorker(SimpleWorker):
     def _beat(self) -> None:
         """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
         claims = list(self._claims.values())
-        steps = self.batch.image_steps
+        steps, begun = self.batch.image_steps, time.monotonic()
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
                 claim.lease.report(claim.part.image_steps_done, pipeline, sigma=claim.part.sigma)
@@ -344,6 +356,8 @@ class BatchingWorker(SimpleWorker):
             pipeline.exists(WORKERS_SUSPENDED)
             self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
             answers = pipeline.execute()
+        if time.monotonic() - begun > self.settings.lease_seconds / 3:
+            self._spare_others()
         self._reported_steps, self._reported_at = steps, time.monotonic()
         overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
         if unknown and self.birth_date:
@@ -398,6 +412,10 @@ class BatchingWorker(SimpleWorker):
                         for claim in [claim for claim in self._claims.values() if claim.job.id == message["job_id"]]:
                             log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
                             self._drop(claim)
+                        for lease in list(self._started):
+                            if lease.rq_job.id.rpartition("-")[0] == message["job_id"]:
+                                self._started.remove(lease)
+                                self.leases.forget(lease)
                     case "stop-job" if message["job_id"] in self._claims:
                         job = self._claims[message["job_id"]].job
                         self.queue.end(job, JobState.CANCELLED, "stopped by an operator")
@@ -419,7 +437,10 @@ class BatchingWorker(SimpleWorker):
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
         with suppress(RedisError):
             for lease in self._held():
-                self.leases.retry(lease, why)
+                if lease in self._started and self._waits(lease):
+                    self.leases.decline(lease)
+                else:
+                    self.leases.retry(lease, why)
         self._claims.clear()
 
     # Ending.

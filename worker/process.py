@@ -3,7 +3,7 @@
 import logging
 
 import torch
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from models.files import cache_dir
 from models.sampling.choice import Remembered
@@ -11,7 +11,7 @@ from models.store import BrokenModel, ModelNotFound
 from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
 from worker.lane import DeviceFailed
-from worker.queue import connect, without_password
+from worker.queue import connect, unavailable, without_password
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
     try:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
-        raise WorkerFailed(f"no Redis at {without_password(settings.redis_url)}: {error}") from error
+        if not (isinstance(error, ResponseError) and unavailable(error)):  # it answers: the worker waits for it
+            raise WorkerFailed(f"no Redis at {without_password(settings.redis_url)}: {error}") from error
     batch = Batch(
         settings.store(),
         settings.slots,

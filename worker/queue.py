@@ -220,7 +220,8 @@ class JobQueue:
         if job.state.final:
             return None
         task = _task(job)
-        return self.forecast.seconds(task, job.request.model, min(job.evaluations, task.remaining), look)
+        evaluations = -(-task.remaining // job.request.count)  # of an image that is as far as the others
+        return self.forecast.seconds(task, job.request.model, evaluations, look)
 
     def position(self, job: Job, look: bool = True) -> int | None:
         """How many jobs that wait go before a queued one; None for one that does not wait."""

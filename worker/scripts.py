@@ -324,9 +324,14 @@ while true do
     if over(id) or redis.call('LLEN', key(id, 'waiting')) == 0 then leave(id, best.model, best.client) end
     if number and not over(id) then
         redis.call('SET', 'scoreserve:now', string.format('%.17g', best.had))
-        local less = string.format('(%.17g', best.had)
-        for _, client in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:served', '-inf', less, 'LIMIT', 0, 10)) do
-            if not waits(client) then redis.call('ZREM', 'scoreserve:served', client) end
+        local waiting, many, less = {}, 10, string.format('(%.17g', best.had)
+        for _, model in ipairs(redis.call('SMEMBERS', 'scoreserve:lines')) do
+            for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
+                waiting[client], many = true, many + 1
+            end
+        end
+        for _, client in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:served', '-inf', less, 'LIMIT', 0, many)) do
+            if not waiting[client] then redis.call('ZREM', 'scoreserve:served', client) end
         end
         charge(best.client, cost_of(id))
         redis.call('LREM', KEYS[1], 0, id .. '-' .. number)
@@ -387,12 +392,13 @@ REPAIR = (
     + """
 local id = ARGV[1]
 if over(id) then return {} end
-local held, dead = {}, {}
+local held, waits, dead = {}, {}, {}
+for _, number in ipairs(redis.call('LRANGE', key(id, 'waiting'), 0, -1)) do waits[number] = true end
 for _, lease in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do held[string.match(lease, '^(.*):')] = true end
 for number = 0, tonumber(redis.call('HGET', key(id), 'shards')) - 1 do
     local shard = id .. '-' .. number
     if not held[shard] and redis.call('HEXISTS', key(id, 'images'), number) == 0
-        and not redis.call('LPOS', key(id, 'waiting'), number)
+        and not waits[tostring(number)]
         and not redis.call('ZSCORE', 'scoreserve:taken', shard) then
         local status = redis.call('HGET', 'rq:job:' .. shard, 'status')
         if status == 'queued' or status == 'started' then
@@ -429,10 +435,10 @@ return claimed
 """
 )
 
-# Removes all shards of a job from RQ's queue: a few one by one, many in one pass over it.
+# Removes all shards of a job from RQ's queue: one by one, or in one pass where they are a good part of it.
 # RQ's queue; job id, number of shards
 UNQUEUE = """#!lua flags=allow-oom
-if tonumber(ARGV[2]) <= 8 then
+if ARGV[2] * 16 <= redis.call('LLEN', KEYS[1]) then
     for number = 0, ARGV[2] - 1 do redis.call('LREM', KEYS[1], 1, ARGV[1] .. '-' .. number) end
     return
 end

@@ -69,17 +69,21 @@ def _remove_strangers(queue: JobQueue) -> None:
     """Takes from RQ's queue what nobody would ever take: what is no shard, or that of a job that has ended."""
     waiting = queue.rq.job_ids if queue.rq.count > _waiting(queue) else []
     found: Any = ShardJob.fetch_many(waiting, connection=queue.connection, serializer=JSONSerializer)
+    wanted: dict[str, bool] = {}  # by job
     for rq_job in found:
-        if rq_job is not None and not _wanted(queue, rq_job):
+        if rq_job is not None and not _wanted(queue, rq_job, wanted):
             log.warning("%s is removed from the queue: it is no shard of a job that waits", rq_job.id)
             rq_job.delete()
 
 
-def _wanted(queue: JobQueue, rq_job: ShardJob) -> bool:
+def _wanted(queue: JobQueue, rq_job: ShardJob, wanted: dict[str, bool]) -> bool:
     try:
-        return not queue.get(rq_job.shard.job_id).state.final
-    except (JobNotFound, ValueError, TypeError):
+        job_id = rq_job.shard.job_id
+    except (ValueError, TypeError):
         return False
+    if job_id not in wanted:
+        wanted[job_id] = queue.connection.zscore(shards.ACTIVE, job_id) is not None
+    return wanted[job_id]
 
 
 def _waiting(queue: JobQueue) -> int:

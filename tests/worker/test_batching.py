@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.client import Pipeline
+from redis.exceptions import OutOfMemoryError, ResponseError
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
@@ -450,6 +451,24 @@ def test_a_shard_that_may_kill_its_worker_waits_until_it_is_alone(
     assert held() == [jobs[2].id]
 
 
+def test_a_shard_that_waits_to_be_alone_is_given_up_with_its_job_and_not_charged_for_others(
+    submit, queue: JobQueue, new_worker: NewWorker
+) -> None:
+    jobs = [submit(count=2, seed=seed, sampler=LONG) for seed in range(3)]
+    for job in jobs[1:]:
+        queue.connection.hset(f"rq:job:{shards.shard_id(job.id, 0)}", "retries_left", shards.RETRIES - 3)
+    worker = new_worker()
+    worker._claim()
+    assert [lease.shard.job_id for lease in worker._started] == [jobs[1].id]
+    queue.cancel(jobs[1].id)
+    worker._hear({"channel": shards.ENDED, "data": jobs[1].id})
+    worker._talk()
+    assert [lease.shard.job_id for lease in worker._started] == [jobs[2].id]
+    worker._give_up("the device is gone")
+    assert [deaths(queue, job) for job in (jobs[0], jobs[2])] == [1, 3]
+    assert queue.rq.count == 2
+
+
 def test_progress_of_a_worker_that_lost_its_lease_is_not_written_down(
     submit, queue: JobQueue, new_worker: NewWorker
 ) -> None:
@@ -501,6 +520,35 @@ def test_when_redis_is_back_others_have_time_to_say_that_they_live(
     assert not second._claims, "later they had better have said so"
 
 
+def test_after_a_beat_that_took_long_nobodys_lease_is_reclaimed(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(count=4, sampler=LONG)
+    worker = new_worker()
+    worker._claim()
+    late = 0.0
+    clock = time.monotonic
+    monkeypatch.setattr("worker.batching.time.monotonic", lambda: clock() + late)
+    answer = Pipeline.execute
+
+    def slow(pipeline: Pipeline) -> list[object]:
+        nonlocal late
+        late += 30.0
+        return answer(pipeline)
+
+    cleaned: list[int] = []
+    monkeypatch.setattr(worker, "run_maintenance_tasks", lambda: cleaned.append(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "execute", slow)
+        worker._beat()
+    assert not cleaned
+    worker._beat()
+    assert not cleaned
+    late += 3.0
+    worker._beat()
+    assert cleaned
+
+
 def test_a_worker_that_is_started_while_redis_is_full_waits(
     submit, queue: JobQueue, new_worker: NewWorker, redis: Redis
 ) -> None:
@@ -512,6 +560,26 @@ def test_a_worker_that_is_started_while_redis_is_full_waits(
         assert new_worker().work(burst=True)
     finally:
         timer.join()
+    assert queue.get(job.id).state == JobState.FINISHED
+
+
+def test_a_worker_whose_start_was_cut_short_starts_again(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, worker = submit(count=2), new_worker()
+    set_state, failed = worker.set_state, []
+
+    def fail_once(*args: object) -> None:
+        if not failed:
+            failed.append(1)
+            raise OutOfMemoryError
+        set_state(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker, "set_state", fail_once)
+    before = threading.active_count()
+    assert worker.work(burst=True)
+    assert failed
+    assert threading.active_count() <= before, "one that listens, and it has ended"
     assert queue.get(job.id).state == JobState.FINISHED
 
 

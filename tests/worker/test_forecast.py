@@ -57,6 +57,15 @@ def test_a_shard_is_done_by_one_worker(queue: JobQueue) -> None:
 
 
 @pytest.mark.usefixtures("workers")
+def test_what_is_half_done_needs_half_the_time(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit(4, "a")
+    whole = queue.seconds_left(job)
+    half = job.model_copy(update={"image_steps_done": job.image_steps // 2})
+    assert whole is not None
+    assert queue.seconds_left(half) == pytest.approx(whole / 2, rel=0.1)
+
+
+@pytest.mark.usefixtures("workers")
 def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..., Job]) -> None:
     job = submit(100, "a")
     assert seconds(queue, "a", 1300) == pytest.approx(2)

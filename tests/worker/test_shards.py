@@ -127,3 +127,9 @@ def test_nothing_is_left_of_lines_in_which_nobody_stands(queue: JobQueue, submit
     submit(400, "a")
     drain(queue, 50)
     assert queue.connection.zcard("scoreserve:served") <= 2
+    for number in range(20):
+        submit(4, f"asleep {number}", model="served by nobody")
+    for number in range(50):
+        queue.cancel(submit(4, f"passer-by {number}").id)
+    drain(queue, 50, models=["tiny"])
+    assert queue.connection.zcard("scoreserve:served") <= 22

@@ -95,6 +95,17 @@ def test_who_empties_rqs_queue_ends_the_jobs(
     assert queue.depth().jobs == 0
 
 
+def test_what_this_release_cannot_read_is_no_stranger(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit(8)
+    queue.connection.hset(shards.job_key(job.id), "request", '{"kind": "of the future"}')
+    queue.connection.rpush(queue.rq.key, "stranger")
+    upkeep.look_after(queue, 2)
+    assert len(set(queue.rq.job_ids) & {shards.shard_id(job.id, number) for number in range(2)}) == 2
+    assert None not in shards.ShardJob.fetch_many(
+        [shards.shard_id(job.id, number) for number in range(2)], queue.connection, queue.rq.serializer
+    )
+
+
 def test_nothing_is_left_of_a_job_whose_end_was_cut_short(
     queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
 ) -> None:
