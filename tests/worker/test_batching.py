@@ -571,15 +571,17 @@ def test_a_worker_whose_start_was_cut_short_starts_again(
 
     def fail_once(*args: object) -> None:
         if not failed:
-            failed.append(1)
+            failed.append(worker.pubsub_thread)
             raise OutOfMemoryError
         set_state(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(worker, "set_state", fail_once)
-    before = threading.active_count()
     assert worker.work(burst=True)
-    assert failed
-    assert threading.active_count() <= before, "one that listens, and it has ended"
+    (listener,) = failed
+    assert listener is not None
+    assert listener is not worker.pubsub_thread
+    listener.join(10)
+    assert not listener.is_alive()
     assert queue.get(job.id).state == JobState.FINISHED
 
 
