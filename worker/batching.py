@@ -143,6 +143,8 @@ class BatchingWorker(SimpleWorker):
                     raise
                 log.warning("waiting for a Redis that is away or full: %s", error)
                 with suppress(RedisError):
+                    if self.pubsub_thread:
+                        self.pubsub_thread.stop()  # before it is woken by the next, or it would go on listening
                     self.unsubscribe()
                 self._spare_others()
                 time.sleep(AWAY_SECONDS)
