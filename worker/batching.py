@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
-SUSPECT_DEATHS = 3  # of workers that held a shard; after so many it may be what kills them
 
 
 @dataclass(eq=False)
@@ -57,11 +56,6 @@ class Claim:
     job: Job
     part: Part
     watched: bool = False  # whether somebody wants to see previews
-
-
-def suspect(lease: Lease) -> bool:
-    """Whether a shard has been in the hands of so many workers that died that it has to be alone with the next."""
-    return (lease.rq_job.retries_left or 0) <= shards.RETRIES - SUSPECT_DEATHS
 
 
 class BatchingWorker(SimpleWorker):
@@ -289,11 +283,11 @@ class BatchingWorker(SimpleWorker):
 
     def _waits(self, lease: Lease) -> bool:
         """Whether a shard's turn is when all others are done, since it has to be alone."""
-        return bool(self._claims) and suspect(lease)
+        return bool(self._claims) and lease.suspect
 
     def _take(self) -> str | None:
         """The id of the next shard that there is room for."""
-        if not self.batch.free or any(suspect(claim.lease) for claim in self._claims.values()):
+        if not self.batch.free or any(claim.lease.suspect for claim in self._claims.values()):
             return None
         if self._wanted is not None:
             if not self.batch.fits(self._wanted):

@@ -26,6 +26,8 @@ from worker.shards import Shard, ShardJob
 
 log = logging.getLogger(__name__)
 
+SUSPECT_DEATHS = 3  # of workers that held a shard; after so many it may be what kills them
+
 
 @dataclass(eq=False)
 class Lease:
@@ -42,6 +44,11 @@ class Lease:
             ValueError, TypeError: it is none of ours.
         """
         return self.rq_job.shard
+
+    @property
+    def suspect(self) -> bool:
+        """Whether so many workers have died with the shard that it has to be alone with the next."""
+        return (self.rq_job.retries_left or 0) <= shards.RETRIES - SUSPECT_DEATHS
 
     def answer(self, pipeline: Pipeline) -> None:
         """Adds the question whether the lease lasts; no answer if it is lost."""
