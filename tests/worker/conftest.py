@@ -4,16 +4,25 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.card import ModelCard
 from models.sampling.plan import plan
-from models.sampling.settings import SamplerSettings
+from models.sampling.sample import sample
+from models.sampling.settings import FollowScores, SamplerSettings
+from models.score import ScoreModel
+from worker import shards
 from worker.batch import Batch
 from worker.batching import BatchingWorker
+from worker.job import Job
 from worker.queue import JobQueue, connect
 from worker.requests import SampleRequest
 from worker.settings import WorkerSettings
+
+Ask = Callable[..., tuple[SampleRequest, int]]
+NewWorker = Callable[..., BatchingWorker]
+LONG = FollowScores(name="follow_scores", steps=400)
 
 
 @pytest.fixture
@@ -54,3 +63,33 @@ def ask(tiny_card: ModelCard) -> Callable[..., tuple[SampleRequest, int]]:
         return request, count * len(table)
 
     return make
+
+
+@pytest.fixture
+def submit(queue: JobQueue, tiny_card: ModelCard, ask: Ask) -> Callable[..., Job]:
+    """Puts a job on the queue."""
+
+    def make(count: int = 4, deadline_seconds: float | None = None, **kwargs: object) -> Job:
+        request, image_steps = ask(count=count, **kwargs)
+        return queue.submit(request, tiny_card.image, image_steps, deadline_seconds=deadline_seconds)
+
+    return make
+
+
+def expected(job: Job, card: ModelCard, model: ScoreModel) -> np.ndarray:
+    """The images of a job, as they are without a service."""
+    return sample(model, plan(job.request.sampler, card)[1], job.request.count, job.request.seed)
+
+
+def deaths(queue: JobQueue, job: Job, shard: int = 0) -> int:
+    """How many workers died, as far as is known, that held a shard."""
+    (rq_job,) = shards.ShardJob.fetch_many([shards.shard_id(job.id, shard)], queue.connection, queue.rq.serializer)
+    assert rq_job is not None
+    assert rq_job.retries_left is not None
+    return shards.RETRIES - rq_job.retries_left
+
+
+def expire(queue: JobQueue) -> None:
+    """All leases are over."""
+    key = queue.rq.started_job_registry.key
+    queue.connection.zadd(key, {lease: 1 for lease in queue.connection.zrange(key, 0, -1)})

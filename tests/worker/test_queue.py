@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import pytest
@@ -115,6 +116,11 @@ def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, red
     job = queue.submit(*_with_image(ask(count=100_000), tiny_card))
     assert (job.shards, job.shard_size) == (10_000, 10), "of 4 images each there would be 25,000"
     assert queue.rq.count == 10_000
+    begun = time.perf_counter()
+    behind = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    accepted = time.perf_counter()
+    queue.cancel(behind.id)
+    assert time.perf_counter() - accepted < 5 * (accepted - begun), "being behind costs little"
     queue.cancel(job.id)
     assert queue.rq.count == 0
     assert not redis.keys(f"rq:*{job.id}*")

@@ -3,39 +3,14 @@
 import time
 from collections.abc import Callable
 
-import pytest
 from redis import Redis
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
-from models.card import ModelCard
+from tests.worker.conftest import NewWorker, deaths, expire
 from worker import scripts, shards, upkeep
-from worker.batching import BatchingWorker
 from worker.job import Job, JobState
 from worker.queue import JobQueue
-
-NewWorker = Callable[[], BatchingWorker]
-
-
-@pytest.fixture
-def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Callable[..., Job]:  # type: ignore[no-untyped-def]
-    def make(count: int = 4) -> Job:
-        request, image_steps = ask(count=count)
-        return queue.submit(request, tiny_card.image, image_steps)
-
-    return make
-
-
-def expire(queue: JobQueue) -> None:
-    """All leases are over."""
-    key = queue.rq.started_job_registry.key
-    queue.connection.zadd(key, {lease: 1 for lease in queue.connection.zrange(key, 0, -1)})
-
-
-def retries_left(queue: JobQueue, job: Job) -> int | None:
-    (rq_job,) = shards.ShardJob.fetch_many([shards.shard_id(job.id, 0)], queue.connection, queue.rq.serializer)
-    assert rq_job is not None
-    return rq_job.retries_left
 
 
 def test_a_dead_worker_costs_a_retry_and_the_last_one_the_job(
@@ -45,7 +20,7 @@ def test_a_dead_worker_costs_a_retry_and_the_last_one_the_job(
     for attempt in range(shards.RETRIES + 1):
         assert not queue.get(job.id).state.final
         new_worker()._claim()
-        assert retries_left(queue, job) == shards.RETRIES - attempt
+        assert deaths(queue, job) == attempt
         expire(queue)
         upkeep.look_after(queue, 2)
     failed = queue.get(job.id)
@@ -63,7 +38,7 @@ def test_what_was_taken_by_a_worker_that_died_at_once_goes_back(queue: JobQueue,
     time.sleep(0.01)
     upkeep.look_after(queue, 0)
     assert queue.rq.job_ids == [shards.shard_id(job.id, 0)]
-    assert retries_left(queue, job) == shards.RETRIES
+    assert deaths(queue, job) == 0
     assert shards.take(queue.rq, None) == shards.shard_id(job.id, 0)
 
 
@@ -104,6 +79,24 @@ def test_what_this_release_cannot_read_is_no_stranger(queue: JobQueue, submit: C
     assert None not in shards.ShardJob.fetch_many(
         [shards.shard_id(job.id, number) for number in range(2)], queue.connection, queue.rq.serializer
     )
+
+
+def test_what_this_release_cannot_read_is_left_to_others(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker
+) -> None:
+    """Though its deadline has passed, and its last worker died."""
+    job, worker = submit(deadline_seconds=0.1), new_worker()
+    shard = shards.shard_id(job.id, 0)
+    queue.connection.hset(shards.job_key(job.id), "request", '{"kind": "of the future"}')
+    queue.connection.hset(f"rq:job:{shard}", "retries_left", 0)
+    shards.take(queue.rq, None)
+    assert worker.leases.start(shard, held=()) is not None
+    time.sleep(0.1)
+    expire(queue)
+    worker._next_upkeep = float("inf")
+    worker._beat()
+    upkeep.look_after(queue, 2)
+    assert shards.take(queue.rq, None) == shard
 
 
 def test_nothing_is_left_of_a_job_whose_end_was_cut_short(
