@@ -1,6 +1,7 @@
 """The training job: data in, a published model out."""
 
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,9 @@ class TrainingJob(BaseModel):
         """
         try:
             return self._run(on_start, on_step, stopping)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the trainer, and the trainer what `leave` ends
+            raise
         finally:
             leave()
 

@@ -1,10 +1,15 @@
 """The processes that train one network together, as torchrun starts them."""
 
+import gc
 import os
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+# Before there is a group: its functions' defaults are the group at the time of the import, and would keep it, with its
+# threads, to the end of the interpreter; a thread that drops a tensor then aborts the process.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,6 +64,10 @@ def join(device: str) -> tuple[Processes, str]:
 
 
 def leave() -> None:
-    """Parts from the others, if there are others."""
+    """Parts from the others, if there are others, and ends the group's threads.
+
+    A module from `share_gradients` that is still in use keeps them.
+    """
     if dist.is_initialized():
+        gc.collect()  # such a module is in a cycle with itself
         dist.destroy_process_group()
