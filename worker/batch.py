@@ -172,6 +172,11 @@ class Batch:
         for lane in self._lanes.values():
             lane.engine.watched = any(part in parts for part in lane.parts)
 
+    def pause(self, part: Part) -> None:
+        """Takes a part out of its slots, until the next step at least, so that its state can be saved."""
+        part.lane.engine.evict(part.chains)
+        part.waiting = deque(chain for chain in part.chains if chain.remaining)
+
     def drop(self, part: Part) -> None:
         """Takes a part out of hand as it is; its slots are free at once."""
         part.lane.engine.evict(part.chains)
@@ -202,6 +207,15 @@ class Batch:
                 "ask again, and publish changed weights as a new version"
             )
         return self._lane(card)
+
+    def serves(self, name: str) -> bool:
+        """Whether a model is in memory, or can be loaded beside those that are in use."""
+        if any(card.name == name for card in self.cards):
+            return True
+        try:
+            return self.fits(self.store.card(name))
+        except (ModelNotFound, BrokenModel):
+            return True  # which takes no room
 
     def fits(self, card: ModelCard) -> bool:
         """Whether a model can be loaded, if those that are not in use leave. One that is gone takes no room."""

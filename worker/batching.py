@@ -10,7 +10,7 @@ import logging
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
+SLICE_SECONDS = 2.0  # that a shard is in hand at least, before it makes way for one whose turn it is
+SLICE_FACTOR = 50  # or so many times as long as it took to lay one aside: large images are not moved all the time
 
 
 @dataclass(eq=False)
@@ -55,6 +57,7 @@ class Claim:
     shard: Shard
     job: Job
     part: Part
+    since: float = field(default_factory=time.monotonic)
     watched: bool = False  # whether somebody wants to see previews
 
 
@@ -90,6 +93,7 @@ class BatchingWorker(SimpleWorker):
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
+        self._slice_seconds = SLICE_SECONDS
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
         """Fulfils shards until it is told to stop or, with `burst`, until nothing waits; says whether there were any.
@@ -239,10 +243,12 @@ class BatchingWorker(SimpleWorker):
         self._next_upkeep = time.monotonic() + self.settings.lease_seconds
 
     def _look_due(self, clock: float) -> bool:
-        if self._stop_requested or self._suspended or not self.batch.free or (self._claims and clock < self._next_look):
+        if self._stop_requested or self._suspended or (self._claims and clock < self._next_look):
             return False
         self._next_look = clock + LOOK_SECONDS
-        return True
+        if not self.batch.free:
+            self._make_way(clock)
+        return bool(self.batch.free)
 
     def _held(self) -> list[Lease]:
         """All leases, for the thread that keeps them."""
@@ -263,6 +269,18 @@ class BatchingWorker(SimpleWorker):
             self._settle(self._ended.popleft())
 
     # Claiming.
+
+    def _make_way(self, clock: float) -> None:
+        """Lays a shard aside if another's turn has come, and what is in hand would keep it waiting for long."""
+        held = [c for c in self._claims.values() if clock - c.since >= self._slice_seconds and not c.lease.suspect]
+        if not held:
+            return
+        named = [(claim.shard, claim.part.image_steps_done) for claim in held]
+        found = shards.make_way(self.queue.rq, self.settings.model_names, named)
+        if found is not None and self.batch.serves(found[1]):
+            begun = time.monotonic()
+            self._lay_aside(held[found[0]])
+            self._slice_seconds = max(SLICE_SECONDS, SLICE_FACTOR * (time.monotonic() - begun))
 
     def _claim(self) -> bool:
         """Claims shards for the free slots; says whether there were any."""
@@ -417,17 +435,21 @@ class BatchingWorker(SimpleWorker):
                         self.queue.end(job, JobState.CANCELLED, "stopped by an operator")
 
     def _hand_back(self) -> None:
-        """Puts every shard in flight back to the front of its job, with its state; no retry is spent."""
+        """Puts every shard in flight back, the first to the very front."""
         for claim in reversed(list(self._claims.values())):
-            self.batch.drop(claim.part)
-            claim.part.look_for_faults()
-            if claim.part.fault:
-                self._settle(claim)
-                continue
-            saved = state.pack(claim.part.chains)
-            log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
-            self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
-            self._drop(claim)
+            self._lay_aside(claim)
+
+    def _lay_aside(self, claim: Claim) -> None:
+        """Puts a shard back to the front of its job, with its state; no retry is spent."""
+        self.batch.pause(claim.part)
+        claim.part.look_for_faults()
+        if claim.part.fault:
+            self._settle(claim)
+            return
+        saved = state.pack(claim.part.chains)
+        log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
+        self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
+        self._drop(claim)
 
     def _give_up(self, why: str) -> None:
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""

@@ -74,9 +74,10 @@ local function line_of(id)
     local model, client, rank, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'rank', 'created_at'))
     return model, client, rank * 1e10 + created
 end
-local function cost_of(id)
+local function cost_of(id, number, done)
     local steps, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'shards', 'weight'))
-    return steps / shards / weight
+    done = done or redis.call('HGET', key(id, 'progress'), number) or 0
+    return math.max(0, steps / shards - done) / weight
 end
 local function join(id)
     local model, client, place = line_of(id)
@@ -100,7 +101,7 @@ local function again(queue, id, number)
     redis.call('LPUSH', queue, id .. '-' .. number)
     join(id)
     local _, client = line_of(id)
-    charge(client, -cost_of(id))
+    charge(client, -cost_of(id, number))
 end
 """
 )
@@ -293,17 +294,11 @@ again(KEYS[1], ARGV[1], ARGV[2])
 """
 )
 
-# Takes the next shard, and answers with its id: that of the client that has had least, of its jobs the first. Of those
-# that have had as much it is the one that was behind, or else whose job is older. Until it is started it stands in
-# `taken`, so that a worker that dies in between loses nothing.
-# RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
-TAKE = (
-    "#!lua"
-    + _LINES
-    + """
-local models = cjson.decode(ARGV[2])
-if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
-while true do
+# Whose turn it is, of those that wait for some models: the client that has had least, and of its jobs the first. Of
+# those that have had as much it is the one that was behind, or else whose job is older.
+_NEXT = """
+local function next_of(models)
+    if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
     local best
     for _, model in ipairs(models) do
         for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
@@ -319,6 +314,20 @@ while true do
             end
         end
     end
+    return best
+end
+"""
+
+# Takes the next shard, and answers with its id. Until it is started it stands in `taken`, so that a worker that dies in
+# between loses nothing.
+# RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
+TAKE = (
+    "#!lua"
+    + _LINES
+    + _NEXT
+    + """
+while true do
+    local best = next_of(cjson.decode(ARGV[2]))
     if not best then return false end
     local id, number = best.id, redis.call('LPOP', key(best.id, 'waiting'))
     if over(id) or redis.call('LLEN', key(id, 'waiting')) == 0 then leave(id, best.model, best.client) end
@@ -333,12 +342,37 @@ while true do
         for _, client in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:served', '-inf', less, 'LIMIT', 0, many)) do
             if not waiting[client] then redis.call('ZREM', 'scoreserve:served', client) end
         end
-        charge(best.client, cost_of(id))
+        charge(best.client, cost_of(id, number))
         redis.call('LREM', KEYS[1], 0, id .. '-' .. number)
         redis.call('ZADD', 'scoreserve:taken', ARGV[1], id .. '-' .. number)
         return id .. '-' .. number
     end
 end
+"""
+)
+
+# Which of the shards that a worker has in hand should make way for the next that waits: one whose client has had more,
+# if it is charged only for what is done of the shard; or one of the same client, if it is less urgent. Answers with its
+# place among those that were named, from 0 on, and the model of the one that waits, or with nothing.
+# models that the next may be of, as in TAKE; then of each shard in hand its job id, and image-steps done
+MAKE_WAY = (
+    "#!lua"
+    + _LINES
+    + _NEXT
+    + """
+local best, most, found = next_of(cjson.decode(ARGV[1]))
+if not best then return false end
+for i = 2, #ARGV, 2 do
+    local id = ARGV[i]
+    if not over(id) then
+        local client, rank = unpack(redis.call('HMGET', key(id), 'client', 'rank'))
+        local had = served(client) - cost_of(id, nil, ARGV[i + 1])
+        local ought = had > best.had
+        if client == best.client then ought = tonumber(rank) > math.floor(best.place / 1e10) end
+        if ought and (not most or had > most) then most, found = had, i / 2 - 1 end
+    end
+end
+return found and {found, best.model}
 """
 )
 

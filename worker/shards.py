@@ -199,6 +199,22 @@ def take(queue: Queue, models: Sequence[str] | None) -> str | None:
     return None if taken is None else taken.decode()
 
 
+def make_way(queue: Queue, models: Sequence[str] | None, held: Sequence[tuple[Shard, int]]) -> tuple[int, str] | None:
+    """Which of some shards should make way for the next that waits, as `scripts.MAKE_WAY` says.
+
+    Args:
+        queue: of all shards.
+        models: those that the next may be of; None for all.
+        held: shards, and image-steps done of each.
+
+    Returns:
+        Its place among them, and the model of the one that waits; None if none should.
+    """
+    fields = [field for shard, image_steps in held for field in (shard.job_id, image_steps)]
+    found: Any = queue.connection.eval(scripts.MAKE_WAY, 0, json.dumps(models), *fields)
+    return None if found is None else (int(found[0]), found[1].decode())
+
+
 def started(shard_id: str, pipeline: Pipeline) -> None:
     """Adds the command that a taken shard is started, or is not to be."""
     pipeline.zrem("scoreserve:taken", shard_id)

@@ -16,7 +16,8 @@ from worker import shards
 from worker.batch import Batch
 from worker.batching import BatchingWorker
 from worker.job import Job
-from worker.queue import JobQueue, connect
+from worker.priority import Priority
+from worker.queue import ANYBODY, JobQueue, connect
 from worker.requests import SampleRequest
 from worker.settings import WorkerSettings
 
@@ -69,9 +70,15 @@ def ask(tiny_card: ModelCard) -> Callable[..., tuple[SampleRequest, int]]:
 def submit(queue: JobQueue, tiny_card: ModelCard, ask: Ask) -> Callable[..., Job]:
     """Puts a job on the queue."""
 
-    def make(count: int = 4, deadline_seconds: float | None = None, **kwargs: object) -> Job:
-        request, image_steps = ask(count=count, **kwargs)
-        return queue.submit(request, tiny_card.image, image_steps, deadline_seconds=deadline_seconds)
+    def make(
+        count: int = 4,
+        client: str = ANYBODY,
+        priority: str = "normal",
+        deadline_seconds: float | None = None,
+        **of: object,
+    ) -> Job:
+        request, image_steps = ask(count=count, **of)
+        return queue.submit(request, tiny_card.image, image_steps, client, Priority(priority), deadline_seconds)
 
     return make
 

@@ -71,6 +71,18 @@ def test_of_one_client_the_urgent_goes_first(queue: JobQueue, submit: Submit) ->
     assert drain(queue) == [high.id] * 2 + [normal.id] * 2 + [low.id] * 2
 
 
+def test_who_has_had_most_makes_way_for_who_has_had_less(queue: JobQueue, submit: Submit) -> None:
+    ids = {client: submit(400, client).id for client in "abc"}
+    drain(queue, 60)
+    held = [(shards.Shard(ids[client], 0, 0, 4, 60), done) for client, done in [("a", 40), ("b", 90), ("c", 0)]]
+    assert shards.make_way(queue.rq, None, held) is None, "those that wait have had as much"
+    submit(4, "d")
+    assert shards.make_way(queue.rq, None, held) == (1, "tiny")
+    assert shards.make_way(queue.rq, ["tiny"], held[:1]) == (0, "tiny")
+    assert shards.make_way(queue.rq, ["tiny"], held[2:]) is None, "nothing of it is done"
+    assert shards.make_way(queue.rq, ["another"], held) is None
+
+
 def test_between_clients_priority_is_a_weight_that_locks_out_nobody(queue: JobQueue, submit: Submit) -> None:
     high, normal = submit(2000, "a", "high"), submit(400, "b")
     assert Counter(drain(queue, 90)) == {high.id: 80, normal.id: 10}

@@ -1,0 +1,213 @@
+"""Shards in hand that make way for those of others."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from redis.exceptions import ConnectionError as Away
+
+from models.card import ModelCard
+from models.score import ScoreModel
+from models.store import ModelStore
+from tests.worker.conftest import LONG, Ask, NewWorker, deaths, expected
+from worker import batching, shards
+from worker.batch import Batch
+from worker.batching import BatchingWorker
+from worker.job import Job
+from worker.queue import JobQueue
+from worker.results import Results
+from worker.settings import WorkerSettings
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def worker(new_worker: NewWorker, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> BatchingWorker:
+    """A worker with slots for one shard, which may have to make way at once."""
+    monkeypatch.setattr(batching, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(batching, "SLICE_FACTOR", 0)
+    return new_worker(settings=settings.model_copy(update={"slots": 4}))
+
+
+def look(worker: BatchingWorker) -> list[str]:
+    """Ids of the jobs in hand, after the worker has looked for what waits."""
+    worker._next_look = 0.0
+    worker._talk()
+    return [claim.job.id for claim in worker._claims.values()]
+
+
+def begin(worker: BatchingWorker, job: Job, steps: int = 5) -> None:
+    assert look(worker) == [job.id]
+    for _ in range(steps):
+        worker._step()
+
+
+def finish(worker: BatchingWorker, queue: JobQueue, *jobs: Job) -> list[str]:
+    """Steps until the jobs have ended; their ids, in the order in which they did."""
+    ended: list[str] = []
+    while len(ended) < len(jobs):
+        look(worker)
+        worker._step()
+        ended += [job.id for job in jobs if job.id not in ended and queue.get(job.id).state.final]
+    return ended
+
+
+def test_a_long_shard_makes_way_for_another_client_and_goes_on_later(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker, tiny_card: ModelCard, tiny_model: ScoreModel
+) -> None:
+    long = submit(client="a", sampler=LONG)
+    begin(worker, long)
+    short = submit(client="b", seed=2)
+    assert look(worker) == [short.id]
+    assert queue.rq.job_ids == [shards.shard_id(long.id, 0)]
+    assert queue.get(long.id).image_steps_done == 20
+    assert finish(worker, queue, long, short) == [short.id, long.id]
+    assert worker.batch.image_steps == long.image_steps + short.image_steps, "nothing is done twice"
+    for job in (long, short):
+        images = Results(queue.connection).images(queue.get(job.id))
+        assert np.array_equal(images, expected(job, tiny_card, tiny_model))
+        assert deaths(queue, job) == 0
+
+
+def test_two_clients_with_long_shards_take_turns(submit: Submit, queue: JobQueue, worker: BatchingWorker) -> None:
+    jobs = [submit(client=client, sampler=LONG) for client in ("a", "b")]
+    turns, done = [], []
+    while not done:
+        turns += look(worker)
+        for _ in range(20):
+            worker._step()
+        done = [job for job in jobs if queue.get(job.id).state.final]
+    one, other = (job.id for job in jobs)
+    assert turns[:9] == [one, other, other, one, one, other, other, one, one], "who has had as much stays"
+    finish(worker, queue, *jobs)
+    assert worker.batch.image_steps == 2 * jobs[0].image_steps
+
+
+def test_a_clients_own_jobs_wait_for_each_other_unless_they_are_more_urgent(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker
+) -> None:
+    first = submit(client="a", sampler=LONG)
+    begin(worker, first)
+    held = list(worker._claims.values())
+    second, low = submit(client="a"), submit(client="a", priority="low")
+    look(worker)
+    assert list(worker._claims.values()) == held
+    high = submit(client="a", priority="high")
+    assert look(worker) == [high.id]
+    assert finish(worker, queue, first, second, low, high) == [high.id, first.id, second.id, low.id]
+
+
+def test_who_has_had_less_by_weight_stays(submit: Submit, queue: JobQueue, worker: BatchingWorker) -> None:
+    normal = submit(client="a", sampler=LONG)
+    begin(worker, normal, steps=50)
+    high = submit(client="b", priority="high", sampler=LONG)
+    assert look(worker) == [high.id]
+    for _ in range(390):
+        worker._step()
+    assert look(worker) == [high.id], "390 steps, an eighth of which are fewer than 50"
+    for job in (normal, high):
+        queue.cancel(job.id)
+
+
+def test_nobody_makes_way_while_there_are_slots(submit: Submit, new_worker: NewWorker) -> None:
+    worker = new_worker()
+    worker._slice_seconds = 0.0
+    long = submit(client="a", sampler=LONG)
+    begin(worker, long)
+    held = list(worker._claims.values())
+    short = submit(client="b")
+    assert look(worker) == [long.id, short.id]
+    assert held[0] in worker._claims.values()
+
+
+def test_a_shard_is_in_hand_for_a_while_first(
+    submit: Submit, new_worker: NewWorker, settings: WorkerSettings, until: Callable[..., None]
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slots": 4}))
+    worker._slice_seconds = 1.0
+    long = submit(client="a", sampler=LONG)
+    begin(worker, long)
+    short = submit(client="b")
+    assert look(worker) == [long.id]
+    until(lambda: look(worker) == [short.id], 5)
+
+
+def test_moving_large_states_does_not_take_all_the_time(
+    submit: Submit, new_worker: NewWorker, settings: WorkerSettings
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slots": 4}))
+    worker._slice_seconds = 0.0
+    begin(worker, submit(client="a", sampler=LONG))
+    real = worker.leases.give_back
+
+    def slow(*given: object) -> None:
+        batching.time.sleep(0.1)
+        real(*given)  # type: ignore[arg-type]
+
+    worker.leases.give_back = slow  # type: ignore[method-assign]
+    submit(client="b")
+    look(worker)
+    assert 5.0 <= worker._slice_seconds < 10.0, "50 times as long"
+
+
+def test_a_shard_that_cannot_be_laid_aside_goes_on(
+    submit: Submit,
+    queue: JobQueue,
+    worker: BatchingWorker,
+    tiny_card: ModelCard,
+    tiny_model: ScoreModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = submit(client="a", sampler=LONG)
+    begin(worker, long)
+    short = submit(client="b")
+
+    def away(*_: object) -> None:
+        raise Away("Redis is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.leases, "give_back", away)
+        assert look(worker) == [long.id]
+    worker._step()
+    assert worker.batch.active == 4
+    worker._away_until = 0.0
+    finish(worker, queue, long, short)
+    images = Results(queue.connection).images(queue.get(long.id))
+    assert np.array_equal(images, expected(long, tiny_card, tiny_model))
+    assert worker.batch.image_steps == long.image_steps + short.image_steps
+
+
+def test_a_suspect_shard_does_not_make_way(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = submit(client="a", sampler=LONG)
+    begin(worker, long)
+    submit(client="b")
+    (claim,) = worker._claims.values()
+    claim.lease.rq_job.retries_left = 0
+    assert look(worker) == [long.id]
+
+
+@pytest.mark.parametrize(("memory", "makes_way"), [(float("inf"), True), (1, False)])
+def test_no_model_is_moved_out_of_memory_for_a_turn(
+    memory: float,
+    makes_way: bool,
+    queue: JobQueue,
+    new_worker: NewWorker,
+    ask: Ask,
+    publish_other,
+    tmp_path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(batching, "SLICE_SECONDS", 0.0)
+    cards = [publish_other(tmp_path, name, seed=len(name)) for name in ("one", "second")]
+    worker = new_worker(Batch(ModelStore(tmp_path), 4, "cpu", memory=memory))
+    worker._slice_seconds = 0.0
+    jobs = []
+    for card in cards:
+        request, image_steps = ask(count=4, sampler=LONG)
+        update = {"model": card.name, "version": 1, "weights_sha256": card.weights_sha256}
+        jobs.append(queue.submit(request.model_copy(update=update), card.image, image_steps, client=card.name))
+        if len(jobs) == 1:
+            begin(worker, jobs[0])
+    assert look(worker) == [jobs[makes_way].id]
