@@ -36,6 +36,9 @@ def worker(
     lease_seconds: Annotated[
         int | None, typer.Option(metavar="<int>", min=2, help="How long a dead worker's shards stay claimed.")
     ] = None,
+    slice_seconds: Annotated[
+        float | None, typer.Option(metavar="<float>", min=0, help="How long a shard is worked on before it makes way.")
+    ] = None,
     grace_seconds: Annotated[
         float | None, typer.Option(metavar="<float>", min=0, help="How long a stopping worker finishes work.")
     ] = None,
@@ -68,6 +71,7 @@ def worker(
         "metrics_port": metrics_port,
         "metrics_host": metrics_host,
         "lease_seconds": lease_seconds,
+        "slice_seconds": slice_seconds,
         "grace_seconds": grace_seconds,
     }
     settings = read(WorkerSettings, options)

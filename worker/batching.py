@@ -45,8 +45,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
-SLICE_SECONDS = 2.0  # that a shard is in hand at least, before it makes way for one whose turn it is
-SLICE_FACTOR = 50  # or so many times as long as it took to lay one aside: large images are not moved all the time
+SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 
 
 @dataclass(eq=False)
@@ -93,7 +92,7 @@ class BatchingWorker(SimpleWorker):
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
-        self._slice_seconds = SLICE_SECONDS
+        self._slice_seconds = settings.slice_seconds  # that a shard is in hand at least, before it makes way
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
         """Fulfils shards until it is told to stop or, with `burst`, until nothing waits; says whether there were any.
@@ -280,7 +279,7 @@ class BatchingWorker(SimpleWorker):
         if found is not None and self.batch.serves(found[1]):
             begun = time.monotonic()
             self._lay_aside(held[found[0]])
-            self._slice_seconds = max(SLICE_SECONDS, SLICE_FACTOR * (time.monotonic() - begun))
+            self._slice_seconds = max(self.settings.slice_seconds, SLICE_FACTOR * (time.monotonic() - begun))
 
     def _claim(self) -> bool:
         """Claims shards for the free slots; says whether there were any."""

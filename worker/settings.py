@@ -46,6 +46,7 @@ class WorkerSettings(QueueSettings):
     metrics_port: int | None = Field(None, ge=1, le=65535, description="Port of the metrics; none by default.")
     metrics_host: str = Field("127.0.0.1", description="Address of the metrics.")
     lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
+    slice_seconds: float = Field(2.0, ge=0, description="How long a shard is in hand before it may have to make way.")
     grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")
     threads: int = Field(
         min(2, os.cpu_count() or 1),

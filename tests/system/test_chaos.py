@@ -65,10 +65,11 @@ class House:
         return valkey
 
     def _worker(self) -> subprocess.Popen[bytes]:
-        options = {"SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": str(LEASE), "SCORESERVE_GRACE_SECONDS": "0.5"}
+        options = {"SLOTS": "6", "LEASE_SECONDS": str(LEASE), "GRACE_SECONDS": "0.5", "SLICE_SECONDS": "0.1"}
+        environment = {f"SCORESERVE_{name}": value for name, value in options.items()}
         path = self.directory / f"worker-{len(self._logs)}.log"
         with path.open("wb") as log:
-            worker = self._start("worker", log=log, SCORESERVE_REDIS_URL=self.url_of("worker"), **options)
+            worker = self._start("worker", log=log, SCORESERVE_REDIS_URL=self.url_of("worker"), **environment)
         self._logs[worker.pid] = path
         return worker
 

@@ -24,9 +24,8 @@ Submit = Callable[..., Job]
 @pytest.fixture
 def worker(new_worker: NewWorker, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> BatchingWorker:
     """A worker with slots for one shard, which may have to make way at once."""
-    monkeypatch.setattr(batching, "SLICE_SECONDS", 0.0)
     monkeypatch.setattr(batching, "SLICE_FACTOR", 0)
-    return new_worker(settings=settings.model_copy(update={"slots": 4}))
+    return new_worker(settings=settings.model_copy(update={"slots": 4, "slice_seconds": 0.0}))
 
 
 def look(worker: BatchingWorker) -> list[str]:
@@ -109,9 +108,10 @@ def test_who_has_had_less_by_weight_stays(submit: Submit, queue: JobQueue, worke
         queue.cancel(job.id)
 
 
-def test_nobody_makes_way_while_there_are_slots(submit: Submit, new_worker: NewWorker) -> None:
-    worker = new_worker()
-    worker._slice_seconds = 0.0
+def test_nobody_makes_way_while_there_are_slots(
+    submit: Submit, new_worker: NewWorker, settings: WorkerSettings
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slice_seconds": 0.0}))
     long = submit(client="a", sampler=LONG)
     begin(worker, long)
     held = list(worker._claims.values())
@@ -123,8 +123,7 @@ def test_nobody_makes_way_while_there_are_slots(submit: Submit, new_worker: NewW
 def test_a_shard_is_in_hand_for_a_while_first(
     submit: Submit, new_worker: NewWorker, settings: WorkerSettings, until: Callable[..., None]
 ) -> None:
-    worker = new_worker(settings=settings.model_copy(update={"slots": 4}))
-    worker._slice_seconds = 1.0
+    worker = new_worker(settings=settings.model_copy(update={"slots": 4, "slice_seconds": 1.0}))
     long = submit(client="a", sampler=LONG)
     begin(worker, long)
     short = submit(client="b")
@@ -135,8 +134,7 @@ def test_a_shard_is_in_hand_for_a_while_first(
 def test_moving_large_states_does_not_take_all_the_time(
     submit: Submit, new_worker: NewWorker, settings: WorkerSettings
 ) -> None:
-    worker = new_worker(settings=settings.model_copy(update={"slots": 4}))
-    worker._slice_seconds = 0.0
+    worker = new_worker(settings=settings.model_copy(update={"slots": 4, "slice_seconds": 0.0}))
     begin(worker, submit(client="a", sampler=LONG))
     real = worker.leases.give_back
 
@@ -197,12 +195,11 @@ def test_no_model_is_moved_out_of_memory_for_a_turn(
     ask: Ask,
     publish_other,
     tmp_path,
-    monkeypatch: pytest.MonkeyPatch,
+    settings: WorkerSettings,
 ) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(batching, "SLICE_SECONDS", 0.0)
     cards = [publish_other(tmp_path, name, seed=len(name)) for name in ("one", "second")]
-    worker = new_worker(Batch(ModelStore(tmp_path), 4, "cpu", memory=memory))
-    worker._slice_seconds = 0.0
+    batch = Batch(ModelStore(tmp_path), 4, "cpu", memory=memory)
+    worker = new_worker(batch, settings.model_copy(update={"slice_seconds": 0.0}))
     jobs = []
     for card in cards:
         request, image_steps = ask(count=4, sampler=LONG)
