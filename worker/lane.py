@@ -21,6 +21,8 @@ from models.score import ScoreModel
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.02  # that a step of several rows may last
+PACE_SECONDS = 5.0  # of work, over which the pace follows what is seen
+OUTLIER = 2.0  # times as long or as short as expected: more is not believed at once
 
 
 class DeviceFailed(RuntimeError):
@@ -122,12 +124,14 @@ class Lane:
         Raises:
             DeviceFailed: not the parts are at fault.
         """
-        begun, active = time.perf_counter(), len(self.engine.chains)
+        begun, active, evaluations = time.perf_counter(), len(self.engine.chains), self.engine.evaluations
         try:
             self.engine.step()
         except Exception as error:  # whatever a device can throw
             log.warning("a step failed, so each shard is tried alone: %s", error)
             self._isolate()
+        else:
+            self._follow(active, self.engine.evaluations - evaluations, time.perf_counter() - begun)
         self.turn += (time.perf_counter() - begun) / max(1, active)
 
     def diverged(self) -> list[Part]:
@@ -153,6 +157,19 @@ class Lane:
         of_all = self.try_out(self.engine.slots)
         self.image_steps_per_second = self.engine.slots / of_all
         self.engine.rows = max(1, min(most, int(STEP_SECONDS / of_all)))
+
+    def _follow(self, active: int, evaluations: int, seconds: float) -> None:
+        """Lets the pace follow what is seen: the machine may have been busy when it was measured, or be so now."""
+        if not evaluations or not self.step_seconds:
+            return
+        alone, now, full = (self.engine.evaluated(n) for n in (1, active, self.engine.slots))
+        share = (now - alone) / max(1, full - alone)
+        of_all = self.engine.slots / self.image_steps_per_second
+        expected = evaluations * ((1 - share) * self.step_seconds + share * of_all)
+        ratio = min(OUTLIER, max(1 / OUTLIER, seconds / expected))
+        factor = ratio ** min(1.0, expected / PACE_SECONDS)
+        self.step_seconds *= factor
+        self.image_steps_per_second /= factor
 
     def try_out(self, width: int) -> float:
         """The model's own sampler for one row of `width` chains, while no slot is used; returns the seconds."""

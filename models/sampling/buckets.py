@@ -126,6 +126,10 @@ class Bucketed:
         for width in reversed(self.widths.copy()):
             self(*(given[:width] for given in batch))
 
+    def bucket(self, n: int) -> int:
+        """Width of the narrowest bucket that holds n images, 0 < n <= the last width."""
+        return next(width for width in self.widths if width >= n)
+
     def narrow(self, failed: int) -> int:
         """Gives up the bucket of a batch that memory did not last for, and wider ones; returns the widest left."""
         bucket = next((width for width in self.widths if width >= failed), failed)
@@ -135,7 +139,7 @@ class Bucketed:
 
     def _recorded(self, n: int) -> int:
         """Width of the bucket for n images. One that there is no memory for is given up, if there is a wider one."""
-        width = next(width for width in self.widths if width >= n)
+        width = self.bucket(n)
         if width not in self._calls:
             inputs = [buffer[:width] for buffer in self._buffers]
             try:

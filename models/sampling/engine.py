@@ -97,6 +97,13 @@ class Engine:
         for bucketed in self._normals.values():
             bucketed.record(torch.zeros(bucketed.widths[-1], 4, dtype=torch.int64, device=self.model.device))
 
+    def evaluated(self, n: int) -> int:
+        """How many images the network sees for n active chains: the last piece may be filled up."""
+        if self._scores is None:
+            return n
+        whole, rest = divmod(n, self.width)
+        return whole * self.width + (self._scores.bucket(rest) if rest else 0)
+
     @property
     def narrowed(self) -> bool:
         """Whether memory did not last for all slots at once."""

@@ -439,3 +439,12 @@ def test_a_step_that_fails_takes_no_frame(tiny_model: ScoreModel, monkeypatch: p
     assert torch.equal(engine._x, before)
     assert chain.cursor == 0
     assert chain.frames == []
+
+
+def test_what_the_network_sees_of_some_chains_is_known_before(tiny_model: ScoreModel) -> None:
+    def seen(engine: Engine) -> list[int]:
+        return [engine.evaluated(n) for n in range(1, 6)]
+
+    assert seen(Engine(tiny_model, 5)) == [1, 2, 3, 4, 5]
+    assert seen(Engine(tiny_model, 5, pinned=2)) == [2, 2, 4, 4, 6]
+    assert seen(Engine(tiny_model, 5, capture=plain)) == [2, 2, 4, 4, 5]
