@@ -1,164 +1,18 @@
 """What has to happen in Redis at once or not at all, as Lua. Torch-free.
 
-Each script names its arguments. Keys of a job are made from its id here, so the scripts need one server, not a cluster;
-so does RQ. Where Redis is full, one that begins with #!lua is refused as a whole, and never stops in its middle.
+Each script names its arguments. Where Redis is full, one that begins with #!lua is refused as a whole, and never stops
+in its middle.
 """
 
-# A job that has ended stays ended, whoever comes late.
-_OVER = """
-local function key(id, what) return 'scoreserve:job:' .. id .. (what and ':' .. what or '') end
-local function over(id)
-    return redis.call('HEXISTS', key(id), 'ended_at') == 1 or redis.call('EXISTS', key(id)) == 0
-end
-"""
-
-# How much has been accepted and is still to do, in image-steps: of each client, and of all.
-_LOAD = """
-local function load(client, image_steps)
-    for _, who in ipairs({client, 'all'}) do
-        if redis.call('HINCRBY', 'scoreserve:load', who, image_steps) <= 0 then
-            redis.call('HDEL', 'scoreserve:load', who)
-        end
-    end
-end
-local function did(id, number, image_steps)
-    local before = tonumber(redis.call('HGET', key(id, 'progress'), number) or '0')
-    redis.call('HSET', key(id, 'progress'), number, image_steps)
-    load(redis.call('HGET', key(id), 'client'), before - image_steps)
-end
-"""
-
-# What happens to a job, for who follows it: a stream of bounded length. Of progress and previews no more is told than
-# can be looked at. `sigma` is the largest noise level that a shard is at.
-_TELL = """
-local function tell(id, event, ...)
-    redis.call('XADD', key(id, 'events'), 'MAXLEN', '~', 1000, '*', 'event', event, ...)
-end
-local function tell_progress(id, event, now, pause)
-    local told = redis.call('HGET', key(id), 'told_' .. event)
-    if told and math.abs(now - told) < pause then return end
-    redis.call('HSET', key(id), 'told_' .. event, now)
-    local done, sigma = 0, ''
-    for _, steps in ipairs(redis.call('HVALS', key(id, 'progress'))) do done = done + steps end
-    for _, level in ipairs(redis.call('HVALS', key(id, 'sigma'))) do
-        if sigma == '' or tonumber(level) > tonumber(sigma) then sigma = level end
-    end
-    local state = redis.call('HEXISTS', key(id), 'started_at') == 1 and 'running' or 'queued'
-    tell(id, event, 'state', state, 'done', done, 'sigma', sigma)
-end
-"""
-
-# Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
-# for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
-# Who was away has saved up nothing; who waits for models whose workers are slower than others, no more than a place
-# before those who have had as much.
-_LINES = (
-    _OVER
-    + """
-local function served(client)
-    local now = tonumber(redis.call('GET', 'scoreserve:now') or '0')
-    local had = tonumber(redis.call('ZSCORE', 'scoreserve:served', client) or '0')
-    return math.max(now, had), had
-end
-local function charge(client, cost)
-    local had = served(client)
-    redis.call('ZADD', 'scoreserve:served', string.format('%.17g', had + cost), client)
-end
-local function waits(client)
-    for _, model in ipairs(redis.call('SMEMBERS', 'scoreserve:lines')) do
-        if redis.call('EXISTS', 'scoreserve:line:' .. model .. ':' .. client) == 1 then return true end
-    end
-    return false
-end
-local function line_of(id)
-    local model, client, rank, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'rank', 'created_at'))
-    return model, client, rank * 1e10 + created
-end
-local function cost_of(id, number, done)
-    local steps, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'shards', 'weight'))
-    done = done or redis.call('HGET', key(id, 'progress'), number) or 0
-    return math.max(0, steps / shards - done) / weight
-end
-local function join(id)
-    local model, client, place = line_of(id)
-    if not waits(client) then charge(client, 0) end
-    redis.call('SADD', 'scoreserve:lines', model)
-    redis.call('SADD', 'scoreserve:lines:' .. model, client)
-    redis.call('ZADD', 'scoreserve:line:' .. model .. ':' .. client, string.format('%.17g', place), id)
-    redis.call('PUBLISH', 'scoreserve:waiting', model)
-end
-local function leave(id, model, client)
-    local line, clients = 'scoreserve:line:' .. model .. ':' .. client, 'scoreserve:lines:' .. model
-    redis.call('DEL', key(id, 'waiting'))
-    redis.call('ZREM', line, id)
-    if redis.call('EXISTS', line) == 0 then redis.call('SREM', clients, client) end
-    if redis.call('EXISTS', clients) == 0 then redis.call('SREM', 'scoreserve:lines', model) end
-end
-local function again(queue, id, number)
-    if over(id) or redis.call('LPOS', key(id, 'waiting'), number) then return end
-    redis.call('HDEL', key(id, 'sigma'), number)
-    redis.call('LPUSH', key(id, 'waiting'), number)
-    redis.call('LPUSH', queue, id .. '-' .. number)
-    join(id)
-    local _, client = line_of(id)
-    charge(client, -cost_of(id, number))
-end
-"""
-)
-
-# The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
-_FINISH = (
-    _LOAD
-    + _TELL
-    + """
-local function file(id, client, created, ttl)
-    local jobs = 'scoreserve:client:' .. client
-    redis.call('ZREM', jobs .. ':unended', id)
-    redis.call('ZADD', jobs .. ':ended', created, id)
-    for _, old in ipairs(redis.call('ZRANGE', jobs .. ':ended', 0, 9)) do
-        if redis.call('EXISTS', key(old)) == 0 then redis.call('ZREM', jobs .. ':ended', old) end
-    end
-    redis.call('EXPIRE', jobs .. ':ended', ttl, 'NX')
-    redis.call('EXPIRE', jobs .. ':ended', ttl, 'GT')
-end
-local function finish(id, state, now, ttl, reason)
-    local client, left = unpack(redis.call('HMGET', key(id), 'client', 'image_steps'))
-    for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
-    load(client, 0 - left)  -- not -left: Redis 7.0 takes no -0 for a number
-    redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
-    local model, created = unpack(redis.call('HMGET', key(id), 'model', 'created_at'))
-    leave(id, model, client)
-    file(id, client, created, ttl)
-    redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'watched'))
-    tell(id, state)
-    for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
-        redis.call('EXPIRE', key(id, what), ttl)
-    end
-    local once = redis.call('HGET', key(id), 'once')
-    if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
-    if redis.call('HEXISTS', key(id), 'webhook') == 1 then
-        redis.call('ZADD', 'scoreserve:webhooks', now, id)
-        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'NX')
-        redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'GT')
-    end
-    redis.call('ZREM', 'scoreserve:active', id)
-    redis.call('ZREM', 'scoreserve:deadlines', id)
-    if redis.call('EXISTS', 'scoreserve:active') == 0 then
-        redis.call('DEL', 'scoreserve:served', 'scoreserve:now', 'scoreserve:load')
-    end
-    redis.call('HINCRBY', 'scoreserve:totals', 'jobs_' .. state, 1)
-    redis.call('PUBLISH', 'scoreserve:ended', id)
-end
-"""
-)
+from worker.lua import FINISH, LINES, LOAD, NEXT, OVER, TELL
 
 # Ends a job short of its result, even where Redis is full: to cancel is to make room. Answers 0 if it had ended.
 # job id, state, now, time to live, reason
 END = (
     "#!lua flags=allow-oom"
-    + _LINES
-    + _TELL
-    + _FINISH
+    + LINES
+    + TELL
+    + FINISH
     + """
 if over(ARGV[1]) then return 0 end
 redis.call('DEL', key(ARGV[1], 'images'), key(ARGV[1], 'frames'))
@@ -171,9 +25,9 @@ return 1
 # job id, state, now, time to live, reason, shard number, images, image-steps, number of images, frames or nothing
 STORE = (
     "#!lua"
-    + _LINES
-    + _TELL
-    + _FINISH
+    + LINES
+    + TELL
+    + FINISH
     + """
 local id, number = ARGV[1], ARGV[6]
 if over(id) then return 0 end
@@ -196,9 +50,9 @@ return 2
 # and the lease that should be in it, or neither
 PROGRESS = (
     "#!lua"
-    + _OVER
-    + _LOAD
-    + _TELL
+    + OVER
+    + LOAD
+    + TELL
     + """
 local id, number = ARGV[1], ARGV[3]
 if over(id) or (ARGV[7] and not redis.call('ZSCORE', ARGV[7], ARGV[8])) then return 0 end
@@ -215,8 +69,8 @@ return 1 + redis.call('EXISTS', key(id, 'watched'))
 # job id, now, shard number, pixels
 SHOW = (
     "#!lua"
-    + _OVER
-    + _TELL
+    + OVER
+    + TELL
     + """
 local id = ARGV[1]
 if over(id) then return end
@@ -236,9 +90,9 @@ tell_progress(id, 'preview', ARGV[2], 0.45)
 # then fields and values of the job's record as JSON, and those of RQ's record of every shard
 ACCEPT = (
     "#!lua"
-    + _LINES
-    + _LOAD
-    + _TELL
+    + LINES
+    + LOAD
+    + TELL
     + """
 local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
 local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
@@ -288,43 +142,19 @@ return {'', of_client, of_all, jobs}
 # RQ's queue; job id, shard number
 AGAIN = (
     "#!lua"
-    + _LINES
+    + LINES
     + """
 again(KEYS[1], ARGV[1], ARGV[2])
 """
 )
-
-# Whose turn it is, of those that wait for some models: the client that has had least, and of its jobs the first. Of
-# those that have had as much it is the one that was behind, or else whose job is older.
-_NEXT = """
-local function next_of(models)
-    if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
-    local best
-    for _, model in ipairs(models) do
-        for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
-            local had, behind = served(client)
-            local order = best and (had ~= best.had and had - best.had or behind - best.behind)
-            if not best or order <= 0 then
-                local line = 'scoreserve:line:' .. model .. ':' .. client
-                local id, place = unpack(redis.call('ZRANGE', line, 0, 0, 'WITHSCORES'))
-                place = tonumber(place)
-                if not best or order < 0 or place < best.place then
-                    best = {had = had, behind = behind, place = place, id = id, model = model, client = client}
-                end
-            end
-        end
-    end
-    return best
-end
-"""
 
 # Takes the next shard, and answers with its id. Until it is started it stands in `taken`, so that a worker that dies in
 # between loses nothing.
 # RQ's queue; now, the models that shards may be taken of, as JSON: a list, or null for all
 TAKE = (
     "#!lua"
-    + _LINES
-    + _NEXT
+    + LINES
+    + NEXT
     + """
 while true do
     local best = next_of(cjson.decode(ARGV[2]))
@@ -357,8 +187,8 @@ end
 # models that the next may be of, as in TAKE; then of each shard in hand its job id, and image-steps done
 MAKE_WAY = (
     "#!lua"
-    + _LINES
-    + _NEXT
+    + LINES
+    + NEXT
     + """
 local best, most, found = next_of(cjson.decode(ARGV[1]))
 if not best then return false end
@@ -381,7 +211,7 @@ return found and {found, best.model}
 # RQ's queue, RQ's registry of started jobs; now, taken before
 RECLAIM = (
     "#!lua"
-    + _LINES
+    + LINES
     + """
 local dead = {}
 local function put_back(shard)
@@ -422,7 +252,7 @@ return dead
 # RQ's queue, RQ's registry of started jobs; job id
 REPAIR = (
     "#!lua"
-    + _LINES
+    + LINES
     + """
 local id = ARGV[1]
 if over(id) then return {} end
@@ -452,7 +282,7 @@ return dead
 # now, end of the lease, how many at most
 CLAIM_WEBHOOKS = (
     "#!lua flags=allow-oom"
-    + _OVER
+    + OVER
     + """
 local claimed = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:webhooks', '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
