@@ -2,7 +2,7 @@
 
 Stock RQ runs one job at a time, most often in a forked process. Here one process claims shards whenever it has free
 slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. What is private to
-RQ stays in this file, worker.leases, worker.shards and worker.upkeep.
+RQ stays in this file, worker.member, worker.leases, worker.shards and worker.upkeep.
 """
 
 import json
@@ -11,40 +11,35 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any
 
 from pydantic import ValidationError
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
-from rq import worker_registration
-from rq.command import parse_payload
-from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
-from rq.utils import as_text, now
-from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
-from worker import shards, state, upkeep
+from worker import shards, state
 from worker.batch import Batch, NoRoom, Refused
 from worker.forecast import PACE, STATUS
 from worker.job import Job, JobNotFound, JobState
 from worker.keeper import Keeper
 from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
+from worker.member import AWAY_SECONDS, Member
 from worker.metrics import WorkerMetrics
-from worker.queue import JobQueue, unavailable
+from worker.queue import unavailable
 from worker.results import encode, previewed
 from worker.settings import WorkerSettings
-from worker.shards import Shard, ShardJob
+from worker.shards import Shard
 
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
-AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 
 
@@ -60,7 +55,7 @@ class Claim:
     watched: bool = False  # whether somebody wants to see previews
 
 
-class BatchingWorker(SimpleWorker):
+class BatchingWorker(Member):
     """Claims shards for the free slots of a Batch and fulfils them.
 
     Args:
@@ -70,25 +65,14 @@ class BatchingWorker(SimpleWorker):
     """
 
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
-        self.queue = JobQueue(connection, settings)
-        super().__init__(
-            [self.queue.rq],
-            connection=connection,
-            job_class=ShardJob,
-            serializer=JSONSerializer,
-            maintenance_interval=settings.lease_seconds,
-            worker_ttl=3 * settings.lease_seconds + 15,
-            log_job_description=False,
-        )
-        self.batch, self.settings = batch, settings
+        super().__init__(connection, settings)
+        self.batch = batch
         self.metrics = WorkerMetrics(batch)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
         self._claims: dict[str, Claim] = {}
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
-        self._mail: SimpleQueue[dict[str, Any]] = SimpleQueue()  # from signal handlers and the pub/sub thread
-        self._drain_until = float("inf")
-        self._next_beat = self._next_look = self._away_until = self._next_upkeep = 0.0
+        self._next_beat = self._next_look = self._away_until = 0.0
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
@@ -128,73 +112,6 @@ class BatchingWorker(SimpleWorker):
             with suppress(RedisError):
                 self._beat()
                 self.teardown()
-
-    def _register(self) -> bool:
-        """Makes this worker known, as soon as Redis lets it; says whether it is still to work."""
-        while not self._stop_requested:
-            try:
-                self.connection.delete(self.key)  # what is left of another try
-                self.bootstrap("WARNING")
-            except RedisError as error:
-                if not unavailable(error):
-                    raise
-                log.warning("waiting for a Redis that is away or full: %s", error)
-                with suppress(RedisError):
-                    if self.pubsub_thread:
-                        self.pubsub_thread.stop()  # before it is woken by the next, or it would go on listening
-                    self.unsubscribe()
-                self._spare_others()
-                time.sleep(AWAY_SECONDS)
-            else:
-                return True
-        return False
-
-    def request_force_stop(self, *_: Any) -> None:
-        """A second SIGTERM or SIGINT: the grace time is over."""
-        self._drain_until = 0.0
-
-    # What RQ calls.
-
-    def get_heartbeat_ttl(self, job: Any) -> int:  # noqa: ARG002
-        return self.settings.lease_seconds
-
-    def subscribe(self) -> None:
-        """Listens to RQ's commands, and to what became of jobs. A message may be lost: every beat looks as well."""
-        self.pubsub = self.connection.pubsub()
-        channels = {self.pubsub_channel_name: self.handle_payload, shards.ENDED: self._hear, shards.WAITING: self._hear}
-        self.pubsub.subscribe(**channels)
-        self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
-            sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler
-        )
-
-    def clean_registries(self) -> None:
-        """Puts back what dead workers held, and what RQ's own tools took for abandoned."""
-        queue = self.queue.rq
-        if self.connection.set(f"{queue.registry_cleaning_key}:lease", 1, nx=True, ex=self.settings.lease_seconds):
-            upkeep.look_after(self.queue, self.settings.lease_seconds)
-        self.last_cleaned_at = now()  # type: ignore[assignment]
-
-    def handle_payload(self, message: dict[str, Any]) -> None:
-        """Commands of RQ's command line; called by the pub/sub thread."""
-        payload = parse_payload(message)
-        if payload["command"] == "stop-job":
-            self._mail.put(payload)
-        elif payload["command"] == "shutdown":
-            super().handle_payload(message)
-
-    def _hear(self, message: dict[str, Any]) -> None:
-        self._mail.put({"command": as_text(message["channel"]), "job_id": as_text(message["data"])})
-
-    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
-        """The pub/sub thread lives as long as the worker, whatever happens to Redis."""
-        log.debug("no messages for now: %s", exc)
-        time.sleep(AWAY_SECONDS)
-
-    def _shutdown(self) -> None:
-        """SIGTERM or SIGINT: claim nothing more, go on for the grace time. Never raises in the middle of a command."""
-        self._stop_requested = True
-        self._drain_until = time.monotonic() + self.settings.grace_seconds
-        self._mail.put({"command": "wake"})
 
     # One turn.
 
@@ -236,10 +153,6 @@ class BatchingWorker(SimpleWorker):
             if clock >= self._away_until > 0:
                 log.info("Redis is back")
                 self._away_until = 0.0
-
-    def _spare_others(self) -> None:
-        """Reclaims no lease for as long as one lasts: where this worker could not extend its own, nor could others."""
-        self._next_upkeep = time.monotonic() + self.settings.lease_seconds
 
     def _look_due(self, clock: float) -> bool:
         if self._stop_requested or self._suspended or (self._claims and clock < self._next_look):
@@ -405,13 +318,6 @@ class BatchingWorker(SimpleWorker):
         most = previewed(claim.job) - claim.shard.first
         if most > 0:
             shards.show(claim.shard, encode(claim.part.estimates(most)), pipeline)
-
-    def _register_again(self) -> None:
-        """After a time in which this worker passed for dead."""
-        with self.connection.pipeline() as pipeline:
-            pipeline.hset(self.key, mapping=self.serialize())
-            worker_registration.register(self, pipeline)
-            pipeline.execute()
 
     def _read_mail(self) -> None:
         """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""
