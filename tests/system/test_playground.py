@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,10 +59,7 @@ class Service:
             time.sleep(0.05)
 
     def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.address}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
+        return ready(self.address)
 
     def job(self, job_id: str) -> dict[str, Any]:
         job: dict[str, Any] = httpx.get(f"{self.address}/jobs/{job_id}").json()
@@ -106,6 +103,13 @@ def page(browser: Any, service: Service) -> Iterator[Any]:
     context.close()
     assert complaints == []
     assert hosts <= {urlsplit(service.address).netloc, ""}
+
+
+def ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def ask(page: Any, steps: str = SLOW, count: str = "4", seed: str = "7") -> None:
@@ -389,6 +393,42 @@ def tab_to(page: Any, condition: str) -> None:
         if page.evaluate(f"Boolean({condition})"):
             return
     raise AssertionError(f"Tab never reaches {condition}")
+
+
+def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_for_the_tab(
+    browser: Any, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, until: Callable[..., None]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    options = "--port", address.rpartition(":")[2], "--data-dir", str(tmp_path), "--grace-seconds", "0"
+    with (tmp_path / "log").open("wb") as log:
+        start("up", *options, log=log, SCORESERVE_REQUIRE_KEY="true")
+    until(lambda: (tmp_path / "valkey.sock").exists() and ready(address), 120)
+    create = [sys.executable, "-m", "cli.main", "keys", "create", "somebody", "--redis-url"]
+    done = subprocess.run([*create, f"unix://{tmp_path}/valkey.sock"], capture_output=True, check=True, text=True)
+    context = browser.new_context(base_url=address)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto("/")
+    page.wait_for_selector("#key-dialog[open]")
+    assert "needs a key" in page.inner_text("#key-dialog [data-part=why]")
+    page.fill("#key-dialog [name=key]", "ssk_wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#key-dialog[open] .why:has-text('no such key')")
+    page.fill("#key-dialog [name=key]", done.stdout.strip())
+    page.keyboard.press("Enter")
+    ask(page, steps="40")
+    ended(page, "sample")
+    page.reload()
+    ended(page, "sample")
+    assert len(pixels(page, "#sample .grid canvas")) == 4
+    assert page.locator("#key-dialog[open]").count() == 0
+    other = browser.new_context(base_url=address).new_page()
+    other.goto(f"/#sample/{job_id(page)}")
+    other.wait_for_selector("#key-dialog[open]")
+    for kept in (context, other.context):
+        kept.close()
 
 
 @pytest.fixture(scope="module")
