@@ -5,6 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from itertools import count as counter
 
 import numpy as np
@@ -75,6 +76,7 @@ class Batch:
         self._alone: set[str] = set()  # sha256 of weights that found too little memory beside others
         self._turn = 0.0  # that of the lane that was last to have one: none that comes later begins before it
         self.image_steps = 0  # computed so far
+        self._seconds = 0.0  # of steps, since the last look at their pace
         # model, image-steps, network evaluations, seconds
         self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
 
@@ -98,6 +100,11 @@ class Batch:
     def cards(self) -> list[ModelCard]:
         """Models in memory."""
         return [lane.card for lane in list(self._lanes.values())]
+
+    def frees(self, part: Part) -> bool:
+        """Whether there would be free slots without a part, and not only chains of others that wait for them."""
+        others = [chain for there in self.parts if there is not part for chain in there.chains if chain.remaining]
+        return len(others) < self.slots
 
     def warm_up(self, name: str) -> None:
         """Loads the newest version of a model and runs it, so that the first job does not wait."""
@@ -144,6 +151,7 @@ class Batch:
         Raises:
             DeviceFailed: the device cannot go on.
         """
+        clock = time.perf_counter()
         lanes = [lane for lane in self._lanes.values() if lane.engine.chains]
         if lanes:
             lane = min(lanes, key=lambda lane: lane.turn)
@@ -158,14 +166,28 @@ class Batch:
             part.look_for_faults()
             self.drop(part)
         self._fill()
+        self._seconds += time.perf_counter() - clock
         return ended
 
     def diverged(self) -> list[Part]:
         """The parts of which an image became NaN or infinite; they leave. Waits for the device: not for every step."""
+        clock = time.perf_counter()
         found = [part for lane in self._lanes.values() for part in lane.diverged()]
+        self._look_at_pace(self._seconds + time.perf_counter() - clock)
         for part in found:
             self.drop(part)
         return found
+
+    def _look_at_pace(self, seconds: float) -> None:
+        """Lets the paces follow what all steps since the last look have taken, down to their end on the device.
+
+        The machine may have been busy when they were measured, or be so now.
+        """
+        expected = sum(lane.expected_seconds for lane in self._lanes.values())
+        if expected:
+            for lane in self._lanes.values():
+                lane.follow(seconds / expected, expected)
+        self._seconds = 0.0
 
     def watch(self, parts: Collection[Part]) -> None:
         """Keeps from now on estimates of what the images of these parts look like, and of no others."""
@@ -209,13 +231,14 @@ class Batch:
         return self._lane(card)
 
     def serves(self, name: str) -> bool:
-        """Whether a model is in memory, or can be loaded beside those that are in use."""
+        """Whether a model is in memory, or can be loaded while all that are there stay."""
         if any(card.name == name for card in self.cards):
             return True
-        try:
-            return self.fits(self.store.card(name))
-        except (ModelNotFound, BrokenModel):
-            return True  # which takes no room
+        with suppress(ModelNotFound, BrokenModel):
+            card = self.store.card(name)
+            loaded = sum(lane.bytes for lane in self._lanes.values())
+            return card.weights_sha256 not in self._alone and loaded + self.store.size(card) <= self.memory
+        return True  # one that is gone takes no room
 
     def fits(self, card: ModelCard) -> bool:
         """Whether a model can be loaded, if those that are not in use leave. One that is gone takes no room."""

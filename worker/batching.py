@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
+LONGEST_SLICE_SECONDS = 30.0
 
 
 @dataclass(eq=False)
@@ -72,7 +73,7 @@ class BatchingWorker(Member):
         self._claims: dict[str, Claim] = {}
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
-        self._next_beat = self._next_look = self._away_until = 0.0
+        self._next_beat = self._next_look = self._next_way = self._away_until = 0.0
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
@@ -184,15 +185,21 @@ class BatchingWorker(Member):
 
     def _make_way(self, clock: float) -> None:
         """Lays a shard aside if another's turn has come, and what is in hand would keep it waiting for long."""
-        held = [c for c in self._claims.values() if clock - c.since >= self._slice_seconds and not c.lease.suspect]
+        if clock < self._next_way:
+            return
+        self._next_way = clock + LOOK_SECONDS
+        old = [c for c in self._claims.values() if clock - c.since >= self._slice_seconds and not c.lease.suspect]
+        held = [claim for claim in old if self.batch.frees(claim.part)]
         if not held:
             return
         named = [(claim.shard, claim.part.image_steps_done) for claim in held]
         found = shards.make_way(self.queue.rq, self.settings.model_names, named)
-        if found is not None and self.batch.serves(found[1]):
-            begun = time.monotonic()
-            self._lay_aside(held[found[0]])
-            self._slice_seconds = max(self.settings.slice_seconds, SLICE_FACTOR * (time.monotonic() - begun))
+        if found is None or not self.batch.serves(found[1]) or self.queue.memory().half_full:
+            return
+        begun = time.monotonic()
+        self._lay_aside(held[found[0]])
+        took = time.monotonic() - begun
+        self._slice_seconds = max(self.settings.slice_seconds, min(SLICE_FACTOR * took, LONGEST_SLICE_SECONDS))
 
     def _claim(self) -> bool:
         """Claims shards for the free slots; says whether there were any."""

@@ -69,12 +69,12 @@ class Part:
         return float(slowest.table.column("sigma")[slowest.cursor])
 
     def estimates(self, most: int) -> Pixels:
-        """What the first images look like by now, uint8 [n, h, w, c]; black before their first step.
+        """What the first images look like by now, uint8 [n, h, w, c]; black before their first step here.
 
         They are the denoised estimates of the last step, if the engine is `watched`, and of finished images these.
         """
         c, h, w = self.lane.card.image.chw
-        looks = [chain.x if chain.x is not None else self.lane.engine.estimate(chain) for chain in self.chains[:most]]
+        looks = [self.lane.engine.estimate(chain) if chain.remaining else chain.x for chain in self.chains[:most]]
         return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
 
     def frames(self) -> Pixels | None:
@@ -113,7 +113,8 @@ class Lane:
         self.engine = Engine(model, slots, self.choice.pinned)
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
-        self.step_seconds = self.image_steps_per_second = 0.0
+        self.step_seconds = self.image_steps_per_second = 0.0  # its pace
+        self.expected_seconds = 0.0  # of the steps since the last look at it
         modules = [module for module in (model.network, model.executed) if module is not None]
         weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
         self.bytes = sum(weights.values())
@@ -131,7 +132,7 @@ class Lane:
             log.warning("a step failed, so each shard is tried alone: %s", error)
             self._isolate()
         else:
-            self._follow(active, self.engine.evaluations - evaluations, time.perf_counter() - begun)
+            self.expected_seconds += (self.engine.evaluations - evaluations) * self._expected(active)
         self.turn += (time.perf_counter() - begun) / max(1, active)
 
     def diverged(self) -> list[Part]:
@@ -158,18 +159,21 @@ class Lane:
         self.image_steps_per_second = self.engine.slots / of_all
         self.engine.rows = max(1, min(most, int(STEP_SECONDS / of_all)))
 
-    def _follow(self, active: int, evaluations: int, seconds: float) -> None:
-        """Lets the pace follow what is seen: the machine may have been busy when it was measured, or be so now."""
-        if not evaluations or not self.step_seconds:
-            return
+    def follow(self, ratio: float, seconds: float) -> None:
+        """Moves the pace towards what was seen: `ratio` times what was expected, of steps of so many seconds."""
+        if self.expected_seconds:
+            factor = min(OUTLIER, max(1 / OUTLIER, ratio)) ** min(1.0, seconds / PACE_SECONDS)
+            self.step_seconds *= factor
+            self.image_steps_per_second /= factor
+        self.expected_seconds = 0.0
+
+    def _expected(self, active: int) -> float:
+        """Seconds of one network evaluation for so many active chains, by the pace; 0 if it was not taken."""
+        if not self.step_seconds:
+            return 0.0
         alone, now, full = (self.engine.evaluated(n) for n in (1, active, self.engine.slots))
         share = (now - alone) / max(1, full - alone)
-        of_all = self.engine.slots / self.image_steps_per_second
-        expected = evaluations * ((1 - share) * self.step_seconds + share * of_all)
-        ratio = min(OUTLIER, max(1 / OUTLIER, seconds / expected))
-        factor = ratio ** min(1.0, expected / PACE_SECONDS)
-        self.step_seconds *= factor
-        self.image_steps_per_second /= factor
+        return (1 - share) * self.step_seconds + share * self.engine.slots / self.image_steps_per_second
 
     def try_out(self, width: int) -> float:
         """The model's own sampler for one row of `width` chains, while no slot is used; returns the seconds."""

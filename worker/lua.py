@@ -49,8 +49,9 @@ end
 
 # Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
 # for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
-# Who was away has saved up nothing; who waits for models whose workers are slower than others, no more than a place
-# before those who have had as much.
+# Who was away has saved up nothing: `now`, from where a client begins, is what the last had had whose turn it was, or
+# has had by now while nobody else waits. Who waits for models whose workers are slower than others has saved up no more
+# than a place before those who have had as much.
 LINES = (
     OVER
     + """
@@ -77,6 +78,16 @@ local function cost_of(id, number, done)
     local steps, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'shards', 'weight'))
     done = done or redis.call('HGET', key(id, 'progress'), number) or 0
     return math.max(0, steps / shards - done) / weight
+end
+local function set_clock(id, number)
+    local _, client = line_of(id)
+    for _, model in ipairs(redis.call('SMEMBERS', 'scoreserve:lines')) do
+        for _, other in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
+            if other ~= client then return end
+        end
+    end
+    local had, now = served(client) - cost_of(id, number), tonumber(redis.call('GET', 'scoreserve:now') or '0')
+    if had > now then redis.call('SET', 'scoreserve:now', string.format('%.17g', had)) end
 end
 local function join(id)
     local model, client, place = line_of(id)
@@ -154,17 +165,22 @@ end
 # Whose turn it is, of those that wait for some models: the client that has had least, and of its jobs the first. Of
 # those that have had as much it is the one that was behind, or else whose job is older.
 NEXT = """
+local function models_of(named)
+    local models = cjson.decode(named)
+    return models == cjson.null and redis.call('SMEMBERS', 'scoreserve:lines') or models
+end
+local function first_of(model, client)
+    local id, place = unpack(redis.call('ZRANGE', 'scoreserve:line:' .. model .. ':' .. client, 0, 0, 'WITHSCORES'))
+    return id, tonumber(place)
+end
 local function next_of(models)
-    if models == cjson.null then models = redis.call('SMEMBERS', 'scoreserve:lines') end
     local best
     for _, model in ipairs(models) do
         for _, client in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
             local had, behind = served(client)
             local order = best and (had ~= best.had and had - best.had or behind - best.behind)
             if not best or order <= 0 then
-                local line = 'scoreserve:line:' .. model .. ':' .. client
-                local id, place = unpack(redis.call('ZRANGE', line, 0, 0, 'WITHSCORES'))
-                place = tonumber(place)
+                local id, place = first_of(model, client)
                 if not best or order < 0 or place < best.place then
                     best = {had = had, behind = behind, place = place, id = id, model = model, client = client}
                 end

@@ -49,6 +49,10 @@ class Memory(BaseModel):
     used: int
     limit: int
 
+    @property
+    def half_full(self) -> bool:
+        return 0 < self.limit < 2 * self.used
+
 
 class WorkerStatus(BaseModel):
     """A worker that is alive, as it told last."""

@@ -6,7 +6,8 @@ in its middle.
 
 from worker.lua import FINISH, LINES, LOAD, NEXT, OVER, TELL
 
-# Ends a job short of its result, even where Redis is full: to cancel is to make room. Answers 0 if it had ended.
+# Ends a job short of its result, even where Redis is full: to cancel is to make room. What was in hand of it was
+# charged for in full, and is now for what is done. Answers 0 if it had ended.
 # job id, state, now, time to live, reason
 END = (
     "#!lua flags=allow-oom"
@@ -14,8 +15,21 @@ END = (
     + TELL
     + FINISH
     + """
-if over(ARGV[1]) then return 0 end
-redis.call('DEL', key(ARGV[1], 'images'), key(ARGV[1], 'frames'))
+local id = ARGV[1]
+if over(id) then return 0 end
+local _, client = line_of(id)
+local elsewhere = redis.call('HLEN', key(id, 'images')) + redis.call('LLEN', key(id, 'waiting'))
+local in_hand, progress = redis.call('HGET', key(id), 'shards') - elsewhere, redis.call('HGETALL', key(id, 'progress'))
+for i = 1, #progress, 2 do
+    local number = progress[i]
+    local ended = redis.call('HEXISTS', key(id, 'images'), number) == 1
+    if not ended and not redis.call('LPOS', key(id, 'waiting'), number) then
+        charge(client, -cost_of(id, number))
+        in_hand = in_hand - 1
+    end
+end
+charge(client, -in_hand * cost_of(id, nil, 0))
+redis.call('DEL', key(id, 'images'), key(id, 'frames'))
 finish(unpack(ARGV, 1, 5))
 return 1
 """
@@ -50,7 +64,7 @@ return 2
 # and the lease that should be in it, or neither
 PROGRESS = (
     "#!lua"
-    + OVER
+    + LINES
     + LOAD
     + TELL
     + """
@@ -58,6 +72,7 @@ local id, number = ARGV[1], ARGV[3]
 if over(id) or (ARGV[7] and not redis.call('ZSCORE', ARGV[7], ARGV[8])) then return 0 end
 local pause = redis.call('HSETNX', key(id), 'started_at', ARGV[2]) == 1 and 0 or 0.25
 did(id, number, ARGV[4])
+set_clock(id, number)
 if ARGV[5] ~= '' then redis.call('HSET', key(id, 'state'), number, ARGV[5]) end
 if ARGV[6] ~= '' then redis.call('HSET', key(id, 'sigma'), number, ARGV[6]) end
 tell_progress(id, 'progress', ARGV[2], pause)
@@ -157,7 +172,7 @@ TAKE = (
     + NEXT
     + """
 while true do
-    local best = next_of(cjson.decode(ARGV[2]))
+    local best = next_of(models_of(ARGV[2]))
     if not best then return false end
     local id, number = best.id, redis.call('LPOP', key(best.id, 'waiting'))
     if over(id) or redis.call('LLEN', key(id, 'waiting')) == 0 then leave(id, best.model, best.client) end
@@ -181,28 +196,32 @@ end
 """
 )
 
-# Which of the shards that a worker has in hand should make way for the next that waits: one whose client has had more,
-# if it is charged only for what is done of the shard; or one of the same client, if it is less urgent. Answers with its
+# Which of the shards that a worker has in hand should make way: for the next that waits one whose client has had more,
+# if it is charged only for what is done of the shard; for a more urgent one, any of the same client. Answers with its
 # place among those that were named, from 0 on, and the model of the one that waits, or with nothing.
-# models that the next may be of, as in TAKE; then of each shard in hand its job id, and image-steps done
+# models that the one that waits may be of, as in TAKE; then of each shard in hand its job id, and image-steps done
 MAKE_WAY = (
     "#!lua"
     + LINES
     + NEXT
     + """
-local best, most, found = next_of(cjson.decode(ARGV[1]))
+local models, most, found, model = models_of(ARGV[1])
+local best = next_of(models)
 if not best then return false end
 for i = 2, #ARGV, 2 do
     local id = ARGV[i]
     if not over(id) then
         local client, rank = unpack(redis.call('HMGET', key(id), 'client', 'rank'))
         local had = served(client) - cost_of(id, nil, ARGV[i + 1])
-        local ought = had > best.had
-        if client == best.client then ought = tonumber(rank) > math.floor(best.place / 1e10) end
-        if ought and (not most or had > most) then most, found = had, i / 2 - 1 end
+        local for_model = had > best.had and best.model
+        for _, model in ipairs(models) do
+            local _, place = first_of(model, client)
+            if place and math.floor(place / 1e10) < tonumber(rank) then for_model = model end
+        end
+        if for_model and (not most or had > most) then most, found, model = had, i / 2 - 1, for_model end
     end
 end
-return found and {found, best.model}
+return found and {found, model}
 """
 )
 

@@ -86,7 +86,7 @@ class TrainingJob(BaseModel):
         try:
             return self._run(on_start, on_step, stopping)
         except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # they hold the trainer, and the trainer what `leave` ends
+            _clear_frames(error)  # they hold the trainer, and the trainer what `leave` ends
             raise
         finally:
             leave()
@@ -161,6 +161,12 @@ class TrainingJob(BaseModel):
         if curve := loss_png(trainer.losses):
             (self.out / "loss.png").write_bytes(curve)
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 def grid_table(card: ModelCard) -> tables.Table:

@@ -1,21 +1,16 @@
 """How a lane runs its model: as was measured, before or now, and in steps that do not last long."""
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from torch import nn
 
 from models.card import ModelCard
 from models.sampling.buckets import Call, plain
-from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, key
 from models.sampling.engine import Engine
 from models.sampling.execution import Execution
-from models.sampling.plan import plan
-from models.sampling.settings import FollowScores
 from models.score import ScoreModel
 from models.store import ModelStore
 from worker.lane import Lane
@@ -125,33 +120,3 @@ def test_all_noise_is_recorded_when_a_lane_is_measured(model: ScoreModel, tiny_c
     lane.engine.record_noise()
     assert recorded == before
     assert recorded.count(5) == 3, "scores, and two streams of noise"
-
-
-@pytest.mark.parametrize(("count", "measured"), [(1, 10.0), (5, 10.0), (2, 0.1), (2, 1.0)])
-def test_the_pace_follows_what_steps_take(
-    model: ScoreModel, tiny_card: ModelCard, count: int, measured: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A step takes 0.1 s, and 0.02 s more for each image after the first, or so many times as long when measured."""
-    lane = Lane(tiny_card, model, 5)
-    lane.step_seconds, lane.image_steps_per_second = measured * 0.1, 5 / (measured * 0.18)
-    _, table = plan(FollowScores(name="follow_scores", steps=1000), tiny_card)
-    lane.engine.admit([Chain(table, seed=0, index=i) for i in range(count)])
-    clock = itertools.count(0.0, 0.1 + 0.02 * (count - 1))
-    monkeypatch.setattr("worker.lane.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    for _ in range(800):
-        lane.step()
-    assert lane.step_seconds == pytest.approx(0.1, rel=0.05)
-    assert lane.image_steps_per_second == pytest.approx(5 / 0.18, rel=0.05)
-
-
-def test_a_step_in_which_the_worker_was_frozen_changes_the_pace_little(
-    model: ScoreModel, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lane = Lane(tiny_card, model, 5)
-    lane.step_seconds, lane.image_steps_per_second = 0.1, 25.0
-    _, table = plan(FollowScores(name="follow_scores", steps=10), tiny_card)
-    lane.engine.admit([Chain(table, seed=0, index=0)])
-    clock = itertools.count(0.0, 3600.0)
-    monkeypatch.setattr("worker.lane.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    lane.step()
-    assert 0.1 < lane.step_seconds < 0.102

@@ -83,6 +83,20 @@ def test_who_has_had_most_makes_way_for_who_has_had_less(queue: JobQueue, submit
     assert shards.make_way(queue.rq, ["another"], held) is None
 
 
+def test_a_clients_own_urgent_job_is_not_hidden_by_others_that_wait(queue: JobQueue, submit: Submit) -> None:
+    submit(2, "b")
+    drain(queue)
+    job = submit(4, "a")
+    drain(queue)
+    held = [(shards.Shard(job.id, 0, 0, 4, 60), 0)]
+    submit(4, "b")
+    assert shards.make_way(queue.rq, None, held) is None, "b has had more than what is done"
+    submit(4, "a", "normal")
+    assert shards.make_way(queue.rq, None, held) is None
+    submit(4, "a", "high")
+    assert shards.make_way(queue.rq, None, held) == (0, "tiny")
+
+
 def test_between_clients_priority_is_a_weight_that_locks_out_nobody(queue: JobQueue, submit: Submit) -> None:
     high, normal = submit(2000, "a", "high"), submit(400, "b")
     assert Counter(drain(queue, 90)) == {high.id: 80, normal.id: 10}
