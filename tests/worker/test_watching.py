@@ -115,6 +115,17 @@ def test_more_frames_than_evaluations_are_refused(settings, tiny_card: ModelCard
         Batch(settings.store(), 4, "cpu").admit(request.model_copy(update={"frames": 6}), 0, 1)
 
 
+def test_what_is_on_its_way_and_waits_for_a_slot_is_not_shown_as_the_noise_that_it_is(settings, ask) -> None:  # type: ignore[no-untyped-def]
+    batch = Batch(settings.store(), 4, "cpu")
+    part = batch.admit(ask(count=4)[0], 0, 4)
+    batch.watch([part])
+    batch.step()
+    shown = part.estimates(4)
+    assert shown.any()
+    batch.pause(part)
+    assert np.array_equal(part.estimates(4), shown)
+
+
 def test_previews_are_made_for_who_watches_and_for_nobody_else(
     submit: Submit, queue: JobQueue, new_worker: NewWorker, redis: Redis
 ) -> None:

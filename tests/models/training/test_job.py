@@ -1,5 +1,7 @@
+import gc
 import json
 import platform
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,20 @@ def test_a_run_that_is_told_to_stop_has_saved_when_it_says_so(tmp_path: Path) ->
         job(tmp_path).run(ignore, lambda trainer, _: steps.append(trainer.step), lambda: len(steps) == 7)
     assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["step"] == 8
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_what_a_failed_run_raises_does_not_keep_its_trainer(tmp_path: Path, stop: bool) -> None:
+    """The trainer of one of several processes holds threads, which must end before the interpreter does."""
+    trainers: list[weakref.ref[Trainer]] = []
+
+    def fail(trainer: Trainer, _loss: float) -> None:
+        raise RuntimeError("another process has gone")
+
+    with pytest.raises((TrainingFailed, TrainingStopped)) as kept:
+        job(tmp_path).run(lambda trainer: trainers.append(weakref.ref(trainer)), ignore if stop else fail, lambda: stop)
+    gc.collect()
+    assert trainers[0]() is None, kept.value
 
 
 def test_a_disk_that_is_full_from_the_start_is_found_out_before_the_first_step(tmp_path: Path) -> None:
