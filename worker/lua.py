@@ -50,7 +50,7 @@ end
 # Who is next. For every model there is a set of the clients that wait for it, for both a sorted set of their jobs, and
 # for each job a list of its waiting shards. `served` says how much each client has had: image-steps over their weight.
 # Who was away has saved up nothing: `now`, from where a client begins, is what the last had had whose turn it was, or
-# has had by now while nobody else waits. Who waits for models whose workers are slower than others has saved up no more
+# has had by now while no others wait. Who waits for models whose workers are slower than others has saved up no more
 # than a place before those who have had as much.
 LINES = (
     OVER
@@ -80,12 +80,9 @@ local function cost_of(id, number, done)
     return math.max(0, steps / shards - done) / weight
 end
 local function set_clock(id, number)
+    local clients = redis.call('HLEN', 'scoreserve:load') - 1
+    if clients > 1 and redis.call('EXISTS', 'scoreserve:lines') == 1 then return end
     local _, client = line_of(id)
-    for _, model in ipairs(redis.call('SMEMBERS', 'scoreserve:lines')) do
-        for _, other in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
-            if other ~= client then return end
-        end
-    end
     local had, now = served(client) - cost_of(id, number), tonumber(redis.call('GET', 'scoreserve:now') or '0')
     if had > now then redis.call('SET', 'scoreserve:now', string.format('%.17g', had)) end
 end

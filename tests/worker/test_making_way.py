@@ -127,6 +127,27 @@ def test_a_time_in_which_nobody_else_waited_is_held_against_nobody(
         queue.cancel(job.id)
 
 
+def test_nor_is_one_in_which_two_clients_had_room_beside_each_other(
+    submit: Submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slots": 8, "slice_seconds": 0.0}))
+    early = [submit(client=client, sampler=LONG) for client in "ac"]
+    assert len(look(worker)) == 2
+    for _ in range(200):
+        worker._step()
+    worker._beat()
+    late = submit(client="b", sampler=LONG)
+    turns = []
+    for _ in range(9):
+        worker._step()
+        turns.append(look(worker))
+        for _ in range(10):
+            worker._step()
+    assert 2 <= sum(late.id in turn for turn in turns) <= 7
+    for job in (*early, late):
+        queue.cancel(job.id)
+
+
 @pytest.mark.parametrize("reported", [False, True])
 def test_what_was_in_hand_of_a_job_that_is_cancelled_is_not_charged(
     submit: Submit, queue: JobQueue, worker: BatchingWorker, reported: bool
