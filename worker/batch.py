@@ -183,10 +183,9 @@ class Batch:
 
         The machine may have been busy when they were measured, or be so now.
         """
-        expected = sum(lane.expected_seconds for lane in self._lanes.values())
-        if expected:
-            for lane in self._lanes.values():
-                lane.follow(seconds / expected, expected)
+        seen = sum(lane.seen_seconds for lane in self._lanes.values())
+        for lane in self._lanes.values():
+            lane.follow(seconds / seen if seen else 1.0)
         self._seconds = 0.0
 
     def watch(self, parts: Collection[Part]) -> None:

@@ -380,7 +380,7 @@ class BatchingWorker(Member):
         if claim.shard.id not in self._claims:
             return
         if claim.part.fault:
-            self._fail(claim.lease, claim.job, claim.part.fault)
+            self._fail(claim.lease, claim.job, claim.part.fault, claim.part.image_steps_done)
         else:
             images = claim.part.pixels()
             stored = self.leases.finish(claim.lease, images, claim.part.image_steps_done, claim.part.frames())
@@ -391,10 +391,10 @@ class BatchingWorker(Member):
                 log.info("finished job %s", claim.job.id, extra={"job": claim.job.id})
         self._drop(claim)
 
-    def _fail(self, lease: Lease, job: Job, reason: str) -> None:
+    def _fail(self, lease: Lease, job: Job, reason: str, image_steps: int | None = None) -> None:
         """Ends the whole job, and removes its other shards."""
         log.warning("job %s failed: %s", job.id, reason, extra={"job": job.id, "shard": lease.shard.number})
-        if self.leases.fail(lease, reason):
+        if self.leases.fail(lease, reason, image_steps):
             self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
 
     def _drop(self, claim: Claim) -> None:

@@ -114,7 +114,7 @@ class Lane:
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
         self.step_seconds = self.image_steps_per_second = 0.0  # its pace
-        self.expected_seconds = 0.0  # of the steps since the last look at it
+        self.expected_seconds = self.seen_seconds = 0.0  # of the steps since the last look at it
         modules = [module for module in (model.network, model.executed) if module is not None]
         weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
         self.bytes = sum(weights.values())
@@ -133,7 +133,9 @@ class Lane:
             self._isolate()
         else:
             self.expected_seconds += (self.engine.evaluations - evaluations) * self._expected(active)
-        self.turn += (time.perf_counter() - begun) / max(1, active)
+        seconds = time.perf_counter() - begun
+        self.seen_seconds += seconds
+        self.turn += seconds / max(1, active)
 
     def diverged(self) -> list[Part]:
         """The parts of which an image became NaN or infinite; they have a `fault` now."""
@@ -159,13 +161,18 @@ class Lane:
         self.image_steps_per_second = self.engine.slots / of_all
         self.engine.rows = max(1, min(most, int(STEP_SECONDS / of_all)))
 
-    def follow(self, ratio: float, seconds: float) -> None:
-        """Moves the pace towards what was seen: `ratio` times what was expected, of steps of so many seconds."""
+    def follow(self, factor: float) -> None:
+        """Moves the pace towards what was seen of the steps since the last time.
+
+        Args:
+            factor: what their time on the device is, over what the host has seen of it.
+        """
         if self.expected_seconds:
-            factor = min(OUTLIER, max(1 / OUTLIER, ratio)) ** min(1.0, seconds / PACE_SECONDS)
-            self.step_seconds *= factor
-            self.image_steps_per_second /= factor
-        self.expected_seconds = 0.0
+            ratio = min(OUTLIER, max(1 / OUTLIER, factor * self.seen_seconds / self.expected_seconds))
+            moved = ratio ** min(1.0, self.expected_seconds / PACE_SECONDS)
+            self.step_seconds *= moved
+            self.image_steps_per_second /= moved
+        self.expected_seconds = self.seen_seconds = 0.0
 
     def _expected(self, active: int) -> float:
         """Seconds of one network evaluation for so many active chains, by the pace; 0 if it was not taken."""

@@ -129,11 +129,19 @@ class Leases:
         answers = self._end(lease, commands)
         return 0 if answers is None else int(answers[place])
 
-    def fail(self, lease: Lease, reason: str) -> bool:
-        """Ends the whole job of a shard: what cannot be fulfilled stays so. Says whether the lease lasted."""
+    def fail(self, lease: Lease, reason: str, image_steps: int | None = None) -> bool:
+        """Ends the whole job of a shard: what cannot be fulfilled stays so. Says whether the lease lasted.
+
+        Args:
+            lease: of the shard.
+            reason: for the client.
+            image_steps: done of the shard, which the client is charged for; None for as many as were told before.
+        """
         lease.rq_job.reason, lease.rq_job.ended_at = reason, now()
 
         def commands(pipeline: Pipeline) -> None:
+            if image_steps is not None:
+                lease.report(image_steps, pipeline)
             self.worker.increment_failed_job_count(pipeline)
             lease.rq_job.set_status(JobStatus.FAILED, pipeline)
             lease.rq_job._handle_failure(reason, pipeline, self.worker.name)

@@ -79,12 +79,22 @@ local function cost_of(id, number, done)
     done = done or redis.call('HGET', key(id, 'progress'), number) or 0
     return math.max(0, steps / shards - done) / weight
 end
+local function others_wait(client)
+    local models = redis.call('SMEMBERS', 'scoreserve:lines')
+    if #models > 0 and redis.call('HLEN', 'scoreserve:load') > 20 then return true end
+    for _, model in ipairs(models) do
+        for _, other in ipairs(redis.call('SMEMBERS', 'scoreserve:lines:' .. model)) do
+            if other ~= client then return true end
+        end
+    end
+    return false
+end
 local function set_clock(id, number)
-    local clients = redis.call('HLEN', 'scoreserve:load') - 1
-    if clients > 1 and redis.call('EXISTS', 'scoreserve:lines') == 1 then return end
     local _, client = line_of(id)
-    local had, now = served(client) - cost_of(id, number), tonumber(redis.call('GET', 'scoreserve:now') or '0')
-    if had > now then redis.call('SET', 'scoreserve:now', string.format('%.17g', had)) end
+    local left, now, _, had = cost_of(id, number), tonumber(redis.call('GET', 'scoreserve:now') or '0'), served(client)
+    if had < now then charge(client, left) end
+    if others_wait(client) then return end
+    if had - left > now then redis.call('SET', 'scoreserve:now', string.format('%.17g', had - left)) end
 end
 local function join(id)
     local model, client, place = line_of(id)

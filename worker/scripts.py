@@ -216,7 +216,7 @@ for i = 2, #ARGV, 2 do
         local for_model = had > best.had and best.model
         for _, model in ipairs(models) do
             local _, place = first_of(model, client)
-            if place and math.floor(place / 1e10) < tonumber(rank) then for_model = model end
+            if place and math.floor(place / 1e10) < tonumber(rank) then for_model = for_model or model end
         end
         if for_model and (not most or had > most) then most, found, model = had, i / 2 - 1, for_model end
     end

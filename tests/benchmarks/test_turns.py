@@ -1,7 +1,9 @@
 """The benchmark of turns: what it measures, and what is made of the figures."""
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ def test_grids_are_measured_alone_and_behind_both_kinds_of_long_chains(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "SLICES", {"making way": "0.2", "not making way": "1000000000"})
-    monkeypatch.setattr(turns.time, "sleep", lambda _: None)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(sleep=lambda _: None, perf_counter=time.perf_counter))
     path = tmp_path / "turns.json"
     options = ["--models-dir", str(models_dir), "--model", "tiny", "--grids", "1", "--evaluations", "1000"]
     monkeypatch.setattr("sys.argv", ["turns", *options, "--repeat", "1", "--json", str(path)])

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.card import ModelCard
+from models.sampling.chain import Chain
 from models.sampling.plan import plan
 from models.sampling.settings import FollowScores
 from worker.batch import Batch
@@ -34,7 +35,10 @@ class Device:
         def timed_step() -> object:
             self.behind += 0.08 + 0.02 * len(lane.engine.chains)
             done = step()
-            if not self.late:
+            if self.late:
+                self.now += 0.001
+                self.behind -= 0.001
+            else:
                 self.wait()
             return done
 
@@ -76,6 +80,28 @@ def test_the_pace_follows_what_steps_take(
     ((alone, rate),) = batch.paces().values()
     assert alone == pytest.approx(0.1, rel=0.05)
     assert rate == pytest.approx(5 / 0.18, rel=0.05)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_paces_of_lanes_that_take_turns_do_not_mix(
+    batch: Batch, tiny_card: ModelCard, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = begin(batch, tiny_card, 2)
+    (key,) = batch._lanes
+    second = batch._lanes["second", *key[1:]] = Lane(tiny_card, first.engine.model, 5)
+    _, table = plan(LONG, tiny_card)
+    second.engine.admit([Chain(table, seed=0, index=index) for index in range(2)])
+    device = Device(batch, late, monkeypatch)
+    for lane, measured in ((first, 10.0), (second, 1.0)):
+        device.attach(lane)
+        lane.step_seconds, lane.image_steps_per_second = measured * 0.1, 5 / (measured * 0.18)
+    for _ in range(160):
+        for _ in range(5):
+            batch.step()
+        batch.diverged()
+    for alone, rate in batch.paces().values():
+        assert alone == pytest.approx(0.1, rel=0.05)
+        assert rate == pytest.approx(5 / 0.18, rel=0.05)
 
 
 def test_a_time_in_which_the_worker_was_frozen_changes_the_pace_little(

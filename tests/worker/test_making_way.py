@@ -128,8 +128,9 @@ def test_a_time_in_which_nobody_else_waited_is_held_against_nobody(
 
 
 def test_nor_is_one_in_which_two_clients_had_room_beside_each_other(
-    submit: Submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings
+    submit: Submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batching, "SLICE_FACTOR", 0)
     worker = new_worker(settings=settings.model_copy(update={"slots": 8, "slice_seconds": 0.0}))
     early = [submit(client=client, sampler=LONG) for client in "ac"]
     assert len(look(worker)) == 2
@@ -177,6 +178,37 @@ def test_what_would_not_free_a_slot_stays(submit: Submit, new_worker: NewWorker,
     held = list(worker._claims.values())
     look(worker)
     assert [claim for claim in held if claim not in worker._claims.values()] == held[3:]
+
+
+def test_a_shard_in_hand_is_not_free_once_others_have_had_more(
+    submit: Submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slots": 8}))
+    normal, low = submit(client="a", sampler=LONG), submit(client="b", priority="low", sampler=LONG)
+    assert len(look(worker)) == 2
+    for _ in range(300):
+        worker._step()
+    worker._beat()
+    worker._beat()
+    now, tag = float(queue.connection.get("scoreserve:now")), queue.connection.zscore("scoreserve:served", "a")
+    assert now == 300 * 4 * 8, "what the client of the low job has had"
+    assert tag == now + 100 * 4, "and of the other what is left of its shard is still to come"
+    for job in (normal, low):
+        queue.cancel(job.id)
+
+
+def test_what_failed_was_done_and_is_charged(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = submit(client="a", sampler=LONG)
+    other = submit(client="b")  # or nothing would be kept of what clients have had
+    begin(worker, failing, steps=50)
+    (claim,) = worker._claims.values()
+    claim.part.fault = "it diverged"
+    worker._step()
+    assert queue.get(failing.id).state == "failed"
+    assert queue.connection.zscore("scoreserve:served", "a") >= 50 * 4
+    queue.cancel(other.id)
 
 
 def test_nobody_makes_way_while_redis_is_half_full(
