@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +23,11 @@ def console() -> Console:
     """A console wide enough for our tables, also where the output goes into a file."""
     wide = Console(highlight=False)
     return wide if wide.is_terminal else Console(width=160, highlight=False)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median of some figures, and how far they are apart."""
+    return {"median": median(values), "lowest": min(values), "highest": max(values)}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

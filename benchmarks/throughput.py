@@ -17,7 +17,6 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from redis import Redis
@@ -133,9 +132,9 @@ def run(redis_url: str, ports: dict[str, int], seconds: float, repeat: int, conn
                 found[name].append(measure(ports[kind], ask, seconds, connections))
     return {
         name: {
-            "requests_per_second": _figures([rate for rate, _ in turns]),
-            "p99_milliseconds": _figures([p99 for _, p99 in turns]),
-            "of_bare": _figures([rate / bare for (rate, _), (bare, _) in zip(turns, found["bare"], strict=True)]),
+            "requests_per_second": report.spread([rate for rate, _ in turns]),
+            "p99_milliseconds": report.spread([p99 for _, p99 in turns]),
+            "of_bare": report.spread([rate / bare for (rate, _), (bare, _) in zip(turns, found["bare"], strict=True)]),
         }
         for name, turns in found.items()
     }
@@ -148,10 +147,6 @@ async def _job(port: int, ask: bytes) -> str:
     body = await reader.readexactly(int(head.lower().partition(b"content-length:")[2].partition(b"\r")[0]))
     writer.close()
     return str(json.loads(body)["id"])
-
-
-def _figures(values: list[float]) -> dict[str, float]:
-    return {"median": median(values), "lowest": min(values), "highest": max(values)}
 
 
 def rows_of(figures: dict[str, Any]) -> list[list[str]]:

@@ -10,7 +10,6 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,13 +79,9 @@ def figures(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Medians and extremes, and what making way is worth."""
     making, not_making = (median(seconds[kind]) for kind in SLICES)
     return {
-        "seconds": {kind: _spread(values) for kind, values in seconds.items()},
+        "seconds": {kind: report.spread(values) for kind, values in seconds.items()},
         "ratio": making / not_making,
     }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "lowest": min(values), "highest": max(values)}
 
 
 def main() -> None:

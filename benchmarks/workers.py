@@ -118,15 +118,11 @@ def measure(store: ModelStore, card: ModelCard, seconds: float, repeat: int) -> 
     machine = [computed(store.directories[0], card.name, first_two[:n], seconds / 2) for n in (1, 2)]
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     return {
-        "one_worker_image_steps_per_second": _figures(rates[1]),
-        "two_workers_image_steps_per_second": _figures(rates[2]),
-        "ratio": {**_figures(ratios), "limit": LIMIT, "met": median(ratios) >= LIMIT},
+        "one_worker_image_steps_per_second": report.spread(rates[1]),
+        "two_workers_image_steps_per_second": report.spread(rates[2]),
+        "ratio": {**report.spread(ratios), "limit": LIMIT, "met": median(ratios) >= LIMIT},
         "ratio_of_the_engine_alone": machine[1] / machine[0],
     }
-
-
-def _figures(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "lowest": min(values), "highest": max(values)}
 
 
 def main() -> None:

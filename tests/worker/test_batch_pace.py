@@ -63,6 +63,18 @@ def begin(batch: Batch, card: ModelCard, count: int) -> Lane:
     return batch.admit(request, 0, count).lane
 
 
+def settle(batch: Batch, device: Device) -> None:
+    """Runs the batch for long, after which all paces are what the device takes."""
+    for _ in range(160):
+        for _ in range(5):
+            batch.step()
+        batch.diverged()
+        device.now += 100.0  # with other things
+    for alone, rate in batch.paces().values():
+        assert alone == pytest.approx(0.1, rel=0.05)
+        assert rate == pytest.approx(5 / 0.18, rel=0.05)
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("count", "measured"), [(1, 10.0), (5, 10.0), (2, 0.1), (2, 1.0)])
 def test_the_pace_follows_what_steps_take(
@@ -72,14 +84,7 @@ def test_the_pace_follows_what_steps_take(
     device = Device(batch, late, monkeypatch)
     device.attach(lane)
     lane.step_seconds, lane.image_steps_per_second = measured * 0.1, 5 / (measured * 0.18)
-    for _ in range(160):
-        for _ in range(5):
-            batch.step()
-        batch.diverged()
-        device.now += 100.0  # with other things
-    ((alone, rate),) = batch.paces().values()
-    assert alone == pytest.approx(0.1, rel=0.05)
-    assert rate == pytest.approx(5 / 0.18, rel=0.05)
+    settle(batch, device)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -95,13 +100,7 @@ def test_the_paces_of_lanes_that_take_turns_do_not_mix(
     for lane, measured in ((first, 10.0), (second, 1.0)):
         device.attach(lane)
         lane.step_seconds, lane.image_steps_per_second = measured * 0.1, 5 / (measured * 0.18)
-    for _ in range(160):
-        for _ in range(5):
-            batch.step()
-        batch.diverged()
-    for alone, rate in batch.paces().values():
-        assert alone == pytest.approx(0.1, rel=0.05)
-        assert rate == pytest.approx(5 / 0.18, rel=0.05)
+    settle(batch, device)
 
 
 def test_a_time_in_which_the_worker_was_frozen_changes_the_pace_little(
