@@ -100,6 +100,15 @@ class ModelCard(BaseModel):
         "from sigma_min to sigma_max may.",
     )
     network: NetworkSpec
+    classes: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Names of the classes that an image may be asked for, in the order of their labels; null where the "
+        "network knows none.",
+    )
+    needs_label: bool = Field(
+        False, description="Whether the network was never trained without a label, so that every image needs one."
+    )
     sampler: SamplerSettings = Field(
         default_factory=AnnealedLangevin,
         description="What runs when a request names no sampler; its fields are also the defaults of a request that "
@@ -115,6 +124,14 @@ class ModelCard(BaseModel):
     def own(self, name: str) -> SamplerSettings | None:
         """The model's own settings of a sampler; None if it has none, and the sampler's defaults hold."""
         return next((settings for settings in (self.sampler, *self.samplers) if settings.name == name), None)
+
+    @model_validator(mode="after")
+    def _classes_can_be_told_apart(self) -> "ModelCard":
+        if self.classes is None and self.needs_label:
+            raise ValueError("a model that needs a label has classes: name them")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes must not repeat one another: {', '.join(self.classes)}")
+        return self
 
     @model_validator(mode="after")
     def _each_sampler_once(self) -> "ModelCard":

@@ -140,11 +140,14 @@ class ScoreModel:
     Images are [n, c, h, w] with pixels in [0, 1], sigma is in the same units.
 
     Args:
-        network: has `condition(c_noise [n]) -> [n, f]` and `forward(x, condition)`.
+        network: has `condition(c_noise [n]) -> [n, f]` and `forward(x, condition)`. With classes it has
+            `condition(c_noise [n], label [n])`, where a label is an int64 below `classes`, or `classes` for none.
         parametrisation: what turns its output into a score.
         image: shape of an image.
         device: torch device name.
-        cache: how many noise levels' conditions are kept; beyond that the oldest leaves.
+        cache: how many conditions are kept; beyond that the oldest leaves.
+        classes: how many classes the network knows.
+        needs_label: whether it was never trained without a label.
     """
 
     def __init__(
@@ -154,14 +157,17 @@ class ScoreModel:
         image: ImageShape,
         device: str | torch.device = "cpu",
         cache: int = 16384,
+        classes: int = 0,
+        needs_label: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.parametrisation = parametrisation
         self.image = image
+        self.classes, self.needs_label = classes, needs_label
         self.executed: nn.Module | None = None  # the same network, run in another way
         self._cache = cache
-        self._conditions: dict[float, Tensor] = {}
+        self._conditions: dict[tuple[float, int | None], Tensor] = {}
 
     @classmethod
     def load(cls, store: ModelStore, card: ModelCard, device: str | torch.device = "cpu") -> "ScoreModel":
@@ -179,29 +185,44 @@ class ScoreModel:
             parametrisation = parametrise(card.network, card.sigmas)
         except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise BrokenModel(f"model {card.name} version {card.version} cannot be loaded: {error}") from error
-        return cls(network, parametrisation, card.image, device)
+        classes = len(card.classes or ())
+        return cls(network, parametrisation, card.image, device, classes=classes, needs_label=card.needs_label)
 
-    def condition(self, sigma: float) -> Tensor:
-        """All that the score needs to know of one noise level, [3 + f]: c_in, skip, out, and the network's condition.
+    def condition(self, sigma: float, label: int | None = None) -> Tensor:
+        """All that the score needs to know of a noise level and a class, [3 + f]: c_in, skip, out, and the network's
+        condition.
 
-        Made for one level at a time, at one fixed shape, and remembered: so it costs nothing at the second use, and its
-        bits depend on sigma alone.
+        Made for one of them at a time, at one fixed shape, and remembered: so it costs nothing at the second use, and
+        its bits depend on sigma and the label alone.
+
+        Args:
+            sigma: the noise level.
+            label: index of the class; None for images of all classes.
 
         Raises:
-            ValueError: the model does not know this level; the message says which it knows.
+            ValueError: the model does not know this level or class; the message says which it knows.
         """
-        known = self._conditions.get(sigma)
+        known = self._conditions.get((sigma, label))
         if known is None:
             factors = self.parametrisation.factors(sigma)
             with torch.inference_mode():
                 level = torch.tensor([factors.c_noise], dtype=torch.float32, device=self.device)
-                condition = self.network.condition(level)[0]  # type: ignore[operator]
+                condition = self.network.condition(level, *self._told(label))[0]  # type: ignore[operator]
                 head = torch.tensor([factors.c_in, factors.skip, factors.out], dtype=torch.float32)
                 known = torch.cat([head.to(self.device), condition])
             if len(self._conditions) >= self._cache:
                 del self._conditions[next(iter(self._conditions))]
-            self._conditions[sigma] = known
+            self._conditions[sigma, label] = known
         return known
+
+    def _told(self, label: int | None) -> tuple[Tensor, ...]:
+        """What a network is told of a class besides the noise level: nothing if it knows no classes."""
+        if label is None and not self.needs_label:
+            label = self.classes
+        elif label is None or not 0 <= label < self.classes:
+            known = f"it has {self.classes}, from 0" if self.classes else "it has none"
+            raise ValueError(f"this model has no class {label}; {known}")
+        return (torch.tensor([label], device=self.device),) if self.classes else ()
 
     @torch.inference_mode()
     def conditioned_score(self, x: Tensor, conditions: Tensor) -> Tensor:
@@ -219,11 +240,11 @@ class ScoreModel:
         score: Tensor = skip * centred + out * network(c_in * centred, conditions[:, 3:])
         return score[:n]
 
-    def score(self, x: Tensor, sigma: float | Iterable[float]) -> Tensor:
-        """Score [n, c, h, w] at x [n, c, h, w], for one sigma or one for each image."""
+    def score(self, x: Tensor, sigma: float | Iterable[float], label: int | None = None) -> Tensor:
+        """Score [n, c, h, w] at x [n, c, h, w], for one sigma or one for each image, of one class or of all."""
         sigmas = [float(sigma)] * len(x) if isinstance(sigma, int | float) else [float(s) for s in sigma]
-        return self.conditioned_score(x, torch.stack([self.condition(s) for s in sigmas]))
+        return self.conditioned_score(x, torch.stack([self.condition(s, label) for s in sigmas]))
 
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float, label: int | None = None) -> Tensor:
         """The expected clean image, x + sigma^2 s(x, sigma) (Tweedie's formula), [n, c, h, w]."""
-        return x + sigma**2 * self.score(x, sigma)
+        return x + sigma**2 * self.score(x, sigma, label)

@@ -71,11 +71,11 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net over pixel-unshuffled images, conditioned on the noise level by FiLM.
+    """U-Net over pixel-unshuffled images, conditioned on the noise level, and the class if it knows any, by FiLM.
 
-    `condition` and `forward` are apart because what depends on the noise level alone is worth computing once per level:
-    a sampler knows its levels in advance, and computed over the batch it would make an image's bits depend on the
-    batch's width.
+    `condition` and `forward` are apart because what depends on the noise level and the class alone is worth computing
+    once for each: a sampler knows its levels in advance, and computed over the batch it would make an image's bits
+    depend on the batch's width.
 
     Args:
         image_channels: channels of the image, in and out.
@@ -87,6 +87,7 @@ class UNet(nn.Module):
         groups: groups of every GroupNorm.
         head_channels: channels of an attention head.
         dropout: dropout inside the residual blocks while training.
+        classes: how many classes it knows; 0 for none.
 
     Raises:
         ValueError: channels, blocks and attention differ in length, or a width that attends is no multiple of
@@ -106,6 +107,7 @@ class UNet(nn.Module):
         groups: int = 8,
         head_channels: int = 32,
         dropout: float = 0.0,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         if not len(channels) == len(blocks) == len(attention):
@@ -118,6 +120,9 @@ class UNet(nn.Module):
         self.patch = patch
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, 5, 32)), persistent=False)
         self.embed = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        if classes:
+            self.embed_label = nn.Embedding(classes + 1, embedding)  # the last stands for no label
+            nn.init.zeros_(self.embed_label.weight)
         self.conv_in = nn.Conv2d(image_channels * patch**2, channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
@@ -138,10 +143,18 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(channels[0], image_channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
 
-    def condition(self, noise_level: Tensor) -> Tensor:
-        """FiLM parameters [n, f] for noise levels [n], given as c_noise = log(sigma) / 4 (Karras 2022, Table 1)."""
+    def condition(self, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
+        """FiLM parameters [n, f].
+
+        Args:
+            noise_level: [n], given as c_noise = log(sigma) / 4 (Karras 2022, Table 1).
+            label: int64 [n], the class of each, or the number of classes for none; left out where it knows no classes.
+        """
         phases = noise_level[:, None] * self.frequencies
-        film: Tensor = self.film(self.embed(torch.cat([phases.cos(), phases.sin()], dim=1)))
+        h = self.embed[0](torch.cat([phases.cos(), phases.sin()], dim=1))
+        if label is not None:
+            h = h + self.embed_label(label)
+        film: Tensor = self.film(self.embed[1:](h))
         return film
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ def publish_guided(
     """
     if not main.network.kind == guide.network.kind == "unet":
         raise ValueError(f"only a unet can guide a unet, not a {guide.network.kind} a {main.network.kind}")
+    if main.classes or guide.classes:
+        raise ValueError("models with classes are guided by their labels, as a request asks for: no guide is needed")
     if interval and not 0 <= interval[0] < interval[1]:
         raise ValueError(f"the interval of noise levels is to go up, not from {interval[0]:g} to {interval[1]:g}")
     for what, of_main, of_guide in (

@@ -2,6 +2,7 @@ import math
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -101,6 +102,59 @@ def test_a_noise_level_is_computed_once_and_the_oldest_is_forgotten() -> None:
     assert len(network.levels) == 3
     assert torch.equal(model.condition(0.1), first)
     assert len(network.levels) == 4
+
+
+class Labelled(Constant):
+    """Answers what it is told of the class."""
+
+    def condition(self, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
+        assert label is not None
+        assert label.dtype == torch.int64
+        self.levels += noise_level.tolist()
+        return label[:, None].float()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return condition[:, :, None, None].expand_as(x)
+
+
+def labelled_model(needs_label: bool = False) -> tuple[Labelled, ScoreModel]:
+    network, shape = Labelled(0.0), ImageShape(channels=1, height=4, width=4)
+    return network, ScoreModel(network, OutputOverSigma(), shape, classes=3, needs_label=needs_label)
+
+
+def test_a_network_with_classes_is_told_the_label_and_the_one_past_the_last_for_none() -> None:
+    network, model = labelled_model()
+    x = torch.rand(2, 1, 4, 4)
+    for label, told in ((0, 0.0), (2, 2.0), (None, 3.0)):
+        assert torch.equal(model.score(x, 1.0, label), torch.full_like(x, told))
+        assert torch.equal(model.denoise(x, 1.0, label), x + told)
+    assert len(network.levels) == 3, "each is remembered"
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_class_that_is_not_there_is_refused(label: int) -> None:
+    with pytest.raises(ValueError, match=f"no class {label}; it has 3, from 0"):
+        labelled_model()[1].condition(1.0, label)
+    with pytest.raises(ValueError, match=f"no class {label}; it has none"):
+        constant_model(0.0)[1].condition(1.0, label)
+
+
+def test_a_model_that_was_never_trained_without_a_label_needs_one() -> None:
+    model = labelled_model(needs_label=True)[1]
+    assert model.condition(1.0, 1)[-1] == 1
+    with pytest.raises(ValueError, match="no class None; it has 3"):
+        model.condition(1.0)
+
+
+def test_a_card_s_classes_are_those_of_the_model(tmp_path: Path, tiny_card: ModelCard) -> None:
+    arguments = {**tiny_card.network.arguments, "classes": 2}
+    spec = tiny_card.network.model_copy(update={"arguments": arguments})
+    weights = safetensors.torch.save(build_network(spec).state_dict())
+    card = tiny_card.model_copy(update={"network": spec, "classes": ("cat", "dog"), "weights_sha256": sha256(weights)})
+    ModelStore(tmp_path).publish(card, weights)
+    model = ScoreModel.load(ModelStore(tmp_path), card)
+    assert (model.classes, model.needs_label) == (2, False)
+    assert model.condition(1.0).shape == model.condition(1.0, 1).shape
 
 
 def test_a_published_model_is_loaded_with_its_weights(models_dir: Path, tiny_model: ScoreModel) -> None:

@@ -57,6 +57,16 @@ def test_each_image_sees_its_own_noise_level_only() -> None:
     assert (a - b).abs().max() > 1e-3
 
 
+def test_with_classes_each_image_sees_its_own_label_only() -> None:
+    network = perturbed(**SMALL, classes=3)
+    x, level = torch.randn(1, 1, 8, 8).expand(4, -1, -1, -1), torch.zeros(4)
+    with torch.no_grad():
+        a, b, c, none = network(x, network.condition(level, torch.tensor([0, 2, 0, 3])))
+    assert torch.allclose(a, c, atol=1e-6)
+    assert (a - b).abs().max() > 1e-3
+    assert (a - none).abs().max() > 1e-3
+
+
 def test_the_shipped_architecture_has_the_size_it_is_documented_with() -> None:
     parameters = sum(p.numel() for p in UNet().parameters())
     assert 1e6 < parameters < 3e6

@@ -100,3 +100,9 @@ def test_damaged_weights_are_not_published_again(store: ModelStore) -> None:
     with pytest.raises(BrokenModel, match="sha256"):
         publish_guided(store, main, guide, 1.5, "")
     assert store.versions("dots") == [1]
+
+
+def test_models_with_classes_need_no_guide(store: ModelStore) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
+    with pytest.raises(ValueError, match="guided by their labels"):
+        publish_guided(store, main.model_copy(update={"classes": ("cat", "dog")}), guide, 1.5, "")
