@@ -1,6 +1,7 @@
 """Layers that more than one network is made of."""
 
 from torch import Tensor, matmul, nn
+from torch.nn import functional as F
 
 
 class Pointwise(nn.Conv2d):
@@ -19,3 +20,34 @@ class Pointwise(nn.Conv2d):
         if self.bias is not None:
             out = out + self.bias[:, None]
         return out.reshape(n, -1, height, width)
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of an image, as a residual.
+
+    Args:
+        channels: of the features.
+        groups: of the norm.
+        heads: each of channels / heads channels; the rows of `qkv` are (q k v, head, channel).
+
+    Raises:
+        ValueError: the channels cannot be shared out to the heads.
+    """
+
+    def __init__(self, channels: int, groups: int, heads: int) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be shared out to {heads} heads of attention")
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = Pointwise(channels, 3 * channels)
+        self.out = Pointwise(channels, channels)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, height, width)
+        out: Tensor = x + self.out(h)
+        return out

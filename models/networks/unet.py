@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.layers import Pointwise
+from models.networks.layers import Attention, Pointwise
 
 
 class ResidualBlock(nn.Module):
@@ -31,26 +31,6 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Attention(nn.Module):
-    """Self-attention over all positions of an image."""
-
-    def __init__(self, channels: int, groups: int, head_channels: int) -> None:
-        super().__init__()
-        self.heads = channels // head_channels
-        self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = Pointwise(channels, 3 * channels)
-        self.out = Pointwise(channels, channels)
-        nn.init.zeros_(self.out.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, height, width)
-        out: Tensor = x + self.out(h)
-        return out
-
-
 class Stage(nn.Module):
     """The residual blocks of one resolution, each followed by self-attention where the stage attends."""
 
@@ -60,7 +40,7 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(i, o, groups, dropout) for i, o in widths)
         self.attention = nn.ModuleList(
-            Attention(o, groups, head_channels) if attend else nn.Identity() for _, o in widths
+            Attention(o, groups, o // head_channels) if attend else nn.Identity() for _, o in widths
         )
         self.film_sizes = [2 * o for _, o in widths]
 
