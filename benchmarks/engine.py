@@ -25,14 +25,15 @@ from benchmarks import report
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
-from models.sampling import reference, schedules
+from models.samplers import schedules
+from models.samplers.plan import plan
+from models.samplers.settings import AnnealedLangevin, Heun, SamplerSettings
+from models.samplers.tables import Table
+from models.sampling import reference
 from models.sampling.chain import Chain
 from models.sampling.choice import choose
 from models.sampling.engine import Engine
-from models.sampling.plan import plan
 from models.sampling.sample import run
-from models.sampling.settings import AnnealedLangevin, Heun, SamplerSettings
-from models.sampling.tables import Table
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
 

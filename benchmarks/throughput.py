@@ -26,7 +26,7 @@ from benchmarks.system import Children, apart, free_port, wait_for
 from cli.valkey import server
 from models.environment import describe
 from models.files import write_json
-from service.keys import Keys
+from service.access.keys import Keys
 
 LIMIT = 0.5  # of the bare route's rate, at least
 WARM_SECONDS = 1.0

@@ -19,11 +19,11 @@ from benchmarks.system import System, cores, wait_for
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
-from models.sampling.plan import plan
-from models.sampling.settings import Euler, SamplerSettings
+from models.samplers.plan import plan
+from models.samplers.settings import Euler, SamplerSettings
 from models.store import ZOO, ModelStore
-from worker.queue import JobQueue
-from worker.requests import SampleRequest
+from worker.queue.jobs import JobQueue
+from worker.queue.requests import SampleRequest
 
 SLOTS = 16
 LARGE = 10_000  # images of the job that is in the way

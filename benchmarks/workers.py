@@ -25,13 +25,13 @@ from benchmarks.system import ROOT, System, cores
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
+from models.samplers.plan import plan
+from models.samplers.settings import Euler
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
-from models.sampling.plan import plan
-from models.sampling.settings import Euler
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
-from worker.requests import SampleRequest
+from worker.queue.requests import SampleRequest
 
 LIMIT = 1.9
 SLOTS = 16

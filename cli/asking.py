@@ -12,7 +12,7 @@ from cli import terminal
 from cli.connection import CANCELLED, USAGE, model_names, print_json, sampler_names
 from cli.console import err, fail
 from cli.output import Output
-from service.client import Client, Conflict, Ended, Job, JobFailed, Progress, Urgency
+from scoreserve import Client, Conflict, Ended, Job, JobFailed, Progress, Urgency
 
 Out = Annotated[
     Path,

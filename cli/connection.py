@@ -11,9 +11,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli.console import fail
-from models.sampling.settings import NAMES
+from models.samplers.settings import NAMES
 from models.store import ZOO, ModelStore
-from service.client import (
+from scoreserve import (
     Client,
     JobFailed,
     Patience,

@@ -9,8 +9,8 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from models.store import BrokenModel, ModelNotFound, ModelStore
-from service.client import Client, Patience, ScoreserveError
-from worker.queue import JobQueue, connect
+from scoreserve import Client, Patience, ScoreserveError
+from worker.queue.jobs import JobQueue, connect
 from worker.settings import WorkerSettings
 
 OLDEST = 7  # version of Redis

@@ -4,9 +4,9 @@ import os
 
 import typer
 
-from cli import (
+from cli import connection
+from cli.commands import (
     api,
-    connection,
     doctor,
     evaluate,
     guide,

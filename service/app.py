@@ -9,13 +9,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from service import docs, links, problems
-from service.auth import public
+from service import docs, links
+from service.access.auth import public
+from service.answering import problems
+from service.answering.problems import ProblemDetails
+from service.asking.schemas import InpaintBody, JobsView, JobView, SampleBody
 from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
-from service.problems import ProblemDetails
 from service.routes import events, health, house, jobs, models, pages, playground, samples
-from service.schemas import InpaintBody, JobsView, JobView, SampleBody
 from service.settings import ServiceSettings
 
 DESCRIPTION = """Samples from score-based generative models: image grids and inpainting.

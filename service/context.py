@@ -11,19 +11,19 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from models.store import ModelStore
-from service.auth import Auth
-from service.events import Events
-from service.intake import Intake
+from service.access.auth import Auth
+from service.answering.events import Events
+from service.asking.intake import Intake
+from service.asking.schemas import JobView
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pulse import Pulse
-from service.schemas import JobView
 from service.settings import ServiceSettings
 from service.together import Together
-from service.webhooks import Webhooks
-from worker.job import Job, JobNotFound
-from worker.queue import JobQueue, connect
-from worker.results import Results
+from service.webhooks.delivery import Webhooks
+from worker.queue.job import Job, JobNotFound
+from worker.queue.jobs import JobQueue, connect
+from worker.queue.results import Results
 
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 
-from service import quotas
-from service.problems import Problem
+from service.access import quotas
+from service.answering.problems import Problem
 from service.together import Together
-from worker import scripts, shards
-from worker.idempotency import AcceptedBefore, AnotherRequest, Once
-from worker.job import Job, job_of
-from worker.offer import Offer, TooMuch
-from worker.queue import JobQueue
+from worker.queue import scripts, shards
+from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
+from worker.queue.job import Job, job_of
+from worker.queue.jobs import JobQueue
+from worker.queue.offer import Offer, TooMuch
 
 
 @dataclass(frozen=True)

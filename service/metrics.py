@@ -8,8 +8,8 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from models.store import ModelStore
-from worker.job import JobState
-from worker.queue import JobQueue
+from worker.queue.job import JobState
+from worker.queue.jobs import JobQueue
 
 
 class Metrics:

@@ -7,10 +7,10 @@ import secrets
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import quotas
-from service.auth import public
+from service.access import quotas
+from service.access.auth import public
+from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
-from service.problems import Problem, problem_of, respond
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from pydantic import Field, field_validator
 
-from service.addresses import Network, parse_networks
-from service.signatures import parse_secret
-from worker.settings import QueueSettings
+from service.webhooks.addresses import Network, parse_networks
+from service.webhooks.signatures import parse_secret
+from worker.queue.settings import QueueSettings
 
 
 class ServiceSettings(QueueSettings):

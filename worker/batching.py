@@ -2,7 +2,7 @@
 
 Stock RQ runs one job at a time, most often in a forked process. Here one process claims shards whenever it has free
 slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. What is private to
-RQ stays in this file, worker.member, worker.leases, worker.shards and worker.upkeep.
+RQ stays in this file, worker.member, worker.leases, worker.queue.shards and worker.upkeep.
 """
 
 import json
@@ -22,19 +22,20 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
-from worker import shards, state
-from worker.batch import Batch, NoRoom, Refused
-from worker.forecast import PACE, STATUS
-from worker.job import Job, JobNotFound, JobState
+from worker.device import state
+from worker.device.batch import Batch, NoRoom, Refused
+from worker.device.lane import DeviceFailed, Part
 from worker.keeper import Keeper
-from worker.lane import DeviceFailed, Part
 from worker.leases import Lease, Leases
 from worker.member import AWAY_SECONDS, Member
 from worker.metrics import WorkerMetrics
-from worker.queue import unavailable
-from worker.results import encode, previewed
+from worker.queue import shards
+from worker.queue.forecast import PACE, STATUS
+from worker.queue.job import Job, JobNotFound, JobState
+from worker.queue.jobs import unavailable
+from worker.queue.results import encode, previewed
+from worker.queue.shards import Shard
 from worker.settings import WorkerSettings
-from worker.shards import Shard
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from rq.utils import now
 from rq.worker import BaseWorker
 
 from models.images import Pixels
-from worker import shards
-from worker.queue import JobQueue
-from worker.results import encode
-from worker.shards import Shard, ShardJob
+from worker.queue import shards
+from worker.queue.jobs import JobQueue
+from worker.queue.results import encode
+from worker.queue.shards import Shard, ShardJob
 
 log = logging.getLogger(__name__)
 

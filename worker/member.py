@@ -18,10 +18,11 @@ from rq.serializers import JSONSerializer
 from rq.utils import as_text, now
 from rq.worker import SimpleWorker
 
-from worker import shards, upkeep
-from worker.queue import JobQueue, unavailable
+from worker import upkeep
+from worker.queue import shards
+from worker.queue.jobs import JobQueue, unavailable
+from worker.queue.shards import ShardJob
 from worker.settings import WorkerSettings
-from worker.shards import ShardJob
 
 log = logging.getLogger(__name__)
 

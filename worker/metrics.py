@@ -8,8 +8,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from models.card import ModelCard
-from worker.batch import Batch
-from worker.job import Job
+from worker.device.batch import Batch
+from worker.queue.job import Job
 
 JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 STEP_BUCKETS = tuple(0.0005 * 2**i for i in range(14))  # 0.5 ms to 4 s

@@ -8,10 +8,10 @@ from redis.exceptions import RedisError, ResponseError
 from models.files import cache_dir
 from models.sampling.choice import Remembered
 from models.store import BrokenModel, ModelNotFound
-from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
-from worker.lane import DeviceFailed
-from worker.queue import connect, unavailable, without_password
+from worker.device.batch import Batch, Refused
+from worker.device.lane import DeviceFailed
+from worker.queue.jobs import connect, unavailable, without_password
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

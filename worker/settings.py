@@ -1,34 +1,10 @@
-"""Settings that the service and the workers share, from the environment: SCORESERVE_REDIS_URL and so on. Torch-free."""
+"""Settings of a worker, from the environment: SCORESERVE_SLOTS and so on. Torch-free."""
 
 import os
-from pathlib import Path
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-from models.store import ZOO, ModelStore
-
-
-class QueueSettings(BaseSettings):
-    """Where the queue and the models are, and what the queue takes."""
-
-    model_config = SettingsConfigDict(env_prefix="SCORESERVE_", env_ignore_empty=True, extra="ignore")
-
-    redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
-        validation_alias=AliasChoices("SCORESERVE_REDIS_URL", "REDIS_URL", "redis_url"),
-        description="redis://, rediss:// (TLS) or unix:// address of a Redis >= 7 or Valkey server.",
-    )
-    models_dir: Path | None = Field(None, description="A model store searched before the models that ship.")
-    default_model: str = Field("mnist", description="The model of a request that names none.")
-    shard_size: int = Field(16, ge=1, le=10_000, description="Images of a job that one worker takes on at a time.")
-    max_images_per_job: int = Field(100_000, ge=1)
-    max_image_steps_per_job: int = Field(50_000_000, ge=1)
-    result_ttl_seconds: int = Field(3600, ge=1, description="How long an ended job and its images are kept.")
-
-    def store(self) -> ModelStore:
-        """The models that are served."""
-        return ModelStore(*([self.models_dir] if self.models_dir else []), ZOO)
+from worker.queue.settings import QueueSettings
 
 
 class WorkerSettings(QueueSettings):

@@ -9,10 +9,10 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry
 
-from worker import shards
-from worker.job import JobNotFound, JobState
-from worker.queue import JobQueue
-from worker.shards import ShardJob
+from worker.queue import shards
+from worker.queue.job import JobNotFound, JobState
+from worker.queue.jobs import JobQueue
+from worker.queue.shards import ShardJob
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
 """Samplers that spend a given number of network evaluations an image, for comparing them. Torch-free."""
 
 from models.card import ModelCard
-from models.sampling import schedules
-from models.sampling.plan import SamplerRefused, plan
-from models.sampling.settings import (
+from models.samplers import schedules
+from models.samplers.plan import SamplerRefused, plan
+from models.samplers.settings import (
     AnnealedLangevin,
     ConsistentAnnealed,
     FollowScores,

@@ -18,7 +18,7 @@ from models.evaluation.record import FILE, Entry, Judge, Record, Subject
 from models.evaluation.samples import Samples, key
 from models.evaluation.settings import Setting, settings_of
 from models.images import grid, to_png
-from models.sampling.settings import SamplerSettings
+from models.samplers.settings import SamplerSettings
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.data import check_shape

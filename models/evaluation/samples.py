@@ -13,8 +13,8 @@ import numpy as np
 from models import files
 from models.environment import device_name
 from models.images import Pixels
+from models.samplers.tables import Table
 from models.sampling.sample import sample
-from models.sampling.tables import Table
 from models.score import ScoreModel
 
 

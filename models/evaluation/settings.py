@@ -7,9 +7,9 @@ from pydantic import TypeAdapter
 
 from models.card import ModelCard
 from models.evaluation.budgets import within
-from models.sampling.plan import SamplerRefused, plan
-from models.sampling.settings import NAMES, Heun, SamplerSettings
-from models.sampling.tables import Table
+from models.samplers.plan import SamplerRefused, plan
+from models.samplers.settings import NAMES, Heun, SamplerSettings
+from models.samplers.tables import Table
 
 SHOWN = ("levels", "steps_per_level", "steps", "sigma", "sigma_max", "sigma_min")  # in a label, asked for or not
 

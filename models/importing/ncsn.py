@@ -23,9 +23,9 @@ from torch import Tensor
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.config import ConfigRefused, OfficialConfig, SamplingSection, read_config
 from models.networks.refinenet import STAGES
-from models.sampling import schedules
-from models.sampling.plan import SamplerRefused, plan
-from models.sampling.settings import AnnealedLangevin
+from models.samplers import schedules
+from models.samplers.plan import SamplerRefused, plan
+from models.samplers.settings import AnnealedLangevin
 from models.score import build_network
 from models.store import ModelStore, sha256
 

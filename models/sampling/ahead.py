@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.samplers.tables import COLUMNS
 from models.sampling import noise
 from models.sampling.chain import Chain
 from models.sampling.memory import sent
-from models.sampling.tables import COLUMNS
 from models.score import ScoreModel
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from models.samplers.tables import Table
 from models.sampling import noise
-from models.sampling.tables import Table
 
 
 @dataclass(eq=False)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from models.environment import device_name
 from models.files import write_json
+from models.samplers.tables import Table
 from models.sampling import noise
 from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, plain
 from models.sampling.execution import Execution, candidates
 from models.sampling.memory import out_of_memory
-from models.sampling.tables import Table
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from models.images import Pixels
+from models.samplers.tables import Table
 from models.sampling.chain import Chain, quantize
 from models.sampling.engine import Engine
-from models.sampling.tables import Table
 from models.score import ScoreModel
 
 

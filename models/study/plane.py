@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from models.evaluation.bench import Progress
-from models.sampling import schedules, tables
+from models.samplers import schedules, tables
+from models.samplers.tables import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
-from models.sampling.tables import Table
 from models.score import ScoreModel
 from models.study import mixture
 from models.study.training import changed, trained

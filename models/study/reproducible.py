@@ -22,12 +22,12 @@ from models.evaluation.bench import Bench, Progress
 from models.evaluation.figures import Figures
 from models.evaluation.samples import key
 from models.images import Pixels
+from models.samplers.plan import plan
+from models.samplers.settings import AnnealedLangevin
+from models.samplers.tables import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
-from models.sampling.plan import plan
 from models.sampling.sample import run, to_pixels
-from models.sampling.settings import AnnealedLangevin
-from models.sampling.tables import Table
 from models.score import ScoreModel, build_network
 from models.study.judge import bench_of, slots_of
 from models.study.training import changed, snapshot, trained

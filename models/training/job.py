@@ -12,8 +12,8 @@ from torch import Tensor
 
 from models.card import ModelCard
 from models.images import grid, to_png
-from models.sampling import schedules, tables
-from models.sampling.plan import plan
+from models.samplers import schedules, tables
+from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.store import ModelStore
 from models.training import presets

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from service.auth import InCaller
+from service.access.auth import InCaller
+from service.answering.events import MEDIA_TYPE, Stream, parse_id
+from service.answering.problems import responses
 from service.context import InContext
-from service.events import MEDIA_TYPE, Stream, parse_id
-from service.problems import responses
 from service.routes.jobs import JobId
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

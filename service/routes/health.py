@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
+from service.answering.problems import Problem, responses
 from service.context import InContext
-from service.problems import Problem, responses
 
 router = APIRouter(tags=["operation"])
 

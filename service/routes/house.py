@@ -5,10 +5,10 @@ from typing import Any, get_args
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.sampling.settings import SamplerSettings
+from models.samplers.settings import SamplerSettings
+from service.answering.problems import responses
 from service.context import InContext
-from service.problems import responses
-from worker.queue import Depth, WorkerStatus
+from worker.queue.jobs import Depth, WorkerStatus
 
 router = APIRouter(tags=["house"])
 

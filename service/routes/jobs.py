@@ -12,15 +12,15 @@ from fastapi.responses import StreamingResponse
 
 from models.card import ModelName
 from models.images import to_png
-from service import caching, ranges, views
-from service.auth import Caller, InCaller, caller_of
+from service.access.auth import Caller, InCaller, caller_of
+from service.answering import caching, ranges, views
+from service.answering.problems import Problem, invalid, responses
+from service.asking.intake import ready
+from service.asking.schemas import JobsView, JobView
 from service.context import Context, InContext, context_of
-from service.intake import ready
-from service.problems import Problem, invalid, responses
 from service.routes.samples import _HEADERS
-from service.schemas import JobsView, JobView
-from worker.job import Job, JobState
-from worker.queue import JobEnded, Place
+from worker.queue.job import Job, JobState
+from worker.queue.jobs import JobEnded, Place
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.card import ModelCard
 from models.store import BrokenModel, ModelNotFound
-from service import caching, ranges
+from service.answering import caching, ranges
+from service.answering.problems import Problem, responses
+from service.answering.views import PNG
 from service.context import InContext
-from service.problems import Problem, responses
-from service.views import PNG
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -7,7 +7,7 @@ from html import escape
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from service.problems import KINDS, Problem
+from service.answering.problems import KINDS, Problem
 
 router = APIRouter(include_in_schema=False)
 

@@ -11,17 +11,17 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from models.card import MODEL_NAME
-from models.sampling.settings import MAX_SEED
-from service.auth import CLIENT, Caller, caller_of
+from models.samplers.settings import MAX_SEED
+from service.access.auth import CLIENT, Caller, caller_of
+from service.answering.problems import Problem, invalid, invalid_body, responses
+from service.answering.views import NPZ, PNG
+from service.answering.waiting import answer, wanted
+from service.asking.pictures import Fit, decode_base64
+from service.asking.schemas import MAX_DEADLINE_SECONDS, InpaintBody, InpaintFields, JobView, SampleBody
 from service.context import context_of
-from service.pictures import Fit, decode_base64
-from service.problems import Problem, invalid, invalid_body, responses
-from service.schemas import MAX_DEADLINE_SECONDS, InpaintBody, InpaintFields, JobView, SampleBody
-from service.views import NPZ, PNG
-from service.waiting import answer, wanted
-from worker.idempotency import Once
-from worker.priority import Priority
-from worker.requests import MAX_FRAMES
+from worker.queue.idempotency import Once
+from worker.queue.priority import Priority
+from worker.queue.requests import MAX_FRAMES
 
 router = APIRouter(tags=["sampling"])
 

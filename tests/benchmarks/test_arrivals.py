@@ -4,8 +4,8 @@ import numpy as np
 
 from benchmarks.arrivals import CANCELLED, COUNTS, MEAN_IMAGE_STEPS, SAMPLERS, arrivals
 from models.card import ModelCard
-from models.sampling.plan import plan
-from service.schemas import SampleBody
+from models.samplers.plan import plan
+from service.asking.schemas import SampleBody
 
 STEP = 0.001
 

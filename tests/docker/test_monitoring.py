@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from models.store import ModelStore
 from service.metrics import Metrics
-from worker.batch import Batch
+from worker.device.batch import Batch
 from worker.metrics import WorkerMetrics
-from worker.queue import Depth, Memory
+from worker.queue.jobs import Depth, Memory
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docker/grafana/dashboards/scoreserve.json"

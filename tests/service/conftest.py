@@ -18,9 +18,9 @@ from PIL import Image
 
 from service.app import create_app
 from service.settings import ServiceSettings
-from worker.batch import Batch
 from worker.batching import BatchingWorker
-from worker.queue import JobQueue, connect
+from worker.device.batch import Batch
+from worker.queue.jobs import JobQueue, connect
 from worker.settings import WorkerSettings
 
 PROBLEM = "application/problem+json"

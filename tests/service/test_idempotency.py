@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from worker.shards import ACTIVE
+from worker.queue.shards import ACTIVE
 
 KEY = {"Idempotency-Key": "order-1"}
 

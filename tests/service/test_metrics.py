@@ -86,7 +86,7 @@ def test_requests_are_counted_by_route_and_never_by_id(client, redis: Any) -> No
 
 
 def test_what_breaks_is_counted(client, monkeypatch: Any, problem: Callable[..., Any]) -> None:
-    monkeypatch.setattr("service.intake.Intake.sample", lambda *_: 1 / 0)
+    monkeypatch.setattr("service.asking.intake.Intake.sample", lambda *_: 1 / 0)
     response = client.post("/samples", json={})
     assert "division" not in problem(response, 500, "internal")["detail"]
     found = scrape(client)

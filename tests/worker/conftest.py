@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
-from models.sampling.plan import plan
+from models.samplers.plan import plan
+from models.samplers.settings import FollowScores, SamplerSettings
 from models.sampling.sample import sample
-from models.sampling.settings import FollowScores, SamplerSettings
 from models.score import ScoreModel
-from worker import shards
-from worker.batch import Batch
 from worker.batching import BatchingWorker
-from worker.job import Job
-from worker.priority import Priority
-from worker.queue import ANYBODY, JobQueue, connect
-from worker.requests import SampleRequest
+from worker.device.batch import Batch
+from worker.queue import shards
+from worker.queue.job import Job
+from worker.queue.jobs import ANYBODY, JobQueue, connect
+from worker.queue.priority import Priority
+from worker.queue.requests import SampleRequest
 from worker.settings import WorkerSettings
 
 Ask = Callable[..., tuple[SampleRequest, int]]

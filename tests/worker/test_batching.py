@@ -14,14 +14,14 @@ from models.card import ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.conftest import LONG, Ask, NewWorker, expected, expire
-from worker import shards
-from worker.batch import Batch
-from worker.job import Job, JobState
-from worker.queue import JobQueue
-from worker.requests import InpaintRequest
-from worker.results import Results
+from worker.device.batch import Batch
+from worker.queue import shards
+from worker.queue.job import Job, JobState
+from worker.queue.jobs import JobQueue
+from worker.queue.requests import InpaintRequest
+from worker.queue.results import Results
+from worker.queue.shards import ShardJob
 from worker.settings import WorkerSettings
-from worker.shards import ShardJob
 
 
 def test_jobs_come_out_as_if_they_had_run_alone(

@@ -11,13 +11,14 @@ from rq.serializers import JSONSerializer
 
 from models.card import ModelCard
 from tests.worker.conftest import LONG, Ask, NewWorker, deaths, expected
-from worker import shards, upkeep
+from worker import upkeep
 from worker.batching import BatchingWorker
-from worker.job import Job, JobState
-from worker.lane import DeviceFailed
-from worker.queue import JobQueue
-from worker.results import Results
-from worker.shards import ShardJob
+from worker.device.lane import DeviceFailed
+from worker.queue import shards
+from worker.queue.job import Job, JobState
+from worker.queue.jobs import JobQueue
+from worker.queue.results import Results
+from worker.queue.shards import ShardJob
 
 
 def test_a_bad_request_fails_at_once_and_with_its_reason(

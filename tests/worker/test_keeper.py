@@ -6,10 +6,10 @@ import pytest
 from models.card import ModelCard
 from worker import keeper, upkeep
 from worker.batching import BatchingWorker
-from worker.job import Job, JobState
-from worker.lane import Part
-from worker.queue import JobQueue
-from worker.shards import RETRIES, ShardJob
+from worker.device.lane import Part
+from worker.queue.job import Job, JobState
+from worker.queue.jobs import JobQueue
+from worker.queue.shards import RETRIES, ShardJob
 
 SLOW = 3.0  # seconds, longer than a lease of 2 s
 

@@ -10,12 +10,13 @@ from models.card import ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.conftest import LONG, Ask, NewWorker, deaths, expected
-from worker import batching, shards
-from worker.batch import Batch
+from worker import batching
 from worker.batching import BatchingWorker
-from worker.job import Job
-from worker.queue import JobQueue, Memory
-from worker.results import Results
+from worker.device.batch import Batch
+from worker.queue import shards
+from worker.queue.job import Job
+from worker.queue.jobs import JobQueue, Memory
+from worker.queue.results import Results
 from worker.settings import WorkerSettings
 
 Submit = Callable[..., Job]

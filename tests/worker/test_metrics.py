@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.card import ModelCard
 from worker.batching import BatchingWorker
-from worker.queue import JobQueue
+from worker.queue.jobs import JobQueue
 
 NewWorker = Callable[[], BatchingWorker]
 

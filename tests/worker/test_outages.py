@@ -14,10 +14,10 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from models.card import ModelCard
 from models.score import ScoreModel
 from tests.worker.conftest import LONG, NewWorker, deaths, expected, expire
-from worker import shards
-from worker.job import JobState
-from worker.queue import JobQueue, unavailable
-from worker.results import Results
+from worker.queue import shards
+from worker.queue.job import JobState
+from worker.queue.jobs import JobQueue, unavailable
+from worker.queue.results import Results
 
 
 def test_when_redis_is_back_others_have_time_to_say_that_they_live(

@@ -10,15 +10,15 @@ import pytest
 from rq.job import JobStatus
 
 from models.card import ModelCard
-from models.sampling.settings import FollowScores, Heun
+from models.samplers.settings import FollowScores, Heun
 from models.score import ScoreModel
 from tests.worker.conftest import LONG, NewWorker, expected, expire
-from worker import shards
 from worker.batching import BatchingWorker
-from worker.job import JobState
-from worker.lane import Part
-from worker.queue import JobQueue
-from worker.results import Results
+from worker.device.lane import Part
+from worker.queue import shards
+from worker.queue.job import JobState
+from worker.queue.jobs import JobQueue
+from worker.queue.results import Results
 from worker.settings import WorkerSettings
 
 

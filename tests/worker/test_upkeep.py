@@ -8,9 +8,10 @@ from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
 
 from tests.worker.conftest import NewWorker, deaths, expire
-from worker import scripts, shards, upkeep
-from worker.job import Job, JobState
-from worker.queue import JobQueue
+from worker import upkeep
+from worker.queue import scripts, shards
+from worker.queue.job import Job, JobState
+from worker.queue.jobs import JobQueue
 
 
 def test_a_dead_worker_costs_a_retry_and_the_last_one_the_job(

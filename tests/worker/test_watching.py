@@ -8,19 +8,19 @@ import torch
 from redis import Redis
 
 from models.card import ImageShape, ModelCard
+from models.samplers.plan import plan
+from models.samplers.settings import Heun
+from models.samplers.tables import snapshots
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
-from models.sampling.plan import plan
 from models.sampling.sample import run
-from models.sampling.settings import Heun
-from models.sampling.tables import snapshots
 from models.score import ScoreModel
-from worker import shards
-from worker.batch import Batch, Refused
 from worker.batching import BatchingWorker
-from worker.job import Job
-from worker.queue import JobQueue
-from worker.results import MAX_PREVIEW, Results, previewed
+from worker.device.batch import Batch, Refused
+from worker.queue import shards
+from worker.queue.job import Job
+from worker.queue.jobs import JobQueue
+from worker.queue.results import MAX_PREVIEW, Results, previewed
 
 NewWorker = Callable[[], BatchingWorker]
 Submit = Callable[..., Job]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.card import ImageShape, ModelName
-from models.sampling.settings import AnnealedLangevin, SamplerSettings
+from models.samplers.settings import AnnealedLangevin, SamplerSettings
 from models.training.trainer import TrainingSettings
 
 DIRECTORY = Path(__file__).parent

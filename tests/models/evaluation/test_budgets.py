@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.evaluation.budgets import within
-from models.sampling.plan import SamplerRefused, plan
-from models.sampling.settings import NAMES, AnnealedLangevin, Heun, Langevin, SamplerSettings
+from models.samplers.plan import SamplerRefused, plan
+from models.samplers.settings import NAMES, AnnealedLangevin, Heun, Langevin, SamplerSettings
 
 KIND: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 LEVELS = (1.0, 0.5, 0.25, 0.1, 0.05)

@@ -17,9 +17,9 @@ from models.evaluation.evaluation import Evaluation, EvaluationFailed
 from models.evaluation.inception import InceptionFigures
 from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Record
-from models.sampling.plan import plan
+from models.samplers.plan import plan
+from models.samplers.settings import AnnealedLangevin, Euler, Heun
 from models.sampling.sample import sample
-from models.sampling.settings import AnnealedLangevin, Euler, Heun
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.labelled import load_labelled

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from models.evaluation.samples import Samples, key
-from models.sampling import tables
+from models.samplers import tables
+from models.samplers.schedules import karras
 from models.sampling.sample import sample
-from models.sampling.schedules import karras
 from models.score import ScoreModel
 
 TABLE = tables.euler(karras(10, 0.01, 3, 7))

@@ -2,8 +2,8 @@ import pytest
 
 from models.card import ModelCard
 from models.evaluation.settings import settings_of
-from models.sampling.plan import SamplerRefused
-from models.sampling.settings import NAMES, AnnealedLangevin, ConsistentAnnealed, Euler, Heun
+from models.samplers.plan import SamplerRefused
+from models.samplers.settings import NAMES, AnnealedLangevin, ConsistentAnnealed, Euler, Heun
 
 
 def discrete(card: ModelCard) -> ModelCard:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from models.card import ModelCard, NetworkSpec
 from models.importing.ncsn import ImportRefused, import_ncsn
-from models.sampling import tables
+from models.samplers import tables
+from models.samplers.plan import plan
+from models.samplers.settings import AnnealedLangevin
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine, advance
-from models.sampling.plan import plan
 from models.sampling.sample import run
-from models.sampling.settings import AnnealedLangevin
 from models.score import ScoreModel, build_network
 from models.store import ModelStore
 

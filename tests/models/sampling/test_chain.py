@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.sampling import noise, tables
+from models.samplers import tables
+from models.sampling import noise
 from models.sampling.chain import Chain
 
 HEUN = tables.heun([10.0, 1.0, 0.1])

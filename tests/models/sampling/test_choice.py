@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard
+from models.samplers.plan import plan
+from models.samplers.schedules import karras
+from models.samplers.tables import euler
 from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.execution import Execution
-from models.sampling.plan import plan
 from models.sampling.sample import sample
-from models.sampling.schedules import karras
-from models.sampling.tables import euler
 from models.score import Preconditioning, ScoreModel
 
 TABLE = euler(karras(10, 0.01, 8, 7))

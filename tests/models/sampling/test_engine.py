@@ -11,12 +11,12 @@ from torch import Tensor
 
 from models.card import ImageShape
 from models.networks.unet import UNet
-from models.sampling import tables
+from models.samplers import tables
+from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
-from models.sampling.schedules import geometric, karras, langevin_step_size
 from models.score import Preconditioning, ScoreModel, build_network
 from models.store import ZOO, ModelStore
 

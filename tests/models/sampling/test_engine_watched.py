@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.sampling import tables
+from models.samplers import tables
 from models.sampling.engine import Engine
 from models.sampling.sample import run
 from models.score import ScoreModel

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.sampling import tables
+from models.samplers import tables
+from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
-from models.sampling.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel
 
 COUNT = 1000

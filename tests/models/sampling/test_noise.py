@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models.samplers.settings import MAX_SEED
 from models.sampling import noise
-from models.sampling.settings import MAX_SEED
 
 ONES = 0xFFFFFFFF
 WORD = st.integers(0, ONES)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.sampling import noise, reference, tables
+from models.samplers import tables
+from models.samplers.schedules import geometric, karras, langevin_step_size
+from models.sampling import noise, reference
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
-from models.sampling.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel
 
 SEED, N = 11, 5

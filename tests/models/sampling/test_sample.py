@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.sampling import tables
+from models.samplers import tables
+from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import from_pixels, run, sample, to_pixels
-from models.sampling.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel
 
 N = 256

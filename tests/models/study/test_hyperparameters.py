@@ -9,8 +9,8 @@ import pytest
 from models.card import ModelCard
 from models.evaluation.figures import Figures
 from models.evaluation.settings import setting
-from models.sampling import schedules
-from models.sampling.plan import SamplerRefused
+from models.samplers import schedules
+from models.samplers.plan import SamplerRefused
 from models.store import ModelNotFound
 from models.study import hyperparameters, hyperparameters_report
 from models.study.hyperparameters import BASE, LINES, PLANE, Found, Judged, Point, diversity, extremes, study, wanted

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.sampling import schedules, tables
+from models.samplers import schedules, tables
 from models.study import mixture, plane
 from models.study.plane import Ends, ScoreMap
 from models.training.toy import two_gaussians

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.figures import Figures
-from models.sampling import tables
+from models.samplers import tables
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.study import reproducible_report

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.sampling.plan import plan
+from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore

@@ -9,7 +9,7 @@ from PIL import Image
 
 from models.card import ModelCard
 from models.networks.unet import UNet
-from models.sampling.plan import plan
+from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore

@@ -18,7 +18,7 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.schemas import EXAMPLE_ID, MASK, PICTURE
+from service.asking.schemas import EXAMPLE_ID, MASK, PICTURE
 
 # name: (what it is at most here, what it may be at most)
 _LARGEST = {

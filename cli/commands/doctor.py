@@ -1,0 +1,60 @@
+"""`scoreserve doctor`: what is wrong with a deployment, and what mends it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import connection
+from cli.commands.up import default_data_dir
+from cli.console import err
+from cli.console import settings as read
+from cli.valkey import SOCKET
+
+MARKS = {"good": "[green]good[/green]", "note": "[yellow]note[/yellow]", "mend": "[red]mend[/red]"}
+
+
+def doctor(
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Redis server.",
+            envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"],
+            show_default="that of `scoreserve up`, if it runs",
+        ),
+    ] = None,
+    as_json: connection.Json = False,
+    server: connection.Server = connection.LOCAL,
+    api_key: connection.ApiKey = None,
+) -> None:
+    """Check Redis, workers, checkpoints, devices and the service, and say what to mend.
+
+    Ends with 1 if something must be mended. It changes nothing.
+    """
+    from cli.diagnosis import examine  # noqa: PLC0415 (redis, rq)
+    from worker.settings import WorkerSettings  # noqa: PLC0415
+
+    settings = read(WorkerSettings, {"redis_url": redis_url or _embedded()})
+    findings = examine(settings, server, api_key)
+    sick = [finding for finding in findings if finding.state == "mend"]
+    if as_json:
+        connection.print_json({"healthy": not sick, "findings": [_plain(finding) for finding in findings]})
+    else:
+        width = max(len(finding.subject) for finding in findings)
+        for finding in findings:
+            err.print(f"{MARKS[finding.state]}  {finding.subject:{width}}  ", end="")
+            err.print(finding.found, markup=False, highlight=False, soft_wrap=True)
+            if finding.remedy:
+                err.print(f"{'':{width + 8}}{finding.remedy}", markup=False, highlight=False, soft_wrap=True)
+    if sick:
+        raise typer.Exit(connection.FAILED)
+
+
+def _embedded() -> str | None:
+    """The address of the Valkey of `scoreserve up`, if there is one."""
+    path: Path = default_data_dir() / SOCKET
+    return f"unix://{path}" if path.exists() else None
+
+
+def _plain(finding: Any) -> dict[str, str | None]:
+    return {name: getattr(finding, name) for name in ("subject", "state", "found", "remedy")}

@@ -1,0 +1,198 @@
+"""`scoreserve evaluate`: how good a model's samples are."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from cli.console import fail
+from cli.progress import StageProgress, say
+from models.samplers.settings import NAMES, SamplerSettings
+from models.store import ZOO
+
+if TYPE_CHECKING:
+    from models.evaluation.figures import Figures
+    from models.evaluation.record import Entry, Record
+
+WIDTH = 200  # of a table that goes into a file
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The model; its newest version.")],
+    data: Annotated[
+        Path, typer.Option(help="Labelled real images: idx files of MNIST's format, or CIFAR-10 (batches or npz).")
+    ],
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A sampler's name, or its settings as JSON; may be repeated.",
+            show_default="the model's own and heun; with --evaluations all",
+        ),
+    ] = None,
+    evaluations: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Network evaluations an image that each sampler may spend, such as 20,35,100; may be repeated."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=10, help="Samples of each setting.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    store: Annotated[
+        Path, typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship")
+    ] = ZOO,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of samples, figures and pictures.", show_default="runs/evaluate/MODEL-VERSION"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of torch-fidelity's Inception, for FID and Inception score; needs the extra fid."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Directory that keeps classifiers.", show_default="~/.cache/scoreserve")
+    ] = None,
+    into_card: Annotated[bool, typer.Option("--into-card", help="Write what is found into the model's card.")] = False,
+) -> None:
+    """Measure how good a model's samples are, and how much each sampler spends on them.
+
+    A classifier of the real images, trained at the first use and then kept, judges samples beside as many real ones:
+    Frechet distance in its features, precision and recall, the share it recognises, and the balance of classes; and the
+    nearest training images show whether samples are copies. --out collects the figures of all runs, with pictures.
+    Samples are kept: stopped and started again it goes on, and with a larger --count it draws only what is missing.
+    """
+    samplers = [_sampler(text) for text in sampler or []]
+    budgets = [_budget(text) for texts in evaluations or [] for text in texts.split(",")]
+    from models.environment import describe  # noqa: PLC0415 (torch)
+    from models.evaluation.evaluation import Evaluation, EvaluationFailed  # noqa: PLC0415
+
+    evaluation = Evaluation(
+        model=model,
+        data=data,
+        store=store,
+        samplers=tuple(samplers),
+        evaluations=tuple(budgets),
+        count=count,
+        seed=seed,
+        out=out,
+        device=device,
+        inception_weights=inception_weights,
+        into_card=into_card,
+        **({"cache": cache} if cache else {}),
+        command=shlex.join(["scoreserve", *sys.argv[1:]]),
+    )
+    progress = StageProgress()
+    try:
+        record, directory = evaluation.run(progress.show)
+    except EvaluationFailed as error:
+        progress.stop()
+        fail(str(error))
+    except KeyboardInterrupt:
+        progress.stop()
+        fail("stopped; run the same command again to go on", code=130)
+    progress.stop()
+    out_console = Console(highlight=False)
+    if not out_console.is_terminal:
+        out_console = Console(width=WIDTH, highlight=False)
+    out_console.print(table(record))
+    for line in notes(record):
+        say(line)
+    say(describe(record.environment))
+    say(f"figures and pictures are in {directory}")
+    if not (directory / "quality.png").exists():
+        say("quality.png needs matplotlib: install scoreserve[train]")
+
+
+def table(record: "Record") -> Table:
+    """All entries of a record, and what real images come to."""
+    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    several = len({entry.count for entry in record.entries}) > 1
+    inception = any(entry.inception for entry in record.entries)
+    columns = ["sampler", "evaluations", "samples", "distance"]
+    columns += [f"distance of {record.compared:,}"] * several
+    columns += ["precision", "recall", "recognised", "smallest class", "largest class", "nearest", "image-steps/s"]
+    columns += ["FID", "Inception score"] * inception
+    for i, column in enumerate(columns):
+        out.add_column(column, justify="right" if i else "left", overflow="fold")
+    for entry in record.entries:
+        count = f"{entry.count:,}{' *' * (entry.count != record.compared)}"
+        compared = "gone" if entry.compared is None else f"{entry.compared:.3f}"
+        cells = _cells(entry.figures, [compared] * several)
+        near = f"{entry.copying.samples:.2f}" + ("" if entry.copying.ratio is None else f" ({entry.copying.ratio:.2f})")
+        tail = [near, f"{entry.image_steps_per_second:.0f}", *_inception(entry) * inception]
+        out.add_row(entry.label, str(entry.evaluations), count, *cells, *tail)
+    for floor in record.floors:
+        compared = f"{floor.figures.distance:.3f}" if floor.count == record.compared else ""
+        out.add_row("real training images", "", f"{floor.images:,}", *_cells(floor.figures, [compared] * several))
+    judge = record.judge
+    test = ["0", *[""] * several, "", "", f"{judge.test_recognised:.1%}", *_classes(judge.test_classes)]
+    out.add_row("real test images", "", f"{record.subject.test_images:,}", *test)
+    return out
+
+
+def notes(record: "Record") -> list[str]:
+    """What is to be known beside the table, a line each."""
+    from models.evaluation.inception import USUAL  # noqa: PLC0415 (torch)
+
+    judge = record.judge
+    lines = [
+        f"the classifier names {judge.test_accuracy:.2%} of the real test images rightly; `recognised` is p > "
+        f"{judge.confident:g}; `distance` is a Frechet distance in its features, comparable with no FID"
+    ]
+    if any(entry.count != record.compared for entry in record.entries):
+        lines.append("* has more samples than the fewest: compare `distance` of equal numbers alone")
+    lines.append(
+        "`nearest` is the median pixel distance from a sample to its nearest training image, and that over the same of "
+        "real test images: copies would be far below 1"
+    )
+    for count in sorted({entry.inception.images for entry in record.entries if entry.inception}):
+        few = "" if count >= USUAL else f": it needs {USUAL:,}, and is larger of fewer"
+        lines.append(f"FID to all training images, of {count:,} samples{few}")
+    return lines
+
+
+def _cells(figures: "Figures", compared: list[str]) -> list[str]:
+    return [
+        f"{figures.distance:.3f}",
+        *compared,
+        f"{figures.precision:.1%}",
+        f"{figures.recall:.1%}",
+        f"{figures.recognised:.1%} ± {figures.standard_error:.1%}",
+        *_classes(figures.classes),
+    ]
+
+
+def _classes(shares: list[float]) -> list[str]:
+    return [f"{share:.1%} ({shares.index(share)})" for share in (min(shares), max(shares))]
+
+
+def _inception(entry: "Entry") -> list[str]:
+    found = entry.inception
+    return [f"{found.fid:.2f}", f"{found.score:.2f} ± {found.score_deviation:.2f}"] if found else ["", ""]
+
+
+def _sampler(text: str) -> SamplerSettings:
+    """A sampler by its name, or by its settings as JSON; one clear line if it is neither."""
+    try:
+        kind: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
+        return kind.validate_python(json.loads(text) if text.startswith("{") else {"name": text})
+    except json.JSONDecodeError as error:
+        fail(f"--sampler is not JSON: {error}", code=2)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"].startswith("union_tag"):
+            fail(f"--sampler {text}: there is no such sampler; there is: {', '.join(NAMES)}", code=2)
+        fail(f"--sampler {text}: {'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
+
+
+def _budget(text: str) -> int:
+    """A number of evaluations; one clear line if it is none."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        fail(f"--evaluations {text}: whole numbers from 1 on, such as 20,35,100", code=2)
+    return int(text)

@@ -1,0 +1,141 @@
+"""Every request of the API, as a pure function of what is asked."""
+
+import base64
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
+from urllib.parse import quote
+
+from scoreserve.pictures import encode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+Picture: TypeAlias = Union["Image", "np.ndarray", Path, bytes]
+Urgency: TypeAlias = Literal["high", "normal", "low"]
+Fit: TypeAlias = Literal["error", "resize", "crop"]
+
+
+class Ask(TypedDict, total=False):
+    """What images to ask for. What is left out comes from the model's card.
+
+    Args:
+        model: its name.
+        version: of the model; the newest by default.
+        count: how many images.
+        seed: drawn at random by default.
+        sampler: a sampler's name, or its settings such as {"name": "heun", "levels": 10}.
+        priority: high, normal or low.
+        deadline_seconds: from now; a job that cannot make it is refused, one that does not is stopped.
+        frames: how many snapshots of the annealing to keep, for the animation and the filmstrip.
+        webhook: https address that is called once when the job has ended.
+        idempotency_key: asked again with the same key, the same request gives the same job; made by the client unless
+            given.
+    """
+
+    model: str | None
+    version: int | None
+    count: int | None
+    seed: int | None
+    sampler: str | Mapping[str, Any] | None
+    priority: Urgency | None
+    deadline_seconds: float | None
+    frames: int | None
+    webhook: str | None
+    idempotency_key: str | None
+
+
+class InpaintAsk(Ask, total=False):
+    """The same for completions of a picture.
+
+    Args:
+        fit: what to do with a picture of another size than the model's: error (default), resize or crop.
+    """
+
+    fit: Fit | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request.
+
+    Args:
+        method: of HTTP.
+        path: relative to the service's address.
+        parameters: of the query.
+        body: JSON, if there is one.
+        headers: besides those of every request.
+        repeatable: whether it may be sent again when its answer was lost.
+    """
+
+    method: str
+    path: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = True
+
+
+def sample(ask: Ask) -> Call:
+    """POST /samples."""
+    return _asking("samples", ask, {})
+
+
+def inpaint(image: Picture, mask: Picture | None, ask: InpaintAsk) -> Call:
+    """POST /inpaint, as JSON: a form's boundary would make another body of it when it is sent again."""
+    files = {"image": image} | ({} if mask is None else {"mask": mask})
+    return _asking("inpaint", ask, {name: base64.b64encode(encode(file)).decode() for name, file in files.items()})
+
+
+def job(job_id: str) -> Call:
+    """GET /jobs/{id}."""
+    return Call("GET", _address(job_id))
+
+
+def jobs(states: Sequence[str], models: Sequence[str], limit: int, cursor: str | None) -> Call:
+    """GET /jobs: one page."""
+    filters = {"state": list(states), "model": list(models), "cursor": cursor}
+    return Call("GET", "jobs", {"limit": limit} | {name: value for name, value in filters.items() if value})
+
+
+def cancel(job_id: str) -> Call:
+    """DELETE /jobs/{id}. Sent again after a lost answer it would find the job ended, so it is not."""
+    return Call("DELETE", _address(job_id), repeatable=False)
+
+
+def view(job_id: str, name: str, parameters: Mapping[str, Any]) -> Call:
+    """GET /jobs/{id}/{name}: its images in some form."""
+    return Call("GET", f"{_address(job_id)}/{name}", {k: v for k, v in parameters.items() if v is not None})
+
+
+def events(job_id: str, previews: bool, last_id: str | None) -> Call:
+    """GET /jobs/{id}/events, from after the event `last_id`."""
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id is not None else {})
+    return Call("GET", f"{_address(job_id)}/events", {"previews": "true"} if previews else {}, headers=headers)
+
+
+def get(path: str) -> Call:
+    """Any other reading request."""
+    return Call("GET", path)
+
+
+def model(name: str, version: int | None) -> Call:
+    """GET /models/{name}."""
+    return Call("GET", f"models/{quote(name, safe='')}", {} if version is None else {"version": version})
+
+
+def _asking(path: str, ask: Ask | InpaintAsk, files: Mapping[str, str]) -> Call:
+    body: dict[str, Any] = {name: value for name, value in ask.items() if value is not None}
+    key = body.pop("idempotency_key", None) or secrets.token_hex(16)
+    if isinstance(body.get("sampler"), str):
+        body["sampler"] = {"name": body["sampler"]}
+    if "webhook" in body:
+        body["webhook"] = {"url": body["webhook"]}
+    return Call("POST", path, body={**body, **files}, headers={"Idempotency-Key": key})
+
+
+def _address(job_id: str) -> str:
+    return f"jobs/{quote(job_id, safe='')}"

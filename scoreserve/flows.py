@@ -1,0 +1,264 @@
+"""What each method of a client does: requests, when they are sent again, pages, and the stream of a job's events."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+
+from scoreserve import calls
+from scoreserve.calls import Call
+from scoreserve.errors import (
+    JobFailed,
+    ProblemError,
+    ScoreserveError,
+    UnexpectedAnswer,
+    Unreachable,
+    WaitedTooLong,
+    error_of,
+    retry_after,
+)
+from scoreserve.events import Decoder, Ended, Event, Message, Progress
+from scoreserve.records import Job, Model
+from scoreserve.steps import Emit, Flow, Open, Read, Send, Sleep
+
+T = TypeVar("T")
+
+# Answers of the service, or of a proxy before it, that say that nothing was done yet and that this will pass.
+PASSING = (429, 502, 503, 504)
+NO_STREAM = (404, 405, 406, 501)  # a service without events
+POLL_SECONDS = 0.2, 2.0
+STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often, and how long, a client tries.
+
+    Args:
+        attempts: in all; 1 never tries again.
+        first_seconds: the first pause; each is twice the one before, and shortened at random by up to half so that many
+            clients do not come back at once.
+        most_seconds: the longest pause. A service that asks for a longer one with Retry-After is not tried again.
+    """
+
+    attempts: int = 5
+    first_seconds: float = 0.25
+    most_seconds: float = 10.0
+
+    def pause(self, attempt: int, advised: float | None) -> float | None:
+        """Seconds to wait after so many attempts; None to give up."""
+        if attempt >= self.attempts or (advised is not None and advised > self.most_seconds):
+            return None
+        if advised is not None:
+            return advised
+        return float(min(self.most_seconds, self.first_seconds * 2 ** (attempt - 1)) * random.uniform(0.5, 1))  # noqa: S311
+
+
+PATIENCE = Patience()
+
+
+def send(call: Call, patience: Patience) -> Flow[httpx.Response]:
+    """Sends a request, again where that is safe; returns the answer, which is good.
+
+    Safe is what changes nothing or has an Idempotency-Key, what never got through, and what was answered with "later".
+
+    Raises:
+        ScoreserveError: the service could not be reached, or refused.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            response: httpx.Response = yield Send(call)
+        except httpx.TransportError as error:
+            safe = call.repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            usable = not isinstance(error, httpx.UnsupportedProtocol)
+            pause = patience.pause(attempt, None) if safe and usable else None
+            if pause is None:
+                raise Unreachable(_words(error)) from error
+        else:
+            if response.is_success:
+                return response
+            passing = response.status_code in PASSING
+            pause = patience.pause(attempt, retry_after(response)) if passing else None
+            if pause is None:
+                raise error_of(response)
+        yield Sleep(pause)
+
+
+def read(call: Call, patience: Patience, parse: Callable[[Any], T]) -> Flow[T]:
+    """Sends a request and parses the JSON of its answer.
+
+    Raises:
+        ScoreserveError: as `send`, or the answer is not of this service.
+    """
+    response = yield from send(call, patience)
+    return _parsed(response, parse)
+
+
+def content(call: Call, patience: Patience, decode: Callable[[bytes], T]) -> Flow[T]:
+    """Sends a request and decodes the file that it is answered with.
+
+    Raises:
+        ScoreserveError: as `send`, or the file cannot be decoded.
+    """
+    response = yield from send(call, patience)
+    try:
+        return decode(response.content)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unexpected(response) from error
+
+
+def unready() -> Flow[str | None]:
+    """Why the service would take no job now; None if it would."""
+    try:
+        response: httpx.Response = yield Send(calls.get("readyz"))
+    except httpx.TransportError as error:
+        raise Unreachable(_words(error)) from error
+    if response.status_code not in (200, 503):
+        raise error_of(response) if response.is_error else _unexpected(response)
+    return _parsed(response, lambda data: None if data["status"] == "ready" else str(data["detail"]))
+
+
+def jobs(states: Sequence[str], models: Sequence[str], page: int, patience: Patience) -> Flow[None]:
+    """Emits every job, page by page."""
+    cursor: str | None = None
+    while True:
+        call = calls.jobs(states, models, page, cursor)
+        found, cursor = yield from read(call, patience, _page)
+        for job in found:
+            yield Emit(job)
+        if not cursor:
+            return
+
+
+def events(job_id: str, previews: bool, last_id: str | None, patience: Patience) -> Flow[Job]:
+    """Emits a job's events until it has ended; returns it. A lost stream goes on after the last event that came.
+
+    Raises:
+        ScoreserveError: the stream cannot be opened, or is lost again and again without an event in between.
+    """
+    decoder, failures = Decoder(last_id), 0
+    while True:
+        advised = None
+        trouble: ScoreserveError = Unreachable(f"the stream of job {job_id} ended before the job")
+        try:
+            response: httpx.Response = yield Open(calls.events(job_id, previews, decoder.last_id))
+            if not response.is_success:
+                trouble, advised = error_of(response), retry_after(response)
+                if response.status_code not in PASSING:
+                    raise trouble
+            elif not response.headers.get("content-type", "").startswith(STREAM):
+                raise _unexpected(response)
+            else:
+                decoder.reconnected()
+                while chunk := (yield Read()):
+                    for message in decoder.feed(chunk):
+                        failures = 0
+                        event = _event(response, message)
+                        if event is not None:
+                            yield Emit(event)
+                        if isinstance(event, Ended):
+                            return event.job
+        except httpx.UnsupportedProtocol as error:
+            raise Unreachable(_words(error)) from error
+        except httpx.TransportError as error:
+            trouble = Unreachable(_words(error))
+        failures += 1
+        pause = patience.pause(failures, advised)
+        if pause is None:
+            raise trouble
+        yield Sleep(max(pause, decoder.retry_seconds))
+
+
+def follow(job_id: str, previews: bool, patience: Patience) -> Flow[Job]:
+    """The same; where the service has no events, the job's progress, by asking again and again."""
+    try:
+        return (yield from events(job_id, previews, None, patience))
+    except (ProblemError, UnexpectedAnswer) as error:
+        if error.status not in NO_STREAM:
+            raise
+    return (yield from poll(job_id, None, patience))
+
+
+def poll(job_id: str, seconds: float | None, patience: Patience) -> Flow[Job]:
+    """Emits a job's progress, and its end, by asking again and again; returns it.
+
+    Raises:
+        WaitedTooLong: it has not ended after so many seconds.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    seen, pause = None, POLL_SECONDS[0]
+    while True:
+        job = yield from read(calls.job(job_id), patience, Job.of)
+        if job.ended:
+            yield Emit(Ended(job))
+            return job
+        now = Progress(job.state, job.image_steps_done, job.image_steps, None, job.queue_position, job.eta_seconds)
+        if now != seen:
+            yield Emit(now)
+        seen = now
+        left = pause if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise WaitedTooLong(job, seconds or 0.0)
+        yield Sleep(min(pause, left))
+        pause = min(pause * 1.2, POLL_SECONDS[1])
+
+
+def wait(job: Job | str, seconds: float | None, patience: Patience) -> Flow[Job]:
+    """A job once it is finished.
+
+    A wait of limited time asks again and again, since a silent stream could not be left on time.
+
+    Raises:
+        JobFailed: it failed or was cancelled.
+        WaitedTooLong: it has not ended in time.
+    """
+    if isinstance(job, Job) and job.ended:
+        ended = job
+    elif seconds is None:
+        ended = yield from follow(id_of(job), False, patience)
+    else:
+        ended = yield from poll(id_of(job), seconds, patience)
+    if ended.state != "finished":
+        raise JobFailed(ended)
+    return ended
+
+
+def id_of(job: Job | str) -> str:
+    """The id of a job that is given as such or by its id."""
+    return job.id if isinstance(job, Job) else job
+
+
+def model_list(data: Any) -> list[Model]:
+    """The models of an answer of GET /models."""
+    return [Model.of(card) for card in data]
+
+
+def _page(data: Any) -> tuple[list[Job], str | None]:
+    return [Job.of(job) for job in data["jobs"]], data["next"]
+
+
+def _parsed(response: httpx.Response, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(response.json())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unexpected(response) from error
+
+
+def _event(response: httpx.Response, message: Message) -> Event | None:
+    try:
+        return message.event_of()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unexpected(response) from error
+
+
+def _unexpected(response: httpx.Response) -> UnexpectedAnswer:
+    return UnexpectedAnswer(f"{response.url} answers, but is no scoreserve", response.status_code)
+
+
+def _words(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__

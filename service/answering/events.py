@@ -1,0 +1,366 @@
+"""What happens to jobs, as server-sent events: one reader of Redis for all streams of the process.
+
+Each job has a stream in Redis, whose ids are the ids of the events. The reader reads on in the streams of all jobs that
+somebody follows, all at once, and hands what it finds to those who do. An event is written as text once, however many
+follow the job.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio
+from fastapi.concurrency import run_in_threadpool
+from redis.exceptions import RedisError
+
+from models.images import grid, to_png
+from service.answering.problems import Problem
+from service.asking.schemas import JobView
+from worker.queue import shards
+from worker.queue.job import Job, JobNotFound, JobState
+from worker.queue.jobs import JobQueue
+from worker.queue.results import Results
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+RETRY = "retry: 2000\n\n"  # milliseconds after which a client connects again
+HEARTBEAT_SECONDS = 15.0
+BLOCK_MS, PAUSE_SECONDS = 250, 0.1  # the reader waits for something new, and then gathers what else is
+LOOK_SECONDS = 2.0  # between two looks at what waits, which nothing happens to
+WATCHED_SECONDS = 6  # how long previews are made after the last look
+AWAY_SECONDS = 1.0  # between two tries to reach a Redis that is away
+MAX_BEHIND = 500  # events that a client may be behind before it has to connect again
+BACKLOG = 1200  # entries that a job's stream can have
+AT_ONCE = 8  # streams that are begun at the same time
+
+Id = tuple[int, int]  # of an entry of a stream: milliseconds since the epoch, and a number
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job.
+
+    Args:
+        id: of its entry in the job's stream.
+        kind: progress, preview, or how the job ended.
+        fields: of the entry.
+    """
+
+    id: Id
+    kind: str
+    fields: dict[str, str]
+
+    @property
+    def final(self) -> bool:
+        return self.kind not in ("progress", "preview")
+
+
+class Stream:
+    """The events of a job on their way to one client. Who has it must `close` it.
+
+    Args:
+        events: that it belongs to.
+        job_id: of the job.
+        previews: whether the client wants them.
+    """
+
+    def __init__(self, events: "Events", job_id: str, previews: bool) -> None:
+        self.events, self.job_id, self.previews = events, job_id, previews
+        self.seen: Id = (0, 0)  # the last event that was put
+        self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def put(self, text: str, last: bool = False) -> bool:
+        """Puts what is to be sent next; says whether the client keeps up. One that does not has to connect again."""
+        behind = self._waiting.qsize() >= MAX_BEHIND
+        if not behind:
+            self._waiting.put_nowait(text)
+        if last or behind:
+            self._waiting.put_nowait(None)
+        return not behind
+
+    async def text(self) -> AsyncIterator[str]:
+        """What is to be sent, and comments meanwhile, so that nobody on the way takes the connection for dead."""
+        yield RETRY
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    chunk = await self._waiting.get()
+            except TimeoutError:
+                chunk = ": still here\n\n"
+            if chunk is None:
+                return
+            yield chunk
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self.events.leave(self)
+
+
+@dataclass(eq=False)
+class _Feed:
+    """A job that somebody follows."""
+
+    job: Job
+    read: Id
+    streams: set[Stream] = field(default_factory=set)
+    told: str = ""  # the last progress
+
+    @property
+    def watched(self) -> bool:
+        return any(stream.previews for stream in self.streams)
+
+
+class Events:
+    """Streams of what happens to jobs.
+
+    Args:
+        connection: to the Redis of the queue.
+        queue: for what a job is, and where it stands.
+        results: for previews.
+        most: streams at a time.
+    """
+
+    def __init__(self, connection: redis.asyncio.Redis, queue: JobQueue, results: Results, most: int) -> None:
+        self.connection, self.queue, self.results, self.most = connection, queue, results, most
+        self._feeds: dict[str, _Feed] = {}
+        self._streams: set[Stream] = set()
+        self._beginning = asyncio.Semaphore(AT_ONCE)
+        self._reader: asyncio.Task[None] | None = None
+        self._closed = False
+        self._next_look = 0.0
+
+    async def follow(self, job_id: str, after: Id | None, previews: bool) -> Stream | None:
+        """A stream from the event after `after` on, or from how the job stands now.
+
+        None if the client has had the last event already.
+
+        Raises:
+            JobNotFound: there is no such job.
+            Problem: there are too many streams, or the service stops.
+        """
+        if self._closed or len(self._streams) >= self.most:
+            reason = "the service stops" if self._closed else f"{self.most} streams are open here, as many as may be"
+            raise Problem("busy", reason, headers={"Retry-After": "5"})
+        stream = Stream(self, job_id, previews)
+        self._streams.add(stream)
+        try:
+            async with self._beginning:
+                job = await run_in_threadpool(self.queue.get, job_id)
+                events = await self._since(job, after)
+            stream.seen = events[-1].id if events else after or (0, 0)
+            missed = [event for event in events if event.kind != "preview"]
+            for event, text in zip(missed, await self._texts([(job, event) for event in missed]), strict=True):
+                stream.put(text, last=event.final)
+        except BaseException:
+            self.leave(stream)
+            raise
+        if job.state.final and not missed:
+            self.leave(stream)
+            return None
+        if not (missed and missed[-1].final):
+            self._join(job, stream)
+        return stream
+
+    def leave(self, stream: Stream) -> None:
+        """Nobody reads the stream any more."""
+        self._streams.discard(stream)
+        feed = self._feeds.get(stream.job_id)
+        if feed is not None:
+            feed.streams.discard(stream)
+            if not feed.streams:
+                del self._feeds[stream.job_id]
+
+    def stop(self) -> None:
+        """Ends all streams, with the hint to connect again, and takes no more."""
+        self._closed = True
+        for stream in list(self._streams):
+            stream.put(f": the service stops\n{RETRY}", last=True)
+
+    async def aclose(self) -> None:
+        """Ends everything."""
+        self.stop()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _join(self, job: Job, stream: Stream) -> None:
+        feed = self._feeds.setdefault(job.id, _Feed(job, stream.seen))
+        feed.read = min(feed.read, stream.seen)
+        feed.streams.add(stream)
+        if stream.previews:
+            self._next_look = 0.0
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read())
+
+    async def _since(self, job: Job, after: Id | None) -> list[Event]:
+        """What a client has missed; one that comes for the first time, how the job stands now."""
+        key = shards.events_key(job.id)
+        if after is not None:
+            return _events(await self.connection.xrange(key, f"({_text(after)}", "+", count=BACKLOG))
+        newest = _events(await self.connection.xrevrange(key, "+", "-", count=20))
+        latest = next((event for event in newest if event.kind != "preview"), None)
+        if latest is None and job.state.final:
+            return [Event((round((job.ended_at or 0) * 1000), 0), job.state.value, {})]
+        return [latest] if latest else []
+
+    # The reader.
+
+    async def _read(self) -> None:
+        """Hands on what happens to the jobs that are followed, until there are none."""
+        while self._feeds and not self._closed:
+            try:
+                found = await self.connection.xread(
+                    {shards.events_key(feed.job.id): _text(feed.read) for feed in self._feeds.values()},
+                    count=BACKLOG,
+                    block=BLOCK_MS,
+                )
+                await self._hand_on(_by_job(found))
+                if time.monotonic() >= self._next_look:
+                    self._next_look = time.monotonic() + LOOK_SECONDS
+                    await self._look()
+                await asyncio.sleep(PAUSE_SECONDS)
+            except RedisError as error:
+                log.warning("no events for now: %s", error)
+                await asyncio.sleep(AWAY_SECONDS)
+            except Exception:
+                log.exception("the reader of events goes on after an error")
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def _hand_on(self, found: dict[str, list[Event]]) -> None:
+        news: list[tuple[_Feed, Event]] = []
+        for job_id, events in found.items():
+            feed = self._feeds.get(job_id)
+            if feed is None:
+                continue
+            latest = max((event.id for event in events if event.kind == "preview"), default=None)
+            news += [(feed, e) for e in events if e.kind != "preview" or (e.id == latest and feed.watched)]
+        texts = await self._texts([(feed.job, event) for feed, event in news])
+        for (feed, event), text in zip(news, texts, strict=True):
+            feed.job = _after(feed.job, event)
+            self._send(feed, event, text)
+        for job_id, events in found.items():
+            if job_id in self._feeds:
+                self._feeds[job_id].read = max(self._feeds[job_id].read, events[-1].id)
+
+    def _send(self, feed: _Feed, event: Event, text: str) -> None:
+        for stream in list(feed.streams):
+            if event.id > stream.seen and (stream.previews or event.kind != "preview"):
+                stream.seen = event.id
+                if not stream.put(text, last=event.final):
+                    feed.streams.discard(stream)
+
+    async def _look(self) -> None:
+        """What nothing in Redis tells of: who watches, whose deadline has passed, and how those that wait move up."""
+        feeds = list(self._feeds.values())
+        async with self.connection.pipeline(transaction=False) as pipeline:
+            for feed in feeds:
+                if feed.watched:
+                    pipeline.set(shards.watched_key(feed.job.id), 1, ex=WATCHED_SECONDS)
+            await pipeline.execute()
+        waiting = [feed for feed in feeds if feed.job.state == JobState.QUEUED]
+        overdue = [feed.job.id for feed in feeds if feed.job.deadline is not None and feed.job.deadline < time.time()]
+        moved = await run_in_threadpool(self._moves, [feed.job for feed in waiting], overdue)
+        for feed, text in zip(waiting, moved, strict=True):
+            if feed.job.state == JobState.QUEUED and text != feed.told:
+                feed.told = text
+                for stream in feed.streams:
+                    stream.put(_chunk(feed.read, "progress", text))
+
+    def _moves(self, waiting: Sequence[Job], overdue: Sequence[str]) -> list[str]:
+        for job_id in overdue:
+            with suppress(JobNotFound):
+                self.queue.get(job_id)  # which ends it
+        return [self._progress(job, None) for job in waiting]
+
+    # Texts, made in a thread.
+
+    async def _texts(self, news: Sequence[tuple[Job, Event]]) -> list[str]:
+        return await run_in_threadpool(self._written, news) if news else []
+
+    def _written(self, news: Sequence[tuple[Job, Event]]) -> list[str]:
+        return [_chunk(event.id, event.kind, self._data(_after(job, event), event)) for job, event in news]
+
+    def _data(self, job: Job, event: Event) -> str:
+        if event.kind == "progress":
+            return self._progress(job, event)
+        if event.kind == "preview":
+            return self._preview(job, event)
+        with suppress(JobNotFound):
+            job = self.queue.get(job.id)
+        return JobView.of(job, None).model_dump_json()
+
+    def _progress(self, job: Job, event: Event | None) -> str:
+        seconds_left = self.queue.seconds_left(job)
+        return json.dumps(
+            {
+                "state": job.state,
+                "image_steps_done": job.image_steps_done,
+                "image_steps": job.image_steps,
+                "sigma": event and _sigma(event),
+                "queue_position": self.queue.position(job),
+                "eta_seconds": None if seconds_left is None else round(seconds_left, 1),
+            }
+        )
+
+    def _preview(self, job: Job, event: Event) -> str:
+        images = self.results.preview(job)
+        across = max(1, min(len(images), round(len(images) ** 0.5 + 0.499)))
+        png = to_png(grid(images, across, padding=1))
+        return json.dumps(
+            {
+                "image_steps_done": job.image_steps_done,
+                "sigma": _sigma(event),
+                "png": base64.b64encode(png).decode(),
+                "columns": across,
+                "count": len(images),
+            }
+        )
+
+
+def parse_id(text: str) -> Id:
+    """The id of an event, as a client sends it back: two numbers with a - between."""
+    milliseconds, _, number = text.partition("-")
+    return int(milliseconds), int(number)
+
+
+def _text(id_: Id) -> str:
+    return f"{id_[0]}-{id_[1]}"
+
+
+def _chunk(id_: Id, kind: str, data: str) -> str:
+    name = "done" if kind == JobState.FINISHED else kind
+    return f"id: {_text(id_)}\nevent: {name}\ndata: {data}\n\n"
+
+
+def _sigma(event: Event) -> float | None:
+    level = event.fields.get("sigma")
+    return float(level) if level else None
+
+
+def _after(job: Job, event: Event) -> Job:
+    """The job as it was then."""
+    if event.final:
+        return job
+    update = {"state": JobState(event.fields["state"]), "image_steps_done": int(event.fields["done"])}
+    return job.model_copy(update=update)
+
+
+def _by_job(found: Any) -> dict[str, list[Event]]:
+    streams = found.items() if isinstance(found, dict) else found
+    return {key.decode().split(":")[2]: _events(entries) for key, entries in streams}
+
+
+def _events(entries: Any) -> list[Event]:
+    """Entries of a stream, oldest first, as events; in the order that they are given."""
+    events = []
+    for id_, raw in entries:
+        fields = {name.decode(): value.decode() for name, value in raw.items()}
+        events.append(Event(parse_id(id_.decode()), fields.pop("event"), fields))
+    return events

@@ -1,0 +1,127 @@
+"""Answering once a job is done: `Prefer: wait=N` (RFC 7240) and `Accept`."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from redis.exceptions import RedisError
+
+from service.answering import views
+from service.answering.problems import Problem, invalid
+from service.asking.schemas import JobView
+from service.context import Context
+from service.jobs import Accepted
+from worker.queue import shards
+from worker.queue.job import Job
+
+POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a client wants to be answered.
+
+    Args:
+        media_type: of the body.
+        wait_seconds: how long to wait for the job; 0 answers at once.
+        applied: the Preference-Applied header, if there is a preference.
+    """
+
+    media_type: str
+    wait_seconds: float
+    applied: str | None
+
+
+def wanted(request: Request, most_seconds: float) -> Answer:
+    """Reads `Accept` and `Prefer`. Who asks for the images themselves waits without having to say so.
+
+    Raises:
+        Problem: nothing acceptable can be made, or the preference cannot be read.
+    """
+    media_type = _negotiate(request.headers.get("accept") or "*/*")
+    preferences = [part.strip() for line in request.headers.getlist("prefer") for part in re.split("[,;]", line)]
+    asynchronous = any(part.lower() == "respond-async" for part in preferences)
+    for part in preferences:
+        name, _, value = part.partition("=")
+        if name.strip().lower() == "wait":
+            if not re.fullmatch(r'"?\d{1,9}"?', value.strip()):
+                raise invalid("Prefer", f"wait={value.strip()!r} is no number of seconds", "wait=0, wait=30, ...")
+            seconds = min(float(value.strip().strip('"')), most_seconds)
+            return Answer(media_type, seconds, f"wait={seconds:.0f}")
+    if asynchronous:
+        return Answer(media_type, 0.0, "respond-async")
+    return Answer(media_type, 0.0 if media_type == JSON else most_seconds, None)
+
+
+async def answer(request: Request, context: Context, accepted: Accepted, how: Answer) -> Response:
+    """The job when it has ended or the wait is over: its images if they were asked for, else its description.
+
+    202 while it has not ended, with its address in `Location`.
+    """
+    job = accepted.job
+    headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if how.applied:
+        headers["Preference-Applied"] = how.applied
+    try:
+        job = await _wait(request, context, job, how.wait_seconds)
+        if job.state == "finished" and how.media_type != JSON:
+            return await run_in_threadpool(_images, context, job, how, headers)
+        seconds_left, position = await context.jobs.forecast(job)
+    except RedisError as error:
+        raise Problem(
+            "unavailable",
+            f"Redis does not answer; job {job.id} was accepted and is kept",
+            headers={"Location": f"/jobs/{job.id}", "Retry-After": "2"},
+        ) from error
+    if how.media_type != JSON and job.state.final:
+        raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
+    return JobView.of(job, seconds_left, position).response(200 if job.state.final else 202, headers)
+
+
+def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
+    if how.media_type == views.PNG:
+        content = views.grid_png(job, context.results, context.settings.max_grid_pixels)
+        return Response(content, 200, headers, how.media_type)
+    return StreamingResponse(views.samples_npz(job, context.results.pieces(job)), 200, headers, how.media_type)
+
+
+async def _wait(request: Request, context: Context, job: Job, seconds: float) -> Job:
+    """The job once it has ended, or as it is when the time is over or the client has gone."""
+    deadline, pause = time.monotonic() + seconds, POLL_SECONDS[0]
+    while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
+        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(pause * 1.1, POLL_SECONDS[1])
+        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
+            job = await context.jobs.get(job.id)
+    return job
+
+
+@lru_cache(256)
+def _negotiate(accept: str) -> str:
+    """The first of our media types that the client likes best; JSON if it takes anything."""
+    offers = {
+        JSON: JSON,
+        "application/*": JSON,
+        "*/*": JSON,
+        views.PNG: views.PNG,
+        "image/*": views.PNG,
+        views.NPZ: views.NPZ,
+    }
+    liked: list[tuple[float, int, str]] = []
+    for position, entry in enumerate(accept.split(",")):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        weight = float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0
+        if name.lower() in offers and weight > 0:
+            liked.append((-weight, position, offers[name.lower()]))
+    if not liked:
+        raise Problem("not-acceptable", f"Accept: {accept} cannot be met; there is {JSON}, {views.PNG}, {views.NPZ}")
+    return min(liked)[2]

@@ -1,0 +1,272 @@
+"""Intake: from what a client asked for to an accepted job, or a problem that says why not."""
+
+import math
+import secrets
+import time
+from dataclasses import dataclass
+
+from models.card import ModelCard
+from models.samplers.plan import SamplerRefused, plan
+from models.samplers.settings import MAX_SEED, SamplerSettings
+from models.store import BrokenModel, ModelNotFound, ModelStore
+from service.access.auth import Caller
+from service.answering import views
+from service.answering.problems import Problem, invalid
+from service.asking.pictures import Picture, read_picture
+from service.asking.schemas import InpaintFields, SampleBody
+from service.settings import ServiceSettings
+from service.webhooks.addresses import Refused, check_url
+from service.webhooks.signatures import parse_secret
+from worker.queue.forecast import Task
+from worker.queue.idempotency import Once
+from worker.queue.job import Job
+from worker.queue.jobs import JobQueue
+from worker.queue.offer import Offer, Webhook
+from worker.queue.requests import InpaintRequest, SampleRequest
+
+MAX_PLANS = 256  # that are remembered
+KEEP_SECONDS = 10.0  # since a card may be written anew in its place
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model and a complete sampler.
+
+    Args:
+        card: of the model.
+        sampler: its settings.
+        evaluations: of the network, for each image.
+        stamp: of the model in the store, when it was looked up.
+        at: when that was, on the monotonic clock.
+    """
+
+    card: ModelCard
+    sampler: SamplerSettings
+    evaluations: int
+    stamp: tuple[int, ...]
+    at: float
+
+
+class Intake:
+    """Checks requests against the model they name and puts them on the queue."""
+
+    def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
+        self.settings, self.store, self.queue = settings, store, queue
+        self._plans: dict[tuple[object, ...], Planned] = {}
+
+    def sample(
+        self,
+        body: SampleBody,
+        as_grid: bool,
+        caller: Caller,
+        once: Once | None = None,
+        planned: "Planned | None" = None,
+    ) -> Offer:
+        """A job of `POST /samples`, to be accepted.
+
+        Args:
+            body: of the request.
+            as_grid: whether it is to be answered with a grid.
+            caller: whose job it is.
+            once: what the request is known by if it is sent again.
+            planned: what `quick` has returned.
+
+        Raises:
+            Problem: the request cannot be fulfilled.
+        """
+        planned = planned or self._plan(body)
+        request, image_steps = self._complete(body, planned, as_grid)
+        return self._offer(body, planned.card, request, image_steps, caller, once)
+
+    def quick(self, body: SampleBody) -> "Planned | None":
+        """The plan, if the like was planned a moment ago and nothing else takes long: so the event loop may do it."""
+        return self._planned(body) if body.deadline_seconds is None and body.webhook is None else None
+
+    def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> Picture:
+        """The picture of `POST /inpaint` and its mask, from their files, as the model takes them.
+
+        Raises:
+            Problem: there is no such model, or the files do not fit it.
+        """
+        return read_picture(image, mask, self._plan(body).card.image, body.fit, self.settings.max_picture_pixels)
+
+    def inpaint(
+        self, body: SampleBody, picture: Picture, as_grid: bool, caller: Caller, once: Once | None = None
+    ) -> Offer:
+        """A job of `POST /inpaint`, to be accepted, with what `picture` returned; else as `sample`.
+
+        Raises:
+            Problem: the request cannot be fulfilled.
+        """
+        planned = self._plan(body)
+        request, image_steps = self._complete(body, planned, as_grid)
+        card = planned.card
+        inpaint = InpaintRequest.model_construct(
+            **request.model_dump(exclude={"kind", "sampler"}),
+            kind="inpaint",
+            sampler=request.sampler,
+            image=picture.pixels.tobytes(),
+            mask=picture.mask.tobytes(),
+        )
+        return self._offer(body, card, inpaint, image_steps, caller, once)
+
+    def _offer(
+        self,
+        body: SampleBody,
+        card: ModelCard,
+        request: SampleRequest,
+        image_steps: int,
+        caller: Caller,
+        once: Once | None,
+    ) -> Offer:
+        if body.deadline_seconds is not None:
+            task = Task(caller.client, body.priority, time.time(), image_steps)
+            self._check_deadline(body.deadline_seconds, task, request)
+        options = body.priority, body.deadline_seconds, caller.limits, once, self._webhook(body)
+        return self.queue.offer(request, card.image, image_steps, caller.client, *options)
+
+    def _webhook(self, body: SampleBody) -> Webhook | None:
+        if body.webhook is None:
+            return None
+        url, secret = body.webhook.url, body.webhook.secret
+        try:
+            check_url(url, self.settings.networks)
+        except Refused as error:
+            also = f", or one in {self.settings.webhook_networks}" if self.settings.networks else ""
+            raise invalid(
+                "/webhook/url", f"this URL is not called: {error}", f"a public https address{also}"
+            ) from error
+        try:
+            if secret is not None:
+                parse_secret(secret)
+        except ValueError as error:
+            raise invalid("/webhook/secret", "this is no secret", str(error)) from error
+        if secret is None and not self.settings.secrets:
+            reason = "this service has no secret of its own that it could sign with"
+            raise invalid("/webhook/secret", reason, "a secret of yours: whsec_ and 24 to 64 bytes in base64")
+        return Webhook(url=url, secret=secret)
+
+    def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
+        """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""
+        evaluations, forecast = task.remaining // request.count, self.queue.forecast
+        pace = forecast.pace(request.model)
+        needed = forecast.seconds(task, request.model, evaluations)
+        if pace is None or needed is None or needed <= seconds:
+            return
+        alone = pace.seconds(task.remaining, evaluations, forecast.shard_size)
+        workers = f"{pace.workers} worker{'s' if pace.workers > 1 else ''}"
+        if alone > seconds:
+            reason = f"{task.remaining:,} image-steps take {alone:.1f} s, even with all of {workers} to themselves"
+            raise invalid("/deadline_seconds", reason, f"at least {math.ceil(alone)}")
+        raise Problem(
+            "busy",
+            f"with what goes before it the job would take {needed:.1f} s on {workers}, more than its deadline of "
+            f"{seconds:g} s; alone it would take {alone:.1f} s",
+            headers={"Retry-After": str(math.ceil(needed - seconds))},
+        )
+
+    def _card(self, body: SampleBody) -> ModelCard:
+        name = body.model or self.settings.default_model
+        names = self.store.names()
+        if name not in names:
+            raise invalid(
+                "/model", f"there is no model {name!r}", f"one of: {', '.join(names) or 'none are installed'}"
+            )
+        try:
+            return self.store.card(name, body.version)
+        except ModelNotFound as error:
+            versions = ", ".join(map(str, self.store.versions(name)))
+            raise invalid("/version", f"{name} has no version {body.version}", f"one of: {versions}") from error
+        except BrokenModel as error:
+            raise invalid("/model", f"the model {name!r} is damaged", "another model, or another version") from error
+
+    def _plan(self, body: SampleBody) -> "Planned":
+        """The model and the sampler of a request; those of late ones are remembered."""
+        planned = self._planned(body)
+        if planned is None:
+            name = body.model or self.settings.default_model
+            stamp, now, card = self.store.stamp(name), time.monotonic(), self._card(body)
+            try:
+                sampler, table = plan(body.sampler, card)
+            except SamplerRefused as error:
+                raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
+            planned = Planned(card, sampler, len(table), stamp, now)
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[_like(body)] = planned
+        return planned
+
+    def _planned(self, body: SampleBody) -> "Planned | None":
+        planned = self._plans.get(_like(body))
+        if planned is None or time.monotonic() - planned.at > KEEP_SECONDS:
+            return None
+        return planned if planned.stamp == self.store.stamp(planned.card.name) else None
+
+    def _complete(self, body: SampleBody, planned: "Planned", as_grid: bool) -> tuple[SampleRequest, int]:
+        """The complete request and its image-steps."""
+        limits, card = self.settings, planned.card
+        if body.count > limits.max_images_per_job:
+            most = f"1 to {limits.max_images_per_job}"
+            raise invalid("/count", f"{body.count} images are more than one job may ask for", most)
+        if as_grid:
+            self._check_grid(body.count, card)
+        image_steps = body.count * planned.evaluations
+        if image_steps > limits.max_image_steps_per_job:
+            raise invalid(
+                "/count",
+                f"{body.count} images of {planned.evaluations} network evaluations are {image_steps:,} image-steps",
+                f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
+            )
+        size, most_bytes = body.count * card.image.size, limits.max_images_bytes
+        if size > most_bytes:
+            reason = f"{body.count} images of {card.image.size:,} bytes are {size:,} bytes, more than one job may have"
+            raise invalid("/count", reason, f"at most {most_bytes // card.image.size:,}")
+        self._check_frames(body, card, planned.evaluations)
+        seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
+        request = SampleRequest(
+            model=card.name,
+            version=card.version,
+            weights_sha256=card.weights_sha256,
+            count=body.count,
+            seed=seed,
+            sampler=planned.sampler,
+            frames=body.frames,
+        )
+        return request, image_steps
+
+    def _check_frames(self, body: SampleBody, card: ModelCard, rows: int) -> None:
+        if body.frames > rows:
+            reason = f"{body.frames} frames are more than the {rows} network evaluations of each image"
+            raise invalid("/frames", reason, f"0 to {rows}")
+        size, most = body.frames * body.count * card.image.size, self.settings.max_frames_bytes
+        if size > most:
+            raise invalid(
+                "/frames",
+                f"{body.frames} frames of {body.count} images are {size:,} bytes",
+                f"at most {most:,} bytes: fewer frames or fewer images",
+            )
+
+    def _check_grid(self, count: int, card: ModelCard) -> None:
+        try:
+            views.check_grid(count, card.image.height, card.image.width, self.settings.max_grid_pixels)
+        except Problem as problem:
+            reason, advice = problem.errors[0].reason, "fewer images; or without `Accept: image/png`, for other views"
+            raise invalid("/count", reason, f"at most {self.settings.max_grid_pixels:,}: {advice}") from problem
+
+
+def _like(body: SampleBody) -> tuple[object, ...]:
+    """What a plan depends on."""
+    return body.model, body.version, body.sampler and body.sampler.model_dump_json()
+
+
+def ready(job: Job) -> Job:
+    """A finished job.
+
+    Raises:
+        Problem: it has no images, or not yet.
+    """
+    if job.state != "finished":
+        reason = f": {job.error}" if job.error else f", {job.image_steps_done} of {job.image_steps} image-steps done"
+        headers = {} if job.state.final else {"Retry-After": "1"}
+        raise Problem("not-ready", f"job {job.id} is {job.state}{reason}", headers=headers)
+    return job

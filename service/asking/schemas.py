@@ -1,0 +1,285 @@
+"""What requests and answers look like to a client."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from models.card import ModelName
+from models.samplers.settings import MAX_SEED, NAMES, SamplerSettings
+from service.asking.pictures import Fit
+from service.webhooks.addresses import LONGEST_URL
+from worker.queue.job import Job, JobState
+from worker.queue.priority import Priority
+from worker.queue.requests import MAX_FRAMES
+
+
+def _name_sampler(value: Any) -> Any:
+    """Settings without a name are those of annealed Langevin dynamics."""
+    if isinstance(value, str):
+        raise PydanticCustomError(
+            "dict_type", 'Input should be an object, such as {"name": "heun"}, not its name alone'
+        )
+    return {"name": NAMES[0], **value} if isinstance(value, dict) else value
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer, not a boolean")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
+
+MAX_DEADLINE_SECONDS = 30 * 24 * 3600
+PICTURE = (  # 28 x 28, and its mask
+    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAH0lEQVR42mNgoD9ghDFOMDAwWKBJMuHTOSo5KjlwAADwZgEoE3440gAAAABJRU5E"
+    "rkJggg=="
+)
+MASK = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQAAAABaduI5AAAAFElEQVR42mNgYP7/gYmBgYFh4AkAGPQCKbS5fe0AAAAASUVORK5CYII="
+EXAMPLE_ID = "5f0c9d7b1e2a4c6d8e9f0a1b"
+EXAMPLE_JOB: dict[str, Any] = {
+    "id": EXAMPLE_ID,
+    "state": "running",
+    "kind": "sample",
+    "model": "mnist",
+    "version": 3,
+    "count": 16,
+    "seed": 7,
+    "sampler": {"name": "heun", "levels": 18, "rho": 7.0, "sigma_max": 10.0, "sigma_min": 0.01},
+    "frames": 0,
+    "priority": "normal",
+    "progress": {"image_steps_done": 112, "image_steps": 560},
+    "queue_position": None,
+    "eta_seconds": 4.2,
+    "created_at": "2026-01-02T03:04:05.000000Z",
+    "started_at": "2026-01-02T03:04:05.250000Z",
+    "ended_at": None,
+    "deadline_at": None,
+    "expires_at": None,
+    "queue_seconds": 0.25,
+    "run_seconds": None,
+    "error": None,
+    "links": {
+        "self": f"/jobs/{EXAMPLE_ID}",
+        "events": f"/jobs/{EXAMPLE_ID}/events",
+        "cancel": f"/jobs/{EXAMPLE_ID}/cancel",
+        "grid": f"/jobs/{EXAMPLE_ID}/grid.png",
+        "image": f"/jobs/{EXAMPLE_ID}/images/{{i}}.png",
+        "samples": f"/jobs/{EXAMPLE_ID}/samples.npz",
+        "zip": f"/jobs/{EXAMPLE_ID}/images.zip",
+        "animation_webp": None,
+        "animation_gif": None,
+        "filmstrip": None,
+    },
+}
+
+
+class WebhookBody(BaseModel):
+    """What is called once a job has ended, with its description, signed as Standard Webhooks has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        max_length=LONGEST_URL,
+        description="An https URL of a public host; POST is sent there.",
+        examples=["https://example.com/hooks/scoreserve"],
+    )
+    secret: str | None = Field(
+        None, max_length=128, description="`whsec_` and 24 to 64 bytes in base64; the service's own by default."
+    )
+
+
+class SampleBody(BaseModel):
+    """A grid of samples. Whatever is left out comes from the model's card."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"count": 64},
+                {"model": "mnist", "count": 16, "seed": 7, "sampler": {"name": "heun"}},
+                {"count": 16, "sampler": {"name": "annealed_langevin", "levels": 40, "steps_per_level": 3}},
+            ]
+        },
+    )
+
+    model: ModelName | None = Field(None, description="Name of a model; GET /models lists them.", examples=["mnist"])
+    version: Whole | None = Field(None, ge=1, description="Version of the model; the newest by default.")
+    count: Whole = Field(16, ge=1, description="How many images.")
+    seed: Whole | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="Image i depends on the model, the sampler, the seed and i alone. Drawn at random by default.",
+    )
+    sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
+        None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
+    )
+    frames: Whole = Field(
+        0,
+        ge=0,
+        le=MAX_FRAMES,
+        description="How many snapshots of the annealing are kept, evenly over the network evaluations, the last being "
+        "the result; for `animation.webp`, `animation.gif` and `filmstrip.png`.",
+    )
+    priority: Priority = Field(
+        Priority.NORMAL,
+        description="Order among your own jobs. Between clients that wait it is a weight of 8, 1 and 1/8, so none is "
+        "locked out.",
+    )
+    deadline_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_DEADLINE_SECONDS,
+        allow_inf_nan=False,
+        description="Seconds from now within which the job must end. One that cannot make it is refused at once; one "
+        "that does not is stopped and fails.",
+        examples=[60],
+    )
+    webhook: WebhookBody | None = Field(
+        None, description="Called once the job has ended, and again until it is answered with 2xx."
+    )
+
+
+class InpaintFields(SampleBody):
+    """What is said of completions besides the picture and its mask."""
+
+    fit: Fit = Field(
+        Fit.ERROR,
+        description="What happens to a picture that is not of the model's size: it is refused (`error`), resized to it "
+        "(`resize`), or cropped to its proportions around the centre and then resized (`crop`).",
+    )
+
+
+class InpaintBody(InpaintFields):
+    """Completions of one picture: white pixels of the mask are repainted, all others come back exactly as fitted."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"image": PICTURE, "mask": MASK, "fit": "resize", "count": 16}]}
+    )
+
+    image: str = Field(description="The picture, a base64-encoded file.")
+    mask: str | None = Field(
+        None,
+        description="The mask, a base64-encoded picture of the same size, or already of the model's: white = repaint, "
+        "black = keep. Without it, what is transparent in the picture is repainted.",
+    )
+
+
+class Progress(BaseModel):
+    """How far a job is, counted in image-steps: one image through one network evaluation."""
+
+    image_steps_done: int
+    image_steps: int
+
+
+class JobLinks(BaseModel):
+    """Addresses of a job and of the views of its images."""
+
+    self: str
+    events: str
+    cancel: str
+    grid: str
+    image: str = Field(description="Replace {i} by 0 to count - 1.")
+    samples: str
+    zip: str
+    animation_webp: str | None = Field(description="Null unless `frames` were asked for; likewise the next two.")
+    animation_gif: str | None
+    filmstrip: str | None
+
+
+class JobView(BaseModel):
+    """A job as the client sees it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_JOB]})
+
+    id: str
+    state: JobState
+    kind: Literal["sample", "inpaint"]
+    model: str
+    version: int
+    count: int
+    seed: int
+    sampler: SamplerSettings = Field(description="Complete: asked for again, with the seed, it gives the same pixels.")
+    frames: int = Field(description="How many snapshots of the annealing are kept.")
+    priority: Priority
+    progress: Progress
+    queue_position: int | None = Field(description="How many jobs that wait go before this one; null once it runs.")
+    eta_seconds: float | None = Field(
+        description="When the job will have ended, from now: its image-steps and those that go before them, at the "
+        "measured pace of the workers. Null where no worker has measured the model's."
+    )
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    deadline_at: datetime | None = Field(description="When the job is stopped if it has not ended.")
+    expires_at: datetime | None = Field(description="When an ended job and its images are forgotten.")
+    queue_seconds: float | None = Field(description="From acceptance to start; null before that.")
+    run_seconds: float | None = Field(description="From start to end; null before that.")
+    error: str | None = Field(description="Why the job failed or was cancelled.")
+    links: JobLinks
+
+    def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer that it is the body of."""
+        return Response(self.model_dump_json(), status, headers, "application/json")
+
+    @classmethod
+    def of(cls, job: Job, seconds_left: float | None, queue_position: int | None = None) -> "JobView":
+        """The view of a job that has so many seconds to go, and so many jobs before it, if that is known."""
+        request, base = job.request, f"/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            state=job.state,
+            kind=request.kind,
+            model=request.model,
+            version=request.version,
+            count=request.count,
+            seed=request.seed,
+            sampler=request.sampler,
+            frames=request.frames,
+            progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
+            priority=job.priority,
+            queue_position=queue_position,
+            eta_seconds=None if seconds_left is None else round(seconds_left, 1),
+            created_at=_time(job.created_at),
+            started_at=_time(job.started_at) if job.started_at else None,
+            ended_at=_time(job.ended_at) if job.ended_at else None,
+            deadline_at=_time(job.deadline) if job.deadline else None,
+            expires_at=_time(job.ended_at + job.result_ttl) if job.ended_at else None,
+            queue_seconds=_between(job.created_at, job.started_at),
+            run_seconds=_between(job.started_at, job.ended_at),
+            error=job.error,
+            links=JobLinks(
+                self=base,
+                cancel=f"{base}/cancel",
+                grid=f"{base}/grid.png",
+                image=f"{base}/images/{{i}}.png",
+                samples=f"{base}/samples.npz",
+                events=f"{base}/events",
+                zip=f"{base}/images.zip",
+                animation_webp=f"{base}/animation.webp" if request.frames else None,
+                animation_gif=f"{base}/animation.gif" if request.frames else None,
+                filmstrip=f"{base}/filmstrip.png" if request.frames else None,
+            ),
+        )
+
+
+class JobsView(BaseModel):
+    """A page of a client's jobs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [EXAMPLE_JOB], "next": None}]})
+
+    jobs: list[JobView] = Field(description="Newest first.")
+    next: str | None = Field(description="The `cursor` of the next page; null on the last.")
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else round(max(0.0, end - begin), 3)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,229 @@
+import math
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from models.card import ModelCard
+from models.samplers import schedules
+from models.samplers.plan import MAX_ROWS, SamplerRefused, plan
+from models.samplers.settings import (
+    AdamsBashforth,
+    Ancestral,
+    AnnealedLangevin,
+    ConsistentAnnealed,
+    Euler,
+    FollowScores,
+    Heun,
+    Langevin,
+    SamplerSettings,
+)
+
+ADAPTER: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
+REQUESTS: list[SamplerSettings | None] = [
+    None,
+    AnnealedLangevin(levels=7, sigma_max=3.0),
+    AnnealedLangevin(step_size=1.23456789e-4, denoise=False),
+    Langevin(name="langevin"),
+    Langevin(name="langevin", sigma=0.1234567, steps=5, denoise=False),
+    FollowScores(name="follow_scores"),
+    Heun(name="heun"),
+    Heun(name="heun", levels=9, rho=3.3, sigma_min=0.02),
+    ConsistentAnnealed(name="consistent_annealed"),
+    ConsistentAnnealed(name="consistent_annealed", levels=20, eta=0.6),
+    Ancestral(name="ancestral"),
+    Euler(name="euler", levels=12),
+    AdamsBashforth(name="adams_bashforth", sigma_max=3.0),
+]
+V1 = (1.0, 0.5, 0.25, 0.125)
+
+
+@pytest.fixture(scope="session")
+def v1_card(tiny_card: ModelCard) -> ModelCard:
+    """A model that knows four levels and no others."""
+    update = {"sigmas": V1, "sigma_max": 1.0, "sigma_min": 0.125, "sampler": AnnealedLangevin(steps_per_level=3)}
+    return ModelCard.model_validate(tiny_card.model_dump() | update)
+
+
+def test_a_request_without_a_sampler_runs_the_one_of_the_card(tiny_card: ModelCard) -> None:
+    settings, table = plan(None, tiny_card)
+    sigmas = schedules.geometric(10.0, 0.01, 6)
+    assert settings == AnnealedLangevin(
+        levels=6,
+        steps_per_level=2,
+        step_size=schedules.langevin_step_size(sigmas, 2),
+        denoise=True,
+        sigma_max=10.0,
+        sigma_min=0.01,
+    )
+    assert len(table) == 6 * 2 + 1
+    assert table.initial_std == 10.0
+    assert table.initial_mean == tiny_card.network.data_mean == 0.13
+    assert table.column("sigma").tolist() == [s for s in sigmas for _ in range(2)] + [0.01]
+
+
+def test_a_request_overrides_the_card_field_by_field(tiny_card: ModelCard) -> None:
+    settings, table = plan(AnnealedLangevin(levels=4, denoise=False), tiny_card)
+    assert isinstance(settings, AnnealedLangevin)
+    assert (settings.levels, settings.steps_per_level, settings.denoise) == (4, 2, False)
+    assert len(table) == 8
+
+
+def test_the_step_size_of_the_card_goes_only_with_the_schedule_of_the_card(tiny_card: ModelCard) -> None:
+    card = tiny_card.model_copy(update={"sampler": AnnealedLangevin(levels=6, steps_per_level=2, step_size=3e-5)})
+    for request in (None, AnnealedLangevin(), AnnealedLangevin(denoise=False)):
+        assert plan(request, card)[0].step_size == 3e-5  # type: ignore[union-attr]
+    for request in (AnnealedLangevin(levels=50), AnnealedLangevin(sigma_min=0.1), AnnealedLangevin(steps_per_level=9)):
+        settings, _ = plan(request, card)
+        assert isinstance(settings, AnnealedLangevin)
+        assert settings.sigma_max is not None
+        assert settings.sigma_min is not None
+        assert settings.levels is not None
+        assert settings.steps_per_level is not None
+        sigmas = schedules.geometric(settings.sigma_max, settings.sigma_min, settings.levels)
+        assert settings.step_size == schedules.langevin_step_size(sigmas, settings.steps_per_level)
+
+
+def test_another_sampler_than_the_card_s_takes_the_noise_range_of_the_card(tiny_card: ModelCard) -> None:
+    settings, table = plan(Heun(name="heun"), tiny_card)
+    assert settings == Heun(name="heun", levels=18, rho=7.0, sigma_max=10.0, sigma_min=0.01)
+    assert len(table) == 35
+    single, _ = plan(Langevin(name="langevin"), tiny_card)
+    assert isinstance(single, Langevin)
+    assert single.sigma == pytest.approx(math.sqrt(10.0 * 0.01))
+
+
+def test_a_card_has_settings_of_its_own_for_several_samplers(tiny_card: ModelCard) -> None:
+    own = (Heun(name="heun", levels=9, sigma_max=3.0), Euler(name="euler", levels=12))
+    card = ModelCard.model_validate(tiny_card.model_dump() | {"samplers": own})
+    assert card.own("heun") == own[0]
+    assert card.own(card.sampler.name) == card.sampler
+    assert card.own("ancestral") is None
+    assert plan(None, card)[0] == plan(None, tiny_card)[0]
+    assert plan(Euler(name="euler"), card)[0] == plan(Euler(name="euler", levels=12), tiny_card)[0]
+    overridden = plan(Heun(name="heun", levels=4), card)[0]
+    assert overridden == plan(Heun(name="heun", levels=4, sigma_max=3.0), tiny_card)[0]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=str)
+def test_complete_settings_planned_again_give_the_identical_table(
+    tiny_card: ModelCard, request_: SamplerSettings | None
+) -> None:
+    complete, table = plan(request_, tiny_card)
+    assert None not in complete.model_dump().values()
+    through_json = ADAPTER.validate_json(ADAPTER.dump_json(complete))
+    for settings in (complete, through_json):
+        again, table_again = plan(settings, tiny_card)
+        assert again == complete
+        assert table_again.rows.tobytes() == table.rows.tobytes()
+        assert (table_again.initial_mean, table_again.initial_std) == (table.initial_mean, table.initial_std)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (AnnealedLangevin(sigma_max=10.1), "sigma_max"),
+        (AnnealedLangevin(sigma_min=0.0099), "sigma_min"),
+        (AnnealedLangevin(sigma_max=1.0, sigma_min=1.0), "sigma_min"),
+        (AnnealedLangevin(sigma_max=0.02, sigma_min=0.5), "sigma_min"),
+        (AnnealedLangevin(levels=1), "levels"),
+        (AnnealedLangevin(step_size=4e-4), "step_size"),
+        (AnnealedLangevin(levels=50_000, steps_per_level=2), "levels"),
+        (Langevin(name="langevin", sigma=11.0), "sigma"),
+        (Langevin(name="langevin", sigma=0.001), "sigma"),
+        (Langevin(name="langevin", sigma=0.5, step_size=1.0), "step_size"),
+        (Langevin(name="langevin", steps=MAX_ROWS, denoise=True), "steps"),
+        (FollowScores(name="follow_scores", sigma=11.0), "sigma"),
+        (FollowScores(name="follow_scores", sigma=0.1, step_size=0.05), "step_size"),
+        (Heun(name="heun", levels=1), "levels"),
+        (Heun(name="heun", levels=50_001), "levels"),
+        (Heun(name="heun", sigma_max=20.0), "sigma_max"),
+        (Heun(name="heun", sigma_min=5.0, sigma_max=2.0), "sigma_min"),
+        (Euler(name="euler", levels=1), "levels"),
+        (Ancestral(name="ancestral", sigma_max=11.0), "sigma_max"),
+        (ConsistentAnnealed(name="consistent_annealed", levels=1), "levels"),
+        (ConsistentAnnealed(name="consistent_annealed", levels=11, eta=0.49), "eta"),
+        (ConsistentAnnealed(name="consistent_annealed", levels=11, eta=1.51), "eta"),
+    ],
+    ids=str,
+)
+def test_what_a_model_cannot_follow_is_refused_by_name(
+    tiny_card: ModelCard, settings: SamplerSettings, field: str
+) -> None:
+    with pytest.raises(SamplerRefused) as refused:
+        plan(settings, tiny_card)
+    assert refused.value.field == field
+    assert str(refused.value) == f"{field}: {refused.value.reason}; allowed: {refused.value.allowed}"
+
+
+def test_the_ends_of_what_is_allowed_are_allowed(tiny_card: ModelCard) -> None:
+    plan(AnnealedLangevin(step_size=3.99e-4, sigma_max=10.0, sigma_min=0.01, levels=2), tiny_card)
+    assert len(plan(Langevin(name="langevin", steps=MAX_ROWS - 1), tiny_card)[1]) == MAX_ROWS
+    assert len(plan(FollowScores(name="follow_scores", steps=MAX_ROWS), tiny_card)[1]) == MAX_ROWS
+
+
+def test_levels_left_out_follow_from_the_dimension(tiny_card: ModelCard) -> None:
+    card = tiny_card.model_copy(update={"sampler": Heun(name="heun")})
+    for sampler in (AnnealedLangevin(), ConsistentAnnealed(name="consistent_annealed")):
+        settings, _ = plan(sampler, card)
+        assert settings.levels == schedules.geometric_levels(10.0, 0.01, 64) > 2  # type: ignore[union-attr]
+
+
+def test_a_model_of_discrete_levels_runs_those_it_was_trained_at(v1_card: ModelCard) -> None:
+    settings, table = plan(None, v1_card)
+    assert isinstance(settings, AnnealedLangevin)
+    assert (settings.levels, settings.sigma_max, settings.sigma_min) == (4, 1.0, 0.125)
+    assert table.column("sigma").tolist() == [s for s in V1 for _ in range(3)] + [0.125]
+    assert table.initial_std is None, "it starts uniform, as its paper does"
+    assert plan(settings, v1_card)[1].rows.tobytes() == table.rows.tobytes()
+    upper = plan(AnnealedLangevin(sigma_min=0.25, levels=3), v1_card)[1]
+    assert sorted(set(upper.column("sigma"))) == [0.25, 0.5, 1.0]
+    assert set(plan(ConsistentAnnealed(name="consistent_annealed"), v1_card)[1].column("sigma")) == set(V1)
+    single = plan(FollowScores(name="follow_scores"), v1_card)[0]
+    assert isinstance(single, FollowScores)
+    assert single.sigma in V1
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "says"),
+    [
+        (AnnealedLangevin(levels=10), "levels", "trained at 4 levels"),
+        (AnnealedLangevin(sigma_max=0.9), "sigma_max", "0.5, 0.25"),
+        (AnnealedLangevin(sigma_max=0.25, sigma_min=0.25), "sigma_min", "not below"),
+        (Langevin(name="langevin", sigma=0.3), "sigma", "not trained at 0.3"),
+        *(
+            (kind(name=kind.__name__.lower()), "name", "continuous range of noise levels")
+            for kind in (Euler, Heun, Ancestral)
+        ),
+        (AdamsBashforth(name="adams_bashforth"), "name", "annealed_langevin"),
+    ],
+    ids=str,
+)
+def test_a_model_of_discrete_levels_refuses_all_others(
+    v1_card: ModelCard, settings: SamplerSettings, field: str, says: str
+) -> None:
+    with pytest.raises(SamplerRefused, match=says) as refused:
+        plan(settings, v1_card)
+    assert refused.value.field == field
+
+
+def test_a_huge_request_is_refused_before_it_costs_anything(tiny_card: ModelCard) -> None:
+    tracemalloc.start()
+    started = time.perf_counter()
+    with pytest.raises(SamplerRefused, match="10,000,000,001"):
+        plan(AnnealedLangevin(levels=100_000, steps_per_level=100_000), tiny_card)
+    seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 0.1
+    assert peak < 1e6
+
+
+@pytest.mark.parametrize("settings", REQUESTS, ids=str)
+def test_every_table_contracts_on_its_own_noise_level(tiny_card: ModelCard, settings: SamplerSettings | None) -> None:
+    """Where data are one point, score = -x / sigma^2: no row may enlarge x."""
+    _, table = plan(settings, tiny_card)
+    whole = table.column("carry") == 0
+    whole[:-1] &= table.column("carry")[1:] == 0
+    assert np.all(np.abs(1 - table.column("drift") / table.column("sigma") ** 2)[whole] < 1)

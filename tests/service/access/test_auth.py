@@ -1,0 +1,152 @@
+"""Keys: who may ask, and whose jobs are whose."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from service.access.keys import KEEP_SECONDS, KEYS, Keys
+
+Header = dict[str, str]
+OF_A_JOB = (
+    "",
+    "/events",
+    "/grid.png",
+    "/images/0.png",
+    "/samples.npz",
+    "/images.zip",
+    "/animation.webp",
+    "/animation.gif",
+    "/filmstrip.png",
+)
+
+
+@pytest.fixture
+def new_key(redis: Redis) -> Callable[..., Header]:
+    """Makes a key, and returns the header that shows it."""
+
+    def make(name: str = "alice", image_steps: int | None = None, requests_per_minute: int | None = None) -> Header:
+        _, secret = Keys(redis).create(name, image_steps, requests_per_minute)
+        return {"Authorization": f"Bearer {secret}"}
+
+    return make
+
+
+def test_without_keys_nobody_needs_one(client) -> None:
+    assert client.post("/samples", json={}).status_code == 202
+
+
+@pytest.mark.usefixtures("work")
+def test_another_client_sees_nothing(client, new_key: Callable[..., Header], work, problem) -> None:
+    """Whatever is asked of another's job is answered as if there were none, to the letter."""
+    alice, bob = new_key("alice"), new_key("bob")
+    body = {"count": 2, "frames": 2}
+    done = client.post("/samples", json=body, headers=alice).json()["id"]
+    work()
+    waiting = client.post("/samples", json=body, headers=alice).json()["id"]
+    assert [client.get(f"/jobs/{done}{view}", headers=alice).status_code for view in OF_A_JOB] == [200] * len(OF_A_JOB)
+    nobodys = 24 * "0"
+    asked = [(method, view) for view in OF_A_JOB for method in ("GET", "HEAD")]
+    for job in (done, waiting):
+        for method, view in [("DELETE", ""), ("POST", "/cancel"), *asked]:
+            answers = [client.begin(method, f"/jobs/{i}{view}", headers=bob).result(30) for i in (job, nobodys)]
+            assert answers[0].headers.keys() == answers[1].headers.keys()
+            assert answers[0].status_code == answers[1].status_code == 404, f"{method} {view}"
+            if method == "HEAD":
+                continue
+            said = [
+                {k: v for k, v in problem(answer, 404, "not-found").items() if k != "request_id"} for answer in answers
+            ]
+            assert str(said[0]).replace(job, nobodys) == str(said[1])
+    assert client.get(f"/jobs/{waiting}", headers=alice).json()["state"] == "queued"
+    assert client.get(f"/jobs/{waiting}", headers=bob | {"Client-Id": "alice"}).status_code == 404
+
+
+def test_whatever_is_of_a_job_is_asked_for_above(client) -> None:
+    routes = {
+        path.replace("{index}", "0") for path, methods in client.app.openapi()["paths"].items() if "get" in methods
+    }
+    assert {f"/jobs/{{job_id}}{view}" for view in OF_A_JOB} == {route for route in routes if "{job_id}" in route}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda key: {},
+        lambda key: {"Authorization": ""},
+        lambda key: {"Authorization": "Bearer"},
+        lambda key: {"Authorization": key.removeprefix("Bearer ")},
+        lambda key: {"Authorization": key.replace("Bearer", "Basic")},
+        lambda key: {"Authorization": key[:-1]},
+        lambda key: {"Authorization": key + "A"},
+        lambda key: {"Authorization": key[:-1] + ("A" if key[-1] != "A" else "B")},
+        lambda key: {"Authorization": key.replace(key[11:23], "0" * 12)},
+        lambda key: {"Authorization": "Bearer ssk_" + key[11:23] + "_"},
+        lambda key: {"Authorization": "Bearer ssk_" + "é" * 12},
+    ],
+)
+def test_who_has_no_key_may_nothing(client, new_key, redis: Redis, problem, spoil: Callable[[str], Header]) -> None:
+    headers = {name: value.encode() for name, value in spoil(new_key()["Authorization"]).items()}
+    for method, url in (("POST", "/samples"), ("GET", "/models"), ("GET", f"/jobs/{24 * '0'}"), ("GET", "/nowhere")):
+        response = client.begin(method, url, headers=headers).result(30)
+        problem(response, 401, "unauthorized")
+        assert response.headers["www-authenticate"].startswith("Bearer")
+    assert redis.keys("scoreserve:*") == []
+
+
+def test_what_is_open_stays_open(client, new_key) -> None:
+    new_key()
+    for url in ("/healthz", "/metrics", "/problems", "/problems/unauthorized", "/docs", "/openapi.json"):
+        assert client.get(url).status_code == 200, url
+    assert client.get("/readyz").status_code == 503
+
+
+def test_a_key_may_be_required_before_there_is_one(new_client, settings, problem, new_key) -> None:
+    client = new_client(settings.model_copy(update={"require_key": True}))
+    problem(client.get("/models"), 401, "unauthorized")
+    assert client.get("/models", headers=new_key()).status_code == 200, "a new key opens at once"
+
+
+def test_the_first_key_counts_at_once(client, new_key, redis: Redis) -> None:
+    client.submit()
+    alice = new_key("alice")
+    client.post("/samples", json={}, headers=alice)
+    assert {name.partition(b"/")[0] for name in redis.hkeys("scoreserve:load")} == {b"address", b"key", b"all"}
+
+
+def test_a_revoked_key_is_worthless_within_a_second(client, new_key, redis: Redis) -> None:
+    alice = new_key("alice")
+    new_key("bob")
+    assert client.get("/models", headers=alice).status_code == 200
+    keys = Keys(redis)
+    keys.revoke(keys.all()[0].id)
+    time.sleep(KEEP_SECONDS + 0.05)
+    assert client.get("/models", headers=alice).status_code == 401
+
+
+def test_redis_does_not_hold_the_secret(new_key, redis: Redis) -> None:
+    secret = new_key()["Authorization"].rpartition("_")[2]
+    for value in (*redis.hgetall(KEYS), *redis.hvals(KEYS)):
+        assert secret.encode() not in value
+
+
+def test_a_worker_cannot_read_keys(worker_url: str) -> None:
+    with Redis.from_url(worker_url) as worker, pytest.raises(NoPermissionError):
+        worker.hgetall(KEYS)
+
+
+def test_while_redis_is_away_a_known_key_is_told_the_truth(
+    client, new_key, redis: Redis, problem: Callable[..., Any]
+) -> None:
+    alice = new_key()
+    assert client.get("/models", headers=alice).status_code == 200
+    client.app.state.context.pulse.stop()
+    time.sleep(0.1)
+    client.app.state.context.pulse.beats = False
+    time.sleep(KEEP_SECONDS)
+    assert client.get("/models", headers=alice).status_code == 200
+    problem(client.get("/models"), 401, "unauthorized")
+    problem(client.post("/samples", json={}, headers=alice), 503, "unavailable")

@@ -1,0 +1,114 @@
+"""`Prefer` and `Accept`: when an answer comes, and in which form."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as RedisClient
+from redis.exceptions import ConnectionError
+from starlette.requests import Request
+
+from service.answering.problems import Problem
+from service.answering.waiting import wanted
+from worker.queue.shards import ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("headers", "media_type", "seconds", "applied"),
+    [
+        ({}, "application/json", 0, None),
+        ({"accept": "*/*"}, "application/json", 0, None),
+        ({"accept": ""}, "application/json", 0, None),
+        ({"accept": "text/html,application/xml;q=0.9,*/*;q=0.8"}, "application/json", 0, None),
+        ({"accept": "image/png"}, "image/png", 60, None),
+        ({"accept": "IMAGE/PNG"}, "image/png", 60, None),
+        ({"accept": "application/x-npz;q=0.5, image/png;q=0.4"}, "application/x-npz", 60, None),
+        ({"accept": "image/png;q=nonsense, application/json"}, "application/json", 0, None),
+        ({"prefer": "wait=5"}, "application/json", 5, "wait=5"),
+        ({"prefer": 'wait="5"'}, "application/json", 5, "wait=5"),
+        ({"prefer": "WAIT = 5"}, "application/json", 5, "wait=5"),
+        ({"prefer": "wait=999999999"}, "application/json", 60, "wait=60"),
+        ({"prefer": "respond-async, wait=5"}, "application/json", 5, "wait=5"),
+        ({"prefer": "respond-async", "accept": "image/png"}, "image/png", 0, "respond-async"),
+        ({"prefer": "return=minimal"}, "application/json", 0, None),
+        ({"prefer": "wait=0", "accept": "image/png"}, "image/png", 0, "wait=0"),
+    ],
+)
+def test_headers_are_understood(headers: dict[str, str], media_type: str, seconds: float, applied: str | None) -> None:
+    how = wanted(_request(headers), most_seconds=60)
+    assert (how.media_type, how.wait_seconds, how.applied) == (media_type, seconds, applied)
+
+
+def test_nonsense_in_headers_is_refused() -> None:
+    with pytest.raises(Problem, match="no number of seconds"):
+        wanted(_request({"prefer": "wait=soon"}), most_seconds=60)
+    with pytest.raises(Problem, match="cannot be met"):
+        wanted(_request({"accept": "video/mp4"}), most_seconds=60)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/png"])
+def test_a_wait_that_is_over_gives_the_job_as_it_is(client, accept: str) -> None:
+    begun = time.monotonic()
+    response = client.post("/samples", json={}, headers={"Prefer": "wait=1", "Accept": accept})
+    assert 1 <= time.monotonic() - begun < 10
+    assert response.status_code == 202
+    assert response.headers["preference-applied"] == "wait=1"
+    assert response.json()["state"] == "queued"
+    assert response.headers["location"] == response.json()["links"]["self"]
+
+
+def test_who_wants_no_wait_is_answered_at_once(client) -> None:
+    headers = {"Prefer": "respond-async", "Accept": "image/png"}
+    begun = time.monotonic()
+    response = client.post("/samples", json={}, headers=headers)
+    assert time.monotonic() - begun < 10
+    assert response.status_code == 202
+    assert response.headers["preference-applied"] == "respond-async"
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_a_job_cancelled_meanwhile_has_no_images(
+    client, redis: Redis, problem: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    pending = client.begin("POST", "/samples", json={}, headers={"Accept": "image/png"})
+    until(lambda: redis.zcard(ACTIVE) == 1, 10)
+    ((job_id, _),) = redis.zrange(ACTIVE, 0, -1, withscores=True)
+    assert client.delete(f"/jobs/{job_id.decode()}").status_code == 200
+    body = problem(pending.result(10), 409, "not-ready")
+    assert "cancelled" in body["detail"]
+    assert pending.result().headers["location"] == f"/jobs/{job_id.decode()}"
+
+
+def test_when_redis_goes_away_who_waits_is_told_that_the_job_is_kept(
+    client, redis: Redis, problem: Callable[..., Any], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError
+
+    pending = client.begin("POST", "/samples", json={}, headers={"Prefer": "wait=60"})
+    until(lambda: redis.zcard(ACTIVE) == 1, 10)
+    ((job_id, _),) = redis.zrange(ACTIVE, 0, -1, withscores=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisClient, "hexists", away)
+        body = problem(pending.result(10), 503, "unavailable")
+    assert job_id.decode() in body["detail"]
+    assert pending.result().headers["location"] == f"/jobs/{job_id.decode()}"
+
+
+def test_those_who_wait_hold_up_nobody(client, redis: Redis, until: Callable[..., None]) -> None:
+    """More of them than the service has threads."""
+    pending = [client.begin("POST", "/samples", json={}, headers={"Prefer": "wait=150"}) for _ in range(45)]
+    until(lambda: redis.zcard(ACTIVE) == 45)
+    assert client.get("/healthz").status_code == 200
+    client.submit()
+    client.get("/readyz")
+    assert not any(answer.done() for answer in pending)
+    for job_id, _ in redis.zrange(ACTIVE, 0, -1, withscores=True):
+        assert client.delete(f"/jobs/{job_id.decode()}").status_code == 200
+    assert {answer.result(30).json()["state"] for answer in pending} == {"cancelled"}
+
+
+def _request(headers: dict[str, str]) -> Request:
+    return Request({"type": "http", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]})

@@ -1,0 +1,122 @@
+"""How a lane runs its model: as was measured, before or now, and in steps that do not last long."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from models.card import ModelCard
+from models.sampling.buckets import Call, plain
+from models.sampling.choice import Choice, Remembered, key
+from models.sampling.engine import Engine
+from models.sampling.execution import Execution
+from models.score import ScoreModel
+from models.store import ModelStore
+from worker.device.lane import Lane
+
+FAST = Execution("channels_last")
+
+
+@pytest.fixture
+def model(models_dir: Path, tiny_card: ModelCard) -> ScoreModel:
+    return ScoreModel.load(ModelStore(models_dir), tiny_card)
+
+
+@pytest.fixture
+def remembered(tmp_path: Path) -> Remembered:
+    return Remembered(tmp_path / "executions.json")
+
+
+def choosing(found: Choice, asked: list[bool]) -> Callable[..., Choice]:
+    """In place of the measurement, which notes whether it was asked to be exact."""
+
+    def choose(model: ScoreModel, table: object, slots: int, exact: bool) -> Choice:
+        asked.append(exact)
+        model.executed = found.execution.of(model.network)
+        return found
+
+    return choose
+
+
+def test_what_was_measured_once_is_not_measured_again(
+    model: ScoreModel, tiny_card: ModelCard, remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("worker.device.lane.choose", choosing(Choice(FAST, 4), asked))
+    for _ in range(2):
+        model.executed = None
+        lane = Lane(tiny_card, model, 5, exact=True, remembered=remembered)
+        assert lane.choice == Choice(FAST, 4)
+        assert lane.engine.pinned == 4
+        assert model.executed is not None
+    assert asked == [True]
+    for slots, exact in ((5, False), (6, True)):
+        Lane(tiny_card, model, slots, exact, remembered)
+    assert asked == [True, False, True]
+
+
+def test_what_works_no_longer_is_measured_again(
+    model: ScoreModel, tiny_card: ModelCard, remembered: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(execution: Execution, network: nn.Module) -> nn.Module:
+        raise RuntimeError("no compiler")
+
+    asked: list[bool] = []
+    name = key(model, tiny_card.weights_sha256, 5, exact=False)
+    remembered.put(name, Choice(Execution("compile")))
+    monkeypatch.setattr(Execution, "of", of)
+    monkeypatch.setattr("worker.device.lane.choose", lambda *_: asked.append(True) or Choice(Execution()))
+    lane = Lane(tiny_card, model, 5, exact=False, remembered=remembered)
+    assert lane.choice == Choice(Execution())
+    assert asked == [True]
+    assert remembered.get(name) == Choice(Execution())
+
+
+def test_its_memory_is_that_of_all_weights_that_it_holds(
+    model: ScoreModel, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_network = sum(p.nbytes for p in model.network.parameters())
+    for execution, parts in ((Execution(), 1.0), (FAST, 2.0), (Execution("eager", "bfloat16"), 1.5)):
+        monkeypatch.setattr("worker.device.lane.choose", choosing(Choice(execution), []))
+        assert Lane(tiny_card, model, 5).bytes == parts * of_network
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(1e-9, 8), (0.0051, 3), (3.0, 1)])
+def test_a_step_has_as_many_rows_as_do_not_last_long(
+    model: ScoreModel, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch, seconds: float, rows: int
+) -> None:
+    lane = Lane(tiny_card, model, 5)
+    assert lane.engine.rows == 1, "a CPU looks up after each"
+    lane.engine = Engine(model, 5, capture=plain)
+    tried: list[int] = []
+    monkeypatch.setattr(lane, "try_out", lambda width: tried.append(width) or seconds)
+    lane.measure()
+    assert lane.engine.rows == rows
+    assert {1, 2, 4, 5} <= set(tried), "all that will be recorded is recorded before work begins"
+    assert tried[0] == 5
+
+
+def test_a_pace_is_taken_row_by_row_and_leaves_no_trace(model: ScoreModel, tiny_card: ModelCard) -> None:
+    lane = Lane(tiny_card, model, 5)
+    lane.engine = Engine(model, 5, capture=plain)
+    lane.measure()
+    assert (lane.engine.image_steps, lane.engine.evaluations, lane.engine.chains) == (0, 0, [])
+    assert lane.step_seconds > 0
+    assert lane.image_steps_per_second > 0
+
+
+def test_all_noise_is_recorded_when_a_lane_is_measured(model: ScoreModel, tiny_card: ModelCard) -> None:
+    lane = Lane(tiny_card, model, 5)
+    recorded: list[int] = []
+
+    def capture(call: Call) -> Call:
+        recorded.append(len(call()))
+        return call
+
+    lane.engine = Engine(model, 5, capture=capture)
+    lane.measure()
+    before = list(recorded)
+    lane.engine.record_noise()
+    assert recorded == before
+    assert recorded.count(5) == 3, "scores, and two streams of noise"

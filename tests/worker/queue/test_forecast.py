@@ -1,0 +1,108 @@
+"""When a job will be done."""
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from models.card import ModelCard
+from worker.queue.forecast import PACE, Forecast, Line, Share, Task
+from worker.queue.job import Job
+from worker.queue.jobs import JobQueue
+from worker.queue.priority import Priority
+
+
+@pytest.fixture
+def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Callable[..., Job]:  # type: ignore[no-untyped-def]
+    def make(count: int, client: str, priority: Priority = Priority.NORMAL) -> Job:
+        request, image_steps = ask(count=count)
+        return queue.submit(request, tiny_card.image, image_steps, client, priority)
+
+    return make
+
+
+@pytest.fixture
+def workers(queue: JobQueue) -> None:
+    """Two workers that make 1,000 and 300 image-steps a second."""
+    for name, pace in (("one", (0.01, 1000.0)), ("two", (0.02, 300.0))):
+        key = f"rq:worker:{name}"
+        queue.connection.sadd("rq:workers", key)
+        queue.connection.hset(key, PACE, json.dumps({"tiny": pace}))
+
+
+def seconds(queue: JobQueue, client: str, steps: int, priority: Priority = Priority.NORMAL) -> float | None:
+    return Forecast(queue.connection, 16).seconds(Task(client, priority, time.time(), steps), "tiny", evaluations=13)
+
+
+def test_nothing_is_told_of_what_was_never_measured(queue: JobQueue) -> None:
+    assert seconds(queue, "a", 13) is None
+    assert Forecast(queue.connection, 16).pace("tiny") is None
+
+
+@pytest.mark.usefixtures("workers")
+def test_an_empty_queue_leaves_the_work_itself(queue: JobQueue) -> None:
+    assert seconds(queue, "a", 13_000) == pytest.approx(10)
+    assert seconds(queue, "a", 13) == pytest.approx(0.13), "one image cannot use all slots"
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_shard_is_done_by_one_worker(queue: JobQueue) -> None:
+    for name in range(8):
+        key = f"rq:worker:more {name}"
+        queue.connection.sadd("rq:workers", key)
+        queue.connection.hset(key, PACE, json.dumps({"tiny": (0.01, 1000.0)}))
+    assert seconds(queue, "a", 16 * 13) == pytest.approx(0.208), "of the ten only one can have it"
+    assert seconds(queue, "a", 160 * 13) == pytest.approx(160 * 13 / 9300)
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_is_half_done_needs_half_the_time(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit(4, "a")
+    whole = queue.seconds_left(job)
+    half = job.model_copy(update={"image_steps_done": job.image_steps // 2})
+    assert whole is not None
+    assert queue.seconds_left(half) == pytest.approx(whole / 2, rel=0.1)
+
+
+@pytest.mark.usefixtures("workers")
+def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit(100, "a")
+    assert seconds(queue, "a", 1300) == pytest.approx(2)
+    assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx(1)
+    assert queue.seconds_left(job) == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("workers")
+def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    submit(1000, "b")
+    submit(10, "c")
+    assert seconds(queue, "a", 1300) == pytest.approx((1300 + 1300 + 130) / 1300)
+    assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx((1300 + 1300 / 8 + 130) / 1300)
+    assert seconds(queue, "a", 1300, Priority.LOW) == pytest.approx((1300 + 8 * 1300 + 130) / 1300)
+
+
+@pytest.mark.usefixtures("workers")
+def test_when_so_much_of_a_clients_work_is_done(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    submit(100, "a")
+    submit(10, "b")
+    forecast = Forecast(queue.connection, 16)
+    assert forecast.seconds_until_done("a", 65, "tiny") == pytest.approx((65 + 65) / 1300), "they take turns"
+    assert forecast.seconds_until_done("a", 1300, "tiny") == pytest.approx((1300 + 130) / 1300)
+    assert forecast.seconds_until_done("a", 1300, "other") is None
+
+
+def test_a_line_is_summed_up_as_its_tasks_one_by_one() -> None:
+    tasks = [Task("a", list(Priority)[i % 3], float(i), 10 * i + 7, str(i)) for i in range(9)]
+    line, ordered = Line(tasks), sorted(tasks, key=lambda task: task.place)
+    for number, task in enumerate(ordered):
+        ahead = ordered[:number]
+        work, turns = sum(t.remaining for t in ahead), sum(t.remaining / t.priority.weight for t in ahead)
+        assert line.before(task.place) == Share(work, pytest.approx(turns))
+        half = task.remaining / 2
+        share = Share(work + half, pytest.approx(turns + half / task.priority.weight))
+        assert line.first(work + half) == share  # type: ignore[arg-type]
+        assert line.meanwhile(turns + half / task.priority.weight) == pytest.approx(work + half)
+    everything = sum(task.remaining for task in tasks)
+    assert line.meanwhile(1e9) == everything
+    assert line.first(everything + 5).turns == pytest.approx(line.turns[-1] + 5)

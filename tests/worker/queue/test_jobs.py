@@ -1,0 +1,190 @@
+import time
+from collections.abc import Callable
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
+from rq import Worker
+
+from worker.queue import scripts, shards
+from worker.queue.job import JobNotFound, JobState
+from worker.queue.jobs import JobEnded, JobQueue, unavailable, without_password
+from worker.queue.offer import InFlight, Limits, TooMuch
+from worker.queue.requests import SampleRequest
+
+Ask = Callable[..., tuple[SampleRequest, int]]
+
+
+def test_a_job_becomes_shards_of_limited_size(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    request, image_steps = ask(count=10)
+    job = queue.submit(request, tiny_card.image, image_steps)
+    assert job.state == JobState.QUEUED
+    assert (job.shards, job.image_steps, job.image_steps_done) == (3, image_steps, 0)
+    found = [rq_job.shard for rq_job in queue.rq.get_jobs()]
+    assert [(s.first, s.count) for s in found] == [(0, 4), (4, 4), (8, 2)]
+    assert queue.get(job.id).request == request
+
+
+def test_depth_counts_what_has_not_ended(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    assert queue.depth().jobs == 0
+    first, second = (queue.submit(*_with_image(ask(count=c), tiny_card)) for c in (3, 5))
+    depth = queue.depth()
+    assert (depth.jobs, depth.image_steps) == (2, first.image_steps + second.image_steps)
+    queue.cancel(first.id)
+    assert queue.depth().image_steps == second.image_steps
+
+
+def test_cancelling_leaves_nothing_waiting(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=10), tiny_card))
+    other = queue.submit(*_with_image(ask(count=2), tiny_card))
+    cancelled = queue.cancel(job.id)
+    assert cancelled.state == JobState.CANCELLED
+    assert queue.rq.job_ids == [shards.shard_id(other.id, 0)]
+    assert queue.totals()["jobs_cancelled"] == 1
+    with pytest.raises(JobEnded, match="cancelled"):
+        queue.cancel(job.id)
+
+
+def test_what_waits_besides_a_large_job_stays_as_it_was(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    before, large, after = (queue.submit(*_with_image(ask(count=c), tiny_card)) for c in (10, 100, 5000))
+    waiting = queue.rq.job_ids
+    queue.cancel(large.id)
+    assert queue.rq.job_ids == [shard for shard in waiting if not shard.startswith(large.id)]
+    queue.cancel(after.id)
+    assert queue.rq.job_ids == [shards.shard_id(before.id, number) for number in range(3)]
+
+
+def test_what_a_server_says_that_takes_nothing_for_now_is_told_from_faults() -> None:
+    for said in (
+        RedisConnectionError("refused"),
+        OutOfMemoryError("command not allowed"),
+        ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
+        ResponseError("Command # 1 (SET a 1) of pipeline caused error: NOREPLICAS Not enough good replicas to write."),
+        ResponseError("BUSY Redis is busy running a script."),
+    ):
+        assert unavailable(said)
+    for said in (NoPermissionError("no permissions"), ResponseError("WRONGTYPE"), ResponseError("unknown command")):
+        assert not unavailable(said)
+
+
+def test_memory_is_what_redis_says(queue: JobQueue, redis) -> None:  # type: ignore[no-untyped-def]
+    redis.config_set("maxmemory", 500_000_000)
+    try:
+        memory = queue.memory()
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert memory.limit == 500_000_000
+    assert 0 < memory.used < memory.limit
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://worker:s3cret@host:6379/0", "redis://worker:***@host:6379/0"),
+        ("rediss://:s3cret@host/0?ssl_ca_certs=/etc/ca.crt", "rediss://:***@host/0?ssl_ca_certs=/etc/ca.crt"),
+        ("unix://worker:s3cret@/run/redis.sock", "unix://worker:***@/run/redis.sock"),
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_an_ended_job_expires(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(), tiny_card))
+    assert redis.ttl(shards.job_key(job.id)) == -1
+    queue.cancel(job.id)
+    assert 0 < redis.ttl(shards.job_key(job.id)) <= job.result_ttl
+
+
+def test_unknown_jobs(queue: JobQueue) -> None:
+    with pytest.raises(JobNotFound):
+        queue.get("0" * 24)
+    with pytest.raises(JobNotFound):
+        queue.cancel("0" * 24)
+
+
+def test_dead_workers_do_not_count(queue: JobQueue) -> None:
+    worker = Worker([queue.rq], connection=queue.connection)
+    worker.register_birth()
+    assert queue.workers() == 1
+    queue.connection.delete(worker.key)  # as its time to live does
+    assert queue.workers() == 0
+
+
+def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    assert (job.shards, job.shard_size) == (10_000, 10), "of 4 images each there would be 25,000"
+    assert queue.rq.count == 10_000
+    begun = time.perf_counter()
+    behind = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    accepted = time.perf_counter()
+    queue.cancel(behind.id)
+    assert time.perf_counter() - accepted < 5 * (accepted - begun), "being behind costs little"
+    queue.cancel(job.id)
+    assert queue.rq.count == 0
+    assert not redis.keys(f"rq:*{job.id}*")
+
+
+def test_a_deadline_that_passed_ends_the_job_even_without_workers(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    job = queue.submit(*_with_image(ask(count=2), tiny_card), deadline_seconds=600)
+    assert queue.get(job.id).state == JobState.QUEUED
+    queue.connection.hset(shards.job_key(job.id), "deadline", job.created_at + 0.001)
+    late = queue.get(job.id)
+    assert late.state == JobState.FAILED
+    assert late.error == "its deadline of 0.001 s passed with 0 of 26 image-steps done"
+    assert queue.rq.job_ids == []
+    assert queue.connection.zcard(shards.DEADLINES) == 0
+
+
+def _with_image(asked, card):  # type: ignore[no-untyped-def]
+    request, image_steps = asked
+    return request, card.image, image_steps
+
+
+def test_what_is_in_flight_is_what_is_still_to_do(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    """Counted in one place, so that limits hold whoever looks; the forecast's own sum is the check."""
+
+    def load() -> dict[str, int]:
+        return {name.decode(): int(value) for name, value in redis.hgetall("scoreserve:load").items()}
+
+    first = queue.submit(*_with_image(ask(count=10), tiny_card), client="a")
+    second = queue.submit(*_with_image(ask(count=2), tiny_card), client="b")
+    assert load() == {"a": 130, "b": 26, "all": 156}
+    shard = shards.Shard(first.id, 0, 0, 4, 60)
+    for done in (20, 30, 10):  # what was killed begins again
+        with queue.connection.pipeline() as pipeline:
+            shards.report(shard, done, pipeline)
+            pipeline.execute()
+        assert load() == {"a": 130 - done, "b": 26, "all": 156 - done}
+        assert load()["all"] == queue.depth().image_steps
+    values = [first.id, "finished", 0, 60, "", 0, b"x", 52, 4]
+    assert queue.connection.eval(scripts.STORE, 0, *values) == 1
+    assert load() == {"a": 78, "b": 26, "all": 104}
+    assert queue.connection.eval(scripts.STORE, 0, *values) == 0
+    queue.cancel(first.id)
+    assert load() == {"b": 26, "all": 26}
+    queue.cancel(second.id)
+    assert load() == {}
+
+
+@pytest.mark.parametrize(
+    ("limits", "against"),
+    [
+        (Limits(client_image_steps=51), "client"),
+        (Limits(client_image_steps=52, image_steps=77), "queue"),
+        (Limits(client_image_steps=52, image_steps=78, jobs=2), "jobs"),
+    ],
+)
+def test_what_is_too_much_is_not_accepted(  # type: ignore[no-untyped-def]
+    queue: JobQueue, redis, tiny_card, ask: Ask, limits: Limits, against: str
+) -> None:
+    for client in ("a", "b"):
+        queue.submit(*_with_image(ask(count=2), tiny_card), client=client)
+    before = redis.dbsize()
+    with pytest.raises(TooMuch) as refused:
+        queue.submit(*_with_image(ask(count=2), tiny_card), client="a", limits=limits)
+    assert (refused.value.against, refused.value.in_flight) == (against, InFlight(26, 52, 2))
+    assert redis.dbsize() == before
+    enough = Limits(client_image_steps=52, image_steps=78, jobs=3)
+    queue.submit(*_with_image(ask(count=2), tiny_card), client="a", limits=enough)

@@ -1,0 +1,161 @@
+"""Whose shard is next."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from models.card import ModelCard
+from worker.queue import shards
+from worker.queue.job import Job
+from worker.queue.jobs import JobQueue
+from worker.queue.priority import Priority
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Submit:  # type: ignore[no-untyped-def]
+    def make(count: int, client: str = "a", priority: str = "normal", model: str = "tiny") -> Job:
+        request, image_steps = ask(count=count)
+        request = request.model_copy(update={"model": model})
+        return queue.submit(request, tiny_card.image, image_steps, client, Priority(priority))
+
+    return make
+
+
+def drain(queue: JobQueue, most: int = 1000, models: list[str] | None = None) -> list[str]:
+    """Ids of the jobs of the shards that are taken, in order."""
+    taken = []
+    while len(taken) < most and (shard := shards.take(queue.rq, models)) is not None:
+        taken.append(shard.rpartition("-")[0])
+    return taken
+
+
+def test_the_jobs_of_one_client_go_in_turn(queue: JobQueue, submit: Submit) -> None:
+    first, second = submit(10), submit(4)
+    assert drain(queue) == [first.id] * 3 + [second.id]
+    assert queue.rq.job_ids == []
+
+
+def test_a_large_job_does_not_hold_up_another_client(queue: JobQueue, submit: Submit) -> None:
+    large = submit(400, "a")
+    drain(queue, 20)
+    small = submit(8, "b")
+    assert drain(queue, 4).count(small.id) == 2
+    assert Counter(drain(queue)) == {large.id: 78}
+
+
+def test_clients_share_by_image_steps_and_not_by_jobs(queue: JobQueue, submit: Submit) -> None:
+    one = [submit(40, "a")]
+    many = [submit(4, "b") for _ in range(10)]
+    taken = drain(queue, 10)
+    assert sum(job.id in taken for job in one) == 1
+    assert taken.count(one[0].id) == 5
+    assert sum(job.id in taken for job in many) == 5
+
+
+def test_who_was_away_has_saved_up_nothing(queue: JobQueue, submit: Submit) -> None:
+    submit(4, "b")
+    drain(queue)
+    one = submit(100, "a")
+    drain(queue, 20)
+    other = submit(100, "b")
+    taken = Counter(drain(queue, 10))
+    assert taken == {one.id: 5, other.id: 5}
+
+
+def test_of_one_client_the_urgent_goes_first(queue: JobQueue, submit: Submit) -> None:
+    low, normal, high = (submit(8, "a", priority) for priority in ("low", "normal", "high"))
+    assert drain(queue) == [high.id] * 2 + [normal.id] * 2 + [low.id] * 2
+
+
+def test_who_has_had_most_makes_way_for_who_has_had_less(queue: JobQueue, submit: Submit) -> None:
+    ids = {client: submit(400, client).id for client in "abc"}
+    drain(queue, 60)
+    held = [(shards.Shard(ids[client], 0, 0, 4, 60), done) for client, done in [("a", 40), ("b", 90), ("c", 0)]]
+    assert shards.make_way(queue.rq, None, held) is None, "those that wait have had as much"
+    submit(4, "d")
+    assert shards.make_way(queue.rq, None, held) == (1, "tiny")
+    assert shards.make_way(queue.rq, ["tiny"], held[:1]) == (0, "tiny")
+    assert shards.make_way(queue.rq, ["tiny"], held[2:]) is None, "nothing of it is done"
+    assert shards.make_way(queue.rq, ["another"], held) is None
+
+
+def test_a_clients_own_urgent_job_is_not_hidden_by_others_that_wait(queue: JobQueue, submit: Submit) -> None:
+    submit(2, "b")
+    drain(queue)
+    job = submit(4, "a")
+    drain(queue)
+    held = [(shards.Shard(job.id, 0, 0, 4, 60), 0)]
+    submit(4, "b")
+    assert shards.make_way(queue.rq, None, held) is None, "b has had more than what is done"
+    submit(4, "a", "normal")
+    assert shards.make_way(queue.rq, None, held) is None
+    submit(4, "a", "high")
+    assert shards.make_way(queue.rq, None, held) == (0, "tiny")
+
+
+def test_between_clients_priority_is_a_weight_that_locks_out_nobody(queue: JobQueue, submit: Submit) -> None:
+    high, normal = submit(2000, "a", "high"), submit(400, "b")
+    assert Counter(drain(queue, 90)) == {high.id: 80, normal.id: 10}
+    low = submit(400, "c", "low")
+    assert drain(queue, 90).count(low.id) == 2, "one at once, since it is new, and then one of 73"
+
+
+def test_only_shards_of_some_models_can_be_taken(queue: JobQueue, submit: Submit) -> None:
+    first, second = submit(4, model="one"), submit(4, model="two")
+    assert drain(queue, models=["three"]) == []
+    assert drain(queue, models=["two", "three"]) == [second.id]
+    assert drain(queue) == [first.id]
+
+
+def test_nobody_is_locked_out_of_slow_workers_while_others_are_served_by_fast_ones(
+    queue: JobQueue, submit: Submit
+) -> None:
+    submit(4000, "a", model="fast")
+    large, small = submit(400, "b", model="slow"), submit(40, "c", model="slow")
+    taken = []
+    for _ in range(10):
+        drain(queue, 20, models=["fast"])
+        submit(4, "c", model="slow")  # to ask again loses no place
+        taken += drain(queue, 1, models=["slow"])
+    assert taken.count(large.id) == taken.count(small.id) == 5
+    late = submit(4, "d", model="slow")
+    drain(queue, 20, models=["fast"])
+    assert late.id in drain(queue, 3, models=["slow"])
+
+
+def test_what_is_put_back_goes_first_and_is_charged_once(queue: JobQueue, submit: Submit) -> None:
+    mine, other = submit(40, "a"), submit(40, "b")
+    for _ in range(20):
+        shard = shards.take(queue.rq, ["tiny"])
+        assert shard is not None
+        (job,) = shards.ShardJob.fetch_many([shard], queue.connection, queue.rq.serializer)
+        assert job is not None
+        with queue.connection.pipeline() as pipeline:
+            shards.started(shard, pipeline)
+            shards.again(queue.rq, job, job.shard, pipeline)
+            pipeline.execute()
+    assert len(queue.rq.job_ids) == 20
+    assert Counter(drain(queue, 10)) == {mine.id: 5, other.id: 5}
+
+
+def test_nothing_is_left_of_lines_in_which_nobody_stands(queue: JobQueue, submit: Submit, redis: Redis) -> None:
+    submit(8, "a")
+    queue.cancel(submit(100, "b").id)
+    drain(queue)
+    assert redis.keys("scoreserve:line*") == []
+    assert redis.keys("scoreserve:job:*:waiting") == []
+    for number in range(50):
+        queue.cancel(submit(4, f"passer-by {number}").id)
+    submit(400, "a")
+    drain(queue, 50)
+    assert queue.connection.zcard("scoreserve:served") <= 2
+    for number in range(20):
+        submit(4, f"asleep {number}", model="served by nobody")
+    for number in range(50):
+        queue.cancel(submit(4, f"passer-by {number}").id)
+    drain(queue, 50, models=["tiny"])
+    assert queue.connection.zcard("scoreserve:served") <= 22

@@ -1,0 +1,250 @@
+"""Lane: one version of a model on a device, its engine, and the shards that it works on."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from models.card import ModelCard
+from models.images import Pixels
+from models.samplers.plan import plan
+from models.sampling.chain import Chain
+from models.sampling.choice import Choice, Remembered, choose, key
+from models.sampling.engine import Engine
+from models.sampling.sample import to_pixels
+from models.score import ScoreModel
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.02  # that a step of several rows may last
+PACE_SECONDS = 5.0  # of work, over which the pace follows what is seen
+OUTLIER = 2.0  # times as long or as short as expected: more is not believed at once
+
+
+class DeviceFailed(RuntimeError):
+    """The device fails whatever it is given: only another process can go on."""
+
+
+@dataclass(eq=False)
+class Part:
+    """One shard in hand.
+
+    Args:
+        lane: the lane of its model.
+        chains: its images, in order.
+        number: how many parts the batch had taken on before.
+        waiting: those of the chains that have not been admitted yet.
+        fault: why it can never be finished.
+    """
+
+    lane: "Lane"
+    chains: list[Chain]
+    number: int = 0
+    waiting: deque[Chain] = field(default_factory=deque)
+    fault: str | None = None
+
+    @property
+    def image_steps_done(self) -> int:
+        return sum(chain.cursor for chain in self.chains)
+
+    @property
+    def finished(self) -> bool:
+        return all(not chain.remaining for chain in self.chains)
+
+    @property
+    def ended(self) -> bool:
+        return self.fault is not None or self.finished
+
+    @property
+    def sigma(self) -> float | None:
+        """Noise level of the slowest image that is on its way; None if none is."""
+        under_way = [chain for chain in self.chains if chain.cursor and chain.remaining]
+        if not under_way:
+            return None
+        slowest = max(under_way, key=lambda chain: chain.remaining)
+        return float(slowest.table.column("sigma")[slowest.cursor])
+
+    def estimates(self, most: int) -> Pixels:
+        """What the first images look like by now, uint8 [n, h, w, c]; black before their first step here.
+
+        They are the denoised estimates of the last step, if the engine is `watched`, and of finished images these.
+        """
+        c, h, w = self.lane.card.image.chw
+        looks = [self.lane.engine.estimate(chain) if chain.remaining else chain.x for chain in self.chains[:most]]
+        return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
+
+    def frames(self) -> Pixels | None:
+        """What the images of a finished part looked like on their way, uint8 [n, frames - 1, h, w, c]; None if none."""
+        if not self.chains[0].keep:
+            return None
+        return np.stack([torch.stack(chain.frames).numpy() for chain in self.chains])
+
+    def look_for_faults(self) -> None:
+        """Sets `fault` if an image that is in no slot is not finite; those in slots are looked at by the engine."""
+        for chain in self.chains:
+            if self.fault is None and chain.x is not None and not bool(torch.isfinite(chain.x).all()):
+                self.fault = divergence(chain)
+
+    def pixels(self) -> Pixels:
+        """The images uint8 [n, h, w, c] of a finished part without fault."""
+        return np.stack([to_pixels(chain.x) for chain in self.chains if chain.x is not None])
+
+
+class Lane:
+    """One version of a model: its engine, and the parts that use it, oldest first.
+
+    Args:
+        card: of the version.
+        model: loaded.
+        slots: chains that may be in slots.
+        exact: an image's bits depend on its request alone.
+        remembered: what was measured before.
+    """
+
+    def __init__(
+        self, card: ModelCard, model: ScoreModel, slots: int, exact: bool = True, remembered: Remembered | None = None
+    ) -> None:
+        self.card = card
+        self.choice = _choose(card, model, slots, exact, remembered)
+        self.engine = Engine(model, slots, self.choice.pinned)
+        self.parts: list[Part] = []
+        self.turn = 0.0  # seconds of the device that each of its chains has had
+        self.step_seconds = self.image_steps_per_second = 0.0  # its pace
+        self.expected_seconds = self.seen_seconds = 0.0  # of the steps since the last look at it
+        modules = [module for module in (model.network, model.executed) if module is not None]
+        weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
+        self.bytes = sum(weights.values())
+
+    def step(self) -> None:
+        """One step of the engine. A part that cannot be sampled gets a `fault`, no other.
+
+        Raises:
+            DeviceFailed: not the parts are at fault.
+        """
+        begun, active, evaluations = time.perf_counter(), len(self.engine.chains), self.engine.evaluations
+        try:
+            self.engine.step()
+        except Exception as error:  # whatever a device can throw
+            log.warning("a step failed, so each shard is tried alone: %s", error)
+            self._isolate()
+        else:
+            self.expected_seconds += (self.engine.evaluations - evaluations) * self._expected(active)
+        seconds = time.perf_counter() - begun
+        self.seen_seconds += seconds
+        self.turn += seconds / max(1, active)
+
+    def diverged(self) -> list[Part]:
+        """The parts of which an image became NaN or infinite; they have a `fault` now."""
+        chains = self.engine.diverged()
+        for part in self.parts:
+            part.look_for_faults()
+            for chain in _of(part, chains):
+                part.fault = divergence(chain)
+        return [part for part in self.parts if part.fault]
+
+    def measure(self) -> None:
+        """Runs the lane for the first time, and takes its pace: of one image alone, and with all slots in use.
+
+        How many rows a step may have follows from it: the worker listens between steps, so none may last long.
+        """
+        most = self.engine.rows
+        self.engine.rows = 1
+        for width in reversed(self.engine.widths):  # the widest first: those that are recorded later use its memory
+            self.try_out(width)
+        self.engine.record_noise()
+        self.step_seconds = self.try_out(1)
+        of_all = self.try_out(self.engine.slots)
+        self.image_steps_per_second = self.engine.slots / of_all
+        self.engine.rows = max(1, min(most, int(STEP_SECONDS / of_all)))
+
+    def follow(self, factor: float) -> None:
+        """Moves the pace towards what was seen of the steps since the last time.
+
+        Args:
+            factor: what their time on the device is, over what the host has seen of it.
+        """
+        if self.expected_seconds:
+            ratio = min(OUTLIER, max(1 / OUTLIER, factor * self.seen_seconds / self.expected_seconds))
+            moved = ratio ** min(1.0, self.expected_seconds / PACE_SECONDS)
+            self.step_seconds *= moved
+            self.image_steps_per_second /= moved
+        self.expected_seconds = self.seen_seconds = 0.0
+
+    def _expected(self, active: int) -> float:
+        """Seconds of one network evaluation for so many active chains, by the pace; 0 if it was not taken."""
+        if not self.step_seconds:
+            return 0.0
+        alone, now, full = (self.engine.evaluated(n) for n in (1, active, self.engine.slots))
+        share = (now - alone) / max(1, full - alone)
+        return (1 - share) * self.step_seconds + share * self.engine.slots / self.image_steps_per_second
+
+    def try_out(self, width: int) -> float:
+        """The model's own sampler for one row of `width` chains, while no slot is used; returns the seconds."""
+        _, table = plan(None, self.card)
+        chains = [Chain(table, seed=0, index=i) for i in range(width)]
+        self.engine.admit(chains)
+        begun, image_steps, evaluations = time.perf_counter(), self.engine.image_steps, self.engine.evaluations
+        try:
+            self.engine.step()
+            if self.engine.model.device.type == "cuda":
+                torch.cuda.synchronize(self.engine.model.device)
+        finally:
+            self.engine.evict(chains)
+            self.engine.image_steps, self.engine.evaluations = image_steps, evaluations  # these are nobody's
+        return time.perf_counter() - begun
+
+    def _isolate(self) -> None:
+        """After a row that failed, and so changed nothing: on from there, with each part alone."""
+        try:
+            chains = self.engine.evict(list(self.engine.chains))
+            failed = [part for part in self.parts if not self._step_alone(_of(part, chains), part)]
+            if failed:
+                self.try_out(1)
+            self.engine.admit(
+                [c for part in self.parts if part not in failed for c in _of(part, chains) if c.remaining]
+            )
+        except Exception as error:
+            raise DeviceFailed(f"the device fails, and not because of one shard: {error}") from error
+
+    def _step_alone(self, chains: Sequence[Chain], part: Part) -> bool:
+        self.engine.admit(chains)
+        try:
+            self.engine.step()
+        except Exception as error:
+            part.fault = f"it cannot be sampled: {error}"
+        self.engine.evict(chains)
+        return part.fault is None
+
+
+def divergence(chain: Chain) -> str:
+    """What a client is told of an image that is not finite any more."""
+    return (
+        f"image {chain.index} became NaN or infinite within {chain.cursor} of {len(chain.table)} network evaluations: "
+        "this model's scores diverge with these sampler settings; try a smaller step_size or more levels"
+    )
+
+
+def _choose(card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembered: Remembered | None) -> Choice:
+    """How the model is run from now on: as it was found to be best before, or as it is found now."""
+    _, table = plan(None, card)
+    name = key(model, card.weights_sha256, slots, exact)
+    choice = remembered.get(name) if remembered else None
+    if choice is not None:
+        try:
+            model.executed = choice.execution.of(model.network)
+            model.denoise(torch.zeros(2, *card.image.chw, device=model.device), float(table.column("sigma")[0]))
+            return choice
+        except Exception as error:  # whatever a compiler that is gone can throw
+            log.warning("%s works no longer, so all is measured again: %s", choice.execution, error)
+    choice = choose(model, table, slots, exact)
+    if remembered:
+        remembered.put(name, choice)
+    return choice
+
+
+def _of(part: Part, chains: Sequence[Chain]) -> list[Chain]:
+    return [chain for chain in chains if chain in part.chains]

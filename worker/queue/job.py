@@ -1,0 +1,92 @@
+"""A job: what a client asked for, and how far it is. Torch-free."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+from models.card import ImageShape
+from worker.queue.priority import Priority
+from worker.queue.requests import REQUEST, InpaintRequest, SampleRequest
+
+
+class JobState(StrEnum):
+    """What a job is doing; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (JobState.FINISHED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Job(BaseModel):
+    """What a client asked for, and how far it is."""
+
+    id: str
+    state: JobState
+    request: SampleRequest | InpaintRequest = Field(discriminator="kind")
+    image: ImageShape
+    shards: int
+    shard_size: int
+    image_steps: int
+    image_steps_done: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    result_ttl: int
+    error: str | None
+    client: str
+    priority: Priority
+    deadline: float | None
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of each image."""
+        return self.image_steps // self.request.count
+
+
+class JobNotFound(LookupError):
+    """No such job: it never was, or its time to live has ended."""
+
+
+def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
+    """A job, from what Redis has under `shards.job_key` and `shards.progress_key`.
+
+    Raises:
+        JobNotFound: it has nothing.
+    """
+    if b"request" not in record:
+        raise JobNotFound(job_id)
+
+    def number(name: bytes) -> float | None:
+        return float(record[name]) if name in record else None
+
+    return Job(
+        id=job_id,
+        state=_state(record.get(b"state"), record.get(b"started_at")),
+        request=REQUEST.validate_json(record[b"request"]),
+        image=ImageShape.model_validate_json(record[b"image"]),
+        shards=int(record[b"shards"]),
+        shard_size=int(record[b"shard_size"]),
+        image_steps=int(record[b"image_steps"]),
+        image_steps_done=sum(map(int, progress)),
+        created_at=float(record[b"created_at"]),
+        started_at=number(b"started_at"),
+        ended_at=number(b"ended_at"),
+        result_ttl=int(record[b"result_ttl"]),
+        error=record.get(b"error", b"").decode() or None,
+        client=record[b"client"].decode(),
+        priority=Priority(record[b"priority"].decode()),
+        deadline=number(b"deadline"),
+    )
+
+
+def _state(state: bytes | None, started_at: bytes | None) -> JobState:
+    if state is not None:
+        return JobState(state.decode())
+    return JobState.QUEUED if started_at is None else JobState.RUNNING

@@ -1,0 +1,361 @@
+"""JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from rq.worker import Worker
+
+from models.card import ImageShape
+from worker.queue import scripts, shards
+from worker.queue.forecast import STATUS, Forecast, Task
+from worker.queue.idempotency import AnotherRequest, Once
+from worker.queue.job import Job, JobNotFound, JobState, job_of
+from worker.queue.offer import UNLIMITED, Limits, Offer, Webhook, flat
+from worker.queue.priority import Priority
+from worker.queue.requests import InpaintRequest, SampleRequest
+from worker.queue.settings import QueueSettings
+
+MAX_SHARDS = 10_000  # of a job: one that would have more has larger ones
+ANYBODY = "anybody"  # the client of a job that names none
+NOT_NOW = "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY"  # what a server says that takes no writes for now
+MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
+Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
+
+
+class Depth(BaseModel):
+    """What has been accepted and has not ended."""
+
+    jobs: int
+    image_steps: int
+    oldest_age_seconds: float
+
+
+class Memory(BaseModel):
+    """Bytes that Redis uses, and that it may use; 0 without a limit."""
+
+    used: int
+    limit: int
+
+    @property
+    def half_full(self) -> bool:
+        return 0 < self.limit < 2 * self.used
+
+
+class WorkerStatus(BaseModel):
+    """A worker that is alive, as it told last."""
+
+    name: str
+    device: str = Field(description="torch device.")
+    models: list[str] = Field(description="Those in its memory; others are loaded when they are asked for.")
+    slots: int = Field(description="Images that it advances together.")
+    slots_active: int
+    image_steps_per_second: float = Field(description="What it does now.")
+    last_seen: datetime
+
+
+class JobEnded(ValueError):
+    """The job has ended already, so it cannot be cancelled."""
+
+
+def connect(url: str, timeout: float, attempts: int) -> Redis:
+    """A connection pool to a Redis or Valkey server.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        timeout: seconds that one command may take.
+        attempts: how often a command is tried again, with growing pauses of up to 2 s, while the server is away.
+    """
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(ExponentialBackoff(cap=2, base=0.05), attempts),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        health_check_interval=30,
+    )
+
+
+def unavailable(error: RedisError) -> bool:
+    """Whether a server is away, full, or takes no writes for now, so that what failed may be tried again later."""
+    later = isinstance(error, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError)
+    return later or any(word in str(error) for word in NOT_NOW)
+
+
+def without_password(url: str) -> str:
+    """The address of a server as a log may show it."""
+    return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", url)
+
+
+class JobQueue:
+    """All jobs of one Redis.
+
+    Args:
+        connection: as `connect` makes it.
+        settings: shard size and time to live.
+    """
+
+    def __init__(self, connection: Redis, settings: QueueSettings) -> None:
+        self.connection, self.settings = connection, settings
+        self.rq = shards.rq_queue(connection)
+        self.forecast = Forecast(connection, settings.shard_size)
+        self._rq_record = flat(shards.rq_record(self.rq, settings.result_ttl_seconds))
+
+    def submit(
+        self,
+        request: SampleRequest | InpaintRequest,
+        image: ImageShape,
+        image_steps: int,
+        client: str = ANYBODY,
+        priority: Priority = Priority.NORMAL,
+        deadline_seconds: float | None = None,
+        limits: Limits = UNLIMITED,
+        once: Once | None = None,
+        webhook: Webhook | None = None,
+    ) -> Job:
+        """Accepts a job: at once, or not at all, it is written down and its shards are enqueued.
+
+        Args:
+            request: complete.
+            image: shape of the model's images.
+            image_steps: of the whole job.
+            client: whose job it is; clients take turns.
+            priority: among the client's jobs, and its weight among others.
+            deadline_seconds: from now; a job that has not ended by then fails.
+            limits: on what is in flight, this job included.
+            once: what the request is known by if it is sent again.
+            webhook: what is called once the job has ended.
+
+        Raises:
+            AcceptedBefore: it was sent again.
+            AnotherRequest: the client has used the key of `once` before, for another request.
+            TooMuch: that would be more than the limits allow.
+        """
+        offer = self.offer(request, image, image_steps, client, priority, deadline_seconds, limits, once, webhook)
+        answer: Any = self.connection.eval(scripts.ACCEPT, 2, *offer.arguments)
+        return offer.accepted(answer)
+
+    def offer(
+        self,
+        request: SampleRequest | InpaintRequest,
+        image: ImageShape,
+        image_steps: int,
+        client: str = ANYBODY,
+        priority: Priority = Priority.NORMAL,
+        deadline_seconds: float | None = None,
+        limits: Limits = UNLIMITED,
+        once: Once | None = None,
+        webhook: Webhook | None = None,
+    ) -> Offer:
+        """What `submit` would put into Redis, for those who do so themselves, by `scripts.ACCEPT`."""
+        now = time.time()
+        size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
+        job = Job(
+            id=secrets.token_hex(12),
+            state=JobState.QUEUED,
+            request=request,
+            image=image,
+            shards=-(-request.count // size),
+            shard_size=size,
+            image_steps=image_steps,
+            image_steps_done=0,
+            created_at=now,
+            started_at=None,
+            ended_at=None,
+            result_ttl=ttl,
+            error=None,
+            client=client,
+            priority=priority,
+            deadline=None if deadline_seconds is None else now + deadline_seconds,
+        )
+        return Offer(job, limits, self.rq.key, self._rq_record, once, webhook)
+
+    def accepted_before(self, once: Once) -> Job | None:
+        """The job of a request that was accepted before, if it was.
+
+        Raises:
+            AnotherRequest: the client has used the key of `once` before, for another request.
+        """
+        known: Any = self.connection.get(once.redis_key)
+        if known is None:
+            return None
+        job_id, fingerprint = known.decode().split()
+        with suppress(JobNotFound):
+            job = self.get(job_id)
+            if fingerprint != once.fingerprint:
+                raise AnotherRequest(job_id)
+            return job
+        return None
+
+    def get(self, job_id: str) -> Job:
+        """A job by its id. One whose deadline has passed has ended, whether or not a worker is alive to see it.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        return self._on_time(self._read(job_id))
+
+    def _on_time(self, job: Job) -> Job:
+        """The job; ended if its deadline has passed."""
+        if job.deadline is None or job.state.final or time.time() < job.deadline:
+            return job
+        done = f"{job.image_steps_done:,} of {job.image_steps:,} image-steps"
+        seconds = round(job.deadline - job.created_at, 3)
+        self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
+        return self._read(job.id)
+
+    def seconds_left(self, job: Job, look: bool = True) -> float | None:
+        """When a job will have ended, in seconds from now; None if that cannot be told.
+
+        With `look` false, by what the forecast knows already.
+        """
+        if job.state.final:
+            return None
+        task = _task(job)
+        evaluations = -(-task.remaining // job.request.count)  # of an image that is as far as the others
+        return self.forecast.seconds(task, job.request.model, evaluations, look)
+
+    def position(self, job: Job, look: bool = True) -> int | None:
+        """How many jobs that wait go before a queued one; None for one that does not wait."""
+        return self.forecast.position(_task(job), look) if job.state == JobState.QUEUED else None
+
+    def listing(
+        self,
+        client: str,
+        states: Container[JobState],
+        models: Container[str] | None,
+        limit: int,
+        after: Place | None = None,
+    ) -> tuple[list[Job], Place | None]:
+        """A page of a client's jobs, newest first, and where the next page begins; None after the last.
+
+        Args:
+            client: whose jobs.
+            states: those that are wanted.
+            models: likewise; None for all.
+            limit: of jobs on the page. It may be shorter, where few of many jobs are wanted.
+            after: where the page before ended.
+        """
+        jobs: list[Job] = []
+        for _ in range(0, MOST_LOOKED_AT, at_once := max(limit + 1, 20)):
+            places = self._places(client, after, at_once)
+            for place, found in zip(places, self._read_all([job_id for _, job_id in places]), strict=True):
+                job = found and self._on_time(found)
+                if job and job.state in states and (models is None or job.request.model in models):
+                    if len(jobs) == limit:
+                        return jobs, after
+                    jobs.append(job)
+                after = place
+            if len(places) < at_once:
+                return jobs, None
+        return jobs, after
+
+    def _places(self, client: str, after: Place | None, most: int) -> list[Place]:
+        """The next jobs of a client, newest first; some may be forgotten already."""
+        newest = "+inf" if after is None else repr(after[0])
+        with self.connection.pipeline() as pipeline:
+            for key in (shards.unended_key(client), shards.ended_key(client)):
+                pipeline.zrange(
+                    key, newest, "-inf", desc=True, byscore=True, offset=0, num=most + 1, withscores=True
+                )  # one more, since the first may be `after` itself
+            unended, ended = pipeline.execute()
+        places = [(created_at, job_id.decode()) for job_id, created_at in (*unended, *ended)]
+        return sorted((place for place in places if after is None or place < after), reverse=True)[:most]
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job: what waits is removed at once, what runs leaves its slots before their next step.
+
+        Raises:
+            JobNotFound: there is none.
+            JobEnded: it has ended already.
+        """
+        job = self.get(job_id)
+        if not self.end(job, JobState.CANCELLED, "cancelled by the client"):
+            raise JobEnded(f"job {job_id} has ended already: it is {self.get(job_id).state}")
+        return self.get(job_id)
+
+    def end(self, job: Job, state: JobState, error: str, keep: int | None = None) -> bool:
+        """Ends a job short of its result; says whether it had not ended before.
+
+        Its shards are removed, but for the number `keep`, which RQ's registry of failed jobs shows to operators.
+        """
+        ended = self.connection.eval(scripts.END, 0, job.id, state.value, time.time(), job.result_ttl, error)
+        shards.discard(self.rq, job.id, job.shards, keep)
+        return bool(ended)
+
+    def depth(self) -> Depth:
+        """What waits or runs."""
+        active: Any = self.connection.zrange(shards.ACTIVE, 0, -1, withscores=True)
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id, _ in active:
+                pipeline.hget(shards.job_key(job_id.decode()), "image_steps")
+                pipeline.hvals(shards.progress_key(job_id.decode()))
+            answers = pipeline.execute()
+        totals = [int(total or 0) for total in answers[0::2]]
+        done = [sum(map(int, progress)) for progress in answers[1::2]]
+        return Depth(
+            jobs=len(active),
+            image_steps=sum(max(0, t - d) for t, d in zip(totals, done, strict=True)),
+            oldest_age_seconds=max(0.0, time.time() - active[0][1]) if active else 0.0,
+        )
+
+    def totals(self) -> Mapping[str, int]:
+        """Counters since the beginning: images, image_steps, jobs_accepted, jobs_finished and so on."""
+        totals: Any = self.connection.hgetall(shards.TOTALS)
+        return {name.decode(): int(value) for name, value in totals.items()}
+
+    def workers(self) -> int:
+        """How many workers are alive."""
+        worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
+        return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    def memory(self) -> Memory:
+        """How full Redis is. A full one accepts no job."""
+        info: Any = self.connection.info("memory")
+        return Memory(used=info["used_memory"], limit=info["maxmemory"])
+
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """The workers that are alive, by name."""
+        keys: Any = Worker.all_keys(connection=self.connection, queue=self.rq)
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hmget(key, STATUS, "last_heartbeat")
+            answers = pipeline.execute()
+        statuses = [
+            WorkerStatus(name=key.rpartition(":")[2], last_seen=seen.decode(), **json.loads(status))
+            for key, (status, seen) in zip(keys, answers, strict=True)
+            if status is not None and seen is not None
+        ]
+        return sorted(statuses, key=lambda status: status.name)
+
+    def _read(self, job_id: str) -> Job:
+        (job,) = self._read_all([job_id])
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    def _read_all(self, job_ids: Sequence[str]) -> list[Job | None]:
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(shards.job_key(job_id))
+                pipeline.hvals(shards.progress_key(job_id))
+            answers = pipeline.execute()
+        records = zip(job_ids, answers[0::2], answers[1::2], strict=True)
+        return [job_of(*record) if b"request" in record[1] else None for record in records]
+
+
+def _task(job: Job) -> Task:
+    left = max(0, job.image_steps - job.image_steps_done)
+    return Task(job.client, job.priority, job.created_at, left, job.id, job.state == JobState.QUEUED)

@@ -1,0 +1,158 @@
+"""An offer: a job that has not been accepted yet, and what may stand against it. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from rq import Queue
+from rq.utils import utcformat
+
+from models.card import ImageShape
+from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
+from worker.queue.job import Job
+
+
+class Webhook(BaseModel):
+    """What is called once a job has ended.
+
+    Args:
+        url: checked.
+        secret: that the call is signed with, `whsec_...`; None takes the service's.
+    """
+
+    url: str
+    secret: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that may be in flight, which is accepted and still to do; None for no limit.
+
+    Args:
+        client_image_steps: of the client.
+        image_steps: of all clients.
+        jobs: of all clients.
+    """
+
+    client_image_steps: int | None = None
+    image_steps: int | None = None
+    jobs: int | None = None
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """What is in flight: image-steps of one client, image-steps of all, jobs of all."""
+
+    client_image_steps: int
+    image_steps: int
+    jobs: int
+
+
+class TooMuch(Exception):
+    """A job was not accepted.
+
+    Args:
+        against: the limit that stands against it: of the `client`, or of the `queue` or its `jobs`.
+        job: as it would have been.
+        in_flight: without it.
+        limits: that hold.
+    """
+
+    def __init__(self, against: str, job: Job, in_flight: InFlight, limits: Limits) -> None:
+        super().__init__(f"too much in flight for the {against}: {in_flight}")
+        self.against, self.job, self.in_flight, self.limits = against, job, in_flight, limits
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A job that has not been accepted yet.
+
+    Args:
+        job: as it will be.
+        limits: on what is in flight, the job included.
+        rq_queue: key of RQ's queue.
+        rq_record: as `shards.rq_record` returns it, made `flat`.
+        once: what the request is known by if it is sent again.
+        webhook: what is called once the job has ended.
+    """
+
+    job: Job
+    limits: Limits
+    rq_queue: str
+    rq_record: bytes
+    once: Once | None = None
+    webhook: Webhook | None = None
+
+    @property
+    def arguments(self) -> list[Any]:
+        """Keys and arguments of `scripts.ACCEPT`."""
+        job = self.job
+        record = {
+            "request": job.request.model_dump_json(),
+            "image": _json(job.image),
+            "shards": job.shards,
+            "shard_size": job.shard_size,
+            "image_steps": job.image_steps,
+            "created_at": job.created_at,
+            "result_ttl": job.result_ttl,
+            "model": job.request.model,
+            "client": job.client,
+            "priority": job.priority.value,
+            "rank": job.priority.rank,
+            "weight": job.priority.weight,
+        }
+        if self.once is not None:
+            record["once"] = self.once.name
+        if self.webhook is not None:
+            record["webhook"] = self.webhook.model_dump_json()
+        most = (self.limits.client_image_steps, self.limits.image_steps, self.limits.jobs)
+        arguments = [
+            job.id,
+            job.created_at,
+            job.client,
+            job.image_steps,
+            *(-1 if limit is None else limit for limit in most),
+            job.request.count,
+            job.shard_size,
+            job.shards,
+            job.result_ttl,
+            "" if job.deadline is None else job.deadline,
+            "" if self.once is None else self.once.fingerprint,
+            utcformat(datetime.fromtimestamp(job.created_at, UTC)),
+        ]
+        own = to_json([str(argument) for argument in arguments])
+        return [self.rq_queue, Queue.redis_queues_keys, own, flat(record), self.rq_record]
+
+    def accepted(self, answer: Sequence[Any]) -> Job:
+        """The job, if that is what the script has answered.
+
+        Raises:
+            AcceptedBefore, AnotherRequest: its key was used before.
+            TooMuch: there is too much in flight.
+        """
+        against, *counts = answer
+        if against == b"before":
+            job_id, fingerprint = counts[0].decode().split()
+            raise (
+                AcceptedBefore(job_id) if self.once and self.once.fingerprint == fingerprint else AnotherRequest(job_id)
+            )
+        if against:
+            raise TooMuch(against.decode(), self.job, InFlight(*counts), self.limits)
+        return self.job
+
+
+def flat(record: Mapping[str, Any]) -> bytes:
+    """Fields and values in turn, as JSON: one argument, which is cheaper than many."""
+    return to_json([str(part) for item in record.items() for part in item])
+
+
+@lru_cache
+def _json(image: ImageShape) -> str:
+    return image.model_dump_json()

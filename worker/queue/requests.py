@@ -1,0 +1,37 @@
+"""The contract between service and worker: what a job asks for, complete and checked. Torch-free."""
+
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
+
+from models.card import ModelName
+from models.samplers.settings import MAX_SEED, SamplerSettings
+
+MAX_FRAMES = 64
+
+
+class SampleRequest(BaseModel):
+    """A grid of samples. Image i depends on (model, version, sampler, seed, i) alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["sample"] = "sample"
+    model: ModelName
+    version: int = Field(ge=1)
+    count: int = Field(ge=1)
+    seed: int = Field(ge=0, le=MAX_SEED)
+    frames: int = Field(0, ge=0, le=MAX_FRAMES, description="How often each image is looked at; 0 or 1: the result.")
+    weights_sha256: str | None = Field(None, description="The weights that were promised; null takes what is there.")
+    sampler: SamplerSettings = Field(description="Complete: as `models.samplers.plan.plan` returns it.")
+
+
+class InpaintRequest(SampleRequest):
+    """Completions of one image: as many as `count`, the pixels outside the mask exactly as given."""
+
+    kind: Literal["inpaint"] = "inpaint"  # type: ignore[assignment]
+    image: Base64Bytes = Field(description="uint8 pixels, height x width x channels of the model.")
+    mask: Base64Bytes = Field(description="uint8, height x width: 1 = repaint, 0 = keep.")
+
+
+Request = Annotated[SampleRequest | InpaintRequest, Field(discriminator="kind")]
+REQUEST: TypeAdapter[SampleRequest | InpaintRequest] = TypeAdapter(Request)

@@ -1,0 +1,249 @@
+"""Shards: the RQ jobs that a job consists of. What is private to RQ is here, in worker.leases, .batching and .upkeep.
+
+Torch-free: the service enqueues shards, workers claim them.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from redis.client import Pipeline
+from rq import Queue, Retry
+from rq.job import Job as RQJob
+from rq.serializers import JSONSerializer
+
+from worker.queue import scripts
+
+QUEUE = "scoreserve"
+FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
+RETRIES = 10  # how many dead workers a shard survives
+AT_ONCE = 500  # shards that one script removes, which nothing else in Redis can interrupt
+
+ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
+DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
+WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when
+TOTALS = "scoreserve:totals"  # hash of counters since the beginning
+ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
+WAITING = "scoreserve:waiting"  # channel: a model for which something waits
+
+
+def job_key(job_id: str) -> str:
+    """Hash: what a job is, and how it ended."""
+    return f"scoreserve:job:{job_id}"
+
+
+def images_key(job_id: str) -> str:
+    """Hash: shard number -> its images, uint8 pixels one after another."""
+    return f"scoreserve:job:{job_id}:images"
+
+
+def frames_key(job_id: str) -> str:
+    """Hash: shard number -> what its images looked like on their way, uint8 pixels one after another."""
+    return f"scoreserve:job:{job_id}:frames"
+
+
+def progress_key(job_id: str) -> str:
+    """Hash: shard number -> its image-steps done."""
+    return f"scoreserve:job:{job_id}:progress"
+
+
+def state_key(job_id: str) -> str:
+    """Hash: shard number -> what a stopped worker saved of it."""
+    return f"scoreserve:job:{job_id}:state"
+
+
+def waiting_key(job_id: str) -> str:
+    """List: numbers of the shards that wait."""
+    return f"scoreserve:job:{job_id}:waiting"
+
+
+def events_key(job_id: str) -> str:
+    """Stream: what happened to a job. Fields `event`, and of progress `state`, `done`, `sigma`."""
+    return f"scoreserve:job:{job_id}:events"
+
+
+def watched_key(job_id: str) -> str:
+    """There while somebody wants to see previews of a job."""
+    return f"scoreserve:job:{job_id}:watched"
+
+
+def previews_key(job_id: str) -> str:
+    """Hash: shard number -> what its images look like by now, uint8 pixels one after another."""
+    return f"scoreserve:job:{job_id}:previews"
+
+
+def unended_key(client: str) -> str:
+    """Sorted set: a client's jobs that have not ended, by time of creation."""
+    return f"scoreserve:client:{client}:unended"
+
+
+def ended_key(client: str) -> str:
+    """Sorted set: a client's jobs that have ended, by time of creation; some may be forgotten already."""
+    return f"scoreserve:client:{client}:ended"
+
+
+def shard_id(job_id: str, number: int) -> str:
+    """The RQ job of a shard."""
+    return f"{job_id}-{number}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a job that is one RQ job: `count` of its images, from image `first` on."""
+
+    job_id: str
+    number: int
+    first: int
+    count: int
+    result_ttl: int
+
+    @property
+    def id(self) -> str:
+        """Its id in RQ."""
+        return shard_id(self.job_id, self.number)
+
+    @property
+    def ids(self) -> dict[str, str | int]:
+        """What a log record about it says besides its message."""
+        return {"job": self.job_id, "shard": self.number}
+
+
+class ShardJob(RQJob):
+    """An RQ job whose outcome is written together with the job it belongs to, in RQ's own transaction."""
+
+    outcome: tuple[bytes, int, int, bytes] | None = None  # images, image-steps, number of images, frames
+    reason: str | None = None
+
+    @property
+    def shard(self) -> "Shard":
+        """What the RQ job asks for.
+
+        Raises:
+            ValueError: it is none of ours.
+        """
+        if self.func_name != FUNCTION:
+            raise ValueError(f"unknown request kind {self.func_name!r}")
+        return Shard(**self.kwargs)
+
+    def _handle_success(self, result_ttl: int, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
+        super()._handle_success(result_ttl, pipeline, *args, **kwargs)
+        if self.outcome is None:
+            raise RuntimeError("a shard was finished without its images")
+        shard = self.shard
+        fields = shard.job_id, "finished", time.time(), shard.result_ttl, "", shard.number
+        pipeline.eval(scripts.STORE, 0, *fields, *self.outcome)
+
+    def _handle_failure(self, exc_string: str, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
+        super()._handle_failure(exc_string, pipeline, *args, **kwargs)
+        shard = self.shard
+        reason = self.reason or f"a worker died on every one of {RETRIES + 1} attempts"
+        pipeline.eval(scripts.END, 0, shard.job_id, "failed", time.time(), shard.result_ttl, reason)
+
+
+def rq_queue(connection: Redis) -> Queue:
+    """The RQ queue of all shards."""
+    return Queue(QUEUE, connection=connection, job_class=ShardJob, serializer=JSONSerializer)
+
+
+def report(
+    shard: Shard,
+    image_steps: int,
+    pipeline: Pipeline,
+    state: bytes = b"",
+    sigma: float | None = None,
+    lease: tuple[str, str] | None = None,
+) -> None:
+    """Adds the command that writes down a shard's progress, its state if there is one, and the noise level it is at.
+
+    Its answer is 0 if nobody wants the shard any more, or not of this worker, and 2 if somebody wants to see previews.
+
+    Args:
+        shard: whose.
+        image_steps: done so far.
+        pipeline: to which the command is added.
+        state: to go on from.
+        sigma: noise level.
+        lease: RQ's registry of started jobs, and what stands there while the lease lasts; without, nobody's is asked.
+    """
+    level = "" if sigma is None else sigma
+    fields = shard.job_id, time.time(), shard.number, image_steps, state, level
+    pipeline.eval(scripts.PROGRESS, 0, *fields, *(lease or ()))
+
+
+def show(shard: Shard, pixels: bytes, pipeline: Pipeline) -> None:
+    """Adds the command that shows what a shard's images look like by now."""
+    pipeline.eval(scripts.SHOW, 0, shard.job_id, time.time(), shard.number, pixels)
+
+
+def rq_record(queue: Queue, result_ttl: int) -> dict[str, str]:
+    """What RQ writes down of a shard that waits, apart from the times, the data and the description."""
+    job = queue.create_job(
+        FUNCTION, timeout=-1, result_ttl=result_ttl, failure_ttl=result_ttl, retry=Retry(max=RETRIES)
+    )
+    job.origin = queue.name
+    record = job.to_dict(include_meta=False) | {"status": "queued"}
+    return {name: str(record[name]) for name in record.keys() - {"data", "description", "created_at"}}
+
+
+def take(queue: Queue, models: Sequence[str] | None) -> str | None:
+    """Takes the shard that is next, as `scripts.TAKE` says, and returns its id; None if nothing waits.
+
+    Args:
+        queue: of all shards.
+        models: those that shards may be taken of; None for all.
+    """
+    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, time.time(), json.dumps(models))
+    return None if taken is None else taken.decode()
+
+
+def make_way(queue: Queue, models: Sequence[str] | None, held: Sequence[tuple[Shard, int]]) -> tuple[int, str] | None:
+    """Which of some shards should make way for the next that waits, as `scripts.MAKE_WAY` says.
+
+    Args:
+        queue: of all shards.
+        models: those that the next may be of; None for all.
+        held: shards, and image-steps done of each.
+
+    Returns:
+        Its place among them, and the model of the one that waits; None if none should.
+    """
+    fields = [field for shard, image_steps in held for field in (shard.job_id, image_steps)]
+    found: Any = queue.connection.eval(scripts.MAKE_WAY, 0, json.dumps(models), *fields)
+    return None if found is None else (int(found[0]), found[1].decode())
+
+
+def started(shard_id: str, pipeline: Pipeline) -> None:
+    """Adds the command that a taken shard is started, or is not to be."""
+    pipeline.zrem("scoreserve:taken", shard_id)
+
+
+def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:
+    """Adds the commands that put a shard back to where it was taken from."""
+    queue._prepare_for_queue(job)
+    queue._persist_job(job, pipeline)
+    pipeline.eval(scripts.AGAIN, 1, queue.key, shard.job_id, shard.number)
+
+
+def reclaim(queue: Queue, lease_seconds: int) -> list[str]:
+    """Puts back what dead workers held; returns the ids of shards that have no retry left."""
+    keys, clock = (queue.key, queue.started_job_registry.key), time.time()
+    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, *keys, int(clock), clock - lease_seconds)
+    return [shard.decode() for shard in dead]
+
+
+def repair(queue: Queue, job_id: str) -> list[str]:
+    """Puts back the shards of a job that are nowhere; returns the ids of those that RQ has given up."""
+    dead: Any = queue.connection.eval(scripts.REPAIR, 2, queue.key, queue.started_job_registry.key, job_id)
+    return [shard.decode() for shard in dead]
+
+
+def discard(queue: Queue, job_id: str, count: int, keep: int | None = None) -> None:
+    """Removes the shards of a job that has ended, waiting or running, but for the number `keep`."""
+    registries = queue.started_job_registry.key, queue.finished_job_registry.key, queue.failed_job_registry.key
+    queue.connection.eval(scripts.UNQUEUE, 1, queue.key, job_id, count)
+    for first in range(0, count, AT_ONCE):
+        numbers = first, min(first + AT_ONCE, count), -1 if keep is None else keep
+        queue.connection.eval(scripts.DISCARD, 3, *registries, job_id, *numbers)
