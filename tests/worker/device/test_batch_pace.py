@@ -27,7 +27,7 @@ class Device:
     def __init__(self, batch: Batch, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batch, self.late, self.now, self.behind = batch, late, 0.0, 0.0
         for module in ("batch", "lane"):
-            monkeypatch.setattr(f"worker.{module}.time", SimpleNamespace(perf_counter=lambda: self.now))
+            monkeypatch.setattr(f"worker.device.{module}.time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def attach(self, lane: Lane) -> None:
         step, diverged = lane.engine.step, lane.diverged
