@@ -1,11 +1,14 @@
 """The model card: what a checkpoint is, what it can do, and how it was made. Torch-free."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
+from models import networks
+from models.parametrisation import TOLERANCE, DiscreteLevels, Edm, OverSigma, Parametrisation
 from models.samplers.settings import AnnealedLangevin, SamplerSettings
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -36,7 +39,13 @@ class NetworkSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["unet", "guided-unet", "refinenet-v1", "refinenet-v2"]
+    kind: str = Field(
+        min_length=1,
+        max_length=100,
+        description="A network of scoreserve, or an entry point of the group scoreserve.networks in a package that is "
+        "installed.",
+        examples=["unet"],
+    )
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     data_mean: float = Field(
         0.5, description="Mean of the training pixels, in [0, 1] units; the middle where it is not known."
@@ -46,12 +55,39 @@ class NetworkSpec(BaseModel):
         gt=0,
         description="Standard deviation of the training pixels, in [0, 1] units; null where it is not known.",
     )
+    parametrisation: Parametrisation | None = Field(
+        None, description="How the network's output becomes a score; null for what is usual for its kind."
+    )
 
-    @model_validator(mode="after")
-    def _what_the_kind_needs(self) -> "NetworkSpec":
-        if self.kind in ("unet", "guided-unet") and (self.data_std is None or "data_mean" not in self.model_fields_set):
-            raise ValueError("a unet is made for one mean and one standard deviation: give data_mean and data_std")
-        return self
+    def parametrised(self, sigmas: Sequence[float] | None) -> Parametrisation:
+        """The parametrisation, or that which is usual for the kind.
+
+        Args:
+            sigmas: the only noise levels that the model knows, descending; None if it knows all.
+
+        Raises:
+            ValueError: the kind has none that is usual, or that needs what is not known.
+        """
+        if self.parametrisation is not None:
+            return self.parametrisation
+        match networks.usual_parametrisation(self.kind):
+            case "edm":
+                if self.data_std is None or "data_mean" not in self.model_fields_set:
+                    raise ValueError(
+                        f"a {self.kind} is made for one mean and one standard deviation: give data_mean and data_std"
+                    )
+                return Edm(data_mean=self.data_mean, data_std=self.data_std)
+            case "discrete":
+                if sigmas is None:
+                    raise ValueError(
+                        f"a {self.kind} knows no levels but those it was trained at: list them in the card's sigmas"
+                    )
+                return DiscreteLevels(sigmas=tuple(sigmas))
+            case "over_sigma":
+                return OverSigma()
+        raise ValueError(
+            f"a {self.kind} has no usual parametrisation: the card must name one in network.parametrisation"
+        )
 
 
 class ModelCard(BaseModel):
@@ -144,8 +180,6 @@ class ModelCard(BaseModel):
     def _sigma_range(self) -> "ModelCard":
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
-        if self.network.kind == "refinenet-v1" and self.sigmas is None:
-            raise ValueError("a refinenet-v1 knows no levels but those it was trained at: list them in sigmas")
         if self.sigmas is not None:
             if any(a <= b for a, b in pairwise(self.sigmas)):
                 raise ValueError("sigmas must descend")
@@ -153,4 +187,19 @@ class ModelCard(BaseModel):
                 raise ValueError(
                     f"sigmas must begin with sigma_max {self.sigma_max} and end with sigma_min {self.sigma_min}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _what_the_network_knows(self) -> "ModelCard":
+        if self.network.parametrisation is None and networks.usual_parametrisation(self.network.kind) is None:
+            return self  # of a network that is not ours: said when it is used
+        parametrisation = self.network.parametrised(self.sigmas)
+        if isinstance(parametrisation, DiscreteLevels) and parametrisation.sigmas != self.sigmas:
+            raise ValueError("sigmas must be those of network.parametrisation: the network knows no others")
+        low, high = parametrisation.range
+        if self.sigma_min < low * (1 - TOLERANCE) or self.sigma_max > high * (1 + TOLERANCE):
+            raise ValueError(
+                f"sigma_min {self.sigma_min:g} and sigma_max {self.sigma_max:g} must be within {low:g} and {high:g}, "
+                "which network.parametrisation knows"
+            )
         return self

@@ -1,137 +1,27 @@
 """ScoreModel: a network seen as the score of the noised data, s(x, sigma) = grad log p_sigma(x)."""
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, assert_never
+from collections.abc import Iterable
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from models import networks
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.networks.guided import GuidedUNet
-from models.networks.refinenet import RefineNetV1, RefineNetV2
-from models.networks.unet import UNet
+from models.parametrisation import Parametrisation
 from models.store import BrokenModel, ModelStore
-
-NETWORKS: dict[str, type[nn.Module]] = {
-    "unet": UNet,
-    "guided-unet": GuidedUNet,
-    "refinenet-v1": RefineNetV1,
-    "refinenet-v2": RefineNetV2,
-}
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
     """The network of a spec, with fresh weights.
 
     Raises:
+        UnknownNetwork: there is no such network here.
         TypeError, ValueError: the spec's arguments do not fit the network.
     """
-    return NETWORKS[spec.kind](**spec.arguments)
-
-
-class Factors(NamedTuple):
-    """What surrounds a network F at one noise level: score = skip (x - mean) + out F(c_in (x - mean), c_noise)."""
-
-    c_in: float
-    c_noise: float
-    skip: float
-    out: float
-
-
-class Parametrisation(Protocol):
-    """How the output of a kind of network becomes a score. `mean` is what is taken from x before all else."""
-
-    mean: float
-
-    def factors(self, sigma: float) -> Factors:
-        """The factors of one noise level.
-
-        Raises:
-            ValueError: the network does not know this level; the message says which it knows.
-        """
-
-
-class Preconditioning:
-    """EDM preconditioning (Karras 2022, Table 1) of data with mean m and standard deviation sd.
-
-    The denoiser is D(x, sigma) = m + c_skip (x - m) + c_out F(c_in (x - m), c_noise); with s = (D - x) / sigma^2
-    (eq. 3) the score is affine in the network's output, without the cancellation of D - x at small sigma:
-
-        s = -(x - m) / (sigma^2 + sd^2) + sd / (sigma sqrt(sigma^2 + sd^2)) F
-    """
-
-    def __init__(self, mean: float, std: float) -> None:
-        self.mean, self.std = mean, std
-
-    def factors(self, sigma: float) -> Factors:
-        total = math.hypot(sigma, self.std)
-        return Factors(
-            c_in=1 / total,
-            c_noise=math.log(sigma) / 4,
-            skip=-1 / (sigma**2 + self.std**2),
-            out=self.std / (sigma * total),
-        )
-
-
-class DiscreteLevels:
-    """The network's output is the score itself, and it is told the index of the level (Song & Ermon 2019).
-
-    Args:
-        sigmas: the levels that it was trained at, in the order of their indices.
-    """
-
-    mean = 0.0
-
-    def __init__(self, sigmas: Iterable[float]) -> None:
-        self.sigmas = {self._rounded(sigma): index for index, sigma in enumerate(sigmas)}
-
-    def factors(self, sigma: float) -> Factors:
-        index = self.sigmas.get(self._rounded(sigma))
-        if index is None:
-            raise ValueError(f"{sigma:g} is no noise level of this model; it knows only {', '.join(self.sigmas)}")
-        return Factors(c_in=1.0, c_noise=float(index), skip=0.0, out=1.0)
-
-    @staticmethod
-    def _rounded(sigma: float) -> str:
-        """A level is the same one in float32, in float64, and by whichever formula its sequence was computed."""
-        return f"{sigma:.6g}"
-
-
-class OutputOverSigma:
-    """The score is the network's output over sigma, which the network is not told (Song & Ermon 2020, technique 3)."""
-
-    mean = 0.0
-
-    def factors(self, sigma: float) -> Factors:
-        return Factors(c_in=1.0, c_noise=0.0, skip=0.0, out=1 / sigma)
-
-
-def parametrise(spec: NetworkSpec, sigmas: Sequence[float] | None) -> Parametrisation:
-    """The parametrisation of a spec's network.
-
-    Args:
-        spec: the network.
-        sigmas: the only levels it knows, descending; None if it knows all.
-
-    Raises:
-        ValueError: the spec lacks what its kind of network needs.
-    """
-    match spec.kind:
-        case "unet" | "guided-unet":
-            if spec.data_std is None:
-                raise ValueError("a unet needs data_std")
-            return Preconditioning(spec.data_mean, spec.data_std)
-        case "refinenet-v1":
-            if sigmas is None:
-                raise ValueError("a refinenet-v1 needs the levels that it was trained at")
-            return DiscreteLevels(sigmas)
-        case "refinenet-v2":
-            return OutputOverSigma()
-        case _:
-            assert_never(spec.kind)
+    network: nn.Module = networks.load(spec.kind)(**spec.arguments)
+    return network
 
 
 class ScoreModel:
@@ -140,8 +30,7 @@ class ScoreModel:
     Images are [n, c, h, w] with pixels in [0, 1], sigma is in the same units.
 
     Args:
-        network: has `condition(c_noise [n]) -> [n, f]` and `forward(x, condition)`. With classes it has
-            `condition(c_noise [n], label [n])`, where a label is an int64 below `classes`, or `classes` for none.
+        network: has `condition` and `forward` as models.networks describes them.
         parametrisation: what turns its output into a score.
         image: shape of an image.
         device: torch device name.
@@ -169,6 +58,11 @@ class ScoreModel:
         self._cache = cache
         self._conditions: dict[tuple[float, int | None], Tensor] = {}
 
+    @property
+    def needs_one_width(self) -> bool:
+        """Whether the network gives an image other last bits at another width of the batch, and says so."""
+        return bool(getattr(self.network, "needs_one_width", False))
+
     @classmethod
     def load(cls, store: ModelStore, card: ModelCard, device: str | torch.device = "cpu") -> "ScoreModel":
         """Reads a version of a model from the store.
@@ -182,7 +76,7 @@ class ScoreModel:
             network = build_network(card.network)
             state = safetensors.torch.load(weights)
             network.load_state_dict({k: v.float() for k, v in state.items()})
-            parametrisation = parametrise(card.network, card.sigmas)
+            parametrisation = card.network.parametrised(card.sigmas)
         except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise BrokenModel(f"model {card.name} version {card.version} cannot be loaded: {error}") from error
         classes = len(card.classes or ())

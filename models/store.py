@@ -1,6 +1,7 @@
 """ModelStore: a directory of checkpoints, `<name>/<version>/{card.json, model.safetensors}`. Torch-free."""
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from pydantic import ValidationError
 
 from models import files
 from models.card import ModelCard
+
+log = logging.getLogger(__name__)
 
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
@@ -37,6 +40,7 @@ class ModelStore:
         if not directories:
             raise ValueError("a ModelStore needs at least one directory")
         self.directories = [Path(d) for d in directories]
+        self._told: set[str] = set()
 
     def names(self) -> list[str]:
         """All model names, sorted."""
@@ -86,13 +90,15 @@ class ModelStore:
         return card
 
     def cards(self) -> list[ModelCard]:
-        """The newest usable card of every model, by name; broken ones are left out."""
+        """The newest usable card of every model, by name; broken ones are left out, and logged once."""
         cards = []
         for name in self.names():
             try:
                 cards.append(self.card(name))
-            except (BrokenModel, ModelNotFound):
+            except ModelNotFound:
                 continue
+            except BrokenModel as error:
+                self._tell(f"model {name} is left out: {error}")
         return cards
 
     def weights(self, card: ModelCard) -> bytes:
@@ -185,6 +191,12 @@ class ModelStore:
         path = self.path(card.name, card.version) / CARD
         files.write(path, measured.model_dump_json(indent=2).encode() + b"\n")
         return measured
+
+    def _tell(self, warning: str) -> None:
+        """Logs what is wrong with a model once, not whenever it is looked at."""
+        if warning not in self._told:
+            self._told.add(warning)
+            log.warning("%s", warning)
 
     def _all(self) -> Iterator[tuple[str, int, Path]]:
         """Name, version and directory of all complete versions; one that is being written has no number for a name."""

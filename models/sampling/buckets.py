@@ -19,7 +19,16 @@ log = logging.getLogger(__name__)
 Call = Callable[[], Tensor]
 Capture = Callable[[Call], Call]  # what makes a call that does the same again, on the same tensors
 
+# The width at which all is evaluated where widths change bits: the same for all workers, whatever slots they have. A
+# CPU gains little by wide batches, a GPU much.
+PINNED_WIDTHS = {"cpu": 4}
+PINNED_WIDTH = 32
 WARM_UP_CALLS = 3  # libraries choose their algorithms, and take their memory, at the first calls
+
+
+def pinned_width(device: torch.device) -> int:
+    """The one width for a device."""
+    return PINNED_WIDTHS.get(device.type, PINNED_WIDTH)
 
 
 def bucket_widths(most: int) -> list[int]:

@@ -21,17 +21,13 @@ from models.environment import device_name
 from models.files import write_json
 from models.samplers.tables import Table
 from models.sampling import noise
-from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, plain
+from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, pinned_width, plain
 from models.sampling.execution import Execution, candidates
 from models.sampling.memory import out_of_memory
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
 
-# The width at which all is evaluated on a device where widths change bits: the same for all workers, whatever slots
-# they have. A CPU gains little by wide batches, a GPU much.
-PINNED_WIDTHS = {"cpu": 4}
-PINNED_WIDTH = 32
 LEVELS = 4  # noise levels that are probed
 LARGEST_ERROR = 0.01  # of the noise that is still in the image, or else
 GREY_STEP = 1 / 255  # half of this, since it would be rounded away
@@ -126,9 +122,10 @@ def choose(
     among = candidates(model.device, exact) if among is None else among
     model.executed = None
     with torch.inference_mode():
-        pinned_width = PINNED_WIDTHS.get(model.device.type, PINNED_WIDTH)
-        probes = _probes(model, table, max(slots, pinned_width) if exact else slots)
-        pinned = pinned_width if exact and not _same_at_all_widths(model, probes, slots) else None
+        width = pinned_width(model.device)
+        probes = _probes(model, table, max(slots, width) if exact or model.needs_one_width else slots)
+        varies = model.needs_one_width or (exact and not _same_at_all_widths(model, probes, slots))
+        pinned = width if varies else None
         probed = [p.at(model, pinned or slots) for p in probes]
         if pinned:
             log.info("here the bits of a score change with the width of a batch: all is evaluated at %d", pinned)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.sampling import noise
 from models.sampling.ahead import Row, ahead
-from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, plain
+from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, pinned_width, plain
 from models.sampling.chain import Chain, quantize
 from models.sampling.memory import out_of_memory, sent
 from models.score import ScoreModel
@@ -51,7 +51,7 @@ class Engine:
         model: the score model.
         slots: how many chains may be active.
         pinned: the only width at which the network is evaluated, whatever is active; None where all widths give the
-            same bits, or bits do not matter.
+            same bits, or bits do not matter. A network that needs one width has it in any case.
         capture: what records a call so that it can be repeated; by default CUDA graphs on a GPU, nothing on a CPU.
     """
 
@@ -60,6 +60,8 @@ class Engine:
     ) -> None:
         if slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {slots}")
+        if pinned is None and model.needs_one_width:
+            pinned = pinned_width(model.device)
         of_noise = capture
         if capture is None and model.device.type == "cuda":  # each with its own memory, to be given back by itself
             capture, of_noise = CudaGraphs(model.device), CudaGraphs(model.device)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape
-from models.score import Factors, ScoreModel
+from models.parametrisation import Score, VarianceExploding
+from models.score import ScoreModel
 from models.training.toy import SPAN
 
 IMAGE = ImageShape(channels=2, height=1, width=1)
@@ -41,7 +42,7 @@ def score(points: Tensor, sigma: float) -> Tensor:
 
 def exact_model(device: str = "cpu") -> ScoreModel:
     """The exact score, seen as the engine sees any model."""
-    return ScoreModel(_Exact(), _OutputIsScore(), IMAGE, device)
+    return ScoreModel(_Exact(), Score(process=VarianceExploding(label="sigma")), IMAGE, device)
 
 
 class _Exact(nn.Module):
@@ -52,13 +53,6 @@ class _Exact(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return _score(to_points(x), 1 + (condition[:, 0] * UNIT) ** 2)[:, :, None, None] * UNIT
-
-
-class _OutputIsScore:
-    mean = 0.0
-
-    def factors(self, sigma: float) -> Factors:
-        return Factors(c_in=1.0, c_noise=sigma, skip=0.0, out=1.0)
 
 
 def _score(points: Tensor, variance: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.score import Parametrisation, Preconditioning
+from models.parametrisation import Edm, Parametrisation
 
 ObjectiveName = Literal["edm", "denoising", "sliced", "exact"]
 Score = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class Objective(nn.Module):
 
     def __init__(self, name: ObjectiveName, network: nn.Module, parametrisation: Parametrisation) -> None:
         super().__init__()
-        if name == "edm" and not isinstance(parametrisation, Preconditioning):
+        if name == "edm" and not isinstance(parametrisation, Edm):
             raise ValueError("the objective edm is for a preconditioned unet; for this network, take denoising")
         self.name, self.network, self.parametrisation = name, network, parametrisation
         self.normals = 2 if name == "sliced" else 1

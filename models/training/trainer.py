@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.card import NetworkSpec
-from models.score import build_network, parametrise
+from models.score import build_network
 from models.training.data import images_sha256
 from models.training.levels import NoiseLevels, stratified_log_normal, uniform
 from models.training.objectives import Objective, ObjectiveName
@@ -107,7 +107,7 @@ class Trainer:
         if kind == "refinenet-v1":
             arguments["levels"] = len(self.sigmas or ())
         self.spec = NetworkSpec(kind=kind, arguments=arguments, data_mean=round(mean, 4), data_std=round(std, 4))
-        self.parametrisation = parametrise(self.spec, self.sigmas)
+        self.parametrisation = self.spec.parametrised(self.sigmas)
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
         self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))

@@ -1,10 +1,12 @@
 """Intake: from what a client asked for to an accepted job, or a problem that says why not."""
 
+import logging
 import math
 import secrets
 import time
 from dataclasses import dataclass
 
+from models import networks
 from models.card import ModelCard
 from models.samplers.plan import SamplerRefused, plan
 from models.samplers.settings import MAX_SEED, SamplerSettings
@@ -23,6 +25,8 @@ from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.offer import Offer, Webhook
 from worker.queue.requests import InpaintRequest, SampleRequest
+
+log = logging.getLogger(__name__)
 
 MAX_PLANS = 256  # that are remembered
 KEEP_SECONDS = 10.0  # since a card may be written anew in its place
@@ -172,13 +176,20 @@ class Intake:
             raise invalid(
                 "/model", f"there is no model {name!r}", f"one of: {', '.join(names) or 'none are installed'}"
             )
+        another = "another model, or another version"
         try:
-            return self.store.card(name, body.version)
+            card = self.store.card(name, body.version)
+            networks.check(card.network.kind)
         except ModelNotFound as error:
             versions = ", ".join(map(str, self.store.versions(name)))
             raise invalid("/version", f"{name} has no version {body.version}", f"one of: {versions}") from error
         except BrokenModel as error:
-            raise invalid("/model", f"the model {name!r} is damaged", "another model, or another version") from error
+            log.warning("model %s: %s", name, error)
+            raise invalid("/model", f"the model {name!r} is damaged", another) from error
+        except networks.UnknownNetwork as error:
+            log.warning("model %s: %s", name, error)
+            raise invalid("/model", f"the model {name!r} cannot be used: {error}", another) from error
+        return card
 
     def _plan(self, body: SampleBody) -> "Planned":
         """The model and the sampler of a request; those of late ones are remembered."""

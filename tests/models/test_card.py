@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.card import ImageShape, ModelCard
+from models.parametrisation import Edm, Flow
 
 
 def test_a_card_survives_json(tiny_card: ModelCard) -> None:
@@ -27,11 +28,14 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"name": ""},
         {"weights_sha256": "0" * 63},
         {"image": {"channels": 0, "height": 8, "width": 8}},
-        {"network": {"kind": "pickle", "data_mean": 0.1, "data_std": 0.3}},
+        {"network": {"kind": "", "data_mean": 0.1, "data_std": 0.3}},
         {"network": {"kind": "unet", "data_mean": 0.1, "data_std": 0.0}},
         {"network": {"kind": "unet", "data_mean": 0.1}},
         {"network": {"kind": "unet", "data_std": 0.3}},
         {"network": {"kind": "refinenet-v1"}},
+        {"network": {"kind": "unet", "parametrisation": {"name": "magic"}}},
+        {"network": {"kind": "unet", "parametrisation": {"name": "discrete", "sigmas": [10.0, 0.01]}}},
+        {"network": {"kind": "unet", "parametrisation": {"name": "v", "process": {"name": "subvp", "beta_max": 1}}}},
         {"sampler": {"name": "rk45"}},
         {"samplers": [{"name": "annealed_langevin"}]},
         {"samplers": [{"name": "heun"}, {"name": "heun", "levels": 5}]},
@@ -62,6 +66,22 @@ def test_a_card_may_not_know_the_mean_of_its_data(tiny_card: ModelCard) -> None:
     change = {"network": {"kind": "refinenet-v1"}, "sigmas": [tiny_card.sigma_max, tiny_card.sigma_min]}
     card = ModelCard.model_validate(tiny_card.model_dump() | change)
     assert (card.network.data_mean, card.network.data_std) == (0.5, None)
+
+
+def test_a_card_may_name_a_network_that_is_not_here(tiny_card: ModelCard) -> None:
+    card = ModelCard.model_validate(tiny_card.model_dump() | {"network": {"kind": "theirs"}})
+    assert card.network.kind == "theirs"
+    with pytest.raises(ValueError, match="a theirs has no usual parametrisation: the card must name one"):
+        card.network.parametrised(None)
+
+
+def test_the_usual_parametrisation_gives_way_to_that_of_the_card(tiny_card: ModelCard) -> None:
+    usual = Edm(data_mean=tiny_card.network.data_mean, data_std=0.31)
+    assert tiny_card.network.parametrised(None) == usual
+    named = {"kind": "unet", "parametrisation": {"name": "flow", "pixels": [-1, 1]}}
+    card = ModelCard.model_validate(tiny_card.model_dump() | {"network": named})
+    assert card.network.parametrised(None) == Flow(pixels=(-1, 1))
+    assert ModelCard.model_validate_json(card.model_dump_json()) == card
 
 
 def test_an_image_shape_counts_its_numbers() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.score import DiscreteLevels, OutputOverSigma, Preconditioning, ScoreModel, build_network, parametrise
+from models.parametrisation import DiscreteLevels, Edm, OverSigma
+from models.score import ScoreModel, build_network
 from models.store import BrokenModel, ModelNotFound, ModelStore, sha256
 
 
@@ -30,7 +31,7 @@ class Constant(nn.Module):
 def constant_model(value: float, cache: int = 16) -> tuple[Constant, ScoreModel]:
     network = Constant(value)
     return network, ScoreModel(
-        network, Preconditioning(0.2, 0.3), ImageShape(channels=1, height=4, width=4), cache=cache
+        network, Edm(data_mean=0.2, data_std=0.3), ImageShape(channels=1, height=4, width=4), cache=cache
     )
 
 
@@ -49,39 +50,21 @@ def test_the_score_is_that_of_edm_s_preconditioned_denoiser(sigma: float) -> Non
 
 def test_with_discrete_levels_the_output_is_the_score_and_the_network_sees_the_level_s_index() -> None:
     network = Constant(0.7)
-    model = ScoreModel(network, DiscreteLevels([1.0, 0.1, 0.01]), ImageShape(channels=1, height=4, width=4))
+    model = ScoreModel(network, DiscreteLevels(sigmas=(1.0, 0.1, 0.01)), ImageShape(channels=1, height=4, width=4))
     x = torch.rand(3, 1, 4, 4)
     assert torch.equal(model.score(x, [0.1, 1.0, 0.01]), torch.full_like(x, 0.7))
     assert network.levels == [1.0, 0.0, 2.0]
     assert torch.equal(network.inputs[0], x)
 
 
-@pytest.mark.parametrize("sigma", [0.1, float(torch.tensor(0.1)), 0.1 * (1 + 1e-15)])
-def test_a_discrete_level_is_known_in_any_precision(sigma: float) -> None:
-    assert DiscreteLevels([1.0, 0.1, 0.01]).factors(sigma).c_noise == 1.0
-
-
-@pytest.mark.parametrize("sigma", [0.5, 0.1001, 2.0])
-def test_a_level_between_the_discrete_ones_is_refused(sigma: float) -> None:
-    with pytest.raises(ValueError, match=r"no noise level of this model; it knows only 1, 0\.1, 0\.01"):
-        DiscreteLevels([1.0, 0.1, 0.01]).factors(sigma)
-
-
 def test_an_unconditional_network_s_output_is_divided_by_sigma() -> None:
     network = Constant(0.7)
-    model = ScoreModel(network, OutputOverSigma(), ImageShape(channels=1, height=4, width=4))
+    model = ScoreModel(network, OverSigma(), ImageShape(channels=1, height=4, width=4))
     x = torch.rand(2, 1, 4, 4)
     score = model.score(x, [0.1, 20.0])
     assert torch.allclose(score[0], torch.full_like(x[0], 7.0))
     assert torch.allclose(score[1], torch.full_like(x[1], 0.035))
     assert torch.equal(network.inputs[0], x)
-
-
-@pytest.mark.parametrize("kind", ["unet", "refinenet-v1"])
-def test_a_network_that_needs_more_than_is_known_has_no_parametrisation(kind: str) -> None:
-    spec = NetworkSpec.model_construct(kind=kind, arguments={}, data_mean=0.5, data_std=None)
-    with pytest.raises(ValueError, match=f"a {kind} needs"):
-        parametrise(spec, None)
 
 
 def test_each_image_may_have_its_own_sigma(tiny_model: ScoreModel) -> None:
@@ -119,7 +102,7 @@ class Labelled(Constant):
 
 def labelled_model(needs_label: bool = False) -> tuple[Labelled, ScoreModel]:
     network, shape = Labelled(0.0), ImageShape(channels=1, height=4, width=4)
-    return network, ScoreModel(network, OutputOverSigma(), shape, classes=3, needs_label=needs_label)
+    return network, ScoreModel(network, OverSigma(), shape, classes=3, needs_label=needs_label)
 
 
 def test_a_network_with_classes_is_told_the_label_and_the_one_past_the_last_for_none() -> None:

@@ -123,14 +123,17 @@ def test_metrics_are_added_to_a_card_and_nothing_else_of_it_changes(store: Model
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"name": "m"}', b"[]"])
 def test_a_broken_card_is_refused_and_left_out_of_the_list(
-    store: ModelStore, tiny_card: ModelCard, content: bytes
+    store: ModelStore, tiny_card: ModelCard, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.publish(card_of(tiny_card, 1, name="good"), WEIGHTS)
     path = store.publish(card_of(tiny_card, 1, name="bad"), WEIGHTS)
     (path / "card.json").write_bytes(content)
     with pytest.raises(BrokenModel, match=r"card\.json is not a model card"):
         store.card("bad")
-    assert [card.name for card in store.cards()] == ["good"]
+    for _ in range(2):
+        assert [card.name for card in store.cards()] == ["good"]
+    (told,) = caplog.messages
+    assert told.startswith("model bad is left out: ")
 
 
 def test_a_card_in_the_directory_of_another_model_is_refused(store: ModelStore, tiny_card: ModelCard) -> None:

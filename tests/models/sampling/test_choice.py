@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard
+from models.parametrisation import Edm
 from models.samplers.plan import plan
 from models.samplers.schedules import karras
 from models.samplers.tables import euler
 from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.execution import Execution
 from models.sampling.sample import sample
-from models.score import Preconditioning, ScoreModel
+from models.score import ScoreModel
 
 TABLE = euler(karras(10, 0.01, 8, 7))
 OTHER = Execution("channels_last")
@@ -53,7 +54,7 @@ class Other(nn.Module):
 
 
 def model_of(network: nn.Module) -> ScoreModel:
-    return ScoreModel(network, Preconditioning(0.5, 0.3), ImageShape(channels=1, height=4, width=4))
+    return ScoreModel(network, Edm(data_mean=0.5, data_std=0.3), ImageShape(channels=1, height=4, width=4))
 
 
 def choose_among(
@@ -89,6 +90,15 @@ def test_one_with_other_bits_at_any_width_is_only_taken_where_bits_do_not_matter
     others = {OTHER: Other(nn.Identity(), error=1e-5, only_at=only_at)}
     assert choose_among(monkeypatch, others, exact=True)[1].execution == Execution()
     assert choose_among(monkeypatch, others, exact=False)[1].execution == OTHER
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_network_that_needs_one_width_is_pinned_whatever_is_measured(
+    monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    network = Slow()
+    network.needs_one_width = True
+    assert choose_among(monkeypatch, {}, exact, network)[1].pinned == 4
 
 
 @pytest.mark.parametrize("error", [0.1, float("nan")])

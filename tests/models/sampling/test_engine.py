@@ -11,13 +11,14 @@ from torch import Tensor
 
 from models.card import ImageShape
 from models.networks.unet import UNet
+from models.parametrisation import Edm
 from models.samplers import tables
 from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
-from models.score import Preconditioning, ScoreModel, build_network
+from models.score import ScoreModel, build_network
 from models.store import ZOO, ModelStore
 
 
@@ -115,7 +116,7 @@ def shipped(request: pytest.FixtureRequest) -> ScoreModel:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return ScoreModel(network, Preconditioning(0.13, 0.31), ImageShape(channels=1, height=28, width=28))
+    return ScoreModel(network, Edm(data_mean=0.13, data_std=0.31), ImageShape(channels=1, height=28, width=28))
 
 
 @settings(max_examples=40, deadline=None)
@@ -292,6 +293,19 @@ def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel,
     assert engine.rows > 1
     assert set(recorded) == {2, 4, 5}
     assert len(recorded) <= 3 * 3, "each width of scores and of both streams of noise is recorded once"
+
+
+def test_a_network_that_needs_one_width_has_it(tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+    monkeypatch.setattr(tiny_model.network, "needs_one_width", True, raising=False)
+    evaluate = tiny_model.conditioned_score
+    monkeypatch.setattr(
+        tiny_model, "conditioned_score", lambda x, conditions: (widths.append(len(x)), evaluate(x, conditions))[1]
+    )
+    engine = Engine(tiny_model, 6)
+    run(engine, [Chain(SAMPLERS[0], 0, index) for index in range(6)])
+    assert engine.pinned == 4
+    assert set(widths) == {4}
 
 
 def test_all_noise_is_recorded_before_work_begins(tiny_model: ScoreModel) -> None:

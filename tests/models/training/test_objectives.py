@@ -5,12 +5,13 @@ from torch.nn import functional as F
 
 from models.card import ImageShape
 from models.networks.refinenet import RefineNetV1, RefineNetV2
-from models.score import DiscreteLevels, OutputOverSigma, Preconditioning, ScoreModel
+from models.parametrisation import DiscreteLevels, Edm, OverSigma
+from models.score import ScoreModel
 from models.training.levels import stratified_log_normal
 from models.training.objectives import FUNCTIONS, Objective, ObjectiveName
 
 MEAN, STD = 0.3, 0.2
-WRONG = Preconditioning(0.5, 0.35)
+WRONG = Edm(data_mean=0.5, data_std=0.35)
 PIXELS, POINTS = (1, 8, 8), (2, 1, 1)
 
 
@@ -26,10 +27,10 @@ class TrueScore(nn.Module):
 
     def forward(self, scaled: Tensor, condition: Tensor) -> Tensor:
         sigma = condition[:, :, None, None]
-        total = (sigma**2 + WRONG.std**2).sqrt()
+        total = (sigma**2 + WRONG.data_std**2).sqrt()
         centred = scaled * total
         score = (MEAN - WRONG.mean - centred) / (sigma**2 + STD**2)
-        exact = (score + centred / total**2) * sigma * total / WRONG.std
+        exact = (score + centred / total**2) * sigma * total / WRONG.data_std
         return self.scale * exact + self.shift
 
 
@@ -92,7 +93,7 @@ def test_with_the_right_preconditioning_nothing_is_left_to_the_network_and_the_l
         def forward(self, scaled: Tensor, condition: Tensor) -> Tensor:
             return torch.zeros_like(scaled)
 
-    loss = losses(Objective("edm", Zero(), Preconditioning(MEAN, STD)), *batch(20_000, 1))
+    loss = losses(Objective("edm", Zero(), Edm(data_mean=MEAN, data_std=STD)), *batch(20_000, 1))
     assert loss.shape == (20_000,)
     assert float(loss.mean().detach()) == pytest.approx(1.0, abs=0.01)
 
@@ -108,11 +109,11 @@ def test_at_the_optimum_score_matching_is_half_the_trace(name: ObjectiveName) ->
 
 def test_the_losses_are_the_weighted_distance_of_the_model_s_score_from_the_noise(tiny_model: ScoreModel) -> None:
     p = tiny_model.parametrisation
-    assert isinstance(p, Preconditioning)
+    assert isinstance(p, Edm)
     x, sigma, noise, _ = batch(16, 2)
     s = sigma[:, None, None, None]
     distance = tiny_model.score(x + s * noise, sigma.tolist()) + noise / s
-    weight = s**4 * (s**2 + p.std**2) / (s * p.std) ** 2
+    weight = s**4 * (s**2 + p.data_std**2) / (s * p.data_std) ** 2
     edm = losses(Objective("edm", tiny_model.network, p), x, sigma, noise)
     assert torch.allclose(edm, (weight * distance**2).mean((1, 2, 3)), rtol=1e-4)
     denoising = losses(Objective("denoising", tiny_model.network, p), x, sigma, noise)
@@ -174,8 +175,8 @@ def test_the_refinenets_are_trained_by_the_distance_of_their_score_from_the_nois
     x, _, noise, _ = batch(3, 6)
     s = sigma[:, None, None, None]
     for network, parametrisation in [
-        (RefineNetV1(levels=3, ngf=4), DiscreteLevels(SIGMAS)),
-        (RefineNetV2(image_channels=1, ngf=4), OutputOverSigma()),
+        (RefineNetV1(levels=3, ngf=4), DiscreteLevels(sigmas=SIGMAS)),
+        (RefineNetV2(image_channels=1, ngf=4), OverSigma()),
     ]:
         found = losses(Objective("denoising", network, parametrisation), x, sigma, noise)  # type: ignore[arg-type]
         found.sum().backward()

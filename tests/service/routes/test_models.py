@@ -46,3 +46,16 @@ def test_a_model_published_meanwhile_is_served(
     assert client.get("/models/other").status_code == 404
     publish_other(tmp_path)
     assert client.submit(model="other")["model"] == "other"
+
+
+def test_a_model_whose_network_is_not_here_is_listed_and_said_to_be_why_it_cannot_be_sampled(
+    new_client, settings, tmp_path: Path, tiny_card: ModelCard, refusal: Callable[..., str]
+) -> None:
+    card = tiny_card.model_copy(update={"network": tiny_card.network.model_copy(update={"kind": "theirs"})})
+    (tmp_path / "tiny" / "1").mkdir(parents=True)
+    (tmp_path / "tiny" / "1" / "card.json").write_text(card.model_dump_json())
+    client = new_client(settings.model_copy(update={"models_dir": tmp_path}))
+    assert "tiny" in [card["name"] for card in client.get("/models").json()]
+    said = refusal(client.post("/samples", json={"model": "tiny"}), "/model")
+    assert "network 'theirs' is unknown here; there is guided-unet" in said
+    assert "entry point of the group scoreserve.networks" in said

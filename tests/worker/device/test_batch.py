@@ -259,6 +259,18 @@ def test_a_damaged_checkpoint_is_refused_with_its_reason(
         batch.admit(request(tiny_card, 1), 0, 1)
 
 
+def test_a_model_whose_network_is_not_here_is_refused_with_what_there_is(
+    tiny_card: ModelCard, models_dir: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "models"
+    shutil.copytree(models_dir, directory)
+    card = tiny_card.model_copy(update={"network": tiny_card.network.model_copy(update={"kind": "theirs"})})
+    (directory / "tiny" / "1" / "card.json").write_text(card.model_dump_json())
+    batch = Batch(ModelStore(directory), slots=5, device="cpu")
+    with pytest.raises(Refused, match="network 'theirs' is unknown here; there is guided-unet"):
+        batch.admit(request(tiny_card, 1), 0, 1)
+
+
 def test_warming_up_leaves_all_slots_free(batch: Batch) -> None:
     batch.warm_up("tiny")
     assert batch.free == 5
