@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schemathesis-cases", type=int, default=0, help="at least so many, of test_schemathesis.py")
     parser.addoption("--redis-server", help="a program to test with in place of the embedded Valkey")
     parser.addoption("--chaos-seed", type=int, default=0, help="the seed of a run that failed")
+    parser.addoption(
+        "--record-golden", action="store_true", help="write tests/data/golden anew, with what there is now"
+    )
 
 
 def publish_tiny(store: ModelStore, name: str = "tiny", version: int = 1, seed: int = 0) -> ModelCard:

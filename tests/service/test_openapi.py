@@ -1,10 +1,17 @@
-"""The OpenAPI document: complete, and true."""
+"""The OpenAPI document: complete, true, and what it was.
+
+What it was is in tests/data/golden/openapi.json. What is added on purpose is listed in ADDED; where something that was
+there is changed or taken away on purpose, record anew and say why in the commit:
+
+    pytest tests/service/test_openapi.py --record-golden
+"""
 
 import base64
 import hashlib
 import json
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,14 @@ from models.store import ModelStore
 from service.answering.problems import KINDS, MEDIA_TYPE, ProblemDetails
 from service.asking.schemas import InpaintBody, JobsView, JobView, SampleBody
 from service.routes.house import Sampler, WorkersView
+from tests.conftest import DATA
+
+GOLDEN = DATA / "golden" / "openapi.json"
+# What is new since then, as places in it (patterns of fnmatch).
+ADDED: tuple[str, ...] = (
+    "components/schemas/ModelCard/properties/classes",
+    "components/schemas/ModelCard/properties/needs_label",
+)
 
 
 @pytest.fixture
@@ -37,6 +52,58 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield path, method, operation
+
+
+def differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Where two JSON values differ, as a path, and how: `added`, `gone` or `changed`.
+
+    Entries of lists of names (`required`, `enum`) are told apart by themselves, those of other lists by their number.
+    """
+    old, new = _by_name(old), _by_name(new)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new or type(old) is not type(new):
+            yield place, f"changed: {old!r} to {new!r}"
+        return
+    for name in {**old, **new}:
+        there = f"{place}/{name}".lstrip("/")
+        if name not in new:
+            yield there, "gone"
+        elif name not in old:
+            yield there, "added"
+        else:
+            yield from differences(old[name], new[name], there)
+
+
+def _by_name(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    if all(isinstance(entry, str) for entry in value):
+        return {entry: entry for entry in value}
+    return dict(enumerate(value))
+
+
+def test_it_is_what_it_was_but_for_what_was_added(document, request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--record-golden"):
+        GOLDEN.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        pytest.skip(f"recorded in {GOLDEN}")
+    found = list(differences(json.loads(GOLDEN.read_text()), document))
+    known = [place for place, how in found if how == "added" and any(fnmatchcase(place, p) for p in ADDED)]
+    others = [f"{place}: {how}" for place, how in found if place not in known]
+    assert not others, "\n".join(others)
+    assert [p for p in ADDED if not any(fnmatchcase(place, p) for place in known)] == [], "listed, and not there"
+
+
+def test_differences_are_found() -> None:
+    old = {"a": {"b": 1, "required": ["x", "y"]}, "c": [{"d": 1}], "e": {}, "f": 1}
+    new = {"a": {"b": 2, "required": ["x", "z", "y"]}, "c": [{"d": 1}, {"d": 2}], "f": True}
+    assert set(differences(old, new)) == {
+        ("a/b", "changed: 1 to 2"),
+        ("a/required/z", "added"),
+        ("c/1", "added"),
+        ("e", "gone"),
+        ("f", "changed: 1 to True"),
+    }
+    assert list(differences(old, old)) == []
 
 
 def test_every_reference_leads_somewhere(document) -> None:
