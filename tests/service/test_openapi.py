@@ -1,7 +1,7 @@
 """The OpenAPI document: complete, true, and what it was.
 
-What it was is in tests/data/golden/openapi.json. What is added on purpose is listed in ADDED; where something that was
-there is changed or taken away on purpose, record anew and say why in the commit:
+What it was is in tests/data/golden/openapi.json. What is added on purpose since then, or had to change, is listed in
+ALLOWED. Where much has changed on purpose, record anew, empty the list, and say why in the commit:
 
     pytest tests/service/test_openapi.py --record-golden
 """
@@ -26,10 +26,31 @@ from service.routes.house import Sampler, WorkersView
 from tests.conftest import DATA
 
 GOLDEN = DATA / "golden" / "openapi.json"
-# What is new since then, as places in it (patterns of fnmatch).
-ADDED: tuple[str, ...] = (
-    "components/schemas/ModelCard/properties/classes",
-    "components/schemas/ModelCard/properties/needs_label",
+# What is other since then on purpose, as `differences` has it: patterns of fnmatch.
+ALLOWED: tuple[str, ...] = (
+    # A card may name classes.
+    "components/schemas/ModelCard/properties/classes: added",
+    "components/schemas/ModelCard/properties/needs_label: added",
+    # A card's network may be another package's, and its parametrisation any that has a name.
+    "components/schemas/NetworkSpec/properties/kind/enum: gone",
+    "components/schemas/NetworkSpec/properties/kind/maxLength: added",
+    "components/schemas/NetworkSpec/properties/kind/minLength: added",
+    "components/schemas/NetworkSpec/properties/kind/description: added",
+    "components/schemas/NetworkSpec/properties/kind/examples: added",
+    "components/schemas/NetworkSpec/properties/parametrisation: added",
+    "components/schemas/Consistency: added",
+    "components/schemas/DiscreteLevels: added",
+    "components/schemas/DiscreteVariancePreserving: added",
+    "components/schemas/Edm: added",
+    "components/schemas/Epsilon: added",
+    "components/schemas/Flow: added",
+    "components/schemas/OverSigma: added",
+    "components/schemas/Score: added",
+    "components/schemas/SubVariancePreserving: added",
+    "components/schemas/V: added",
+    "components/schemas/VarianceExploding: added",
+    "components/schemas/VariancePreserving: added",
+    "components/schemas/X0: added",
 )
 
 
@@ -54,22 +75,22 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield path, method, operation
 
 
-def differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Where two JSON values differ, as a path, and how: `added`, `gone` or `changed`.
+def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
+    """Where two JSON values differ, and how: `path: added`, `path: gone` or `path: changed: this to that`.
 
     Entries of lists of names (`required`, `enum`) are told apart by themselves, those of other lists by their number.
     """
-    old, new = _by_name(old), _by_name(new)
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        if old != new or type(old) is not type(new):
-            yield place, f"changed: {old!r} to {new!r}"
+    if type(old) is not type(new) or not isinstance(old, dict | list):
+        if type(old) is not type(new) or old != new:
+            yield f"{place}: changed: {old!r} to {new!r}"
         return
+    old, new = _by_name(old), _by_name(new)
     for name in {**old, **new}:
         there = f"{place}/{name}".lstrip("/")
         if name not in new:
-            yield there, "gone"
+            yield f"{there}: gone"
         elif name not in old:
-            yield there, "added"
+            yield f"{there}: added"
         else:
             yield from differences(old[name], new[name], there)
 
@@ -82,26 +103,27 @@ def _by_name(value: Any) -> Any:
     return dict(enumerate(value))
 
 
-def test_it_is_what_it_was_but_for_what_was_added(document, request: pytest.FixtureRequest) -> None:
+def test_it_is_what_it_was_but_for_what_is_allowed(document, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--record-golden"):
         GOLDEN.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
         pytest.skip(f"recorded in {GOLDEN}")
     found = list(differences(json.loads(GOLDEN.read_text()), document))
-    known = [place for place, how in found if how == "added" and any(fnmatchcase(place, p) for p in ADDED)]
-    others = [f"{place}: {how}" for place, how in found if place not in known]
+    others = [line for line in found if not any(fnmatchcase(line, pattern) for pattern in ALLOWED)]
     assert not others, "\n".join(others)
-    assert [p for p in ADDED if not any(fnmatchcase(place, p) for place in known)] == [], "listed, and not there"
+    stale = [pattern for pattern in ALLOWED if not any(fnmatchcase(line, pattern) for line in found)]
+    assert stale == [], "allowed, and not there"
 
 
 def test_differences_are_found() -> None:
-    old = {"a": {"b": 1, "required": ["x", "y"]}, "c": [{"d": 1}], "e": {}, "f": 1}
-    new = {"a": {"b": 2, "required": ["x", "z", "y"]}, "c": [{"d": 1}, {"d": 2}], "f": True}
+    old = {"a": {"b": 1, "required": ["x", "y"]}, "c": [{"d": 1}], "e": {}, "f": 1, "g": []}
+    new = {"a": {"b": 2, "required": ["x", "z", "y"]}, "c": [{"d": 1}, {"d": 2}], "f": True, "g": {}}
     assert set(differences(old, new)) == {
-        ("a/b", "changed: 1 to 2"),
-        ("a/required/z", "added"),
-        ("c/1", "added"),
-        ("e", "gone"),
-        ("f", "changed: 1 to True"),
+        "a/b: changed: 1 to 2",
+        "a/required/z: added",
+        "c/1: added",
+        "e: gone",
+        "f: changed: 1 to True",
+        "g: changed: [] to {}",
     }
     assert list(differences(old, old)) == []
 
