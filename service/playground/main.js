@@ -1,12 +1,12 @@
 // The page: which view is shown, by the address's hash: #sample, #sample/JOB, #inpaint/JOB, #compare/JOB,JOB, #queue.
 
-import { CompareView } from "./compare.js";
-import { byId } from "./dom.js";
-import { InpaintView } from "./inpaint.js";
-import { KeyDialog } from "./key.js";
-import { QueueView } from "./queue.js";
-import { SampleView } from "./sample.js";
-import { Viewer } from "./viewer.js";
+import { CompareView } from "./views/compare.js";
+import { byId } from "./parts/dom.js";
+import { InpaintView } from "./views/inpaint.js";
+import { KeyDialog } from "./parts/key.js";
+import { QueueView } from "./views/queue.js";
+import { SampleView } from "./views/sample.js";
+import { Viewer } from "./parts/viewer.js";
 
 const addresses = {}; // of what each view shows
 

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
 from tests.system.containers import (
     COMPOSE,
@@ -220,8 +221,8 @@ class Deployment:
         for path in paths:  # which grows by what is found in them
             status, body = get(path)
             check(status == 200, f"{path}: {status}")
-            loaded = re.findall(r'(?:src|href)="static/([^"]+)"|from "\./(\w+\.js)"', body.decode("latin-1"))
-            paths += {f"/static/{''.join(names)}" for names in loaded} - {*paths}
+            loaded = re.findall(r'(?:src|href)="(static/[^"]+)"|from "(\.[\w./]+\.js)"', body.decode("latin-1"))
+            paths += {urljoin(path, "".join(names)) for names in loaded} - {*paths}
         files = sum(path.startswith("/static/") for path in paths)
         check(files > 20, str(paths))
         events = get(f"/jobs/{self.long_job(15)['id']}/events?previews=true", timeout=120)[1].decode()

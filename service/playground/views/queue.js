@@ -1,8 +1,8 @@
 // The view “Queue”: your jobs, and the workers with their slots, as the public API tells.
 
-import { cancelJob, getJson } from "./api.js";
-import { byId, make, part, plural, seconds, whole } from "./dom.js";
-import { Trouble } from "./trouble.js";
+import { cancelJob, getJson } from "../wire/api.js";
+import { byId, make, part, plural, seconds, whole } from "../parts/dom.js";
+import { Trouble } from "../parts/trouble.js";
 
 const LOOK_MS = 2000;
 const LIMIT = 20;

@@ -1,10 +1,10 @@
 // The view “Compare”: one seed under several samplers, side by side.
 
 import { AskingView } from "./asking.js";
-import { copyOf, part, plural, seconds, whole } from "./dom.js";
-import { JobPanel } from "./job.js";
-import { cardOf } from "./models.js";
-import { SamplerForm } from "./samplers.js";
+import { copyOf, part, plural, seconds, whole } from "../parts/dom.js";
+import { JobPanel } from "../parts/job.js";
+import { cardOf } from "../parts/models.js";
+import { SamplerForm } from "../parts/samplers.js";
 
 const STORY = ["follow_scores", "langevin", "annealed_langevin", "heun"];
 

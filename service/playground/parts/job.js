@@ -1,12 +1,12 @@
 // A job on the page: how far it is, its images as they come out of the noise, and what can be done with them.
 
-import { Problem, cancelJob, getJson, getPicture } from "./api.js";
+import { Problem, cancelJob, getJson, getPicture } from "../wire/api.js";
 import { announce, copyOf, part, plural, seconds, short, whole } from "./dom.js";
-import { copy, download } from "./downloads.js";
-import { follow } from "./events.js";
+import { copy, download } from "../wire/downloads.js";
+import { follow } from "../wire/events.js";
 import { ImageGrid } from "./grid.js";
 import { Scrubber } from "./scrubber.js";
-import { bodyOf, curl, python } from "./snippets.js";
+import { bodyOf, curl, python } from "../wire/snippets.js";
 
 const FILES = {
   png: ["grid.png?scale=4", "png"],

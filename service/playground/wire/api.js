@@ -1,6 +1,6 @@
 // Requests to the service: the key that goes with them, and what went wrong in sentences.
 
-export const BASE = new URL("..", import.meta.url);
+export const BASE = new URL("../..", import.meta.url);
 
 const REMEDIES = {
   unauthorized: "Enter a key with the button “Key” at the top.",

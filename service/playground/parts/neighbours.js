@@ -1,9 +1,9 @@
 // The same image of neighbouring seeds, all else equal.
 
-import { ask, cancelJob, getPicture } from "./api.js";
+import { ask, cancelJob, getPicture } from "../wire/api.js";
 import { make } from "./dom.js";
-import { follow } from "./events.js";
-import { bodyOf } from "./snippets.js";
+import { follow } from "../wire/events.js";
+import { bodyOf } from "../wire/snippets.js";
 
 const AROUND = 8;
 const LARGEST_SEED = Number.MAX_SAFE_INTEGER;

@@ -1,12 +1,12 @@
 // The view “Inpaint”: a picture, a mask painted on it, and completions side by side.
 
 import { AskingView } from "./asking.js";
-import { make, part } from "./dom.js";
-import { JobPanel } from "./job.js";
-import { cardOf } from "./models.js";
-import { Painter } from "./painter.js";
-import { fitted, inImage, load } from "./pictures.js";
-import { SamplerForm } from "./samplers.js";
+import { make, part } from "../parts/dom.js";
+import { JobPanel } from "../parts/job.js";
+import { cardOf } from "../parts/models.js";
+import { Painter } from "../parts/painter.js";
+import { fitted, inImage, load } from "../parts/pictures.js";
+import { SamplerForm } from "../parts/samplers.js";
 
 const EXAMPLES = ["two", "three", "four", "five", "eight", "nine"];
 const KEPT = "inpaint"; // the picture and mask of the last request, so that a reload finds them again
@@ -28,7 +28,7 @@ export class InpaintView extends AskingView {
 
   async choose() {
     this.sampler.offer(this.samplers, this.card);
-    this.source ??= await load(new URL(`examples/${EXAMPLES[0]}.png`, import.meta.url));
+    this.source ??= await load(new URL(`../examples/${EXAMPLES[0]}.png`, import.meta.url));
     this.#put();
   }
 
@@ -43,7 +43,7 @@ export class InpaintView extends AskingView {
   }
 
   #example(name) {
-    const address = new URL(`examples/${name}.png`, import.meta.url);
+    const address = new URL(`../examples/${name}.png`, import.meta.url);
     const picture = make("img", { src: address.href, alt: "", width: 44, height: 44 });
     return make(
       "button",

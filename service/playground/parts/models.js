@@ -1,6 +1,6 @@
 // Models: choosing one, and its card.
 
-import { getJson, send } from "./api.js";
+import { getJson, send } from "../wire/api.js";
 import { make, part, seconds, short, whole } from "./dom.js";
 
 let cards = null;

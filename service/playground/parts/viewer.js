@@ -1,7 +1,7 @@
 // One image, enlarged, and what can be done with it.
 
 import { byId, make, part, plural } from "./dom.js";
-import { save } from "./downloads.js";
+import { save } from "../wire/downloads.js";
 import { Neighbours } from "./neighbours.js";
 
 export class Viewer {

@@ -1,7 +1,7 @@
 // Files of a job, fetched with the key and handed to the browser; and text for the clipboard.
 
 import { send } from "./api.js";
-import { announce } from "./dom.js";
+import { announce } from "../parts/dom.js";
 
 /** Saves what is at a path of the service. */
 export async function download(path, name) {

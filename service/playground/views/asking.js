@@ -1,11 +1,11 @@
 // What the views have in common that ask for images: a form about a model, and the way to a job.
 
-import { ask } from "./api.js";
-import { byId, part } from "./dom.js";
-import { findJob } from "./job.js";
-import { models, offerModels } from "./models.js";
-import { samplers } from "./samplers.js";
-import { Trouble } from "./trouble.js";
+import { ask } from "../wire/api.js";
+import { byId, part } from "../parts/dom.js";
+import { findJob } from "../parts/job.js";
+import { models, offerModels } from "../parts/models.js";
+import { samplers } from "../parts/samplers.js";
+import { Trouble } from "../parts/trouble.js";
 
 const FRAMES = 32; // kept of each image, to be scrubbed through
 

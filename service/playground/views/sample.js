@@ -1,10 +1,10 @@
 // The view “Sample”: a grid out of the noise.
 
 import { AskingView } from "./asking.js";
-import { part } from "./dom.js";
-import { JobPanel } from "./job.js";
-import { cardOf, showCard } from "./models.js";
-import { SamplerForm } from "./samplers.js";
+import { part } from "../parts/dom.js";
+import { JobPanel } from "../parts/job.js";
+import { cardOf, showCard } from "../parts/models.js";
+import { SamplerForm } from "../parts/samplers.js";
 
 export class SampleView extends AskingView {
   constructor(on) {

@@ -1,6 +1,6 @@
 // Choosing a sampler and its settings. What is left empty comes from the model's card.
 
-import { getJson } from "./api.js";
+import { getJson } from "../wire/api.js";
 import { copyOf, make, part, short } from "./dom.js";
 import { sensible, toPlace, toValue, told } from "./ranges.js";
 

@@ -1,6 +1,6 @@
 // The dialog for an API key. It is kept until the tab is closed, and sent to this service only.
 
-import { key, whenUnauthorized } from "./api.js";
+import { key, whenUnauthorized } from "../wire/api.js";
 import { byId, part } from "./dom.js";
 
 export class KeyDialog {
