@@ -2,19 +2,29 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.console import err, fail
 
+if TYPE_CHECKING:
+    from models.card import ModelCard
+    from models.importing.publishing import Target
+
+Name = Annotated[str, typer.Option(help="Name of the model.")]
+Store = Annotated[Path, typer.Option(help="Model store to publish into.", envvar="SCORESERVE_MODELS_DIR")]
+Licence = Annotated[str | None, typer.Option(help="Licence of the checkpoint, for the model's card.")]
+
 
 def ncsn(
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint file, such as checkpoint.pth.")],
     config: Annotated[Path, typer.Option(help="The configuration saved beside it, such as config.yml.")],
-    name: Annotated[str, typer.Option(help="Name of the model.")],
-    store: Annotated[Path, typer.Option(help="Model store to publish into.", envvar="SCORESERVE_MODELS_DIR")],
+    name: Name,
+    store: Store,
+    licence: Licence = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Take the weights of the last step, not their moving average (NCSNv2).")
     ] = False,
@@ -23,12 +33,22 @@ def ncsn(
 
     Its noise levels and its schedule of annealed Langevin dynamics become the model's defaults.
     """
-    from models.importing.ncsn import ImportRefused, import_ncsn  # noqa: PLC0415 (torch)
+    from models.importing.ncsn import import_ncsn  # noqa: PLC0415 (torch)
+
+    _publish(lambda target: import_ncsn(checkpoint, config, target, raw), name, store, licence)
+
+
+def _publish(
+    importer: "Callable[[Target], tuple[ModelCard, Path]]", name: str, store: Path, licence: str | None
+) -> None:
+    """Runs an importer and says what it published, or in one line why it did not."""
+    from models.importing.publishing import Target  # noqa: PLC0415 (torch)
+    from models.importing.reading import ImportRefused  # noqa: PLC0415
     from models.store import ModelStore  # noqa: PLC0415
 
     command = shlex.join(["scoreserve", *sys.argv[1:]])
     try:
-        card, path = import_ncsn(checkpoint, config, name, ModelStore(store), raw, command)
+        card, path = importer(Target(ModelStore(store), name, command, licence))
     except ImportRefused as error:
         fail(str(error))
     err.print(f"published {card.name} version {card.version} in {path}", highlight=False, markup=False, soft_wrap=True)

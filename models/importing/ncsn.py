@@ -5,29 +5,23 @@ exponential moving average of the weights. State dicts are those of a DataParall
 `module.` nor the buffer `sigmas`.
 """
 
-import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import safetensors.torch
 import torch
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 from torch import Tensor
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.config import ConfigRefused, OfficialConfig, SamplingSection, read_config
+from models.importing.publishing import Found, Origin, Target, check_fit, publish
+from models.importing.reading import ImportRefused, is_tensor, read_torch, unwrapped, weights_of
 from models.networks.refinenet import STAGES
 from models.samplers import schedules
-from models.samplers.plan import SamplerRefused, plan
 from models.samplers.settings import AnnealedLangevin
-from models.score import build_network
-from models.store import ModelStore, sha256
 
 NCSN_SAMPLING = SamplingSection(n_steps_each=100, step_lr=2e-5, denoise=False)  # constants in the code of NCSN
 
@@ -44,10 +38,6 @@ REFINE_NUMBERS = {
     5: ("1", "2", "3", "4", "5"),
     6: ("1", "2", "31", "3", "4", "5"),
 }
-
-
-class ImportRefused(ValueError):
-    """The checkpoint cannot be imported, and nothing was written; the message says why and what would do."""
 
 
 @dataclass(frozen=True)
@@ -72,67 +62,44 @@ class Checkpoint:
     digest: str
 
 
-def import_ncsn(
-    checkpoint: Path, config: Path, name: str, store: ModelStore, raw: bool = False, command: str = ""
-) -> tuple[ModelCard, Path]:
+def import_ncsn(checkpoint: Path, config: Path, target: Target, raw: bool = False) -> tuple[ModelCard, Path]:
     """Publishes an official checkpoint as the next version of a model; returns its card and its directory.
 
     Args:
         checkpoint: file of `torch.save`, of either code; only tensors and plain containers are read from it.
         config: the YAML file beside it.
-        name: name of the model.
-        store: where it is published.
+        target: where the model goes to.
         raw: whether the weights of the last step are taken rather than their exponential moving average.
-        command: what the card says it was made with.
 
     Raises:
         ImportRefused: a file is not what it should be, both do not fit, or they ask for what is not served.
     """
     try:
         settings = read_config(config)
-        found = read_checkpoint(checkpoint, raw)
-        spec = _spec(found, settings)
-        levels = schedules.geometric(settings.model.sigma_begin, settings.model.sigma_end, settings.model.num_classes)
-        _check_fit(found, spec, levels, f"{checkpoint} does not fit {config}")
-        weights = safetensors.torch.save(
-            {k: v.float().clone(memory_format=torch.contiguous_format) for k, v in found.weights.items()}
-        )
-        card = ModelCard(
-            name=name,
-            version=store.next_version(name),
-            description=_description(found, settings),
-            created_at=datetime.now(UTC),
-            image=_image(found, settings),
-            network=spec,
-            sampler=_sampler(found, settings),
-            sigma_min=levels[-1],
-            sigma_max=levels[0],
-            sigmas=tuple(levels) if spec.kind == "refinenet-v1" else None,
-            provenance={
-                "command": command,
-                "checkpoint": checkpoint.name,
-                "checkpoint_sha256": found.digest,
-                "config": settings.model_dump(mode="json"),
-                "steps": found.step,
-                "weights": ("exponential moving average" if found.averaged else "of the last step") + ", float32",
-                "parameters": sum(tensor.numel() for tensor in found.weights.values()),
-                "versions": {
-                    "python": platform.python_version(),
-                    **{package: version(package) for package in ("scoreserve", "torch", "numpy")},
-                },
-            },
-            weights_sha256=sha256(weights),
-        )
-        plan(None, card)  # what a request gets by default must be possible
-    except (ConfigRefused, SamplerRefused) as error:
+    except ConfigRefused as error:
         raise ImportRefused(str(error)) from error
-    except ValidationError as error:
-        lines = (f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors())
-        raise ImportRefused("; ".join(lines)) from error
-    try:
-        return card, store.publish(card, weights)
-    except OSError as error:
-        raise ImportRefused(f"the model cannot be written: {error}") from error
+    read = read_checkpoint(checkpoint, raw)
+    spec = _spec(read, settings)
+    levels = schedules.geometric(settings.model.sigma_begin, settings.model.sigma_end, settings.model.num_classes)
+    what = f"{checkpoint} does not fit {config}"
+    check_fit(read.weights, spec, what, "use the configuration that was saved beside the checkpoint")
+    _check_levels(read, levels, what)
+    facts = {
+        "config": settings.model_dump(mode="json"),
+        "steps": read.step,
+        "weights": ("exponential moving average" if read.averaged else "of the last step") + ", float32",
+    }
+    found = Found(
+        origin=Origin("ncsn", checkpoint, read.digest, facts),
+        description=_description(read, settings),
+        image=_image(read, settings),
+        network=spec,
+        weights=read.weights,
+        sigma_range=(levels[-1], levels[0]),
+        sigmas=tuple(levels) if spec.kind == "refinenet-v1" else None,
+        sampler=_sampler(read, settings),
+    )
+    return publish(found, target)
 
 
 def read_checkpoint(path: Path, raw: bool) -> Checkpoint:
@@ -141,17 +108,7 @@ def read_checkpoint(path: Path, raw: bool) -> Checkpoint:
     Raises:
         ImportRefused: the file is damaged, is no such checkpoint, or has no moving average and `raw` is not set.
     """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ImportRefused(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # damaged and hostile pickles fail in any way they like; the reason can be misleading
-        raise ImportRefused(
-            f"{path} cannot be read: it is truncated, no file of torch.save, or holds more than tensors and numbers"
-        ) from error
+    loaded, digest = read_torch(path)
     match loaded:
         case [dict() as weights, dict()]:
             averaged, step = False, None
@@ -166,30 +123,18 @@ def read_checkpoint(path: Path, raw: bool) -> Checkpoint:
                 f"{path} is no checkpoint of the official code: expected a list of a state dict and an optimizer "
                 "(NCSN), and of epoch, step and averaged weights besides (NCSNv2)"
             )
-    weights = {str(name).removeprefix("module."): value for name, value in weights.items()}
-    weights.pop("sigmas", None)  # taken from the state dict, since averages lack them
-    for name, value in weights.items():
-        if not _is_weight(value):
-            raise ImportRefused(f"{path}: {name} is no tensor of floating-point numbers")
-    kind, stages = _recognise(weights, path)
-    sigmas = loaded[0].get("module.sigmas")
+    found = weights_of(weights, path)
+    found.pop("sigmas", None)  # taken from the state dict, since averages lack them
+    kind, stages = _recognise(found, path)
+    sigmas = next((value for name, value in loaded[0].items() if unwrapped(str(name)) == "sigmas"), None)
     return Checkpoint(
-        weights={_our_name(name, stages): value for name, value in weights.items()},
+        weights={_our_name(name, stages): value for name, value in found.items()},
         kind=kind,
         stages=stages,
-        sigmas=sigmas if _is_weight(sigmas) else None,
+        sigmas=sigmas if is_tensor(sigmas) else None,
         averaged=averaged,
         step=step,
         digest=digest,
-    )
-
-
-def _is_weight(value: object) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
     )
 
 
@@ -228,23 +173,12 @@ def _spec(found: Checkpoint, settings: OfficialConfig) -> NetworkSpec:
     return NetworkSpec(kind=found.kind, arguments=arguments)
 
 
-def _check_fit(found: Checkpoint, spec: NetworkSpec, levels: Sequence[float], what: str) -> None:
-    """Compares the weights with the network, without making it, and the noise levels with those of the configuration.
+def _check_levels(found: Checkpoint, levels: Sequence[float], what: str) -> None:
+    """Compares the noise levels beside the weights with those of the configuration.
 
     Raises:
-        ImportRefused: they differ, or some are not finite; begins with `what`.
+        ImportRefused: they differ; begins with `what`.
     """
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in build_network(spec).state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in found.weights.items()}
-    if wrong := [name for name in {**expected, **given} if expected.get(name) != given.get(name)]:
-        name = wrong[0]
-        raise ImportRefused(
-            f"{what}: {name} is {given.get(name, 'missing')}, expected {expected.get(name, 'none')}"
-            f" ({len(wrong)} such differences); use the configuration that was saved beside the checkpoint"
-        )
-    if any(not tensor.isfinite().all() for tensor in found.weights.values()):
-        raise ImportRefused(f"{what}: some weights are not finite; use a checkpoint from before training diverged")
     if found.kind == "refinenet-v2" or found.sigmas is not None:
         theirs = torch.empty(0) if found.sigmas is None else found.sigmas
         if theirs.shape != (len(levels),) or not np.allclose(theirs.double(), levels, rtol=1e-4, atol=0):

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from models.card import ModelCard, NetworkSpec
-from models.importing.ncsn import ImportRefused, import_ncsn
+from models.importing.ncsn import import_ncsn
+from models.importing.publishing import Target
+from models.importing.reading import ImportRefused
 from models.samplers import tables
 from models.samplers.plan import plan
 from models.samplers.settings import AnnealedLangevin
@@ -40,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
 
 
 def imported(store: ModelStore, checkpoint: Path, config: Path, name: str, raw: bool = False) -> Imported:
-    card, path = import_ncsn(checkpoint, config, name, store, raw)
+    card, path = import_ncsn(checkpoint, config, Target(store, name), raw)
     assert path == store.path(name)
     assert store.card(name) == card
     return Imported(card, ScoreModel.load(store, card))
@@ -170,7 +173,7 @@ def test_ncsn_knows_no_other_levels_and_ncsnv2_all(v1: Imported, v2: Imported) -
 def test_a_second_import_is_the_next_version(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     for version in (1, 2):
-        card, path = import_ncsn(V1, V1_CONFIG, "digits", store)
+        card, path = import_ncsn(V1, V1_CONFIG, Target(store, "digits"))
         assert card.version == version
         assert path == tmp_path / "digits" / str(version)
 
@@ -233,7 +236,7 @@ def check_refused(
     store = tmp_path / "store"
     store.mkdir()
     with pytest.raises(ImportRefused) as refusal:
-        import_ncsn(checkpoint, config, name, ModelStore(store), raw)
+        import_ncsn(checkpoint, config, Target(ModelStore(store), name), raw)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert "weights_only" not in str(refusal.value)
@@ -244,11 +247,13 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     check_refused(tmp_path, "gone.pth cannot be read: No such file", tmp_path / "gone.pth")
 
 
-@pytest.mark.parametrize("size", [0, 1, 20, 1000, 100_000, 1_838_343])
-def test_a_truncated_checkpoint(tmp_path: Path, size: int) -> None:
-    path = tmp_path / "checkpoint.pth"
-    path.write_bytes(V1.read_bytes()[:size])
-    check_refused(tmp_path, "it is truncated", path)
+def test_a_checkpoint_that_is_cut_anywhere(tmp_path: Path) -> None:
+    path, whole = tmp_path / "checkpoint.pth", V1.read_bytes()
+    for size in {0, 1, 20, len(whole) - 1, *range(100, len(whole), len(whole) // 50)}:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ImportRefused, match=f"^{re.escape(str(path))} cannot be read: it is truncated"):
+            import_ncsn(path, V1_CONFIG, Target(ModelStore(tmp_path / "store"), "model"))
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("where", ["alone", "in a list", "in a file of torch.save"])
@@ -325,6 +330,40 @@ def changed(tmp_path: Path, change: Callable[[list[Any]], None]) -> Path:
     return tmp_path / "changed.pth"
 
 
+def renamed(prefix: str) -> Callable[[list[Any]], None]:
+    """Has all names of both state dicts begin with a prefix rather than with that of a DataParallel."""
+
+    def change(content: list[Any]) -> None:
+        for i in (0, 4):
+            content[i] = {prefix + name.removeprefix("module."): value for name, value in content[i].items()}
+
+    return change
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."])
+def test_names_with_the_prefixes_of_wrappers(tmp_path: Path, v2: Imported, v2_raw: Imported, prefix: str) -> None:
+    path, store = changed(tmp_path, renamed(prefix)), ModelStore(tmp_path / "store")
+    for raw, expected in ((False, v2), (True, v2_raw)):
+        card, _ = import_ncsn(path, V2_CONFIG, Target(store, "model"), raw)
+        assert card.weights_sha256 == expected.card.weights_sha256
+
+
+def test_numbers_of_numpy_in_the_optimizer_and_for_the_step(tmp_path: Path) -> None:
+    def change(content: list[Any]) -> None:
+        content[1]["param_groups"] = [{"lr": np.float64(0.1), "eps": np.float32(1), "amsgrad": np.bool_(True)}]
+        content[3] = np.int64(5000)
+
+    card, _ = import_ncsn(changed(tmp_path, change), V2_CONFIG, Target(ModelStore(tmp_path / "store"), "model"))
+    assert card.provenance["steps"] == 5000
+
+
+def test_two_weights_by_one_name(tmp_path: Path) -> None:
+    def change(content: list[Any]) -> None:
+        content[4]["module.begin_conv.bias"] = content[4]["begin_conv.bias"]
+
+    check_refused(tmp_path, "two tensors by the name begin_conv.bias", changed(tmp_path, change), V2_CONFIG)
+
+
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     path = changed(tmp_path, lambda content: content[4]["begin_conv.bias"].fill_(math.nan))
     check_refused(tmp_path, "some weights are not finite", path, V2_CONFIG)
@@ -343,7 +382,7 @@ def test_ncsnv2_without_its_levels(tmp_path: Path) -> None:
 def test_a_checkpoint_without_averages_has_its_raw_weights_taken_when_asked(tmp_path: Path, v2_raw: Imported) -> None:
     path = changed(tmp_path, lambda content: content.pop())
     check_refused(tmp_path, "no averaged weights: ask for those of the last step (--raw)", path, V2_CONFIG)
-    card, _ = import_ncsn(path, V2_CONFIG, "raw", ModelStore(tmp_path / "store"), raw=True)
+    card, _ = import_ncsn(path, V2_CONFIG, Target(ModelStore(tmp_path / "store"), "raw"), raw=True)
     assert card.weights_sha256 == v2_raw.card.weights_sha256
 
 
@@ -354,4 +393,4 @@ def test_a_name_that_is_none(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ImportRefused, match=r"the model cannot be written: .*Not a directory"):
-        import_ncsn(V1, V1_CONFIG, "model", ModelStore(tmp_path / "file"))
+        import_ncsn(V1, V1_CONFIG, Target(ModelStore(tmp_path / "file"), "model"))
