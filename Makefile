@@ -12,12 +12,14 @@ up: .venv/.worker
 test: .venv/.dev
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-## format, lint, types and layers
+## format, lint, types, layers, and Lua
 check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v luacheck >/dev/null; then luacheck --quiet service worker; \
+	else echo 'luacheck is not installed (Debian: lua-check), so what Redis runs is not looked at'; fi
 
 ## let ruff mend what it can
 format: .venv/.dev

@@ -177,7 +177,7 @@ class Fleet:
         """A job, as the service would write it down."""
         sampler, table = plan(None, self.card)
         request = SampleRequest(model="mnist", version=self.card.version, count=images, seed=1, sampler=sampler)
-        self.queue.submit(request, self.card.image, images * len(table))
+        self.queue.accept(self.queue.offer(request, self.card.image, images * len(table)))
 
     def run(self, seconds: float, demand: float, images: int) -> Load:
         """Lets virtual time pass while jobs of `images` images come, `demand` image-steps a second of them."""

@@ -36,7 +36,7 @@ def submit(
     """Asks for images, and returns the id of the job."""
     settings, table = plan(sampler, card)
     request = SampleRequest(model=card.name, version=card.version, count=count, seed=seed, sampler=settings)
-    return queue.submit(request, card.image, count * len(table), client).id
+    return queue.accept(queue.offer(request, card.image, count * len(table), client)).id
 
 
 def grid_seconds(queue: JobQueue, card: ModelCard, seed: int) -> float:

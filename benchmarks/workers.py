@@ -53,7 +53,7 @@ def fulfilled(directory: Path, store: ModelStore, card: ModelCard, on: Sequence[
 
         def refill() -> None:
             while system.queue.rq.count < 2 * SLOTS * len(on):
-                system.queue.submit(request, card.image, COUNT * len(table))
+                system.queue.accept(system.queue.offer(request, card.image, COUNT * len(table)))
 
         def done() -> int:
             return system.queue.totals().get("image_steps", 0)

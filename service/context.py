@@ -47,7 +47,7 @@ class Context:
 
     def view(self, job: Job) -> JobView:
         """A job as its client sees it, with what is known of the queue."""
-        return JobView.of(job, self.queue.seconds_left(job), self.queue.position(job))
+        return JobView.of(job, self.queue.outlook(job))
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
@@ -85,7 +85,7 @@ class Context:
                 job = await run_in_threadpool(self.queue.get, job_id)
             except JobNotFound:
                 return None
-            return JobView.of(job, None).model_dump(mode="json")
+            return JobView.of(job).model_dump(mode="json")
 
         def count(result: str) -> None:
             self.metrics.webhooks.labels(result).inc()

@@ -9,8 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.access import quotas
 from service.answering.problems import Problem
+from service.asking.schemas import JobView
 from service.together import Together
-from worker.queue import scripts, shards
+from worker.queue import keys, scripts
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.queue.job import Job, job_of
 from worker.queue.jobs import JobQueue
@@ -77,23 +78,23 @@ class Jobs:
         Raises:
             JobNotFound: there is none.
         """
-        asked = ("HGETALL", shards.job_key(job_id)), ("HVALS", shards.progress_key(job_id))
+        asked = ("HGETALL", keys.of(job_id)), ("HVALS", keys.of(job_id, "progress"))
         record, progress = await self.redis.execute(*asked)
         job = job_of(job_id, record, progress)
         if job.deadline is not None and not job.state.final and time.time() >= job.deadline:
             return await run_in_threadpool(self.queue.get, job_id)
         return job
 
-    async def forecast(self, job: Job) -> tuple[float | None, int | None]:
-        """When a job will have ended, in seconds from now, and how many jobs go before it; None if that is unknown."""
+    async def view(self, job: Job) -> JobView:
+        """A job as its client sees it, with what it has before it."""
         if job.state.final:
-            return None, None
+            return JobView.of(job)
         if not self.queue.forecast.fresh:
             if self._look is None or self._look.done():  # of many requests at once, one looks
                 look: Any = run_in_threadpool(self.queue.forecast.look)
                 self._look = asyncio.ensure_future(look)
             await asyncio.shield(self._look)
-        return self.queue.seconds_left(job, look=False), self.queue.position(job, look=False)
+        return JobView.of(job, self.queue.outlook(job, look=False))
 
 
 def _mismatch(error: AnotherRequest) -> Problem:

@@ -29,7 +29,7 @@ from worker.keeper import Keeper
 from worker.leases import Lease, Leases
 from worker.member import AWAY_SECONDS, Member
 from worker.metrics import WorkerMetrics
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.forecast import PACE, STATUS
 from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import unavailable
@@ -250,7 +250,7 @@ class BatchingWorker(Member):
             with suppress(ValueError):
                 lease.rq_job.delete()
             return
-        saved: Any = self.connection.hget(shards.state_key(job.id), str(shard.number))
+        saved: Any = self.connection.hget(keys.of(job.id, "state"), str(shard.number))
         try:
             part = self.batch.admit(job.request, shard.first, shard.count, saved)
         except Refused as error:
@@ -281,10 +281,10 @@ class BatchingWorker(Member):
                 claim.lease.extend(self.settings.lease_seconds, pipeline)
                 if claim.watched:
                     self._show(claim, pipeline)
-            pipeline.zrange(shards.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
+            pipeline.zrange(keys.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
             told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
             pipeline.hset(self.key, mapping=told)
-            pipeline.hincrby(shards.TOTALS, "image_steps_computed", steps - self._reported_steps)
+            pipeline.hincrby(keys.TOTALS, "image_steps_computed", steps - self._reported_steps)
             # RQ's notion of one current job stays empty: there are many, and RQ's tools would read it as pickled.
             self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
             pipeline.exists(WORKERS_SUSPENDED)
@@ -333,9 +333,9 @@ class BatchingWorker(Member):
             while True:
                 message = self._mail.get_nowait()
                 match message["command"]:
-                    case shards.WAITING:
+                    case keys.WAITING:
                         self._next_look = 0.0
-                    case shards.ENDED:
+                    case keys.ENDED:
                         for claim in [claim for claim in self._claims.values() if claim.job.id == message["job_id"]]:
                             log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
                             self._drop(claim)

@@ -19,7 +19,7 @@ from rq.utils import as_text, now
 from rq.worker import SimpleWorker
 
 from worker import upkeep
-from worker.queue import shards
+from worker.queue import keys
 from worker.queue.jobs import JobQueue, unavailable
 from worker.queue.shards import ShardJob
 from worker.settings import WorkerSettings
@@ -95,7 +95,7 @@ class Member(SimpleWorker):
     def subscribe(self) -> None:
         """Listens to RQ's commands, and to what became of jobs. A message may be lost: every beat looks as well."""
         self.pubsub = self.connection.pubsub()
-        channels = {self.pubsub_channel_name: self.handle_payload, shards.ENDED: self._hear, shards.WAITING: self._hear}
+        channels = {self.pubsub_channel_name: self.handle_payload, keys.ENDED: self._hear, keys.WAITING: self._hear}
         self.pubsub.subscribe(**channels)
         self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
             sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler

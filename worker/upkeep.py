@@ -9,7 +9,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry
 
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import JobNotFound, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.shards import ShardJob
@@ -32,15 +32,15 @@ def look_after(queue: JobQueue, lease_seconds: int) -> None:
 
 def _incomplete(queue: JobQueue) -> list[str]:
     """Jobs of which fewer shards wait, run, or are done than they have. RQ's own tools may have moved them."""
-    unended: Any = queue.connection.zrange(shards.ACTIVE, 0, -1)
+    unended: Any = queue.connection.zrange(keys.ACTIVE, 0, -1)
     active = [job_id.decode() for job_id in unended]
     leases: Any = queue.connection.zrange(queue.rq.started_job_registry.key, 0, -1)
     running = [lease.decode().rpartition(":")[0].rpartition("-")[0] for lease in leases]
     with queue.connection.pipeline(transaction=False) as pipeline:
         for job_id in active:
-            pipeline.hget(shards.job_key(job_id), "shards")
-            pipeline.llen(shards.waiting_key(job_id))
-            pipeline.hlen(shards.images_key(job_id))
+            pipeline.hget(keys.of(job_id), "shards")
+            pipeline.llen(keys.of(job_id, "waiting"))
+            pipeline.hlen(keys.of(job_id, "images"))
         answers = pipeline.execute()
     counts = zip(active, answers[0::3], answers[1::3], answers[2::3], strict=True)
     return [job_id for job_id, all_, *there in counts if sum(there) + running.count(job_id) < int(all_ or 0)]
@@ -82,13 +82,13 @@ def _wanted(queue: JobQueue, rq_job: ShardJob, wanted: dict[str, bool]) -> bool:
     except (ValueError, TypeError):
         return False
     if job_id not in wanted:
-        wanted[job_id] = queue.connection.zscore(shards.ACTIVE, job_id) is not None
+        wanted[job_id] = queue.connection.zscore(keys.ACTIVE, job_id) is not None
     return wanted[job_id]
 
 
 def _waiting(queue: JobQueue) -> int:
-    active: Any = queue.connection.zrange(shards.ACTIVE, 0, -1)
+    active: Any = queue.connection.zrange(keys.ACTIVE, 0, -1)
     with queue.connection.pipeline(transaction=False) as pipeline:
         for job_id in active:
-            pipeline.llen(shards.waiting_key(job_id.decode()))
+            pipeline.llen(keys.of(job_id.decode(), "waiting"))
         return sum(pipeline.execute())

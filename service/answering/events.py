@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from models.images import grid, to_png
 from service.answering.problems import Problem
 from service.asking.schemas import JobView
-from worker.queue import shards
+from worker.queue import keys
 from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
@@ -201,7 +201,7 @@ class Events:
 
     async def _since(self, job: Job, after: Id | None) -> list[Event]:
         """What a client has missed; one that comes for the first time, how the job stands now."""
-        key = shards.events_key(job.id)
+        key = keys.of(job.id, "events")
         if after is not None:
             return _events(await self.connection.xrange(key, f"({_text(after)}", "+", count=BACKLOG))
         newest = _events(await self.connection.xrevrange(key, "+", "-", count=20))
@@ -217,7 +217,7 @@ class Events:
         while self._feeds and not self._closed:
             try:
                 found = await self.connection.xread(
-                    {shards.events_key(feed.job.id): _text(feed.read) for feed in self._feeds.values()},
+                    {keys.of(feed.job.id, "events"): _text(feed.read) for feed in self._feeds.values()},
                     count=BACKLOG,
                     block=BLOCK_MS,
                 )
@@ -262,7 +262,7 @@ class Events:
         async with self.connection.pipeline(transaction=False) as pipeline:
             for feed in feeds:
                 if feed.watched:
-                    pipeline.set(shards.watched_key(feed.job.id), 1, ex=WATCHED_SECONDS)
+                    pipeline.set(keys.of(feed.job.id, "watched"), 1, ex=WATCHED_SECONDS)
             await pipeline.execute()
         waiting = [feed for feed in feeds if feed.job.state == JobState.QUEUED]
         overdue = [feed.job.id for feed in feeds if feed.job.deadline is not None and feed.job.deadline < time.time()]
@@ -294,18 +294,18 @@ class Events:
             return self._preview(job, event)
         with suppress(JobNotFound):
             job = self.queue.get(job.id)
-        return JobView.of(job, None).model_dump_json()
+        return JobView.of(job).model_dump_json()
 
     def _progress(self, job: Job, event: Event | None) -> str:
-        seconds_left = self.queue.seconds_left(job)
+        outlook = self.queue.outlook(job)
         return json.dumps(
             {
                 "state": job.state,
                 "image_steps_done": job.image_steps_done,
                 "image_steps": job.image_steps,
                 "sigma": event and _sigma(event),
-                "queue_position": self.queue.position(job),
-                "eta_seconds": None if seconds_left is None else round(seconds_left, 1),
+                "queue_position": outlook.position,
+                "eta_seconds": outlook.eta,
             }
         )
 

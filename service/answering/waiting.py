@@ -13,10 +13,9 @@ from redis.exceptions import RedisError
 
 from service.answering import views
 from service.answering.problems import Problem, invalid
-from service.asking.schemas import JobView
 from service.context import Context
 from service.jobs import Accepted
-from worker.queue import shards
+from worker.queue import keys
 from worker.queue.job import Job
 
 POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
@@ -74,7 +73,7 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
         job = await _wait(request, context, job, how.wait_seconds)
         if job.state == "finished" and how.media_type != JSON:
             return await run_in_threadpool(_images, context, job, how, headers)
-        seconds_left, position = await context.jobs.forecast(job)
+        view = await context.jobs.view(job)
     except RedisError as error:
         raise Problem(
             "unavailable",
@@ -83,7 +82,7 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
         ) from error
     if how.media_type != JSON and job.state.final:
         raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)
-    return JobView.of(job, seconds_left, position).response(200 if job.state.final else 202, headers)
+    return view.response(200 if job.state.final else 202, headers)
 
 
 def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
@@ -99,7 +98,7 @@ async def _wait(request: Request, context: Context, job: Job, seconds: float) ->
     while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
         await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.1, POLL_SECONDS[1])
-        if await context.async_redis.hexists(shards.job_key(job.id), "ended_at"):
+        if await context.async_redis.hexists(keys.of(job.id), "ended_at"):
             job = await context.jobs.get(job.id)
     return job
 

@@ -12,6 +12,7 @@ from models.card import ModelName
 from models.samplers.settings import MAX_SEED, NAMES, SamplerSettings
 from service.asking.pictures import Fit
 from service.webhooks.addresses import LONGEST_URL
+from worker.queue.forecast import UNKNOWN, Outlook
 from worker.queue.job import Job, JobState
 from worker.queue.priority import Priority
 from worker.queue.requests import MAX_FRAMES
@@ -228,8 +229,8 @@ class JobView(BaseModel):
         return Response(self.model_dump_json(), status, headers, "application/json")
 
     @classmethod
-    def of(cls, job: Job, seconds_left: float | None, queue_position: int | None = None) -> "JobView":
-        """The view of a job that has so many seconds to go, and so many jobs before it, if that is known."""
+    def of(cls, job: Job, outlook: Outlook = UNKNOWN) -> "JobView":
+        """The view of a job that has this before it."""
         request, base = job.request, f"/jobs/{job.id}"
         return cls(
             id=job.id,
@@ -243,8 +244,8 @@ class JobView(BaseModel):
             frames=request.frames,
             progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
             priority=job.priority,
-            queue_position=queue_position,
-            eta_seconds=None if seconds_left is None else round(seconds_left, 1),
+            queue_position=outlook.position,
+            eta_seconds=outlook.eta,
             created_at=_time(job.created_at),
             started_at=_time(job.started_at) if job.started_at else None,
             ended_at=_time(job.ended_at) if job.ended_at else None,

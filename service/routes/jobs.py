@@ -99,7 +99,7 @@ async def job(job_id: JobId, request: Request) -> Response:
     """What the job asks for, its state, how far it is, and what goes before it."""
     context = context_of(request)
     found = caller_of(request).own(await context.jobs.get(job_id))
-    return JobView.of(found, *await context.jobs.forecast(found)).response()
+    return (await context.jobs.view(found)).response()
 
 
 @router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))

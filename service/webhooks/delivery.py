@@ -1,8 +1,8 @@
 """Webhooks: a client's URL is called once its job has ended. Signed as Standard Webhooks 1.0 has it.
 
-What is due stands in Redis since the moment the job ended (`worker.queue.scripts`), and is claimed with a lease: so a
-call is made at least once, whoever dies, and by any of the services. It is made again with growing pauses until the
-receiver answers with 2xx or 410, or the job is forgotten.
+What is due stands in Redis since the moment the job ended (`finish` in the queue's Lua), and is claimed with a lease:
+so a call is made at least once, whoever dies, and by any of the services. It is made again with growing pauses until
+the receiver answers with 2xx or 410, or the job is forgotten.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,10 +22,13 @@ from redis.exceptions import RedisError
 
 from service.webhooks.addresses import Network, Refused, check_url, resolve
 from service.webhooks.signatures import parse_secret, sign
-from worker.queue import scripts, shards
+from worker.queue import keys
 from worker.queue.offer import Webhook
+from worker.queue.scripts import load
 
 log = logging.getLogger(__name__)
+
+CLAIM = load(Path(__file__).with_name("claim.lua"))
 
 ATTEMPT_SECONDS = 15.0  # that a receiver has to answer
 CONNECT_SECONDS = 5.0  # of them, for each of its addresses
@@ -97,9 +101,7 @@ class Webhooks:
             return LOOK_SECONDS
         now = time.time()
         try:
-            claimed: Any = await self.connection.eval(
-                scripts.CLAIM_WEBHOOKS, 0, str(now), str(now + LEASE_SECONDS), str(room)
-            )
+            claimed: Any = await self.connection.eval(CLAIM, 0, str(now), str(now + LEASE_SECONDS), str(room))
         except (RedisError, OSError) as error:
             if not self._away:
                 log.warning("webhooks wait: %s", error)
@@ -142,9 +144,9 @@ class Webhooks:
         try:
             if result == "failed":
                 due = time.time() + max(pause or 0.0, _pause(attempt))
-                await self.connection.zadd(shards.WEBHOOKS, {job_id: due}, xx=True)
+                await self.connection.zadd(keys.WEBHOOKS, {job_id: due}, xx=True)
             else:
-                await self.connection.zrem(shards.WEBHOOKS, job_id)
+                await self.connection.zrem(keys.WEBHOOKS, job_id)
         except RedisError as error:
             log.warning("the webhook of job %s may come twice: %s", job_id, error, extra={"job": job_id})
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from worker.queue.shards import ACTIVE
+from worker.queue.keys import ACTIVE
 
 KEY = {"Idempotency-Key": "order-1"}
 

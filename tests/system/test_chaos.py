@@ -205,7 +205,7 @@ def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
 def submit(queue: JobQueue, card: ModelCard, job: SampleRequest, chance: random.Random) -> str:
     image_steps = job.count * len(plan(job.sampler, card)[1])
     client, priority = chance.choice("abc"), chance.choice(list(Priority))
-    return queue.submit(job, card.image, image_steps, client, priority).id
+    return queue.accept(queue.offer(job, card.image, image_steps, client, priority)).id
 
 
 def run(batch: Batch, job: SampleRequest) -> Pixels:

@@ -20,7 +20,7 @@ from models.samplers.plan import plan
 from models.samplers.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
 from models.sampling.sample import sample
 from models.score import ScoreModel
-from worker.queue import shards
+from worker.queue import keys
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue, connect
 from worker.queue.requests import SampleRequest
@@ -67,7 +67,7 @@ def test_a_rolling_restart_does_nothing_twice(
     for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)
         assert worker.wait(30) == 0, worker.stderr.read()
-        saved += [job for job in jobs if queue.connection.exists(shards.state_key(job.id))]
+        saved += [job for job in jobs if queue.connection.exists(keys.of(job.id, "state"))]
         start("worker", **options)
     assert saved, "the workers were too quick for this test"
     until(lambda: _finished(queue, jobs) == 8)
@@ -195,7 +195,7 @@ def _submit(queue: JobQueue, card: ModelCard, number: int, samplers: list[Sample
     settings, table = plan(random.Random(number).choice(samplers), card)
     count = 1 + number % 7
     request = SampleRequest(model="tiny", version=1, count=count, seed=number, sampler=settings)
-    return queue.submit(request, card.image, count * len(table))
+    return queue.accept(queue.offer(request, card.image, count * len(table)))
 
 
 def _answers(port: int) -> bool:

@@ -78,7 +78,9 @@ def submit(queue: JobQueue, tiny_card: ModelCard, ask: Ask) -> Callable[..., Job
         **of: object,
     ) -> Job:
         request, image_steps = ask(count=count, **of)
-        return queue.submit(request, tiny_card.image, image_steps, client, Priority(priority), deadline_seconds)
+        return queue.accept(
+            queue.offer(request, tiny_card.image, image_steps, client, Priority(priority), deadline_seconds)
+        )
 
     return make
 

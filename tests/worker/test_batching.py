@@ -15,7 +15,7 @@ from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.conftest import LONG, Ask, NewWorker, expected, expire
 from worker.device.batch import Batch
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.requests import InpaintRequest
@@ -51,7 +51,7 @@ def test_an_inpainting_keeps_what_is_not_masked(
     inpaint = InpaintRequest.model_construct(
         **{**dict(request), "kind": "inpaint"}, image=image.tobytes(), mask=mask.tobytes()
     )
-    job = queue.submit(inpaint, tiny_card.image, image_steps)
+    job = queue.accept(queue.offer(inpaint, tiny_card.image, image_steps))
     new_worker().work(burst=True)
     images = Results(queue.connection).images(queue.get(job.id))[..., 0]
     assert (images[:, :, :4] == image[:, :4]).all()
@@ -89,7 +89,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(submit, queue: JobQueue, ne
     while zombie._claims:
         zombie._step()
     assert not queue.get(job.id).state.final
-    assert not queue.connection.exists(shards.images_key(job.id))
+    assert not queue.connection.exists(keys.of(job.id, "images"))
 
 
 def test_a_cancelled_job_leaves_its_slots_and_its_neighbours_alone(
@@ -161,8 +161,8 @@ def test_a_running_job_is_stopped_at_its_deadline(submit, queue: JobQueue, new_w
     worker._step()
     worker._beat()
     assert len(worker._claims) == 2
-    queue.connection.hset(shards.job_key(late.id), "deadline", late.created_at + 0.001)
-    queue.connection.zadd(shards.DEADLINES, {late.id: late.created_at + 0.001})
+    queue.connection.hset(keys.of(late.id), "deadline", late.created_at + 0.001)
+    queue.connection.zadd(keys.DEADLINES, {late.id: late.created_at + 0.001})
     worker._beat()
     failed = queue.get(late.id)
     assert failed.state == JobState.FAILED
@@ -215,7 +215,7 @@ def other(models_dir, publish_other, tmp_path) -> ModelCard:  # type: ignore[no-
 def submit_to(queue: JobQueue, ask: Ask, card: ModelCard, version: int = 1) -> Job:
     request, image_steps = ask(count=4)
     update = {"model": card.name, "version": version, "weights_sha256": card.weights_sha256}
-    return queue.submit(request.model_copy(update=update), card.image, image_steps)
+    return queue.accept(queue.offer(request.model_copy(update=update), card.image, image_steps))
 
 
 def test_a_worker_claims_only_shards_of_its_models(

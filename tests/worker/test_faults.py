@@ -14,7 +14,7 @@ from tests.worker.conftest import LONG, Ask, NewWorker, deaths, expected
 from worker import upkeep
 from worker.batching import BatchingWorker
 from worker.device.lane import DeviceFailed
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
@@ -25,7 +25,7 @@ def test_a_bad_request_fails_at_once_and_with_its_reason(
     queue: JobQueue, new_worker: NewWorker, tiny_card: ModelCard, ask: Ask
 ) -> None:
     request, image_steps = ask(count=10)
-    job = queue.submit(request.model_copy(update={"model": "gone"}), tiny_card.image, image_steps)
+    job = queue.accept(queue.offer(request.model_copy(update={"model": "gone"}), tiny_card.image, image_steps))
     new_worker().work(burst=True)
     failed = queue.get(job.id)
     assert failed.state == JobState.FAILED
@@ -171,7 +171,7 @@ def test_a_shard_that_waits_to_be_alone_is_given_up_with_its_job_and_not_charged
     worker._claim()
     assert [lease.shard.job_id for lease in worker._started] == [jobs[1].id]
     queue.cancel(jobs[1].id)
-    worker._hear({"channel": shards.ENDED, "data": jobs[1].id})
+    worker._hear({"channel": keys.ENDED, "data": jobs[1].id})
     worker._talk()
     assert [lease.shard.job_id for lease in worker._started] == [jobs[2].id]
     worker._give_up("the device is gone")
@@ -181,7 +181,7 @@ def test_a_shard_that_waits_to_be_alone_is_given_up_with_its_job_and_not_charged
 
 def test_what_another_release_wrote_down_fails_alone(submit, queue: JobQueue, new_worker: NewWorker) -> None:
     unknown, known = submit(count=8), submit(count=2)
-    key = shards.job_key(unknown.id)
+    key = keys.of(unknown.id)
     request = json.loads(queue.connection.hget(key, "request"))
     queue.connection.hset(key, "request", json.dumps(request | {"of_the_future": 1}))
     new_worker().work(burst=True)

@@ -35,7 +35,7 @@ def slow(new_worker: Callable[..., BatchingWorker], queue: JobQueue) -> Batching
 @pytest.fixture
 def job(queue: JobQueue, tiny_card: ModelCard, ask: Callable) -> Job:
     request, image_steps = ask(count=2)
-    return queue.submit(request, tiny_card.image, image_steps)
+    return queue.accept(queue.offer(request, tiny_card.image, image_steps))
 
 
 def test_a_step_that_is_longer_than_the_lease_does_not_lose_it(job: Job, slow: BatchingWorker, queue: JobQueue) -> None:

@@ -341,7 +341,9 @@ def test_no_model_is_moved_out_of_memory_for_a_turn(
     for card in cards:
         request, image_steps = ask(count=4, sampler=LONG)
         update = {"model": card.name, "version": 1, "weights_sha256": card.weights_sha256}
-        jobs.append(queue.submit(request.model_copy(update=update), card.image, image_steps, client=card.name))
+        jobs.append(
+            queue.accept(queue.offer(request.model_copy(update=update), card.image, image_steps, client=card.name))
+        )
         if len(jobs) == 1:
             begin(worker, jobs[0])
     assert look(worker) == [jobs[makes_way].id]

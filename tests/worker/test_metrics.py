@@ -30,7 +30,10 @@ def scrape(worker: BatchingWorker) -> dict[str, float]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_a_worker_does_is_measured(queue: JobQueue, new_worker: NewWorker, ask, tiny_card) -> None:  # type: ignore[no-untyped-def]
-    jobs = [queue.submit(request, tiny_card.image, steps) for request, steps in (ask(count=6), ask(count=2, seed=2))]
+    jobs = [
+        queue.accept(queue.offer(request, tiny_card.image, steps))
+        for request, steps in (ask(count=6), ask(count=2, seed=2))
+    ]
     worker = new_worker()
     worker.work(burst=True)
     found = scrape(worker)
@@ -61,7 +64,7 @@ def test_the_log_says_which_job_and_shard_it_is_about(
     queue: JobQueue, new_worker: NewWorker, ask, tiny_card, caplog: pytest.LogCaptureFixture
 ) -> None:  # type: ignore[no-untyped-def]
     request, steps = ask(count=6)
-    job = queue.submit(request, tiny_card.image, steps)
+    job = queue.accept(queue.offer(request, tiny_card.image, steps))
     with caplog.at_level("INFO"):
         new_worker().work(burst=True)
     said = {

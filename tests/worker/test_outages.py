@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from models.card import ModelCard
 from models.score import ScoreModel
 from tests.worker.conftest import LONG, NewWorker, deaths, expected, expire
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue, unavailable
 from worker.queue.results import Results
@@ -153,7 +153,7 @@ def test_while_redis_takes_nothing_the_batch_goes_on_and_its_images_wait(
                 write()
             assert unavailable(caught.value)
         assert len(queue.rq.job_ids) == 2, "what was not carried out left no trace"
-        assert queue.connection.llen(shards.waiting_key(jobs[1].id)) == 2
+        assert queue.connection.llen(keys.of(jobs[1].id, "waiting")) == 2
         assert worker.batch.image_steps == 8 * 13
         assert len(worker._claims) == len(worker._ended) == 2
     finally:
@@ -178,7 +178,7 @@ def test_a_full_redis_can_be_emptied_by_cancelling(
             worker._advance()
         assert worker._talk() is None
         assert queue.cancel(job.id).state == JobState.CANCELLED
-        worker._hear({"channel": shards.ENDED, "data": job.id})
+        worker._hear({"channel": keys.ENDED, "data": job.id})
         worker._away_until = 1e-9
         assert worker._talk() is None
         assert [claim.job.id for claim in worker._claims.values()] == [done.id]

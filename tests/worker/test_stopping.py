@@ -15,7 +15,7 @@ from models.score import ScoreModel
 from tests.worker.conftest import LONG, NewWorker, expected, expire
 from worker.batching import BatchingWorker
 from worker.device.lane import Part
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
@@ -63,7 +63,7 @@ def test_another_worker_goes_on_where_a_stopped_one_was(
     for job in jobs:
         images = Results(queue.connection).images(queue.get(job.id))
         assert np.array_equal(images, expected(job, tiny_card, tiny_model))
-        assert not queue.connection.exists(shards.state_key(job.id))
+        assert not queue.connection.exists(keys.of(job.id, "state"))
 
 
 def test_saved_state_goes_with_its_job(submit, queue: JobQueue, new_worker: NewWorker) -> None:
@@ -72,9 +72,9 @@ def test_saved_state_goes_with_its_job(submit, queue: JobQueue, new_worker: NewW
     worker._claim()
     worker._step()
     worker._hand_back()
-    assert queue.connection.hexists(shards.state_key(job.id), "0")
+    assert queue.connection.hexists(keys.of(job.id, "state"), "0")
     queue.cancel(job.id)
-    assert not queue.connection.exists(shards.state_key(job.id))
+    assert not queue.connection.exists(keys.of(job.id, "state"))
 
 
 def test_a_worker_that_lost_its_lease_saves_nothing(submit, queue: JobQueue, new_worker: NewWorker) -> None:
@@ -87,11 +87,11 @@ def test_a_worker_that_lost_its_lease_saves_nothing(submit, queue: JobQueue, new
     for _ in range(5):
         heir._step()
     heir._hand_back()
-    saved = queue.connection.hget(shards.state_key(job.id), "0")
+    saved = queue.connection.hget(keys.of(job.id, "state"), "0")
     zombie._step()
     zombie._hand_back()
     assert not zombie._claims
-    assert queue.connection.hget(shards.state_key(job.id), "0") == saved
+    assert queue.connection.hget(keys.of(job.id, "state"), "0") == saved
     assert queue.rq.job_ids == [shards.shard_id(job.id, 0)]
 
 

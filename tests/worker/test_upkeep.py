@@ -9,7 +9,7 @@ from rq.registry import StartedJobRegistry
 
 from tests.worker.conftest import NewWorker, deaths, expire
 from worker import upkeep
-from worker.queue import scripts, shards
+from worker.queue import keys, scripts, shards
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 
@@ -73,7 +73,7 @@ def test_who_empties_rqs_queue_ends_the_jobs(
 
 def test_what_this_release_cannot_read_is_no_stranger(queue: JobQueue, submit: Callable[..., Job]) -> None:
     job = submit(8)
-    queue.connection.hset(shards.job_key(job.id), "request", '{"kind": "of the future"}')
+    queue.connection.hset(keys.of(job.id), "request", '{"kind": "of the future"}')
     queue.connection.rpush(queue.rq.key, "stranger")
     upkeep.look_after(queue, 2)
     assert len(set(queue.rq.job_ids) & {shards.shard_id(job.id, number) for number in range(2)}) == 2
@@ -88,7 +88,7 @@ def test_what_this_release_cannot_read_is_left_to_others(
     """Though its deadline has passed, and its last worker died."""
     job, worker = submit(deadline_seconds=0.1), new_worker()
     shard = shards.shard_id(job.id, 0)
-    queue.connection.hset(shards.job_key(job.id), "request", '{"kind": "of the future"}')
+    queue.connection.hset(keys.of(job.id), "request", '{"kind": "of the future"}')
     queue.connection.hset(f"rq:job:{shard}", "retries_left", 0)
     shards.take(queue.rq, None)
     assert worker.leases.start(shard, held=()) is not None

@@ -17,7 +17,7 @@ from models.sampling.sample import run
 from models.score import ScoreModel
 from worker.batching import BatchingWorker
 from worker.device.batch import Batch, Refused
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.results import MAX_PREVIEW, Results, previewed
@@ -30,13 +30,13 @@ Submit = Callable[..., Job]
 def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Submit:  # type: ignore[no-untyped-def]
     def make(count: int = 6, frames: int = 0, **options: object) -> Job:
         request, image_steps = ask(count=count, **options)
-        return queue.submit(request.model_copy(update={"frames": frames}), tiny_card.image, image_steps)
+        return queue.accept(queue.offer(request.model_copy(update={"frames": frames}), tiny_card.image, image_steps))
 
     return make
 
 
 def watch(queue: JobQueue, job: Job) -> None:
-    queue.connection.set(shards.watched_key(job.id), 1, ex=60)
+    queue.connection.set(keys.of(job.id, "watched"), 1, ex=60)
 
 
 def frames_alone(model: ScoreModel, card: ModelCard, job: Job) -> np.ndarray:
@@ -58,8 +58,8 @@ def test_frames_are_stored_with_the_results(
     assert np.array_equal(found, frames_alone(tiny_model, tiny_card, job))
     assert np.array_equal(found[:, -1], results.images(queue.get(job.id)))
     assert results.frames(queue.get(single.id)).shape == (6, 1, 8, 8, 1)
-    assert not redis.exists(shards.frames_key(plain.id), shards.frames_key(single.id))
-    assert 0 < redis.ttl(shards.frames_key(job.id)) <= job.result_ttl
+    assert not redis.exists(keys.of(plain.id, "frames"), keys.of(single.id, "frames"))
+    assert 0 < redis.ttl(keys.of(job.id, "frames")) <= job.result_ttl
 
 
 @pytest.mark.parametrize("steps", [1, 4, 9, 13, 20])
@@ -102,7 +102,7 @@ def test_nothing_is_kept_of_a_job_that_is_cancelled(submit: Submit, queue: JobQu
     assert len(worker._claims) == 2
     while worker._claims:
         worker._step()
-    assert redis.exists(shards.frames_key(job.id), shards.images_key(job.id), shards.previews_key(job.id)) == 3
+    assert redis.exists(keys.of(job.id, "frames"), keys.of(job.id, "images"), keys.of(job.id, "previews")) == 3
     queue.cancel(job.id)  # whose third shard waits
     left = {key.decode().rpartition(":")[2] for key in redis.keys(f"scoreserve:job:{job.id}:*")}
     assert left <= {"events", "progress"}
@@ -143,9 +143,9 @@ def test_previews_are_made_for_who_watches_and_for_nobody_else(
     (claim,) = [claim for claim in worker._claims.values() if claim.job.id == watched.id]
     assert np.array_equal(shown, claim.part.estimates(4))
     assert shown.any()
-    assert not redis.exists(shards.previews_key(other.id))
-    assert [entry[b"event"] for _, entry in redis.xrange(shards.events_key(other.id))].count(b"preview") == 0
-    redis.delete(shards.watched_key(watched.id))
+    assert not redis.exists(keys.of(other.id, "previews"))
+    assert [entry[b"event"] for _, entry in redis.xrange(keys.of(other.id, "events"))].count(b"preview") == 0
+    redis.delete(keys.of(watched.id, "watched"))
     worker._beat()
     worker._step()
     assert not claim.part.lane.engine.watched
@@ -190,7 +190,7 @@ def test_progress_tells_the_noise_level_of_the_slowest_image(
     worker._claim()
     worker._step()
     worker._beat()
-    queued, running = [entry for _, entry in redis.xrange(shards.events_key(job.id))]
+    queued, running = [entry for _, entry in redis.xrange(keys.of(job.id, "events"))]
     assert queued == {b"event": b"progress", b"state": b"queued", b"done": b"0", b"sigma": b""}
     assert (running[b"state"], running[b"done"]) == (b"running", b"4")
     _, table = plan(job.request.sampler, tiny_card)

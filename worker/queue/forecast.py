@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from rq.worker import Worker
 
-from worker.queue import shards
+from worker.queue import keys, scripts
 from worker.queue.priority import Priority
 
 PACE = "pace"  # field of a worker's hash in RQ: model -> [seconds of a step of one image, image-steps a second at most]
@@ -23,25 +23,6 @@ KEEP_SECONDS = 0.5  # how old what is known of the queue may be
 KEEP_FACTOR = 50  # or so many times as old as it took to read, so that a long queue does not take all the time there is
 PRIORITIES = {priority.value.encode(): priority for priority in Priority}
 Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
-
-# Some of the jobs that have not ended: of each its id, client, priority, time of creation, image-steps to go, and
-# whether it has begun.
-# the first and the last, by place among them
-LOOK = """
-local found = {}
-for _, id in ipairs(redis.call('ZRANGE', 'scoreserve:active', ARGV[1], ARGV[2])) do
-    local job, done = 'scoreserve:job:' .. id, 0
-    local client, priority, created, steps, started =
-        unpack(redis.call('HMGET', job, 'client', 'priority', 'created_at', 'image_steps', 'started_at'))
-    if started then
-        for _, of_shard in ipairs(redis.call('HVALS', job .. ':progress')) do done = done + of_shard end
-    end
-    if client then
-        found[#found + 1] = {id, client, priority, created, math.max(0, steps - done), started and 1 or 0}
-    end
-end
-return found
-"""
 
 
 class Task(NamedTuple):
@@ -67,6 +48,26 @@ class Task(NamedTuple):
     def place(self) -> tuple[int, float]:
         """Order among the client's own."""
         return self.priority.rank, self.created_at
+
+
+class Outlook(NamedTuple):
+    """What a job has before it; None for what cannot be told, or is over.
+
+    Args:
+        seconds: until it will have ended.
+        position: how many jobs that wait go before it, which waits too.
+    """
+
+    seconds: float | None = None
+    position: int | None = None
+
+    @property
+    def eta(self) -> float | None:
+        """The seconds as a client is told them."""
+        return None if self.seconds is None else round(self.seconds, 1)
+
+
+UNKNOWN = Outlook()
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,13 @@ class Forecast:
                 self._keep = max(KEEP_SECONDS, KEEP_FACTOR * (self._looked_at - begun))
 
     def _read(self) -> None:
-        many: Any = self.connection.zcard(shards.ACTIVE)
+        many: Any = self.connection.zcard(keys.ACTIVE)
         workers: Any = Worker.all_keys(connection=self.connection)
         with self.connection.pipeline(transaction=False) as pipeline:
             for worker in workers:
                 pipeline.hget(worker, PACE)
             for first in range(0, many, JOBS_AT_ONCE):
-                pipeline.eval(LOOK, 0, first, first + JOBS_AT_ONCE - 1)
+                pipeline.eval(scripts.LOOK, 0, first, first + JOBS_AT_ONCE - 1)
             answers = pipeline.execute()
         paces, looks = answers[: len(workers)], answers[len(workers) :]
         self._paces = _together([json.loads(pace) for pace in paces if pace is not None])

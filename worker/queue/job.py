@@ -55,7 +55,7 @@ class JobNotFound(LookupError):
 
 
 def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
-    """A job, from what Redis has under `shards.job_key` and `shards.progress_key`.
+    """A job, from what Redis has under `keys.of`.
 
     Raises:
         JobNotFound: it has nothing.

@@ -19,8 +19,8 @@ from redis.retry import Retry
 from rq.worker import Worker
 
 from models.card import ImageShape
-from worker.queue import scripts, shards
-from worker.queue.forecast import STATUS, Forecast, Task
+from worker.queue import keys, scripts, shards
+from worker.queue.forecast import STATUS, UNKNOWN, Forecast, Outlook, Task
 from worker.queue.idempotency import AnotherRequest, Once
 from worker.queue.job import Job, JobNotFound, JobState, job_of
 from worker.queue.offer import UNLIMITED, Limits, Offer, Webhook, flat
@@ -113,37 +113,14 @@ class JobQueue:
         self.forecast = Forecast(connection, settings.shard_size)
         self._rq_record = flat(shards.rq_record(self.rq, settings.result_ttl_seconds))
 
-    def submit(
-        self,
-        request: SampleRequest | InpaintRequest,
-        image: ImageShape,
-        image_steps: int,
-        client: str = ANYBODY,
-        priority: Priority = Priority.NORMAL,
-        deadline_seconds: float | None = None,
-        limits: Limits = UNLIMITED,
-        once: Once | None = None,
-        webhook: Webhook | None = None,
-    ) -> Job:
+    def accept(self, offer: Offer) -> Job:
         """Accepts a job: at once, or not at all, it is written down and its shards are enqueued.
-
-        Args:
-            request: complete.
-            image: shape of the model's images.
-            image_steps: of the whole job.
-            client: whose job it is; clients take turns.
-            priority: among the client's jobs, and its weight among others.
-            deadline_seconds: from now; a job that has not ended by then fails.
-            limits: on what is in flight, this job included.
-            once: what the request is known by if it is sent again.
-            webhook: what is called once the job has ended.
 
         Raises:
             AcceptedBefore: it was sent again.
             AnotherRequest: the client has used the key of `once` before, for another request.
             TooMuch: that would be more than the limits allow.
         """
-        offer = self.offer(request, image, image_steps, client, priority, deadline_seconds, limits, once, webhook)
         answer: Any = self.connection.eval(scripts.ACCEPT, 2, *offer.arguments)
         return offer.accepted(answer)
 
@@ -159,7 +136,19 @@ class JobQueue:
         once: Once | None = None,
         webhook: Webhook | None = None,
     ) -> Offer:
-        """What `submit` would put into Redis, for those who do so themselves, by `scripts.ACCEPT`."""
+        """A job for `accept`, or for `scripts.ACCEPT` itself. Changes nothing.
+
+        Args:
+            request: complete.
+            image: shape of the model's images.
+            image_steps: of the whole job.
+            client: whose job it is; clients take turns.
+            priority: among the client's jobs, and its weight among others.
+            deadline_seconds: from now; a job that has not ended by then fails.
+            limits: on what is in flight, this job included.
+            once: what the request is known by if it is sent again.
+            webhook: what is called once the job has ended.
+        """
         now = time.time()
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
         job = Job(
@@ -216,20 +205,14 @@ class JobQueue:
         self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
         return self._read(job.id)
 
-    def seconds_left(self, job: Job, look: bool = True) -> float | None:
-        """When a job will have ended, in seconds from now; None if that cannot be told.
-
-        With `look` false, by what the forecast knows already.
-        """
+    def outlook(self, job: Job, look: bool = True) -> Outlook:
+        """What a job has before it; with `look` false, by what the forecast knows already."""
         if job.state.final:
-            return None
+            return UNKNOWN
         task = _task(job)
         evaluations = -(-task.remaining // job.request.count)  # of an image that is as far as the others
-        return self.forecast.seconds(task, job.request.model, evaluations, look)
-
-    def position(self, job: Job, look: bool = True) -> int | None:
-        """How many jobs that wait go before a queued one; None for one that does not wait."""
-        return self.forecast.position(_task(job), look) if job.state == JobState.QUEUED else None
+        seconds = self.forecast.seconds(task, job.request.model, evaluations, look)
+        return Outlook(seconds, self.forecast.position(task, look) if task.waits else None)
 
     def listing(
         self,
@@ -266,7 +249,7 @@ class JobQueue:
         """The next jobs of a client, newest first; some may be forgotten already."""
         newest = "+inf" if after is None else repr(after[0])
         with self.connection.pipeline() as pipeline:
-            for key in (shards.unended_key(client), shards.ended_key(client)):
+            for key in (keys.of_client(client, "unended"), keys.of_client(client, "ended")):
                 pipeline.zrange(
                     key, newest, "-inf", desc=True, byscore=True, offset=0, num=most + 1, withscores=True
                 )  # one more, since the first may be `after` itself
@@ -297,11 +280,11 @@ class JobQueue:
 
     def depth(self) -> Depth:
         """What waits or runs."""
-        active: Any = self.connection.zrange(shards.ACTIVE, 0, -1, withscores=True)
+        active: Any = self.connection.zrange(keys.ACTIVE, 0, -1, withscores=True)
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id, _ in active:
-                pipeline.hget(shards.job_key(job_id.decode()), "image_steps")
-                pipeline.hvals(shards.progress_key(job_id.decode()))
+                pipeline.hget(keys.of(job_id.decode()), "image_steps")
+                pipeline.hvals(keys.of(job_id.decode(), "progress"))
             answers = pipeline.execute()
         totals = [int(total or 0) for total in answers[0::2]]
         done = [sum(map(int, progress)) for progress in answers[1::2]]
@@ -313,7 +296,7 @@ class JobQueue:
 
     def totals(self) -> Mapping[str, int]:
         """Counters since the beginning: images, image_steps, jobs_accepted, jobs_finished and so on."""
-        totals: Any = self.connection.hgetall(shards.TOTALS)
+        totals: Any = self.connection.hgetall(keys.TOTALS)
         return {name.decode(): int(value) for name, value in totals.items()}
 
     def workers(self) -> int:
@@ -349,8 +332,8 @@ class JobQueue:
     def _read_all(self, job_ids: Sequence[str]) -> list[Job | None]:
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
-                pipeline.hgetall(shards.job_key(job_id))
-                pipeline.hvals(shards.progress_key(job_id))
+                pipeline.hgetall(keys.of(job_id))
+                pipeline.hvals(keys.of(job_id, "progress"))
             answers = pipeline.execute()
         records = zip(job_ids, answers[0::2], answers[1::2], strict=True)
         return [job_of(*record) if b"request" in record[1] else None for record in records]

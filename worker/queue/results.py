@@ -7,7 +7,7 @@ import numpy as np
 from redis import Redis
 
 from models.images import Pixels
-from worker.queue import shards
+from worker.queue import keys
 from worker.queue.job import Job, JobNotFound
 
 PIECE_BYTES = 2**18  # read from Redis at a time
@@ -72,7 +72,7 @@ class Results:
         if job.request.frames == 1:
             return images
         numbers = [str(number) for number in range(job.shards)]
-        stored: Any = self.connection.hmget(shards.frames_key(job.id), numbers)
+        stored: Any = self.connection.hmget(keys.of(job.id, "frames"), numbers)
         if any(part is None for part in stored):
             raise JobNotFound(job.id)
         return np.concatenate([np.frombuffer(b"".join(stored), np.uint8).reshape(shape), images], axis=1)
@@ -81,9 +81,8 @@ class Results:
         """What the first images of a job look like by now, uint8 [n, h, w, c]; black where nothing is begun."""
         count = previewed(job)
         numbers = range(-(-count // job.shard_size))
-        keys = shards.images_key(job.id), shards.previews_key(job.id)
         with self.connection.pipeline(transaction=False) as pipeline:
-            for key in keys:
+            for key in (keys.of(job.id, "images"), keys.of(job.id, "previews")):
                 pipeline.hmget(key, [str(number) for number in numbers])
             images, previews = pipeline.execute()
         out = np.zeros((count, job.image.height, job.image.width, job.image.channels), np.uint8)
@@ -95,7 +94,7 @@ class Results:
         return out
 
     def _read(self, job: Job, numbers: range) -> Pixels:
-        stored: Any = self.connection.hmget(shards.images_key(job.id), [str(number) for number in numbers])
+        stored: Any = self.connection.hmget(keys.of(job.id, "images"), [str(number) for number in numbers])
         if any(part is None for part in stored):
             raise JobNotFound(job.id)
         images: Pixels = np.frombuffer(b"".join(stored), dtype=np.uint8)

@@ -15,74 +15,12 @@ from rq import Queue, Retry
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
-from worker.queue import scripts
+from worker.queue import keys, scripts
 
 QUEUE = "scoreserve"
 FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
 RETRIES = 10  # how many dead workers a shard survives
 AT_ONCE = 500  # shards that one script removes, which nothing else in Redis can interrupt
-
-ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
-DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
-WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when
-TOTALS = "scoreserve:totals"  # hash of counters since the beginning
-ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
-WAITING = "scoreserve:waiting"  # channel: a model for which something waits
-
-
-def job_key(job_id: str) -> str:
-    """Hash: what a job is, and how it ended."""
-    return f"scoreserve:job:{job_id}"
-
-
-def images_key(job_id: str) -> str:
-    """Hash: shard number -> its images, uint8 pixels one after another."""
-    return f"scoreserve:job:{job_id}:images"
-
-
-def frames_key(job_id: str) -> str:
-    """Hash: shard number -> what its images looked like on their way, uint8 pixels one after another."""
-    return f"scoreserve:job:{job_id}:frames"
-
-
-def progress_key(job_id: str) -> str:
-    """Hash: shard number -> its image-steps done."""
-    return f"scoreserve:job:{job_id}:progress"
-
-
-def state_key(job_id: str) -> str:
-    """Hash: shard number -> what a stopped worker saved of it."""
-    return f"scoreserve:job:{job_id}:state"
-
-
-def waiting_key(job_id: str) -> str:
-    """List: numbers of the shards that wait."""
-    return f"scoreserve:job:{job_id}:waiting"
-
-
-def events_key(job_id: str) -> str:
-    """Stream: what happened to a job. Fields `event`, and of progress `state`, `done`, `sigma`."""
-    return f"scoreserve:job:{job_id}:events"
-
-
-def watched_key(job_id: str) -> str:
-    """There while somebody wants to see previews of a job."""
-    return f"scoreserve:job:{job_id}:watched"
-
-
-def previews_key(job_id: str) -> str:
-    """Hash: shard number -> what its images look like by now, uint8 pixels one after another."""
-    return f"scoreserve:job:{job_id}:previews"
-
-
-def unended_key(client: str) -> str:
-    """Sorted set: a client's jobs that have not ended, by time of creation."""
-    return f"scoreserve:client:{client}:unended"
-
-
-def ended_key(client: str) -> str:
-    """Sorted set: a client's jobs that have ended, by time of creation; some may be forgotten already."""
-    return f"scoreserve:client:{client}:ended"
 
 
 def shard_id(job_id: str, number: int) -> str:
@@ -217,7 +155,7 @@ def make_way(queue: Queue, models: Sequence[str] | None, held: Sequence[tuple[Sh
 
 def started(shard_id: str, pipeline: Pipeline) -> None:
     """Adds the command that a taken shard is started, or is not to be."""
-    pipeline.zrem("scoreserve:taken", shard_id)
+    pipeline.zrem(keys.TAKEN, shard_id)
 
 
 def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:
@@ -229,8 +167,8 @@ def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:
 
 def reclaim(queue: Queue, lease_seconds: int) -> list[str]:
     """Puts back what dead workers held; returns the ids of shards that have no retry left."""
-    keys, clock = (queue.key, queue.started_job_registry.key), time.time()
-    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, *keys, int(clock), clock - lease_seconds)
+    rq, clock = (queue.key, queue.started_job_registry.key), time.time()
+    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, *rq, int(clock), clock - lease_seconds)
     return [shard.decode() for shard in dead]
 
 

@@ -20,7 +20,7 @@ from redis import Redis
 from service.app import create_app
 from service.settings import ServiceSettings
 from worker.batching import BatchingWorker
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.jobs import JobQueue
 
 LONG = {"name": "follow_scores", "steps": 500}
@@ -193,7 +193,7 @@ def test_a_client_that_drops_and_comes_back_misses_nothing(
         while not stop.wait(0.02):
             done += 1
             with redis.pipeline() as pipeline:
-                pipeline.hdel(shards.job_key(job), "told_progress")  # so that each is told
+                pipeline.hdel(keys.of(job), "told_progress")  # so that each is told
                 shards.report(shard, done, pipeline, sigma=10 / done)
                 pipeline.execute()
         queue.cancel(job)
@@ -223,15 +223,15 @@ def test_previews_are_made_while_somebody_watches(
     for _ in range(3):
         worker._beat()
         worker._step()
-    assert not redis.exists(shards.previews_key(job)), "nobody watches"
+    assert not redis.exists(keys.of(job, "previews")), "nobody watches"
     plain, watcher = Follower(server, job), Follower(server, job, query="?previews=true")
-    until(lambda: bool(redis.exists(shards.watched_key(job))))
+    until(lambda: bool(redis.exists(keys.of(job, "watched"))))
     for _ in range(4):
         worker._beat()
         worker._step()
     until(lambda: any(event.kind == "preview" for event in watcher.events))
-    assert redis.ttl(shards.previews_key(job)) > 0
-    assert 0 < redis.ttl(shards.watched_key(job)) <= 6
+    assert redis.ttl(keys.of(job, "previews")) > 0
+    assert 0 < redis.ttl(keys.of(job, "watched")) <= 6
     while worker._claims:
         worker._step()
     preview = next(event.data for event in watcher.all() if event.kind == "preview")
@@ -243,7 +243,7 @@ def test_previews_are_made_while_somebody_watches(
     assert preview["image_steps_done"] > 0
     assert preview["sigma"] > 0
     assert {event.kind for event in plain.all()} == {"progress", "done"}
-    assert not redis.exists(shards.previews_key(job))
+    assert not redis.exists(keys.of(job, "previews"))
 
 
 def test_nothing_of_events_is_left_of_a_forgotten_job(
@@ -252,7 +252,7 @@ def test_nothing_of_events_is_left_of_a_forgotten_job(
     server = new_server(settings.model_copy(update={"result_ttl_seconds": 1}))
     job = server.submit(count=2)
     follower = Follower(server, job, query="?previews=true")
-    until(lambda: bool(redis.exists(shards.watched_key(job))))
+    until(lambda: bool(redis.exists(keys.of(job, "watched"))))
     work()
     assert follower.all()[-1].kind == "done"
     until(lambda: not redis.keys(f"*{job}*"), 10)
@@ -264,17 +264,17 @@ def test_many_reports_at_once_are_told_once(server: Server, redis: Redis) -> Non
         for number in range(100):
             shards.report(shards.Shard(job, number, 4 * number, 4, 60), 4, pipeline)
         pipeline.execute()
-    assert redis.xlen(shards.events_key(job)) <= 3, "queued, running, and the last if the machine is slow"
+    assert redis.xlen(keys.of(job, "events")) <= 3, "queued, running, and the last if the machine is slow"
 
 
 def test_the_stream_in_redis_is_bounded(server: Server, redis: Redis) -> None:
     job = server.submit(count=4, sampler=LONG)
     with redis.pipeline() as pipeline:
         for done in range(3000):
-            pipeline.hdel(shards.job_key(job), "told_progress")
+            pipeline.hdel(keys.of(job), "told_progress")
             shards.report(shards.Shard(job, 0, 0, 4, 60), done, pipeline)
         pipeline.execute()
-    assert 1000 <= redis.xlen(shards.events_key(job)) < 1200
+    assert 1000 <= redis.xlen(keys.of(job, "events")) < 1200
 
 
 def test_what_stands_in_the_queue_is_told_as_it_moves_up(server: Server, until: Callable[..., None]) -> None:

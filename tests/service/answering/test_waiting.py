@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from service.answering.problems import Problem
 from service.answering.waiting import wanted
-from worker.queue.shards import ACTIVE
+from worker.queue.keys import ACTIVE
 
 
 @pytest.mark.parametrize(

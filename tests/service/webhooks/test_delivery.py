@@ -23,7 +23,7 @@ from service.settings import ServiceSettings
 from service.webhooks import delivery as webhooks
 from service.webhooks.signatures import parse_secret, sign
 from worker.queue import scripts
-from worker.queue.shards import WEBHOOKS
+from worker.queue.keys import WEBHOOKS
 
 CERTIFICATE = Path(__file__).parents[2] / "data" / "tls" / "hooks.test.pem"  # of the name hooks.test, and its key
 KEY = bytes(range(32))
@@ -264,9 +264,9 @@ def test_a_service_that_died_is_replaced_by_another(
     first.call(first._life.__aexit__(None, None, None))
     redis.eval(scripts.END, 0, job["id"], "cancelled", time.time(), 3600, "cancelled")
     now = time.time()
-    ((claimed, _, attempt),) = redis.eval(scripts.CLAIM_WEBHOOKS, 0, now, now + 0.5, 10)
+    ((claimed, _, attempt),) = redis.eval(webhooks.CLAIM, 0, now, now + 0.5, 10)
     assert (claimed.decode(), attempt) == (job["id"], 1)
-    assert redis.eval(scripts.CLAIM_WEBHOOKS, 0, now, now + 0.5, 10) == []
+    assert redis.eval(webhooks.CLAIM, 0, now, now + 0.5, 10) == []
     assert not receiver.got
     second = new_client(settings)
     until(lambda: attempts(second, "delivered") == 1, 20)

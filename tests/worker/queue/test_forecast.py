@@ -17,7 +17,7 @@ from worker.queue.priority import Priority
 def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Callable[..., Job]:  # type: ignore[no-untyped-def]
     def make(count: int, client: str, priority: Priority = Priority.NORMAL) -> Job:
         request, image_steps = ask(count=count)
-        return queue.submit(request, tiny_card.image, image_steps, client, priority)
+        return queue.accept(queue.offer(request, tiny_card.image, image_steps, client, priority))
 
     return make
 
@@ -59,10 +59,10 @@ def test_a_shard_is_done_by_one_worker(queue: JobQueue) -> None:
 @pytest.mark.usefixtures("workers")
 def test_what_is_half_done_needs_half_the_time(queue: JobQueue, submit: Callable[..., Job]) -> None:
     job = submit(4, "a")
-    whole = queue.seconds_left(job)
+    whole = queue.outlook(job).seconds
     half = job.model_copy(update={"image_steps_done": job.image_steps // 2})
     assert whole is not None
-    assert queue.seconds_left(half) == pytest.approx(whole / 2, rel=0.1)
+    assert queue.outlook(half).seconds == pytest.approx(whole / 2, rel=0.1)
 
 
 @pytest.mark.usefixtures("workers")
@@ -70,7 +70,7 @@ def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..
     job = submit(100, "a")
     assert seconds(queue, "a", 1300) == pytest.approx(2)
     assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx(1)
-    assert queue.seconds_left(job) == pytest.approx(1)
+    assert queue.outlook(job).seconds == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("workers")

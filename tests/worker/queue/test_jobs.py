@@ -6,7 +6,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 from rq import Worker
 
-from worker.queue import scripts, shards
+from worker.queue import keys, scripts, shards
 from worker.queue.job import JobNotFound, JobState
 from worker.queue.jobs import JobEnded, JobQueue, unavailable, without_password
 from worker.queue.offer import InFlight, Limits, TooMuch
@@ -17,7 +17,7 @@ Ask = Callable[..., tuple[SampleRequest, int]]
 
 def test_a_job_becomes_shards_of_limited_size(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
     request, image_steps = ask(count=10)
-    job = queue.submit(request, tiny_card.image, image_steps)
+    job = queue.accept(queue.offer(request, tiny_card.image, image_steps))
     assert job.state == JobState.QUEUED
     assert (job.shards, job.image_steps, job.image_steps_done) == (3, image_steps, 0)
     found = [rq_job.shard for rq_job in queue.rq.get_jobs()]
@@ -27,7 +27,7 @@ def test_a_job_becomes_shards_of_limited_size(queue: JobQueue, tiny_card, ask: A
 
 def test_depth_counts_what_has_not_ended(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
     assert queue.depth().jobs == 0
-    first, second = (queue.submit(*_with_image(ask(count=c), tiny_card)) for c in (3, 5))
+    first, second = (queue.accept(queue.offer(*_with_image(ask(count=c), tiny_card))) for c in (3, 5))
     depth = queue.depth()
     assert (depth.jobs, depth.image_steps) == (2, first.image_steps + second.image_steps)
     queue.cancel(first.id)
@@ -35,8 +35,8 @@ def test_depth_counts_what_has_not_ended(queue: JobQueue, tiny_card, ask: Ask) -
 
 
 def test_cancelling_leaves_nothing_waiting(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
-    job = queue.submit(*_with_image(ask(count=10), tiny_card))
-    other = queue.submit(*_with_image(ask(count=2), tiny_card))
+    job = queue.accept(queue.offer(*_with_image(ask(count=10), tiny_card)))
+    other = queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card)))
     cancelled = queue.cancel(job.id)
     assert cancelled.state == JobState.CANCELLED
     assert queue.rq.job_ids == [shards.shard_id(other.id, 0)]
@@ -46,7 +46,7 @@ def test_cancelling_leaves_nothing_waiting(queue: JobQueue, tiny_card, ask: Ask)
 
 
 def test_what_waits_besides_a_large_job_stays_as_it_was(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
-    before, large, after = (queue.submit(*_with_image(ask(count=c), tiny_card)) for c in (10, 100, 5000))
+    before, large, after = (queue.accept(queue.offer(*_with_image(ask(count=c), tiny_card))) for c in (10, 100, 5000))
     waiting = queue.rq.job_ids
     queue.cancel(large.id)
     assert queue.rq.job_ids == [shard for shard in waiting if not shard.startswith(large.id)]
@@ -91,10 +91,10 @@ def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
 
 
 def test_an_ended_job_expires(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
-    job = queue.submit(*_with_image(ask(), tiny_card))
-    assert redis.ttl(shards.job_key(job.id)) == -1
+    job = queue.accept(queue.offer(*_with_image(ask(), tiny_card)))
+    assert redis.ttl(keys.of(job.id)) == -1
     queue.cancel(job.id)
-    assert 0 < redis.ttl(shards.job_key(job.id)) <= job.result_ttl
+    assert 0 < redis.ttl(keys.of(job.id)) <= job.result_ttl
 
 
 def test_unknown_jobs(queue: JobQueue) -> None:
@@ -113,11 +113,11 @@ def test_dead_workers_do_not_count(queue: JobQueue) -> None:
 
 
 def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
-    job = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    job = queue.accept(queue.offer(*_with_image(ask(count=100_000), tiny_card)))
     assert (job.shards, job.shard_size) == (10_000, 10), "of 4 images each there would be 25,000"
     assert queue.rq.count == 10_000
     begun = time.perf_counter()
-    behind = queue.submit(*_with_image(ask(count=100_000), tiny_card))
+    behind = queue.accept(queue.offer(*_with_image(ask(count=100_000), tiny_card)))
     accepted = time.perf_counter()
     queue.cancel(behind.id)
     assert time.perf_counter() - accepted < 5 * (accepted - begun), "being behind costs little"
@@ -127,14 +127,14 @@ def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, red
 
 
 def test_a_deadline_that_passed_ends_the_job_even_without_workers(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
-    job = queue.submit(*_with_image(ask(count=2), tiny_card), deadline_seconds=600)
+    job = queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), deadline_seconds=600))
     assert queue.get(job.id).state == JobState.QUEUED
-    queue.connection.hset(shards.job_key(job.id), "deadline", job.created_at + 0.001)
+    queue.connection.hset(keys.of(job.id), "deadline", job.created_at + 0.001)
     late = queue.get(job.id)
     assert late.state == JobState.FAILED
     assert late.error == "its deadline of 0.001 s passed with 0 of 26 image-steps done"
     assert queue.rq.job_ids == []
-    assert queue.connection.zcard(shards.DEADLINES) == 0
+    assert queue.connection.zcard(keys.DEADLINES) == 0
 
 
 def _with_image(asked, card):  # type: ignore[no-untyped-def]
@@ -148,8 +148,8 @@ def test_what_is_in_flight_is_what_is_still_to_do(queue: JobQueue, redis, tiny_c
     def load() -> dict[str, int]:
         return {name.decode(): int(value) for name, value in redis.hgetall("scoreserve:load").items()}
 
-    first = queue.submit(*_with_image(ask(count=10), tiny_card), client="a")
-    second = queue.submit(*_with_image(ask(count=2), tiny_card), client="b")
+    first = queue.accept(queue.offer(*_with_image(ask(count=10), tiny_card), client="a"))
+    second = queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), client="b"))
     assert load() == {"a": 130, "b": 26, "all": 156}
     shard = shards.Shard(first.id, 0, 0, 4, 60)
     for done in (20, 30, 10):  # what was killed begins again
@@ -180,11 +180,11 @@ def test_what_is_too_much_is_not_accepted(  # type: ignore[no-untyped-def]
     queue: JobQueue, redis, tiny_card, ask: Ask, limits: Limits, against: str
 ) -> None:
     for client in ("a", "b"):
-        queue.submit(*_with_image(ask(count=2), tiny_card), client=client)
+        queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), client=client))
     before = redis.dbsize()
     with pytest.raises(TooMuch) as refused:
-        queue.submit(*_with_image(ask(count=2), tiny_card), client="a", limits=limits)
+        queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), client="a", limits=limits))
     assert (refused.value.against, refused.value.in_flight) == (against, InFlight(26, 52, 2))
     assert redis.dbsize() == before
     enough = Limits(client_image_steps=52, image_steps=78, jobs=3)
-    queue.submit(*_with_image(ask(count=2), tiny_card), client="a", limits=enough)
+    queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), client="a", limits=enough))

@@ -20,7 +20,7 @@ def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Submit:  # type: ignor
     def make(count: int, client: str = "a", priority: str = "normal", model: str = "tiny") -> Job:
         request, image_steps = ask(count=count)
         request = request.model_copy(update={"model": model})
-        return queue.submit(request, tiny_card.image, image_steps, client, Priority(priority))
+        return queue.accept(queue.offer(request, tiny_card.image, image_steps, client, Priority(priority)))
 
     return make
 

@@ -1,0 +1,35 @@
+"""Keys: what is kept in Redis, and under which name; those of a job are made in Lua likewise. Torch-free."""
+
+from typing import Literal
+
+ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
+DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
+WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when
+TAKEN = "scoreserve:taken"  # sorted set of the shards that are taken and not yet started, by when
+TOTALS = "scoreserve:totals"  # hash of counters since the beginning
+ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
+WAITING = "scoreserve:waiting"  # channel: a model for which something waits
+
+OfJob = Literal[
+    "images",  # hash: shard number -> its images, uint8 pixels one after another
+    "frames",  # hash: shard number -> what its images looked like on their way, likewise
+    "previews",  # hash: shard number -> what its images look like by now, likewise
+    "progress",  # hash: shard number -> its image-steps done
+    "sigma",  # hash: shard number -> the noise level that it is at
+    "state",  # hash: shard number -> what a stopped worker saved of it
+    "waiting",  # list: numbers of the shards that wait
+    "events",  # stream: what happened. Fields `event`, and of progress `state`, `done`, `sigma`
+    "watched",  # there while somebody wants to see previews
+]
+OfClient = Literal["unended", "ended"]  # sorted sets: its jobs, by time of creation; of those that have ended some may
+# be forgotten already
+
+
+def of(job_id: str, what: OfJob | None = None) -> str:
+    """What is kept of a job; without `what` the hash of what it is, and how it ended."""
+    return f"scoreserve:job:{job_id}" + (f":{what}" if what else "")
+
+
+def of_client(client: str, what: OfClient) -> str:
+    """The jobs of a client."""
+    return f"scoreserve:client:{client}:{what}"

@@ -1,0 +1,52 @@
+#!lua
+-- Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
+-- its client's line. Answers with what stands against it ('client', 'queue' or 'jobs'; else ''), then with what was in
+-- flight before: image-steps of the client, image-steps of all, jobs. If the request's key was used before, it answers
+-- 'before', and with what is known under the key: id of the job, and fingerprint.
+-- RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
+-- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
+-- shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
+-- then fields and values of the job's record as JSON, and those of RQ's record of every shard
+-- luacheck: read_globals key load tell_progress join
+
+local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
+local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
+local most_of_client, most_of_all, most_jobs = tonumber(own[5]), tonumber(own[6]), tonumber(own[7])
+local count, size, shards, ttl = tonumber(own[8]), tonumber(own[9]), tonumber(own[10]), own[11]
+local deadline, fingerprint, rq_now = own[12], own[13], own[14]
+for i = 1, #record, 2 do fields[record[i]] = record[i + 1] end
+local once = fields.once and 'scoreserve:once:' .. fields.once
+local before = once and redis.call('GET', once)
+if before and redis.call('EXISTS', key(string.match(before, '^%S+'))) == 1 then return {'before', before} end
+local of_client = tonumber(redis.call('HGET', 'scoreserve:load', client) or '0')
+local of_all = tonumber(redis.call('HGET', 'scoreserve:load', 'all') or '0')
+local jobs = redis.call('ZCARD', 'scoreserve:active')
+local against = ''
+if most_of_client >= 0 and of_client + steps > most_of_client then against = 'client'
+elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
+elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
+if against ~= '' then return {against, of_client, of_all, jobs} end
+if once then redis.call('SET', once, id .. ' ' .. fingerprint) end
+redis.call('HSET', key(id), unpack(record))
+if deadline ~= '' then
+    redis.call('HSET', key(id), 'deadline', deadline)
+    redis.call('ZADD', 'scoreserve:deadlines', deadline, id)
+end
+redis.call('ZADD', 'scoreserve:active', now, id)
+redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)
+redis.call('HINCRBY', 'scoreserve:totals', 'jobs_accepted', 1)
+load(client, steps)
+redis.call('SADD', KEYS[2], KEYS[1])
+for number = 0, shards - 1 do
+    local shard, first = id .. '-' .. number, number * size
+    local images = math.min(size, count - first)
+    local data = '["scoreserve.fulfil",null,[],{"job_id":"%s","number":%d,"first":%d,"count":%d,"result_ttl":%d}]'
+    redis.call('HSET', 'rq:job:' .. shard, unpack(rq_record))
+    redis.call('HSET', 'rq:job:' .. shard, 'data', string.format(data, id, number, first, images, ttl),
+        'description', images .. ' images of job ' .. id, 'created_at', rq_now, 'enqueued_at', rq_now)
+    redis.call('RPUSH', KEYS[1], shard)
+    redis.call('RPUSH', key(id, 'waiting'), number)
+end
+join(id)
+tell_progress(id, 'progress', 0, 0)
+return {'', of_client, of_all, jobs}

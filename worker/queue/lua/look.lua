@@ -1,0 +1,17 @@
+-- Some of the jobs that have not ended: of each its id, client, priority, time of creation, image-steps to go, and
+-- whether it has begun.
+-- the first and the last, by place among them
+
+local found = {}
+for _, id in ipairs(redis.call('ZRANGE', 'scoreserve:active', ARGV[1], ARGV[2])) do
+    local job, done = 'scoreserve:job:' .. id, 0
+    local client, priority, created, steps, started =
+        unpack(redis.call('HMGET', job, 'client', 'priority', 'created_at', 'image_steps', 'started_at'))
+    if started then
+        for _, of_shard in ipairs(redis.call('HVALS', job .. ':progress')) do done = done + of_shard end
+    end
+    if client then
+        found[#found + 1] = {id, client, priority, created, math.max(0, steps - done), started and 1 or 0}
+    end
+end
+return found
