@@ -28,7 +28,7 @@ from models.files import write_json
 from models.samplers import schedules
 from models.samplers.plan import plan
 from models.samplers.settings import AnnealedLangevin, Heun, SamplerSettings
-from models.samplers.tables import Table
+from models.samplers.tables import COLUMNS, Table
 from models.sampling import reference
 from models.sampling.chain import Chain
 from models.sampling.choice import choose
@@ -130,7 +130,7 @@ def through_padded_batches(model: ScoreModel, tables: Sequence[Table]) -> None:
 
 def padded(table: Table, length: int) -> Table:
     """A table with rows at its end that evaluate the network and leave the image as it is."""
-    idle = np.tile([table.rows[-1, 0], 0.0, 0.0, 0.0, 0.0], (length - len(table), 1))
+    idle = np.tile([table.rows[-1, 0], *[0.0] * (len(COLUMNS) - 1)], (length - len(table), 1))
     return replace(table, rows=np.concatenate([table.rows, idle]))
 
 

@@ -1,13 +1,18 @@
 """Samplers as tables: a row for each network evaluation. Numpy only, so the service counts and checks without torch.
 
-A row is (sigma, drift, carry, noise, known), and what it does to an image x is
+A row is (sigma, drift, carry, noise, known, feedback), and what it does to an image x is
 
-    d = drift * score(x, sigma) + carry * d_previous         d_previous: `drift * score` of the row before
-    x = x + d + noise * z                                    z: standard normal
-    x = mask * x + (1 - mask) * (known_image + known * z')   inpainting only; mask 1 = repaint
+    e = x + sigma^2 * score(x, sigma)                                  the denoised image
+    d = drift * score(x, sigma) + carry * d_previous                   d_previous: `drift * score` of the row before
+    x = x + d + noise * z                                              z: standard normal
+    x = x + Q (known_image + feedback * (known_image - e) + known * z' - x)
+
+The last line is only of images of which something is known: its orthogonal projection Q, see
+models/sampling/projections.py. Of an inpainting Q keeps what the mask does not repaint.
 
 `known` is the noise level that x has after the row, so that the pixels given by the client are as noisy as those
-around them, and 0 in the last row: they come back exactly as they were sent.
+around them, and 0 in the last row: they come back exactly as they were sent. `feedback` aims past what is known, by so
+many times what the denoised image still lacks of it.
 """
 
 import math
@@ -18,7 +23,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS = ("sigma", "drift", "carry", "noise", "known")
+COLUMNS = ("sigma", "drift", "carry", "noise", "known", "feedback")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,7 @@ class Table:
     """A sampler, ready to run.
 
     Args:
-        rows: float64 [rows, 5], in the order of COLUMNS.
+        rows: float64 [rows, 6], in the order of COLUMNS.
         initial_std: x starts as N(initial_mean, initial_std^2) in every pixel; None starts it uniform in [0, 1].
         initial_mean: should be the mean of the data. Images noised to sigma_1 have it, and what a start elsewhere adds,
             the square root of the number of pixels times the difference, sigma_1 may not drown: on MNIST, from 1/2
@@ -191,8 +196,9 @@ def _denoise(sigma: float) -> tuple[float, float, float, float, float]:
     return (sigma, sigma**2, 0.0, 0.0, 0.0)
 
 
-def _table(rows: Sequence[tuple[float, float, float, float, float]], initial_std: float | None) -> Table:
-    array = np.array(rows, dtype=np.float64)
+def _table(rows: Sequence[tuple[float, ...]], initial_std: float | None) -> Table:
+    array = np.zeros((len(rows), len(COLUMNS)))
+    array[:, : len(rows[0])] = rows
     array[-1, COLUMNS.index("known")] = 0.0
     array.flags.writeable = False
     return Table(array, initial_std)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.samplers.tables import Table
 from models.sampling import noise
+from models.sampling.projections import Projection
 
 
 @dataclass(eq=False)
@@ -20,8 +21,8 @@ class Chain:
         table: the sampler.
         seed: 0 to settings.MAX_SEED.
         index: number of the image in its request.
-        known: the image to inpaint, float32 [c, h, w] in [0, 1]; None samples a whole image.
-        mask: bool, broadcastable to [c, h, w], true where `known` is to be repainted; goes with `known`.
+        known: an image of which the projection is known, float32 [c, h, w] in [0, 1]; None samples a whole image.
+        projection: what is known of it; goes with `known`.
         cursor: the row that comes next.
         x: float32 [c, h, w]; None before the first row.
         previous: drift * score of the row before, float32 [c, h, w]; None where no row came before.
@@ -33,7 +34,7 @@ class Chain:
     seed: int
     index: int
     known: Tensor | None = None
-    mask: Tensor | None = None
+    projection: Projection | None = None
     cursor: int = 0
     x: Tensor | None = None
     previous: Tensor | None = field(default=None, repr=False)
@@ -41,8 +42,8 @@ class Chain:
     frames: list[Tensor] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        if (self.known is None) != (self.mask is None):
-            raise ValueError("known and mask go together: an inpainting chain has both, any other has neither")
+        if (self.known is None) != (self.projection is None):
+            raise ValueError("known and projection go together: a chain of a known image has both, others have neither")
 
     @property
     def remaining(self) -> int:

@@ -14,6 +14,7 @@ from models.sampling.ahead import Row, ahead
 from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, pinned_width, plain
 from models.sampling.chain import Chain, quantize
 from models.sampling.memory import out_of_memory, sent
+from models.sampling.projections import Means, Unmasked
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
@@ -130,9 +131,10 @@ class Engine:
             slot = len(self.chains)
             self._x[slot] = chain.initial(self.model.image.chw) if chain.x is None else chain.x
             self._previous[slot] = 0 if chain.previous is None else chain.previous
-            if chain.known is not None and chain.mask is not None:
+            if chain.known is not None:
                 self._known[slot] = chain.known
-                self._repaint[slot] = chain.mask
+            if isinstance(chain.projection, Unmasked):
+                self._repaint[slot] = chain.projection.repaint
             chain.x = chain.previous = None  # from here on they live in the slot
             self.chains.append(chain)
 
@@ -174,11 +176,14 @@ class Engine:
         self._estimates = self._denoised(score) if self.watched else {}
         z = self._noise(row, row.noisy, noise.STEP)
         x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
-        inpainting = np.array([chain.known is not None for chain in self.chains])
-        if inpainting.any():
-            z = self._noise(row, inpainting & row.known_noisy, noise.KNOWN)
-            known = self._known[:n] if z is None else self._known[:n] + row.known * z
-            x = torch.where(self._repaint[:n], x, known)
+        known = np.array([chain.known is not None for chain in self.chains])
+        if known.any():
+            z = self._noise(row, known & row.known_noisy, noise.KNOWN)
+            target = self._known[:n] if z is None else self._known[:n] + row.known * z
+            if (known & row.feeding).any():
+                denoised = self._x[:n] + row.sigma**2 * score
+                target = target + row.feedback * (self._known[:n] - denoised)
+            x = self._project(x, target, ~row.known_noisy)
         frames = self._frames(x)
         self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a row is done or not
         self.image_steps += n
@@ -194,8 +199,25 @@ class Engine:
         sigmas = torch.tensor([chain.table.rows[chain.cursor, 0] for chain in self.chains], dtype=torch.float32)
         denoised = self._x[:n] + sent(sigmas, score.device)[:, None, None, None] ** 2 * score
         if any(chain.known is not None for chain in self.chains):
-            denoised = torch.where(self._repaint[:n], denoised, self._known[:n])
+            denoised = self._project(denoised, self._known[:n], np.zeros(n, bool))
         return dict(zip(self.chains, denoised, strict=True))
+
+    def _project(self, x: Tensor, target: Tensor, exact: NDArray[np.bool_]) -> Tensor:
+        """x + Q (target - x) of every chain, Q being what is known of it; x where nothing is.
+
+        Args:
+            x, target: [n, c, h, w].
+            exact: host's bool [n], where x is to be an image in [0, 1] besides.
+        """
+        x = torch.where(self._repaint[: len(x)], x, target)
+        groups: dict[tuple[Means, bool], list[int]] = {}
+        for slot, chain in enumerate(self.chains):
+            if isinstance(chain.projection, Means):
+                groups.setdefault((chain.projection, bool(exact[slot])), []).append(slot)
+        for (projection, ends), slots in groups.items():
+            project = projection.exactly if ends else projection.toward
+            x[slots] = project(x[slots], target[slots])
+        return x
 
     def _frames(self, x: Tensor) -> list[tuple[Chain, Tensor]]:
         """The chains that are looked at after this row, and what they look like, uint8 [h, w, c]."""

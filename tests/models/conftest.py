@@ -23,6 +23,8 @@ class ExactScore:
     def __init__(self, modes: Sequence[tuple[float, float, float]], image: ImageShape) -> None:
         self.modes, self.image, self.device = modes, image, torch.device("cpu")
 
+    needs_one_width = False
+
     def condition(self, sigma: float) -> Tensor:
         return torch.tensor([sigma])
 

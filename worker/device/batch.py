@@ -18,6 +18,7 @@ from models.samplers.tables import snapshots
 from models.sampling.chain import Chain
 from models.sampling.choice import Remembered
 from models.sampling.memory import out_of_memory
+from models.sampling.projections import Unmasked
 from models.sampling.sample import from_pixels
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelNotFound, ModelStore
@@ -129,12 +130,12 @@ class Batch:
             _, table = plan(request.sampler, lane.card)
         except (ModelNotFound, BrokenModel, SamplerRefused) as error:
             raise Refused(str(error)) from error
-        known, mask = _decode(request, lane.card) if isinstance(request, InpaintRequest) else (None, None)
+        known, projection = _decode(request, lane.card) if isinstance(request, InpaintRequest) else (None, None)
         if request.frames > len(table):
             raise Refused(f"{request.frames} frames were asked for, of {len(table)} network evaluations")
         keep = snapshots(len(table), request.frames)[:-1]
         indices = range(first, first + count)
-        chains = [Chain(table, request.seed, index, known, mask, keep=keep) for index in indices]
+        chains = [Chain(table, request.seed, index, known, projection, keep=keep) for index in indices]
         if saved is not None:
             try:
                 state.unpack(saved, chains, lane.card.image.chw)
@@ -307,12 +308,12 @@ class Batch:
             return False
 
 
-def _decode(request: InpaintRequest, card: ModelCard) -> tuple[Tensor, Tensor]:
-    """The known image float32 [c, h, w] in [0, 1] and the mask bool [1, h, w], true = repaint."""
+def _decode(request: InpaintRequest, card: ModelCard) -> tuple[Tensor, Unmasked]:
+    """The known image float32 [c, h, w] in [0, 1], and what is known of it."""
     c, h, w = card.image.chw
     image, mask = np.frombuffer(request.image, np.uint8), np.frombuffer(request.mask, np.uint8)
     if image.size != c * h * w or mask.size != h * w:
         raise Refused(
             f"image and mask have {image.size} and {mask.size} pixels; {card.name} takes {c * h * w} and {h * w}"
         )
-    return from_pixels(image.reshape(h, w, c)), torch.from_numpy(mask.reshape(1, h, w) != 0)
+    return from_pixels(image.reshape(h, w, c)), Unmasked(torch.from_numpy(mask.reshape(1, h, w) != 0))

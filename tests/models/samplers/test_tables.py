@@ -37,7 +37,7 @@ def test_annealed_langevin_steps_scale_with_the_variance_of_their_level() -> Non
     alpha = step_size * (np.repeat(sigmas, 100) / 0.01) ** 2
     assert table.column("drift")[:-1] == pytest.approx(alpha / 2)
     assert table.column("noise")[:-1] == pytest.approx(np.sqrt(alpha))
-    assert tuple(table.rows[-1]) == pytest.approx((0.01, 0.01**2, 0, 0, 0))
+    assert tuple(table.rows[-1]) == pytest.approx((0.01, 0.01**2, 0, 0, 0, 0))
     assert not table.column("carry").any()
 
 
@@ -47,7 +47,7 @@ def test_long_annealing_ends_in_the_distribution_of_the_data(mean: float, std: f
     sigmas = geometric(10, 0.001, 2000)
     table = tables.annealed_langevin(sigmas, 20, langevin_step_size(sigmas, 20), denoise=True, initial_std=10)
     found, variance = 0.5, 10.0**2
-    for sigma, drift, _, noise, _ in table.rows:
+    for sigma, drift, _, noise, *_ in table.rows:
         factor = 1 - drift / (sigma**2 + std**2)
         found, variance = mean + factor * (found - mean), factor**2 * variance + noise**2
     assert found == pytest.approx(mean, abs=1e-3)
@@ -60,7 +60,7 @@ def test_consistent_annealing_leaves_the_noise_of_the_next_level(tau: float) -> 
     sigmas = geometric(10, 0.01, 12)
     gamma = sigmas[1] / sigmas[0]
     variance = sigmas[0] ** 2
-    for sigma, drift, _, noise, known in tables.consistent_annealed(sigmas, 1 - gamma ** (1 + tau)).rows[:-1]:
+    for sigma, drift, _, noise, known, _ in tables.consistent_annealed(sigmas, 1 - gamma ** (1 + tau)).rows[:-1]:
         variance = (1 - drift / sigma**2) ** 2 * variance + noise**2
         assert variance == pytest.approx(known**2)
 
@@ -78,7 +78,7 @@ def test_consistent_annealing_has_euler_and_ancestral_sampling_at_its_ends(
 def test_ancestral_sampling_draws_from_the_posterior_of_one_point() -> None:
     """q(x_{i+1} | x_i, x_0) of the variance-exploding chain: mean and variance for x_0 = 0."""
     sigmas = [3.0, 2.0, 0.5]
-    for (sigma, drift, _, noise, _), following in zip(tables.ancestral(sigmas).rows, [2.0, 0.5, 0.0], strict=True):
+    for (sigma, drift, _, noise, *_), following in zip(tables.ancestral(sigmas).rows, [2.0, 0.5, 0.0], strict=True):
         assert 1 - drift / sigma**2 == pytest.approx(following**2 / sigma**2)
         assert noise**2 == pytest.approx(following**2 * (sigma**2 - following**2) / sigma**2)
 
@@ -98,7 +98,7 @@ def test_a_solver_of_the_ode_has_its_order(solver: Callable[[list[float]], table
         end = next(i for i, row in enumerate(rows) if row[0] == sigmas[-1])  # the rows that lead to sigma = 1
         if solver is tables.heun:
             end += 1
-        for sigma, drift, carry, _, _ in rows[:end]:
+        for sigma, drift, carry, *_ in rows[:end]:
             current = drift * -x / (1 + sigma**2)
             x, previous = x + current + carry * previous, current
         return float(abs(x - np.sqrt(2 / 5)))

@@ -6,17 +6,18 @@ import torch
 from models.samplers import tables
 from models.sampling import noise
 from models.sampling.chain import Chain
+from models.sampling.projections import Unmasked
 
 HEUN = tables.heun([10.0, 1.0, 0.1])
 
 
-def test_an_inpainting_needs_both_the_known_image_and_the_mask() -> None:
-    image, mask = torch.zeros(1, 8, 8), torch.ones(8, 8, dtype=torch.bool)
+def test_a_known_image_needs_what_is_known_of_it() -> None:
+    image, projection = torch.zeros(1, 8, 8), Unmasked(torch.ones(8, 8, dtype=torch.bool))
     with pytest.raises(ValueError, match="go together"):
         Chain(HEUN, 0, 0, known=image)
     with pytest.raises(ValueError, match="go together"):
-        Chain(HEUN, 0, 0, mask=mask)
-    assert Chain(HEUN, 0, 0, known=image, mask=mask).remaining == 5
+        Chain(HEUN, 0, 0, projection=projection)
+    assert Chain(HEUN, 0, 0, known=image, projection=projection).remaining == 5
 
 
 def test_remaining_counts_from_the_cursor() -> None:

@@ -1,7 +1,8 @@
 """The promise of the engine: an image's bits depend on its own request alone."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.projections import Blocks, Grey, Unmasked
 from models.sampling.sample import run
 from models.score import ScoreModel, build_network
 from models.store import ZOO, ModelStore
@@ -25,6 +27,12 @@ from models.store import ZOO, ModelStore
 def annealed(sigma_max: float, levels: int, steps: int, denoise: bool) -> tables.Table:
     sigmas = geometric(sigma_max, 0.01, levels)
     return tables.annealed_langevin(sigmas, steps, langevin_step_size(sigmas, steps), denoise, sigma_max)
+
+
+def fed_back(table: tables.Table, feedback: float) -> tables.Table:
+    rows = table.rows.copy()
+    rows[:-1, tables.COLUMNS.index("feedback")] = feedback
+    return replace(table, rows=rows)
 
 
 SAMPLERS = [
@@ -37,7 +45,12 @@ SAMPLERS = [
     tables.consistent_annealed(geometric(10, 0.01, 6), 0.9),
     tables.ancestral(karras(10, 0.01, 7, 7)),
     tables.adams_bashforth(karras(10, 0.01, 7, 7)),
+    fed_back(tables.ancestral(karras(10, 0.01, 7, 7)), 0.8),
 ]
+
+
+Known = Literal["nothing", "mask", "blocks", "grey"]  # of an image
+KNOWN: tuple[Known, ...] = get_args(Known)
 
 
 @dataclass(frozen=True)
@@ -47,14 +60,15 @@ class Spec:
     sampler: int
     seed: int
     index: int
-    inpainted: bool
+    known: Known = "nothing"
 
     def chain(self, shape: tuple[int, ...] = (1, 8, 8)) -> Chain:
-        if not self.inpainted:
+        if self.known == "nothing":
             return Chain(SAMPLERS[self.sampler], self.seed, self.index)
         generator = torch.Generator().manual_seed(self.seed + self.index)
         known, mask = torch.rand(shape, generator=generator), torch.rand(shape[1:], generator=generator) < 0.5
-        return Chain(SAMPLERS[self.sampler], self.seed, self.index, known, mask)
+        projections = {"mask": Unmasked(mask), "blocks": Blocks(2 + 2 * (self.index % 2)), "grey": Grey()}
+        return Chain(SAMPLERS[self.sampler], self.seed, self.index, known, projections[self.known])
 
 
 @dataclass
@@ -101,7 +115,9 @@ def visit(engines: list[Engine], visitors: list[Visitor]) -> None:
     raise AssertionError("chains are left over")
 
 
-SPECS = st.builds(Spec, st.integers(0, len(SAMPLERS) - 1), st.integers(0, 40), st.integers(0, 3), st.booleans())
+SPECS = st.builds(
+    Spec, st.integers(0, len(SAMPLERS) - 1), st.integers(0, 40), st.integers(0, 3), st.sampled_from(KNOWN)
+)
 VISITORS = st.builds(Visitor, SPECS, st.integers(0, 6), st.frozensets(st.integers(1, 12), max_size=3))
 
 
@@ -138,7 +154,7 @@ def _alone(model: ScoreModel, spec: Spec) -> Tensor:
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 16])
 def test_the_shipped_network_gives_the_same_bits_at_every_width(shipped: ScoreModel, width: int) -> None:
-    specs = [Spec(i % len(SAMPLERS), seed=5, index=i, inpainted=i % 3 == 2) for i in range(width)]
+    specs = [Spec(i % len(SAMPLERS), seed=5, index=i, known=KNOWN[i % 4]) for i in range(width)]
     chains = [spec.chain((1, 28, 28)) for spec in specs]
     run(Engine(shipped, width), chains)
     for spec, chain in {specs[i]: chains[i] for i in {0, 1 % width, 2 % width, width - 1}}.items():
@@ -160,13 +176,13 @@ def test_the_shipped_network_gives_the_same_bits_with_two_threads(shipped: Score
     assert [width for width, score in found.items() if not torch.equal(score, expected[:width])] == []
 
 
-@pytest.mark.parametrize("inpainted", [False, True])
+@pytest.mark.parametrize("known", KNOWN)
 @pytest.mark.parametrize("sampler", range(len(SAMPLERS)))
 def test_a_chain_saved_after_any_row_goes_on_elsewhere_to_the_same_bits(
-    tiny_model: ScoreModel, sampler: int, inpainted: bool
+    tiny_model: ScoreModel, sampler: int, known: Known
 ) -> None:
     """Saved is what the docstring of Chain asks for: `previous` only where the next row carries it."""
-    spec = Spec(sampler, seed=8, index=1, inpainted=inpainted)
+    spec = Spec(sampler, seed=8, index=1, known=known)
     table = SAMPLERS[sampler]
     for rows in range(1, len(table)):
         first = Engine(tiny_model, 1)
@@ -182,7 +198,7 @@ def test_a_chain_saved_after_any_row_goes_on_elsewhere_to_the_same_bits(
         resumed.cursor, resumed.x = chain.cursor, torch.tensor(chain.x.tolist())
         resumed.previous = torch.tensor(chain.previous.tolist()) if carries else None
         second = Engine(tiny_model, 4)
-        second.admit([Spec(0, 3, i, inpainted=True).chain() for i in range(3)])
+        second.admit([Spec(0, 3, i, known=KNOWN[i + 1]).chain() for i in range(3)])
         second.admit([resumed])
         while resumed.remaining:
             second.step()
@@ -190,13 +206,13 @@ def test_a_chain_saved_after_any_row_goes_on_elsewhere_to_the_same_bits(
 
 
 def test_a_neighbour_that_is_not_finite_is_not_noticed(tiny_model: ScoreModel) -> None:
-    spec, broken = Spec(0, 1, 2, inpainted=False), Spec(1, 1, 3, inpainted=True).chain()
+    spec, broken = Spec(0, 1, 2), Spec(1, 1, 3, known="mask").chain()
     broken.x = torch.full((1, 8, 8), float("nan"))
     engine, chain = Engine(tiny_model, 2), spec.chain()
     engine.admit([chain, broken])
     engine.step()
     engine.evict([broken])
-    later = Spec(3, 2, 2, inpainted=False)
+    later = Spec(3, 2, 2)
     successor = later.chain()
     engine.admit([successor])
     while engine.chains:
@@ -207,13 +223,13 @@ def test_a_neighbour_that_is_not_finite_is_not_noticed(tiny_model: ScoreModel) -
 
 def test_images_differ_by_seed_and_index(tiny_model: ScoreModel) -> None:
     for sampler in range(len(SAMPLERS)):
-        a, b, c = (_alone(tiny_model, Spec(sampler, *key, inpainted=False)) for key in ((1, 0), (1, 1), (2, 0)))
+        a, b, c = (_alone(tiny_model, Spec(sampler, *key)) for key in ((1, 0), (1, 1), (2, 0)))
         assert min((a - b).abs().mean(), (a - c).abs().mean(), (b - c).abs().mean()) > 1e-3
 
 
 def test_an_engine_counts_image_steps_and_retires_each_chain_after_its_last_row(tiny_model: ScoreModel) -> None:
     engine = Engine(tiny_model, 3)
-    long, short = (Spec(i, 0, 0, inpainted=False).chain() for i in (0, 4))
+    long, short = (Spec(i, 0, 0).chain() for i in (0, 4))
     engine.admit([long, short])
     assert engine.free == 1
     finished = [engine.step() for _ in range(len(long.table))]
@@ -225,12 +241,12 @@ def test_an_engine_counts_image_steps_and_retires_each_chain_after_its_last_row(
 
 def test_an_engine_refuses_what_it_has_no_place_or_no_rows_for(tiny_model: ScoreModel) -> None:
     engine = Engine(tiny_model, 1)
-    done = Spec(4, 0, 0, inpainted=False).chain()
+    done = Spec(4, 0, 0).chain()
     run(engine, [done])
     with pytest.raises(ValueError, match="without rows"):
         engine.admit([done])
     with pytest.raises(ValueError, match="2 chains for 1 free"):
-        engine.admit([Spec(0, 0, i, inpainted=False).chain() for i in range(2)])
+        engine.admit([Spec(0, 0, i).chain() for i in range(2)])
     with pytest.raises(ValueError, match="at least one slot"):
         Engine(tiny_model, 0)
     assert engine.free == 1
@@ -241,7 +257,7 @@ def test_an_engine_refuses_what_it_has_no_place_or_no_rows_for(tiny_model: Score
 def test_where_memory_does_not_last_the_engine_narrows_and_the_bits_stay(
     tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    specs = [Spec(sampler, seed, index=seed, inpainted=seed % 2 == 0) for seed, sampler in enumerate(range(7))]
+    specs = [Spec(sampler, seed, index=seed, known=KNOWN[seed % 4]) for seed, sampler in enumerate(range(7))]
     alone = [spec.chain() for spec in specs]
     for chain in alone:
         run(Engine(tiny_model, 1), [chain])
@@ -284,7 +300,7 @@ def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel,
         recorded.append(len(call()))
         return call
 
-    specs = [Spec(i % len(SAMPLERS), seed=i, index=i, inpainted=i % 3 == 2) for i in range(13)]
+    specs = [Spec(i % len(SAMPLERS), seed=i, index=i, known=KNOWN[i % 4]) for i in range(13)]
     chains = [spec.chain() for spec in specs]
     engine = Engine(tiny_model, 5, pinned, capture)
     run(engine, chains)
@@ -329,21 +345,21 @@ def test_pinned_the_network_sees_one_width_only(tiny_model: ScoreModel, monkeypa
         return real(x, conditions)
 
     monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
-    run(Engine(tiny_model, 7, pinned=3), [Spec(i % 3, 0, i, inpainted=False).chain() for i in range(9)])
+    run(Engine(tiny_model, 7, pinned=3), [Spec(i % 3, 0, i).chain() for i in range(9)])
     assert widths == {3}
 
 
 def test_a_step_of_several_rows_ends_with_the_first_chain_that_is_finished(tiny_model: ScoreModel) -> None:
     engine = Engine(tiny_model, 2)
     engine.rows = 5
-    long, short = (Spec(sampler, 0, 0, inpainted=False).chain() for sampler in (1, 5))
+    long, short = (Spec(sampler, 0, 0).chain() for sampler in (1, 5))
     assert (len(long.table), len(short.table)) == (9, 3)
     engine.admit([long, short])
     assert engine.step() == [short]
     assert (long.cursor, engine.image_steps, engine.evaluations) == (3, 6, 3)
     assert engine.step() == []
     assert engine.step() == [long]
-    assert torch.equal(bits(final(long)), bits(_alone(tiny_model, Spec(1, 0, 0, inpainted=False))))
+    assert torch.equal(bits(final(long)), bits(_alone(tiny_model, Spec(1, 0, 0))))
 
 
 def test_a_step_that_fails_at_its_third_row_has_done_two(
@@ -358,7 +374,7 @@ def test_a_step_that_fails_at_its_third_row_has_done_two(
         return real(x, conditions)
 
     monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
-    spec = Spec(1, 0, 0, inpainted=False)
+    spec = Spec(1, 0, 0)
     engine, chain = Engine(tiny_model, 1), spec.chain()
     engine.rows = 5
     engine.admit([chain])
@@ -374,7 +390,7 @@ def test_a_step_that_fails_at_its_third_row_has_done_two(
 def test_recorded_engines_narrow_too(
     tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, pinned: int | None
 ) -> None:
-    specs = [Spec(sampler, 1, sampler, inpainted=False) for sampler in range(5)]
+    specs = [Spec(sampler, 1, sampler) for sampler in range(5)]
     expected = [_alone(tiny_model, spec) for spec in specs]
     real = tiny_model.conditioned_score
 

@@ -5,6 +5,7 @@ import torch
 
 from models.samplers import tables
 from models.sampling.engine import Engine
+from models.sampling.projections import Unmasked
 from models.sampling.sample import run
 from models.score import ScoreModel
 from tests.models.sampling.test_engine import SAMPLERS, Spec, bits, final
@@ -12,7 +13,7 @@ from tests.models.sampling.test_engine import SAMPLERS, Spec, bits, final
 
 @pytest.mark.parametrize("sampler", range(len(SAMPLERS)))
 def test_an_estimate_is_the_denoised_x_of_the_last_evaluation(tiny_model: ScoreModel, sampler: int) -> None:
-    plain, painted = (Spec(sampler, seed=3, index=1, inpainted=inpainted).chain() for inpainted in (False, True))
+    plain, painted = (Spec(sampler, seed=3, index=1, known=known).chain() for known in ("nothing", "mask"))
     engine = Engine(tiny_model, 2)
     engine.admit([plain, painted])
     engine.step()
@@ -24,17 +25,18 @@ def test_an_estimate_is_the_denoised_x_of_the_last_evaluation(tiny_model: ScoreM
     denoised = before + sigma**2 * tiny_model.score(before, torch.full((2,), sigma))
     assert torch.allclose(engine.estimate(plain), denoised[0], atol=1e-3 * sigma)
     assert painted.known is not None
-    assert painted.mask is not None
+    assert isinstance(painted.projection, Unmasked)
+    repainted = painted.projection.repaint
     shown = engine.estimate(painted)
-    assert torch.allclose(shown, torch.where(painted.mask, denoised[1], painted.known), atol=1e-3 * sigma)
-    assert torch.equal(shown.masked_select(~painted.mask), painted.known.masked_select(~painted.mask))
+    assert torch.allclose(shown, torch.where(repainted, denoised[1], painted.known), atol=1e-3 * sigma)
+    assert torch.equal(shown.masked_select(~repainted), painted.known.masked_select(~repainted))
     engine.watched = False
     engine.step()
     assert engine.estimate(plain) is None
 
 
 def test_watching_and_frames_do_not_change_an_image(tiny_model: ScoreModel) -> None:
-    specs = [Spec(sampler, seed=5, index=2, inpainted=False) for sampler in range(len(SAMPLERS))]
+    specs = [Spec(sampler, seed=5, index=2) for sampler in range(len(SAMPLERS))]
     chains = [spec.chain() for spec in specs]
     for chain in chains:
         chain.keep = tables.snapshots(len(chain.table), 4)[:-1]
@@ -49,7 +51,7 @@ def test_watching_and_frames_do_not_change_an_image(tiny_model: ScoreModel) -> N
 
 
 def test_frames_are_what_x_was_after_their_rows(tiny_model: ScoreModel) -> None:
-    chain = Spec(0, seed=1, index=0, inpainted=False).chain()
+    chain = Spec(0, seed=1, index=0).chain()
     chain.keep = (2, 5)
     engine = Engine(tiny_model, 1)
     engine.admit([chain])
@@ -63,7 +65,7 @@ def test_frames_are_what_x_was_after_their_rows(tiny_model: ScoreModel) -> None:
 
 
 def test_a_step_that_fails_takes_no_frame(tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = Spec(0, seed=1, index=0, inpainted=False).chain()
+    chain = Spec(0, seed=1, index=0).chain()
     chain.keep = (1,)
     engine = Engine(tiny_model, 1)
     engine.admit([chain])

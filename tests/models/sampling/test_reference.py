@@ -11,6 +11,7 @@ from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling import noise, reference
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.projections import Unmasked
 from models.sampling.sample import run
 from models.score import ScoreModel
 
@@ -79,7 +80,8 @@ def compare(model: ScoreModel, sampler: str, inpainting: bool) -> None:
         return torch.where(mask[:, None], x, known + sigma * drawn(k, noise.KNOWN)) if inpainting else x
 
     chains = [
-        Chain(table, SEED, i, known[i] if inpainting else None, mask[i] if inpainting else None) for i in range(N)
+        Chain(table, SEED, i, known[i] if inpainting else None, Unmasked(mask[i]) if inpainting else None)
+        for i in range(N)
     ]
     initial = torch.stack([chain.initial(shape) for chain in chains])
     expected = loop(model.score, initial, lambda k: drawn(k, noise.STEP), paint)
@@ -115,7 +117,10 @@ def test_a_mask_of_all_or_nothing_samples_or_returns_the_image(tiny_model: Score
     known = torch.rand((1, 8, 8), generator=torch.Generator().manual_seed(1))
     everything, nothing = torch.ones((1, 1, 1), dtype=torch.bool), torch.zeros((1, 1, 1), dtype=torch.bool)
     sampled = Chain(table, SEED, 0)
-    repainted, kept = Chain(table, SEED, 0, known, everything), Chain(table, SEED, 0, known, nothing)
+    repainted, kept = (
+        Chain(table, SEED, 0, known, Unmasked(everything)),
+        Chain(table, SEED, 0, known, Unmasked(nothing)),
+    )
     run(Engine(tiny_model, 3), [sampled, repainted, kept])
     assert sampled.x is not None
     assert repainted.x is not None

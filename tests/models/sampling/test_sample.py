@@ -1,6 +1,7 @@
 """Sampling end to end, and against distributions whose score is known in closed form."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from models.samplers import tables
 from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.projections import Unmasked
 from models.sampling.sample import from_pixels, run, sample, to_pixels
 from models.score import ScoreModel
 
@@ -20,7 +22,7 @@ ANNEALED = tables.annealed_langevin(SIGMAS, 3, langevin_step_size(SIGMAS, 3), de
 HEUN = tables.heun(karras(10.0, 0.01, 18, 7))
 
 
-def draw(model: ScoreModel, table: tables.Table, count: int = N, **inpainting: Tensor) -> Tensor:
+def draw(model: ScoreModel, table: tables.Table, count: int = N, **inpainting: Any) -> Tensor:
     chains = [Chain(table, 1, i, **inpainting) for i in range(count)]
     run(Engine(model, count), chains)
     return torch.stack([chain.x for chain in chains if chain.x is not None])
@@ -42,7 +44,7 @@ def test_samples_have_the_very_law_that_the_table_implies(exact_score: Callable[
     """For Gaussian data every row is linear, so mean and variance follow exactly."""
     mean, std = 0.3, 0.2
     expected_mean, variance = 0.5, 10.0**2
-    for sigma, drift, _, noise, _ in ANNEALED.rows:
+    for sigma, drift, _, noise, *_ in ANNEALED.rows:
         factor = 1 - drift / (sigma**2 + std**2)
         expected_mean, variance = mean + factor * (expected_mean - mean), factor**2 * variance + noise**2
     x = draw(exact_score((1.0, mean, std)), ANNEALED).double()
@@ -72,7 +74,7 @@ def test_inpainting_conditions_on_the_known_pixels(exact_score: Callable[..., Sc
     model = exact_score((0.9, 0.1, 0.05), (0.1, 0.9, 0.05))
     mask = torch.zeros((4, 4), dtype=torch.bool)
     mask[:, 2:] = True
-    x = draw(model, ANNEALED, 64, known=torch.full((1, 4, 4), 0.9), mask=mask)
+    x = draw(model, ANNEALED, 64, known=torch.full((1, 4, 4), 0.9), projection=Unmasked(mask))
     assert torch.equal(x[..., :2], torch.full((64, 1, 4, 2), 0.9))
     painted = x[..., 2:].mean((1, 2, 3))
     assert (painted > 0.7).float().mean() > 0.95
