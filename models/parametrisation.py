@@ -11,7 +11,6 @@ are what a process is.
 
 import math
 from functools import cached_property
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -118,6 +117,36 @@ class SubVariancePreserving(_Linear):
         return 0.0, 2 * math.sinh(self._whole / 2)
 
 
+class Betas(_Fixed):
+    """A schedule of betas, as the code that trained with it computes them.
+
+    linear: even from start to end (Ho 2020, section 4). scaled_linear: their square roots are. cosine: 1 - beta[t] is
+    the ratio of cos^2 of two times, no beta being above 0.999 (Nichol & Dhariwal 2021, eq. 17).
+    """
+
+    schedule: Literal["linear", "scaled_linear", "cosine"]
+    steps: int = Field(ge=2, le=10_000)
+    start: Positive = Field(1e-4, description="The first beta; the cosine schedule does not use it.")
+    end: Positive = Field(0.02, description="The last.")
+    single: bool = Field(False, description="Whether they were rounded to single precision, which the least s shows.")
+
+    def products(self) -> NDArray[np.float64]:
+        """The product of 1 - beta up to each time, [steps]."""
+        match self.schedule:
+            case "linear":
+                betas = np.linspace(self.start, self.end, self.steps)
+            case "scaled_linear":
+                betas = np.linspace(math.sqrt(self.start), math.sqrt(self.end), self.steps) ** 2
+            case "cosine":
+                a2 = np.cos((np.arange(self.steps + 1) / self.steps + 0.008) / 1.008 * math.pi / 2) ** 2
+                betas = np.minimum(1 - a2[1:] / a2[:-1], 0.999)
+        if not self.single:
+            products: NDArray[np.float64] = np.cumprod(1 - betas)
+            return products
+        alphas = np.float32(1) - betas.astype(np.float32)
+        return np.cumprod(alphas.astype(np.float64)).astype(np.float32).astype(np.float64)
+
+
 class DiscreteVariancePreserving(_Fixed):
     """a^2 = alphas_cumprod[t], b^2 = 1 - a^2 at whole t (Ho 2020, eq. 4), and the network is told `times` t.
 
@@ -125,21 +154,32 @@ class DiscreteVariancePreserving(_Fixed):
     """
 
     name: Literal["discrete-vp"] = "discrete-vp"
-    alphas_cumprod: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        min_length=2, max_length=10_000, description="The product of 1 - beta up to each time, from the first."
+    alphas_cumprod: tuple[float, ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=10_000,
+        description="The product of 1 - beta up to each time, from the first; null where betas says it.",
     )
+    betas: Betas | None = Field(None, description="The schedule that it comes from; null where alphas_cumprod says it.")
     times: Positive = 1.0
 
     @model_validator(mode="after")
     def _falling(self) -> "DiscreteVariancePreserving":
-        if any(a <= b for a, b in pairwise(self.alphas_cumprod)):
-            raise ValueError("alphas_cumprod must descend")
+        if (self.alphas_cumprod is None) == (self.betas is None):
+            raise ValueError("give alphas_cumprod or betas: one of the two, and not both")
+        products = self._products
+        if not (products[0] < 1 and products[-1] > 0 and (products[1:] < products[:-1]).all()):
+            raise ValueError("alphas_cumprod must descend, from below 1 to above 0")
         return self
+
+    @cached_property
+    def _products(self) -> NDArray[np.float64]:
+        return np.array(self.alphas_cumprod) if self.betas is None else self.betas.products()
 
     @cached_property
     def levels(self) -> NDArray[np.float64]:
         """s of each time, ascending."""
-        a2 = np.array(self.alphas_cumprod)
+        a2 = self._products
         levels: NDArray[np.float64] = np.sqrt((1 - a2) / a2)
         return levels
 
@@ -230,8 +270,9 @@ class _Parametrisation(_Fixed):
 class Edm(_Parametrisation):
     """EDM preconditioning (Karras 2022, Table 1) of data with mean m and standard deviation sd.
 
-    The denoiser is D(u, s) = m + c_skip (u - m) + c_out F(c_in (u - m), log(s) / 4); with score = (D - u) / s^2
-    (eq. 3) it is affine in the network's output, without the cancellation of D - u at small s:
+    The denoiser is D(u, s) = m + c_skip (u - m) + c_out F(c_in (u - m), log(s) / 4), or another multiple of log(s);
+    with score = (D - u) / s^2 (eq. 3) it is affine in the network's output, without the cancellation of D - u at small
+    s:
 
         score = -(u - m) / (s^2 + sd^2) + sd / (s sqrt(s^2 + sd^2)) F
     """
@@ -239,6 +280,7 @@ class Edm(_Parametrisation):
     name: Literal["edm"] = "edm"
     data_mean: float = Field(0.0, allow_inf_nan=False, description="m, in the network's units.")
     data_std: Positive = Field(0.5, description="sd, in the network's units.")
+    times: Positive = Field(0.25, description="What log(s) is multiplied by.")
 
     @property
     def centre(self) -> float:
@@ -248,7 +290,7 @@ class Edm(_Parametrisation):
         total = math.hypot(s, self.data_std)
         return Factors(
             c_in=1 / total,
-            c_noise=math.log(s) / 4,
+            c_noise=self.times * math.log(s),
             skip=-1 / (s**2 + self.data_std**2),
             out=self.data_std / (s * total),
         )

@@ -9,19 +9,24 @@ from torch import Tensor, nn
 
 from models import networks
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.networks.plain import Plain
 from models.parametrisation import Parametrisation
 from models.store import BrokenModel, ModelStore
 
 
-def build_network(spec: NetworkSpec) -> nn.Module:
+def build_network(spec: NetworkSpec, trusted: bool = False) -> nn.Module:
     """The network of a spec, with fresh weights.
 
+    Args:
+        spec: of a card.
+        trusted: see models.networks.load.
+
     Raises:
-        UnknownNetwork: there is no such network here.
+        UnknownNetwork: there is no such network here, or the operator has not allowed it.
         TypeError, ValueError: the spec's arguments do not fit the network.
     """
-    network: nn.Module = networks.load(spec.kind)(**spec.arguments)
-    return network
+    network: nn.Module = networks.load(spec.kind, trusted)(**spec.arguments)
+    return network if hasattr(network, "condition") else Plain(network)
 
 
 class ScoreModel:
@@ -75,7 +80,7 @@ class ScoreModel:
         try:
             network = build_network(card.network)
             state = safetensors.torch.load(weights)
-            network.load_state_dict({k: v.float() for k, v in state.items()})
+            network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
             parametrisation = card.network.parametrised(card.sigmas)
         except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise BrokenModel(f"model {card.name} version {card.version} cannot be loaded: {error}") from error

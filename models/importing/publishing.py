@@ -138,6 +138,22 @@ def check_fit(weights: Mapping[str, Tensor], network: NetworkSpec, what: str, re
             expected = {name: tuple(tensor.shape) for name, tensor in build_network(network).state_dict().items()}
     except (ValueError, TypeError, RuntimeError) as error:
         raise ImportRefused(f"{what}: there is no such network: {' '.join(str(error).split())}") from error
+    check_shapes(weights, expected, what, remedy)
+
+
+def check_shapes(
+    weights: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], what: str, remedy: str
+) -> None:
+    """Compares weights with the shapes that they should have.
+
+    Args:
+        weights: by whatever names.
+        expected: the shapes, by the same names.
+        what, remedy: see check_fit.
+
+    Raises:
+        ImportRefused: they differ, or some are not finite.
+    """
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wrong := [name for name in {**expected, **given} if expected.get(name) != given.get(name)]:
         name = wrong[0]

@@ -80,7 +80,7 @@ def read_torch(path: Path) -> tuple[Any, str]:
 
 def load_tensors(file: Any) -> Any:
     """`torch.load` that runs no code, of tensors on whatever device and of numbers of numpy too."""
-    allowed = [(function, name) for name, function in NUMPY.items()]
+    allowed: list[Any] = [(function, name) for name, function in NUMPY.items()]
     with torch.serialization.safe_globals([*allowed, NumpyType]):
         return torch.load(file, map_location="cpu", weights_only=True)
 

@@ -143,7 +143,7 @@ class ADM(nn.Module):
             raise ValueError(f"half of the channels tell the noise level's sines: {channels} are odd")
         widths = [int(multiplier * channels) for multiplier in multipliers]
         embedding = 4 * channels
-        self.classes, self._group_channels = classes, group_channels
+        self._group_channels = group_channels
         self._embedding, self._film = embedding, film
         half = channels // 2
         frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
@@ -177,16 +177,16 @@ class ADM(nn.Module):
         self.middle = nn.ModuleList(
             [self._block(width, width, attention=attend(width, False)), self._block(width, width)]
         )
-        self._skipped: list[bool] = []  # whether each module of `up` takes what one of `down` left
+        self.takes_skip: list[bool] = []  # whether each module of `up` takes what one of `down` left as well
         for level, narrower in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
                 attends = attend(narrower, True) if attention[level] else None
                 self.up.append(self._block(width + skips.pop(), narrower, attention=attends))
-                self._skipped.append(True)
+                self.takes_skip.append(True)
                 width = narrower
             if level > 0:
                 self.up.append(change(width, "up"))
-                self._skipped.append(False)
+                self.takes_skip.append(False)
         self.norm_out = nn.GroupNorm(self._groups(width), width)
         self.conv_out = nn.Conv2d(width, image_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
@@ -211,12 +211,13 @@ class ADM(nn.Module):
 
         Args:
             noise_level: float32 [n].
-            label: classes, integers [n]; None tells it none.
+            label: classes, int64 [n] below `classes`, or `classes` for none; None tells no image's.
         """
         phases = noise_level[:, None] * self.frequencies
         embedding = self.embed(torch.cat([phases.cos(), phases.sin()], dim=1))
         if label is not None and self.embed_class is not None:
-            embedding = embedding + self.embed_class(label)
+            last = self.embed_class.num_embeddings - 1
+            embedding = embedding + self.embed_class(label.clamp(max=last)) * (label <= last)[:, None]
         told = F.silu(embedding)
         return torch.cat([block.film(told) for block in self._told()], dim=1)
 
@@ -235,7 +236,7 @@ class ADM(nn.Module):
             skips.append(h)
         for module in self.middle:
             h = run(module, h)
-        for module, skipped in zip(self.up, self._skipped, strict=True):
+        for module, skipped in zip(self.up, self.takes_skip, strict=True):
             h = run(module, torch.cat([h, skips.pop()], dim=1) if skipped else h)
         out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return out

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.parametrisation import (
     X0,
+    Betas,
     Consistency,
     DiscreteLevels,
     DiscreteVariancePreserving,
@@ -164,6 +165,23 @@ def test_a_discrete_process_is_told_whole_times_at_its_levels_and_those_between_
     assert process.seen(between).label == pytest.approx(15)
 
 
+@pytest.mark.parametrize(
+    ("betas", "first", "last"),
+    [
+        (Betas(schedule="linear", steps=1000), 1 - 1e-4, 4.0358e-5),
+        (Betas(schedule="linear", steps=1000, single=True), float(np.float32(1 - 1e-4)), 4.0358e-5),
+        (Betas(schedule="scaled_linear", steps=1000, start=0.00085, end=0.012), 1 - 0.00085, 4.6602e-3),
+        (Betas(schedule="cosine", steps=1000), 1 - 4.1276e-5, 2.4286e-9),
+    ],
+    ids=["linear", "in single precision", "scaled linear", "cosine"],
+)
+def test_the_schedules_of_betas_have_their_published_ends(betas: Betas, first: float, last: float) -> None:
+    process = DiscreteVariancePreserving(betas=betas)
+    assert process.levels[0] == pytest.approx(math.sqrt(1 / first - 1), rel=1e-4)
+    assert process.levels[-1] == pytest.approx(math.sqrt(1 / last - 1), rel=1e-4)
+    assert len(process.levels) == 1000
+
+
 def test_a_process_that_explodes_is_told_what_is_asked_for() -> None:
     assert VarianceExploding().seen(3).label == math.log(3)
     assert VarianceExploding(per=2, times=250).seen(3).label == 250 * math.log(1.5)
@@ -208,6 +226,8 @@ def test_a_level_that_was_never_trained_is_refused(parametrisation: Parametrisat
         {"name": "epsilon"},
         {"name": "epsilon", "process": {"name": "ddpm"}},
         {"name": "epsilon", "process": {"name": "vp", "beta_min": 20, "beta_max": 20}},
+        {"name": "epsilon", "process": {"name": "discrete-vp"}},
+        {"name": "epsilon", "process": {"name": "discrete-vp", "betas": {"schedule": "linear", "steps": 10, "end": 2}}},
         {"name": "epsilon", "process": {"name": "discrete-vp", "alphas_cumprod": [0.9]}},
         {"name": "epsilon", "process": {"name": "discrete-vp", "alphas_cumprod": [0.5, 0.9]}},
         {"name": "epsilon", "process": {"name": "discrete-vp", "alphas_cumprod": [0.5, 0.0]}},

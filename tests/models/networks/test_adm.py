@@ -56,8 +56,11 @@ def test_an_image_has_the_same_bits_at_every_width(arguments: dict[str, Any]) ->
 def test_a_class_changes_what_the_network_is_told() -> None:
     network = perturbed(**SMALL, classes=3)
     level = torch.tensor([5.0])
-    told = [network.condition(level, label) for label in (None, torch.tensor([0]), torch.tensor([2]))]
-    assert all((a - b).abs().max() > 1e-3 for a, b in pairwise(told))
+    none, first, third, unknown = (
+        network.condition(level, label) for label in (None, torch.tensor([0]), torch.tensor([2]), torch.tensor([3]))
+    )
+    assert all((a - b).abs().max() > 1e-3 for a, b in pairwise([none, first, third]))
+    assert torch.equal(none, unknown)
 
 
 def test_the_published_network_has_its_published_size() -> None:
@@ -87,3 +90,12 @@ def test_heads_wider_than_the_features_are_no_attention() -> None:
 def test_what_is_no_such_network_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ADM(**SMALL | arguments)
+
+
+def test_each_image_sees_its_own_noise_level_only() -> None:
+    network = perturbed(**SMALL)
+    x = torch.randn(1, 3, 8, 8).expand(3, -1, -1, -1)
+    with torch.no_grad():
+        a, b, c = network(x, network.condition(torch.tensor([10.0, 500.0, 10.0])))
+    assert torch.allclose(a, c, atol=1e-6)
+    assert (a - b).abs().max() > 1e-3
