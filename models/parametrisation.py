@@ -141,8 +141,7 @@ class Betas(_Fixed):
                 a2 = np.cos((np.arange(self.steps + 1) / self.steps + 0.008) / 1.008 * math.pi / 2) ** 2
                 betas = np.minimum(1 - a2[1:] / a2[:-1], 0.999)
         if not self.single:
-            products: NDArray[np.float64] = np.cumprod(1 - betas)
-            return products
+            return np.cumprod(1 - betas).astype(np.float64)
         alphas = np.float32(1) - betas.astype(np.float32)
         return np.cumprod(alphas.astype(np.float64)).astype(np.float32).astype(np.float64)
 
