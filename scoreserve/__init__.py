@@ -29,7 +29,7 @@ from scoreserve.errors import (
 )
 from scoreserve.events import Ended, Event, Preview, Progress
 from scoreserve.flows import Patience
-from scoreserve.records import Job, Model, State
+from scoreserve.records import Job, Model, Sampler, State
 from scoreserve.sync import Client
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Progress",
     "RateLimited",
     "Refused",
+    "Sampler",
     "ScoreserveError",
     "State",
     "Unauthorized",

@@ -21,8 +21,8 @@ from scoreserve.errors import (
     retry_after,
 )
 from scoreserve.events import Decoder, Ended, Event, Message, Progress
-from scoreserve.records import Job, Model
-from scoreserve.steps import Emit, Flow, Open, Read, Send, Sleep
+from scoreserve.records import Job
+from scoreserve.steps import Emit, Feed, Flow, Open, Read, Send, Sleep
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ def unready() -> Flow[str | None]:
     return _parsed(response, lambda data: None if data["status"] == "ready" else str(data["detail"]))
 
 
-def jobs(states: Sequence[str], models: Sequence[str], page: int, patience: Patience) -> Flow[None]:
+def jobs(states: Sequence[str], models: Sequence[str], page: int, patience: Patience) -> Feed[Job, None]:
     """Emits every job, page by page."""
     cursor: str | None = None
     while True:
@@ -135,7 +135,7 @@ def jobs(states: Sequence[str], models: Sequence[str], page: int, patience: Pati
             return
 
 
-def events(job_id: str, previews: bool, last_id: str | None, patience: Patience) -> Flow[Job]:
+def events(job_id: str, previews: bool, last_id: str | None, patience: Patience) -> Feed[Event, Job]:
     """Emits a job's events until it has ended; returns it. A lost stream goes on after the last event that came.
 
     Raises:
@@ -174,7 +174,7 @@ def events(job_id: str, previews: bool, last_id: str | None, patience: Patience)
         yield Sleep(max(pause, decoder.retry_seconds))
 
 
-def follow(job_id: str, previews: bool, patience: Patience) -> Flow[Job]:
+def follow(job_id: str, previews: bool, patience: Patience) -> Feed[Event, Job]:
     """The same; where the service has no events, the job's progress, by asking again and again."""
     try:
         return (yield from events(job_id, previews, None, patience))
@@ -184,7 +184,7 @@ def follow(job_id: str, previews: bool, patience: Patience) -> Flow[Job]:
     return (yield from poll(job_id, None, patience))
 
 
-def poll(job_id: str, seconds: float | None, patience: Patience) -> Flow[Job]:
+def poll(job_id: str, seconds: float | None, patience: Patience) -> Feed[Event, Job]:
     """Emits a job's progress, and its end, by asking again and again; returns it.
 
     Raises:
@@ -231,11 +231,6 @@ def wait(job: Job | str, seconds: float | None, patience: Patience) -> Flow[Job]
 def id_of(job: Job | str) -> str:
     """The id of a job that is given as such or by its id."""
     return job.id if isinstance(job, Job) else job
-
-
-def model_list(data: Any) -> list[Model]:
-    """The models of an answer of GET /models."""
-    return [Model.of(card) for card in data]
 
 
 def _page(data: Any) -> tuple[list[Job], str | None]:

@@ -129,5 +129,31 @@ class Model:
         )
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """A way in which the service can make images.
+
+    Args:
+        name: what a request calls it.
+        title: what people call it.
+        description: in a sentence.
+        data: all that the service said, its parameters among them, as JSON.
+    """
+
+    name: str
+    title: str
+    description: str
+    data: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Sampler":
+        """The sampler of one of GET /samplers.
+
+        Raises:
+            KeyError, TypeError: this is none.
+        """
+        return cls(data["name"], data.get("title", ""), data.get("description", ""), data)
+
+
 def _time(value: str | None) -> datetime | None:
     return datetime.fromisoformat(value) if value else None

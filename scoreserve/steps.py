@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from scoreserve.calls import Call
 
 T = TypeVar("T")
+Item_co = TypeVar("Item_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,15 @@ class Sleep:
 
 
 @dataclass(frozen=True)
-class Emit:
+class Emit(Generic[Item_co]):
     """Give this to whoever iterates."""
 
-    item: Any
+    item: Item_co
 
 
-Step: TypeAlias = Send | Open | Read | Sleep | Emit
-Flow: TypeAlias = Generator[Step, Any, T]
+Step: TypeAlias = Send | Open | Read | Sleep | Emit[Item_co]
+Flow: TypeAlias = Generator[Step[Any], Any, T]  # whose result is a T
+Feed: TypeAlias = Generator[Step[Item_co], Any, T]  # the same, which emits items
 
 
 class Run(Generic[T]):
@@ -62,11 +64,11 @@ class Run(Generic[T]):
     def __init__(self, flow: Flow[T]) -> None:
         self._flow = flow
 
-    def begin(self) -> Step | None:
+    def begin(self) -> Step[Any] | None:
         """The first step; None if there is none."""
         return self.done(None)
 
-    def done(self, outcome: Any) -> Step | None:
+    def done(self, outcome: Any) -> Step[Any] | None:
         """A step is done; returns the next one, or None: then `result` is there."""
         try:
             return self._flow.send(outcome)
@@ -74,7 +76,7 @@ class Run(Generic[T]):
             self.result = stop.value
             return None
 
-    def failed(self, error: Exception) -> Step | None:
+    def failed(self, error: Exception) -> Step[Any] | None:
         """A step failed; returns what to do now."""
         try:
             return self._flow.throw(error)

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from cli.console import fail
 from cli.progress import StageProgress, say
-from models.samplers.settings import NAMES, SamplerSettings
-from models.store import ZOO
 
 if TYPE_CHECKING:
     from models.evaluation.figures import Figures
     from models.evaluation.record import Entry, Record
+    from models.samplers.settings import SamplerSettings
 
 WIDTH = 200  # of a table that goes into a file
 
@@ -44,8 +42,9 @@ def evaluate(
     count: Annotated[int, typer.Option(min=10, help="Samples of each setting.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     store: Annotated[
-        Path, typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship")
-    ] = ZOO,
+        Path | None,
+        typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory of samples, figures and pictures.", show_default="runs/evaluate/MODEL-VERSION"),
@@ -71,11 +70,12 @@ def evaluate(
     budgets = [_budget(text) for texts in evaluations or [] for text in texts.split(",")]
     from models.environment import describe  # noqa: PLC0415 (torch)
     from models.evaluation.evaluation import Evaluation, EvaluationFailed  # noqa: PLC0415
+    from models.store import ZOO  # noqa: PLC0415
 
     evaluation = Evaluation(
         model=model,
         data=data,
-        store=store,
+        store=store or ZOO,
         samplers=tuple(samplers),
         evaluations=tuple(budgets),
         count=count,
@@ -177,8 +177,12 @@ def _inception(entry: "Entry") -> list[str]:
     return [f"{found.fid:.2f}", f"{found.score:.2f} ± {found.score_deviation:.2f}"] if found else ["", ""]
 
 
-def _sampler(text: str) -> SamplerSettings:
+def _sampler(text: str) -> "SamplerSettings":
     """A sampler by its name, or by its settings as JSON; one clear line if it is neither."""
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (only services and workers have it)
+
+    from models.samplers.settings import NAMES, SamplerSettings  # noqa: PLC0415
+
     try:
         kind: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
         return kind.validate_python(json.loads(text) if text.startswith("{") else {"name": text})

@@ -48,7 +48,7 @@ def jobs(
         fail("--out is for one job: name it, as in `scoreserve jobs ID --out grid.png`", connection.USAGE)
     if job is not None and (state or model):
         fail("--state and --model choose among jobs: leave them out where one is named", connection.USAGE)
-    protocol = asking.protocol(show, as_json) if out is not None else None
+    protocol = asking.protocol(show, as_json, out) if out is not None else None
     with connection.service(server, api_key) as client:
         if job is not None:
             found = client.job(job)

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +34,8 @@ def create(
     redis_url: RedisUrl = None,
 ) -> None:
     """Make a key, and print it: once, since only a hash of it is kept. From the first key on, all requests need one."""
+    from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
+
     with _keys(redis_url) as keys:
         try:
             key, secret = keys.create(name, image_steps, requests_per_minute)
@@ -86,6 +86,8 @@ def _wait_for_services() -> None:
 @contextmanager
 def _keys(redis_url: str | None) -> "Iterator[Keys]":
     """The keys of a Redis; one clear line if it does not answer."""
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
     from service.access.keys import Keys  # noqa: PLC0415
     from worker.queue.jobs import connect  # noqa: PLC0415
     from worker.queue.settings import QueueSettings  # noqa: PLC0415

@@ -1,11 +1,12 @@
-"""`scoreserve models`: what a running service can sample."""
+"""`scoreserve models` and `scoreserve samplers`: what a running service can sample, and how."""
 
 from typing import Annotated
 
 import typer
 
 from cli import connection
-from cli.console import table
+from cli.console import fail, table
+from scoreserve import Sampler
 
 
 def models(
@@ -34,3 +35,32 @@ def models(
         for one in found
     ]
     table(("model", "version", "image", "sampler", "what it draws"), rows)
+
+
+def samplers(
+    sampler: Annotated[
+        str | None,
+        typer.Argument(
+            help="Print all parameters of one.", show_default="all", autocompletion=connection.sampler_names
+        ),
+    ] = None,
+    as_json: connection.Json = False,
+    server: connection.Server = connection.LOCAL,
+    api_key: connection.ApiKey = None,
+) -> None:
+    """List the samplers, or print what one can be told as JSON."""
+    with connection.service(server, api_key) as client:
+        found = client.samplers()
+    if sampler is not None:
+        chosen = [one for one in found if one.name == sampler]
+        if not chosen:
+            fail(f"there is no sampler {sampler}; there is: {', '.join(one.name for one in found)}", connection.USAGE)
+        connection.print_json(dict(chosen[0].data))
+    elif as_json:
+        connection.print_json([dict(one.data) for one in found])
+    else:
+        table(("sampler", "parameters", "what it is"), [(one.name, _parameters(one), one.description) for one in found])
+
+
+def _parameters(sampler: Sampler) -> str:
+    return ", ".join(parameter["name"] for parameter in sampler.data.get("parameters", ()))

@@ -11,7 +11,6 @@ import typer
 
 from cli.console import fail
 from cli.progress import StageProgress, say
-from models.store import ZOO
 
 Out = Annotated[Path, typer.Option(help="Directory of pictures and figures; tables go into the page OUT.md beside it.")]
 Runs = Annotated[Path, typer.Option(help="Where networks and samples are kept, so that a study can go on.")]
@@ -89,8 +88,9 @@ def hyperparameters(
     out: Out,
     model: Annotated[str, typer.Option(help="The model; its newest version.")] = "mnist",
     store: Annotated[
-        Path, typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship")
-    ] = ZOO,
+        Path | None,
+        typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship"),
+    ] = None,
     runs: Runs = RUNS,
     samples: Annotated[int, typer.Option(min=10, help="Images of each setting.")] = 200,
     device: Device = "cpu",
@@ -103,11 +103,12 @@ def hyperparameters(
     with studying() as progress:
         from models.environment import environment  # noqa: PLC0415 (torch)
         from models.evaluation.classifier import CACHE  # noqa: PLC0415
+        from models.store import ZOO  # noqa: PLC0415
         from models.study import hyperparameters_report, report  # noqa: PLC0415
         from models.study.hyperparameters import study  # noqa: PLC0415
 
         machine = environment(command(), device)
-        found = study(model, store, data, samples, runs, CACHE, device, progress.show)
+        found = study(model, store or ZOO, data, samples, runs, CACHE, device, progress.show)
         numbers = {"environment": machine} | hyperparameters_report.figures(found)
         paths = report.write(out, "hyperparameters", numbers, hyperparameters_report.sections(found), command())
     wrote(paths)

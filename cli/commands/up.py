@@ -4,16 +4,17 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
-from redis import Redis
-from redis.exceptions import RedisError
 
 from cli.console import err, fail
 from cli.processes import ProcessEnded, Processes
 from cli.valkey import SOCKET
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 START_SECONDS = 120.0
 KILL_SECONDS = 10.0  # beyond the grace time
@@ -69,6 +70,8 @@ def up(
 
 def _start_valkey(processes: Processes, directory: Path, stop: list[int]) -> str:
     """Starts the embedded server and returns its address. One that lost its `up` is stopped first."""
+    from redis import Redis  # noqa: PLC0415 (only services and workers have it)
+
     directory = directory.resolve()
     path = directory / SOCKET
     if len(os.fsencode(path)) > LONGEST_SOCKET:
@@ -86,7 +89,9 @@ def _start_valkey(processes: Processes, directory: Path, stop: list[int]) -> str
     return f"unix://{path}"
 
 
-def _answers(client: Redis) -> bool:
+def _answers(client: "Redis") -> bool:
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
     try:
         return bool(client.ping())
     except RedisError:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ COMMANDS = (
     "jobs",
     "cancel",
     "models",
+    "samplers",
     "doctor",
     "import",
 )
@@ -35,8 +37,14 @@ def test_help_is_quick_and_without_torch() -> None:
     assert done.returncode == 0, done.stderr
     words, _, modules = done.stdout.rpartition("[")
     assert all(f" {command} " in words for command in COMMANDS)
-    for heavy in ("torch", "safetensors", "fastapi", "uvicorn", "numpy"):
+    extras = ("torch", "safetensors", "fastapi", "uvicorn", "pydantic", "redis", "rq")
+    for heavy in (*extras, "numpy", "models", "service", "worker"):
         assert f"'{heavy}'" not in modules
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"scoreserve {version('scoreserve')}\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

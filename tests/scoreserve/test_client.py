@@ -195,6 +195,12 @@ def test_models(answering: Connect, asked: list[httpx.Request]) -> None:
     assert asked[1].url.raw_path == b"/models/tiny?version=3"
 
 
+def test_samplers(answering: Connect) -> None:
+    heun = {"name": "heun", "title": "Heun", "description": "Second order.", "parameters": []}
+    (sampler,) = answering(httpx.Response(200, json=[heun])).samplers()
+    assert (sampler.name, sampler.title, sampler.data) == ("heun", "Heun", heun)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
@@ -340,12 +346,11 @@ def test_everything_that_is_raised_is_one_kind() -> None:
         assert issubclass(kind, ScoreserveError)
 
 
-def test_both_clients_have_the_same_methods() -> None:
-    def methods(kind: type) -> dict[str, list[str]]:
-        public = {name: value for name, value in vars(kind).items() if not name.startswith("_") and "close" not in name}
-        return {name: [str(p) for p in inspect.signature(value).parameters.values()] for name, value in public.items()}
-
-    assert methods(Client) == methods(AsyncClient)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_method_tells_what_it_takes(kind: type) -> None:
+    for grid, own in ((kind.grid, ["self"]), (kind().grid, [])):
+        assert list(inspect.signature(grid).parameters) == [*own, "job", "columns", "padding", "scale"]
+        assert (grid.__name__, grid.__doc__) == ("grid", "All images of a finished job in one picture.")
 
 
 def test_the_client_brings_nothing_of_the_service_with_it() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import JOB, Service, as_json, problem, view
 
 Command = Callable[..., Any]
+HEUN = {"name": "heun", "title": "Heun", "description": "Second order.", "parameters": [{"name": "levels"}]}
 CARD = {"name": "tiny", "version": 3, "description": "noise", "image": {"channels": 1, "height": 8, "width": 9}}
 
 
@@ -28,6 +29,7 @@ def test_jobs_are_listed_a_line_each(command: Command, service: Service) -> None
 
 
 def test_no_more_jobs_than_asked_for(command: Command, service: Service) -> None:
+    service.answers["GET /samplers"] = as_json([HEUN])
     service.answers["GET /jobs"] = as_json({"jobs": [view("queued"), view("queued")], "next": "more"})
     assert len(json.loads(command("jobs", "--json", "--limit", "3").stdout)) == 3
     assert [request for request, _ in service.asked] == ["GET /jobs?limit=3", "GET /jobs?limit=3&cursor=more"]
@@ -70,6 +72,14 @@ def test_models(command: Command, service: Service) -> None:
     assert service.asked[-1][0] == "GET /models/tiny?version=3"
 
 
+def test_samplers(command: Command, service: Service, failed: Command) -> None:
+    service.answers["GET /samplers"] = as_json([HEUN])
+    assert command("samplers").stdout.splitlines()[1].split() == ["heun", "levels", "Second", "order."]
+    assert json.loads(command("samplers", "--json").stdout) == [HEUN]
+    assert json.loads(command("samplers", "heun").stdout) == HEUN
+    failed(command("samplers", "huen"), "there is no sampler huen; there is: heun", code=2)
+
+
 def test_inpaint(command: Command, service: Service, failed: Command, tmp_path: Path) -> None:
     service.has("finished")
     image, mask, out = (tmp_path / name for name in ("image.png", "mask.png", "out.png"))
@@ -88,6 +98,7 @@ def test_inpaint(command: Command, service: Service, failed: Command, tmp_path: 
     ("words", "expected"),
     [
         ("sample --sampler he", {"heun"}),
+        ("samplers h", {"heun"}),
         ("sample --model ti", {"tiny"}),
         ("models t", {"tiny"}),
         ("cancel ", {JOB}),
@@ -97,12 +108,15 @@ def test_inpaint(command: Command, service: Service, failed: Command, tmp_path: 
 )
 def test_completion_in_the_shell(command: Command, service: Service, words: str, expected: set[str]) -> None:
     service.answers["GET /models"] = as_json([CARD])
+    service.answers["GET /samplers"] = as_json([HEUN])
     service.answers["GET /jobs"] = as_json({"jobs": [view("queued")], "next": None})
     typed = f"scoreserve {words}"
     asked = {"_SCORESERVE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
     assert set(command(**asked).stdout.split()) == expected
 
 
-def test_completion_without_a_service_knows_what_ships(command: Command) -> None:
-    asked = {"_SCORESERVE_COMPLETE": "complete_bash", "COMP_WORDS": "scoreserve sample --model mn", "COMP_CWORD": "3"}
-    assert command(**asked, SCORESERVE_SERVER="http://127.0.0.1:1").stdout.split() == ["mnist"]
+@pytest.mark.parametrize("option", ["--model", "--sampler"])
+def test_completion_without_a_service_is_quiet(command: Command, option: str) -> None:
+    asked = {"_SCORESERVE_COMPLETE": "complete_bash", "COMP_WORDS": f"scoreserve sample {option} m", "COMP_CWORD": "3"}
+    done = command(**asked, SCORESERVE_SERVER="http://127.0.0.1:1")
+    assert (done.exit_code, done.stdout.strip(), done.stderr) == (0, "", "")

@@ -215,6 +215,39 @@ def test_a_file_that_cannot_be_written_any_more(run: Command, service: Service, 
     assert Path("/dev/full").is_char_device()
 
 
+def test_a_file_that_is_there_keeps_its_links_and_its_mode(run: Command, service: Service, tmp_path: Path) -> None:
+    service.has("finished")
+    old, hard, soft, dangling = (tmp_path / name for name in ("old.png", "hard.png", "soft.png", "dangling.png"))
+    old.write_bytes(b"an older and longer picture")
+    old.chmod(0o640)
+    hard.hardlink_to(old)
+    soft.symlink_to(old)
+    dangling.symlink_to(tmp_path / "new.png")
+    for out in (old, soft, dangling):
+        assert run(out=out).exit_code == 0
+        assert out.read_bytes() == b"a picture"
+    assert (hard.read_bytes(), old.stat().st_mode & 0o777) == (b"a picture", 0o640)
+    assert soft.is_symlink()
+    assert dangling.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_picture_on_standard_output(run: Command, service: Service, failed: Command) -> None:
+    service.has("finished")
+    done = run(out=Path("-"))
+    assert (done.exit_code, done.stdout_bytes) == (0, b"a picture")
+    for option in ("--json", "--show"):
+        failed(run(option, out=Path("-")), "--out -", code=2)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.JPEG", "x.tiff", "x.npy", "x.mp4", "x.png.gz"])
+def test_a_name_of_another_kind_of_file_is_refused(
+    run: Command, service: Service, failed: Command, tmp_path: Path, name: str
+) -> None:
+    failed(run(out=tmp_path / name), "names a kind of file that is not made", ".png, .npz", code=2)
+    assert (service.asked, list(tmp_path.iterdir())) == ([], [])
+
+
 def test_where_no_picture_can_be_shown_it_is_told_at_once(run: Command, service: Service, failed: Command) -> None:
     failed(run("--show"), "--show: this terminal shows no pictures", code=2)
     assert service.asked == []
