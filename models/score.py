@@ -68,6 +68,11 @@ class ScoreModel:
         """Whether the network gives an image other last bits at another width of the batch, and says so."""
         return bool(getattr(self.network, "needs_one_width", False))
 
+    @property
+    def any_label(self) -> int | None:
+        """A label for those who want some image, whichever: none, if the model can do without."""
+        return 0 if self.needs_label else None
+
     @classmethod
     def load(cls, store: ModelStore, card: ModelCard, device: str | torch.device = "cpu") -> "ScoreModel":
         """Reads a version of a model from the store.

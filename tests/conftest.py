@@ -41,13 +41,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def publish_tiny(store: ModelStore, name: str = "tiny", version: int = 1, seed: int = 0) -> ModelCard:
+def publish_tiny(
+    store: ModelStore,
+    name: str = "tiny",
+    version: int = 1,
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+    needs_label: bool = False,
+) -> ModelCard:
     """Publishes a model of 8 x 8 images with random weights: scores of nothing, but fast and finite."""
     torch.manual_seed(seed)
-    network = build_network(TINY)
+    arguments = {**TINY.arguments, "classes": len(classes)} if classes else TINY.arguments
+    spec = TINY.model_copy(update={"arguments": arguments})
+    network = build_network(spec)
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+        for name_of, parameter in network.named_parameters():
+            parameter.add_((3 if "label" in name_of else 0.05) * torch.randn_like(parameter))
     weights = safetensors.torch.save({k: v.contiguous() for k, v in network.state_dict().items()})
     card = ModelCard(
         name=name,
@@ -56,7 +65,9 @@ def publish_tiny(store: ModelStore, name: str = "tiny", version: int = 1, seed: 
         image=ImageShape(channels=1, height=8, width=8),
         sigma_min=0.01,
         sigma_max=10.0,
-        network=TINY,
+        network=spec,
+        classes=classes,
+        needs_label=needs_label,
         sampler=AnnealedLangevin(levels=6, steps_per_level=2),
         weights_sha256=sha256(weights),
     )
@@ -80,6 +91,25 @@ def tiny_card(models_dir: Path) -> ModelCard:
 @pytest.fixture(scope="session")
 def tiny_model(models_dir: Path, tiny_card: ModelCard) -> ScoreModel:
     return ScoreModel.load(ModelStore(models_dir), tiny_card)
+
+
+@pytest.fixture(scope="session")
+def labelled_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with `labelled`, which knows three classes, and `needy`, which was never told none."""
+    directory = tmp_path_factory.mktemp("labelled")
+    publish_tiny(ModelStore(directory), "labelled", classes=("shirt", "shoe", "7"))
+    publish_tiny(ModelStore(directory), "needy", classes=("shirt", "shoe", "7"), needs_label=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def labelled_card(labelled_dir: Path) -> ModelCard:
+    return ModelStore(labelled_dir).card("labelled")
+
+
+@pytest.fixture(scope="session")
+def labelled_model(labelled_dir: Path, labelled_card: ModelCard) -> ScoreModel:
+    return ScoreModel.load(ModelStore(labelled_dir), labelled_card)
 
 
 @pytest.fixture(scope="session")

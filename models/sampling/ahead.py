@@ -15,17 +15,32 @@ from models.sampling.memory import sent
 from models.score import ScoreModel
 
 
+class Guided(NamedTuple):
+    """The slots whose next row is guided.
+
+    Args:
+        slots: int64 [g].
+        weights: of guidance, [g, 1, 1, 1].
+    """
+
+    slots: Tensor
+    weights: Tensor
+
+
 class Row(NamedTuple):
     """The next row of every chain.
 
     Args:
-        conditions: of the score, [n, 3 + f].
+        conditions: of the score, [n + g, 3 + f]: those of all slots, with their labels; then those of the `guided`
+            ones without.
+        guided: None if g is 0.
         sigma, drift, carry, noise, known, feedback: columns of the tables, [n, 1, 1, 1].
         noisy, known_noisy, feeding: host's bool [n], whether `noise`, `known` and `feedback` are not 0.
         keys: of the noise, int64 [n, 4], on the device; None on a CPU, which makes noise from what the host knows.
     """
 
     conditions: Tensor
+    guided: Guided | None
     sigma: Tensor
     drift: Tensor
     carry: Tensor
@@ -45,9 +60,7 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
     """
     cursors = [chain.cursor for chain in chains]
     table = np.stack([chain.table.rows[i : i + count] for i, chain in zip(cursors, chains, strict=True)], axis=1)
-    sigmas, which = np.unique(table[:, :, 0], return_inverse=True)
-    conditions = torch.stack([model.condition(sigma) for sigma in sigmas.tolist()])
-    index = sent(torch.from_numpy(which.reshape(count, len(chains))), model.device)
+    told = _told(chains, table[:, :, 0], model)
     columns = sent(torch.from_numpy(table.transpose(0, 2, 1).astype(np.float32)), model.device)[..., None, None, None]
     noisy, known_noisy, feeding = (table[:, :, COLUMNS.index(name)] != 0 for name in ("noise", "known", "feedback"))
     keys = None
@@ -55,10 +68,11 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
         seeds, indices = [chain.seed for chain in chains], [chain.index for chain in chains]
         made = [noise.keys(seeds, indices, [cursor + i for cursor in cursors]) for i in range(count)]
         keys = sent(torch.from_numpy(np.stack(made)), model.device)
-    for i in range(count):
+    for i, (conditions, guided) in enumerate(told):
         sigma, drift, carry, noise_std, known_std, feedback = columns[i]
         yield Row(
-            conditions[index[i]],
+            conditions,
+            guided,
             sigma,
             drift,
             carry,
@@ -70,3 +84,39 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
             feeding[i],
             None if keys is None else keys[i],
         )
+
+
+def _told(
+    chains: Sequence[Chain], sigmas: NDArray[np.float64], model: ScoreModel
+) -> Iterator[tuple[Tensor, Guided | None]]:
+    """What the network is told in each row: `conditions` and `guided` of a Row.
+
+    Args:
+        chains: n of them.
+        sigmas: noise levels, [rows, n].
+        model: whose network it is.
+    """
+    levels, which = np.unique(sigmas, return_inverse=True)
+    labels = np.array([-1 if chain.label is None else chain.label for chain in chains]) + 1  # 0 is none
+    kinds = int(labels.max()) + 1
+    nameless = which.reshape(sigmas.shape) * kinds  # a number for each pair of level and label: that without a label
+    guided = np.zeros(sigmas.shape, bool)
+    for slot, chain in enumerate(chains):
+        if chain.guidance.weight != 1:
+            guided[:, slot] = chain.guidance.guides(sigmas[:, slot])
+    wanted = [np.concatenate([pairs + labels, pairs[again]]) for pairs, again in zip(nameless, guided, strict=True)]
+    pairs, index = np.unique(np.concatenate(wanted), return_inverse=True)
+    known = [(float(levels[pair // kinds]), int(pair % kinds)) for pair in pairs]
+    conditions = torch.stack([model.condition(sigma, label - 1 if label else None) for sigma, label in known])
+    ends = np.cumsum([len(row) for row in wanted])
+    of_rows = sent(torch.from_numpy(index), model.device).tensor_split(ends[:-1].tolist())
+    if not guided.any():
+        yield from ((conditions[of_row], None) for of_row in of_rows)
+        return
+    weights = np.array([chain.guidance.weight for chain in chains], np.float32)
+    slots = guided.nonzero()[1]  # row by row
+    ends = np.cumsum(guided.sum(1))[:-1]
+    at = sent(torch.from_numpy(slots), model.device).tensor_split(ends.tolist())
+    by = sent(torch.from_numpy(weights[slots]), model.device)[:, None, None, None].tensor_split(ends.tolist())
+    for of_row, *again in zip(of_rows, at, by, strict=True):
+        yield conditions[of_row], Guided(*again) if len(again[0]) else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from models.guidance import UNGUIDED, Guidance
 from models.samplers.tables import Table
 from models.sampling import noise
 from models.sampling.projections import Projection
@@ -26,6 +27,8 @@ class Chain:
         cursor: the row that comes next.
         x: float32 [c, h, w]; None before the first row.
         previous: drift * score of the row before, float32 [c, h, w]; None where no row came before.
+        label: of its class; None for one of all classes.
+        guidance: towards the class; there is none without a label.
         keep: the cursors at which x is looked at; x at the end is none of them.
         frames: what it looked like at those that it has passed, uint8 [h, w, c].
     """
@@ -38,17 +41,26 @@ class Chain:
     cursor: int = 0
     x: Tensor | None = None
     previous: Tensor | None = field(default=None, repr=False)
+    label: int | None = None
+    guidance: Guidance = UNGUIDED
     keep: tuple[int, ...] = ()
     frames: list[Tensor] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if (self.known is None) != (self.projection is None):
             raise ValueError("known and projection go together: a chain of a known image has both, others have neither")
+        if self.label is None and self.guidance.weight != 1:
+            raise ValueError("guidance leads towards a class: a guided chain has a label")
 
     @property
     def remaining(self) -> int:
-        """Rows, so image-steps, still to come."""
+        """Rows still to come."""
         return len(self.table) - self.cursor
+
+    @property
+    def image_steps_done(self) -> int:
+        """Network evaluations so far."""
+        return self.guidance.image_steps(self.table, self.cursor)
 
     def initial(self, shape: tuple[int, int, int]) -> Tensor:
         """Where x starts, float32 [c, h, w]: N(initial_mean, initial_std^2), or uniform in [0, 1]."""

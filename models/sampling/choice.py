@@ -176,7 +176,7 @@ def _probes(model: ScoreModel, table: Table, width: int) -> list[Probe]:
     x, probes = model.parametrisation.mean + sigmas[0] * z, list[Probe]()
     try:
         for i, sigma in enumerate(sigmas):
-            conditions = torch.stack([model.condition(sigma)] * width)
+            conditions = torch.stack([model.condition(sigma, model.any_label)] * width)
             score = model.conditioned_score(x, conditions)
             probes.append(Probe(sigma, x, conditions, score))
             x = x + sigma * (sigma - sigmas[min(i + 1, LEVELS - 1)]) * score

@@ -45,8 +45,9 @@ class Engine:
 
     The chains in slots 0 to n - 1 are the active ones; a chain may change its slot, which its pixels do not notice.
     On a CPU work is proportional to the active slots; on a GPU the network and the noise are CUDA graphs of a few
-    widths, and only the last piece of a batch is filled up to one. Where memory does not last for all slots at once,
-    the network sees them in narrower pieces, `width` at a time, from then on.
+    widths, and only the last piece of a batch is filled up to one. A guided chain has one slot and is evaluated twice,
+    in the same batch; what is more than `width`, as many as there are slots, is evaluated in pieces. Where memory does
+    not last for that, the pieces are narrower from then on.
 
     Args:
         model: the score model.
@@ -101,7 +102,7 @@ class Engine:
             bucketed.record(torch.zeros(bucketed.widths[-1], 4, dtype=torch.int64, device=self.model.device))
 
     def evaluated(self, n: int) -> int:
-        """How many images the network sees for n active chains: the last piece may be filled up."""
+        """How many images the network sees where n are to be evaluated: the last piece may be filled up."""
         if self._scores is None:
             return n
         whole, rest = divmod(n, self.width)
@@ -172,7 +173,7 @@ class Engine:
     def _advance(self, row: Row) -> None:
         """One row of every active chain. If it fails, nothing has changed."""
         n = len(self.chains)
-        score = self._score(self._x[:n], row.conditions)
+        score = self._guided(row)
         self._estimates = self._denoised(score) if self.watched else {}
         z = self._noise(row, row.noisy, noise.STEP)
         x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
@@ -186,7 +187,7 @@ class Engine:
             x = self._project(x, target, ~row.known_noisy)
         frames = self._frames(x)
         self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a row is done or not
-        self.image_steps += n
+        self.image_steps += len(row.conditions)
         self.evaluations += 1
         for chain in self.chains:
             chain.cursor += 1
@@ -226,8 +227,21 @@ class Engine:
             return []
         return list(zip([self.chains[slot] for slot in slots], quantize(x[slots]).cpu(), strict=True))
 
+    def _guided(self, row: Row) -> Tensor:
+        """Scores of all active slots; those that are guided are evaluated again without their label, in one batch.
+
+        As in `advance`, each multiplication and addition is an operation of its own.
+        """
+        x = self._x[: len(self.chains)]
+        if row.guided is None:
+            return self._score(x, row.conditions)
+        slots, weights = row.guided
+        score, of_all = self._score(torch.cat([x, x[slots]]), row.conditions).tensor_split([len(x)])
+        score[slots] = of_all + weights * (score[slots] - of_all)
+        return score
+
     def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
-        """Scores of all active slots, at most `width` at a time; a piece that memory does not last for is halved."""
+        """Scores of images, at most `width` at a time; a piece that memory does not last for is halved."""
         evaluate = self._scores or self.model.conditioned_score
         done: list[Tensor] = []
         begin = 0

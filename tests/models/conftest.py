@@ -20,12 +20,12 @@ class ExactScore:
         image: shape of an image.
     """
 
+    needs_one_width = False
+
     def __init__(self, modes: Sequence[tuple[float, float, float]], image: ImageShape) -> None:
         self.modes, self.image, self.device = modes, image, torch.device("cpu")
 
-    needs_one_width = False
-
-    def condition(self, sigma: float) -> Tensor:
+    def condition(self, sigma: float, label: None = None) -> Tensor:
         return torch.tensor([sigma])
 
     def conditioned_score(self, x: Tensor, conditions: Tensor) -> Tensor:

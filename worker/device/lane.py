@@ -49,7 +49,7 @@ class Part:
 
     @property
     def image_steps_done(self) -> int:
-        return sum(chain.cursor for chain in self.chains)
+        return sum(chain.image_steps_done for chain in self.chains)
 
     @property
     def finished(self) -> bool:
@@ -125,14 +125,16 @@ class Lane:
         Raises:
             DeviceFailed: not the parts are at fault.
         """
-        begun, active, evaluations = time.perf_counter(), len(self.engine.chains), self.engine.evaluations
+        begun, active = time.perf_counter(), len(self.engine.chains)
+        image_steps, evaluations = self.engine.image_steps, self.engine.evaluations
         try:
             self.engine.step()
         except Exception as error:  # whatever a device can throw
             log.warning("a step failed, so each shard is tried alone: %s", error)
             self._isolate()
         else:
-            self.expected_seconds += (self.engine.evaluations - evaluations) * self._expected(active)
+            if rows := self.engine.evaluations - evaluations:
+                self.expected_seconds += rows * self._expected((self.engine.image_steps - image_steps) // rows)
         seconds = time.perf_counter() - begun
         self.seen_seconds += seconds
         self.turn += seconds / max(1, active)
@@ -174,18 +176,18 @@ class Lane:
             self.image_steps_per_second /= moved
         self.expected_seconds = self.seen_seconds = 0.0
 
-    def _expected(self, active: int) -> float:
-        """Seconds of one network evaluation for so many active chains, by the pace; 0 if it was not taken."""
+    def _expected(self, images: int) -> float:
+        """Seconds of one network evaluation of so many images, by the pace; 0 if it was not taken."""
         if not self.step_seconds:
             return 0.0
-        alone, now, full = (self.engine.evaluated(n) for n in (1, active, self.engine.slots))
+        alone, now, full = (self.engine.evaluated(n) for n in (1, images, self.engine.slots))
         share = (now - alone) / max(1, full - alone)
         return (1 - share) * self.step_seconds + share * self.engine.slots / self.image_steps_per_second
 
     def try_out(self, width: int) -> float:
         """The model's own sampler for one row of `width` chains, while no slot is used; returns the seconds."""
         _, table = plan(None, self.card)
-        chains = [Chain(table, seed=0, index=i) for i in range(width)]
+        chains = [Chain(table, seed=0, index=i, label=self.engine.model.any_label) for i in range(width)]
         self.engine.admit(chains)
         begun, image_steps, evaluations = time.perf_counter(), self.engine.image_steps, self.engine.evaluations
         try:
@@ -236,7 +238,8 @@ def _choose(card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembe
     if choice is not None:
         try:
             model.executed = choice.execution.of(model.network)
-            model.denoise(torch.zeros(2, *card.image.chw, device=model.device), float(table.column("sigma")[0]))
+            some = torch.zeros(2, *card.image.chw, device=model.device)
+            model.denoise(some, float(table.column("sigma")[0]), model.any_label)
             return choice
         except Exception as error:  # whatever a compiler that is gone can throw
             log.warning("%s works no longer, so all is measured again: %s", choice.execution, error)
