@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-Picture: TypeAlias = Union["Image", "np.ndarray", Path, bytes]
+Picture: TypeAlias = Union["Image", "np.ndarray", Path, str, bytes]
 Urgency: TypeAlias = Literal["high", "normal", "low"]
 Fit: TypeAlias = Literal["error", "resize", "crop"]
 

@@ -8,13 +8,17 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+# What PNG has no place for: modes that TIFF has, and those that become another without loss.
+_IN_TIFF = ("CMYK", "YCbCr", "LAB", "I", "F")
+_STORED_AS = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA", "RGBX": "RGB", "HSV": "RGB", "I;16B": "I;16", "I;16L": "I;16"}
 
-def encode(picture: "Image | np.ndarray | Path | bytes") -> bytes:
-    """The file of a picture: a path's content or bytes as they are, pixels as PNG.
+
+def encode(picture: "Image | np.ndarray | Path | str | bytes") -> bytes:
+    """The file of a picture: a path's content or bytes as they are, a Pillow image or an array without loss.
 
     Args:
-        picture: a Pillow image; an array [height, width] or [height, width, channels], uint8, or bool for a mask;
-            the path of a picture file, or its bytes.
+        picture: a Pillow image, turned as its EXIF data say, as its file would be; an array [height, width] or [height,
+            width, channels], uint8, or bool for a mask; the path of a picture file, or its bytes.
 
     Raises:
         OSError: the file cannot be read.
@@ -22,13 +26,18 @@ def encode(picture: "Image | np.ndarray | Path | bytes") -> bytes:
     """
     if isinstance(picture, bytes):
         return picture
-    if isinstance(picture, Path):
-        return picture.read_bytes()
+    if isinstance(picture, Path | str):
+        return Path(picture).read_bytes()
     from PIL import Image  # noqa: PLC0415
 
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture))
+    image = _upright(picture) if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    kind = "PNG"
+    if image.mode in _IN_TIFF:
+        kind = "TIFF"
+    elif image.mode in _STORED_AS:
+        image = image.convert(_STORED_AS[image.mode])
+    image.save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -48,6 +57,27 @@ def arrays(npz: bytes) -> "np.ndarray":
     with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
         images: np.ndarray = archive["images"]
         return images
+
+
+def _upright(image: "Image") -> "Image":
+    """An image turned as its EXIF data say. Only its orientation is decoded: other tags may be damaged."""
+    from PIL import ExifTags  # noqa: PLC0415
+    from PIL.Image import Transpose  # noqa: PLC0415
+
+    turned = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        method = turned.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever damaged data make of a decoder: they say nothing
+        return image
+    return image if method is None else image.transpose(method)
 
 
 def _pixels(array: "np.ndarray") -> Any:

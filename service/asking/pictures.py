@@ -1,25 +1,22 @@
-"""Pictures that clients send: decoded once their header says that they are small enough, then fitted to a model."""
+"""Pictures that clients send, as a model takes them: with a mask, of a fraction of its size, or in grey."""
 
 import base64
 import binascii
-import io
 import math
-import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from models.card import ImageShape
 from models.images import Pixels
-from service.answering.problems import Problem, invalid
+from service.answering.problems import invalid
+from service.asking.decoding import Decoded, decode
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _GAP = 3.0  # a large picture is averaged to about this multiple of its size to be, before it is resampled
-_STRIP = 2**18  # pixels that are brought to eight bits at a time
 
 
 class Fit(StrEnum):
@@ -54,8 +51,8 @@ def decode_base64(field: str, text: str) -> bytes:
 def read_picture(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit, max_pixels: int) -> Picture:
     """A picture and its mask, turned as their EXIF data say and fitted together.
 
-    A pixel of the fitted picture is repainted if any pixel that it covers is to be: white in the mask (128 and above),
-    or without a mask transparent in the picture (alpha below 128).
+    A pixel of the fitted picture is repainted if any pixel that it covers is to be: opaque and white in the mask (alpha
+    and value 128 and above), or without a mask transparent in the picture (alpha below 128).
 
     Args:
         image: a file.
@@ -67,28 +64,103 @@ def read_picture(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit, 
     Raises:
         Problem: a file is no picture, is damaged, too large, or of the wrong size; or nothing would be repainted.
     """
-    repaint = None if mask is None else np.asarray(_open("mask", mask, shape, fit, max_pixels).convert("L")) >= 128
-    picture = _open("image", image, shape, fit, max_pixels)
+    repaint = None if mask is None else _white(_open("mask", mask, shape, fit, max_pixels))
+    picture = _open("image", image, shape, fit, max_pixels).image
     if repaint is not None:
         _check_mask(repaint.shape[::-1], picture.size, shape)
     elif "A" in picture.getbands():
         repaint = np.asarray(picture.getchannel("A")) < 128
+        if not repaint.any():
+            reason = "the picture has no transparent pixel, so nothing would be repainted"
+            raise invalid("/mask", reason, "a mask, white = repaint; or a picture that is transparent there")
     else:
         allowed = "a mask, white = repaint; or a picture that is transparent there"
         raise invalid("/mask", "the mask is missing, and the picture has no alpha to take it from", allowed)
-    if not repaint.any():
-        which = "mask has no white" if mask is not None else "picture has no transparent"
-        raise invalid("/mask", f"the {which} pixel, so nothing would be repainted", "white = repaint")
     size = shape.width, shape.height
     if picture.size != size:
         box = _box(picture.size, shape, fit)
         if repaint.shape != (shape.height, shape.width):
             repaint = _cover(repaint, box, shape)
         picture = _resize(picture, box, size)
-    pixels = np.asarray(picture.convert(_MODES[shape.channels]), dtype=np.uint8)
     if not repaint.any():
         raise invalid("/mask", "all white pixels are cut off, so nothing would be repainted", "fit: resize, or none")
-    return Picture(pixels.reshape(shape.height, shape.width, shape.channels), repaint.astype(np.uint8))
+    return Picture(_pixels(picture, shape), repaint.astype(np.uint8))
+
+
+def read_small(image: bytes, shape: ImageShape) -> Pixels:
+    """A picture to enlarge, uint8 [h / k, w / k, c] for some whole k from 2 on.
+
+    Raises:
+        Problem: the file is no picture, is damaged or transparent, or no such k makes the model's size of its own.
+    """
+    sizes = [
+        (shape.width // k, shape.height // k)
+        for k in range(2, min(shape.width, shape.height) + 1)
+        if shape.width % k == shape.height % k == 0
+    ]
+    model = f"{shape.width} x {shape.height}"
+    if not sizes:
+        raise invalid("/image", f"the model's {model} pixels are no multiple of anything smaller", "another model")
+    allowed = f"{', '.join(f'{w} x {h}' for w, h in sizes)} pixels, of which the model's {model} are a multiple"
+    picture = decode("image", image, lambda *size: size in sizes or size[::-1] in sizes, allowed).image
+    if picture.size not in sizes:
+        raise invalid("/image", f"the picture is {picture.width} x {picture.height} pixels", allowed)
+    _check_opaque(picture, shape)
+    return _pixels(picture, shape)
+
+
+def read_grey(image: bytes, shape: ImageShape, fit: Fit, max_pixels: int) -> Pixels:
+    """A picture to colour, uint8 [h, w], fitted as `read_picture` does.
+
+    Raises:
+        Problem: the file is no picture, is damaged, too large, of the wrong size, transparent, or has colours already;
+            or the model has none.
+    """
+    if shape.channels != 3:
+        raise invalid("/model", f"its images have {shape.channels} channels, so no colours", "a model of 3 channels")
+    picture = _open("image", image, shape, fit, max_pixels).image
+    _check_opaque(picture, shape)
+    if picture.size != (shape.width, shape.height):
+        picture = _resize(picture, _box(picture.size, shape, fit), (shape.width, shape.height))
+    if picture.mode.startswith("RGB"):
+        red, green, blue = (np.asarray(picture.getchannel(i)) for i in range(3))
+        if not ((red == green) & (green == blue)).all():
+            raise invalid("/image", "the picture has colours already", "a grey picture: its red, green and blue equal")
+        return red.copy()
+    return np.asarray(picture.getchannel(0), dtype=np.uint8)
+
+
+def _open(field: str, data: bytes, shape: ImageShape, fit: Fit, max_pixels: int) -> Decoded:
+    """A picture of the model's size, or one that can be fitted to it."""
+    size = shape.width, shape.height
+    if fit is not Fit.ERROR:
+        return decode(field, data, lambda w, h: w * h <= max_pixels, f"at most {max_pixels:,} pixels")
+    allowed = f"{size[0]} x {size[1]} pixels, or any other size with `fit`: resize or crop"
+    model = f", the model's images are {size[0]} x {size[1]}"
+    decoded = decode(field, data, lambda *found: found in (size, size[::-1]), allowed, model)
+    if decoded.image.size != size:
+        found = "the picture is {} x {} pixels".format(*decoded.image.size)
+        raise invalid(f"/{field}", found + model, allowed)
+    return decoded
+
+
+def _white(mask: Decoded) -> NDArray[np.bool_]:
+    """Where a mask is white, [h, w].
+
+    Raises:
+        Problem: nowhere.
+    """
+    white = np.asarray(mask.image.convert("L")) >= 128
+    if not white.any():
+        threshold = f"white is from {(mask.white + 1) // 2:,} on"
+        found = f"the mask has no white pixel: its largest value is {mask.largest:g} of {mask.white:,}"
+        raise invalid("/mask", f"{found}, so nothing would be repainted", f"{threshold}: white = repaint")
+    if "A" in mask.image.getbands():
+        white &= np.asarray(mask.image.getchannel("A")) >= 128
+        if not white.any():
+            reason = "all white pixels of the mask are transparent, so nothing would be repainted"
+            raise invalid("/mask", reason, "opaque white = repaint")
+    return white
 
 
 def _check_mask(size: tuple[int, ...], picture: tuple[int, int], shape: ImageShape) -> None:
@@ -98,64 +170,16 @@ def _check_mask(size: tuple[int, ...], picture: tuple[int, int], shape: ImageSha
         raise invalid("/mask", reason, f"the picture's size, or the model's, {model[0]} x {model[1]}")
 
 
-def _open(field: str, data: bytes, shape: ImageShape, fit: Fit, max_pixels: int) -> Image.Image:
-    """The picture, upright, as L, LA, RGB or RGBA. Only a header of the right size gets as far as a decoder."""
-    size = shape.width, shape.height
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about sizes that are refused here
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if fit is Fit.ERROR:
-                decodable = image.size in (size, size[::-1])  # one that is turned has its sides exchanged until then
-            else:
-                decodable = image.width * image.height <= max_pixels
-            if decodable:
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                image = _eight_bits(field, image)
-    except Image.DecompressionBombError as error:
-        raise invalid(f"/{field}", "the picture is far too large", _allowed(size, fit, max_pixels)) from error
-    except Problem:
-        raise
-    except Exception as error:  # whatever a damaged file makes of a decoder
-        allowed = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
-        raise invalid(f"/{field}", f"this is not a picture that can be read: {_short(error)}", allowed) from error
-    found = f"the picture is {image.width} x {image.height} pixels"
-    if not decodable and fit is not Fit.ERROR:
-        raise invalid(f"/{field}", found, _allowed(size, fit, max_pixels))
-    if fit is Fit.ERROR and image.size != size:
-        reason = f"{found}, the model's images are {size[0]} x {size[1]}"
-        raise invalid(f"/{field}", reason, _allowed(size, fit, max_pixels))
-    return image
+def _check_opaque(picture: Image.Image, shape: ImageShape) -> None:
+    """What is transparent is not known, and would be taken as whatever colour the file has there."""
+    if "A" in picture.getbands() and shape.channels in (1, 3) and np.asarray(picture.getchannel("A")).min() < 255:
+        raise invalid("/image", "the picture is transparent in places", "an opaque picture")
 
 
-def _allowed(size: tuple[int, int], fit: Fit, max_pixels: int) -> str:
-    if fit is Fit.ERROR:
-        return f"{size[0]} x {size[1]} pixels, or any other size with `fit`: resize or crop"
-    return f"at most {max_pixels:,} pixels"
-
-
-def _eight_bits(field: str, image: Image.Image) -> Image.Image:
-    """The picture with one of the modes that the rest works with."""
-    if image.mode.startswith(("I", "F")):
-        return _scaled(field, image)
-    plain, with_alpha = ("L", "LA") if image.mode in ("1", "L", "LA", "La") else ("RGB", "RGBA")
-    mode = with_alpha if image.has_transparency_data else plain
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _scaled(field: str, image: Image.Image) -> Image.Image:
-    """Pictures of 16 or 32 bits a channel; Pillow's own conversion would cut them off at 255."""
-    top = 255 if image.mode == "F" else 65535
-    out = np.empty((image.height, image.width), np.uint8)
-    rows = max(1, _STRIP // image.width)
-    for first in range(0, image.height, rows):
-        strip = image.crop((0, first, image.width, min(first + rows, image.height)))
-        values = np.asarray(strip, dtype=np.float64)
-        if np.isnan(values).any():
-            raise invalid(f"/{field}", "the picture has pixels that are not numbers", "values from 0 to 255")
-        out[first : first + rows] = (values.clip(0, top) * 255 / top).round()
-    return Image.fromarray(out)
+def _pixels(picture: Image.Image, shape: ImageShape) -> Pixels:
+    """uint8 [h, w, c] with the model's channels."""
+    pixels = np.asarray(picture.convert(_MODES[shape.channels]), dtype=np.uint8)
+    return pixels.reshape(picture.height, picture.width, shape.channels)
 
 
 def _box(size: tuple[int, int], shape: ImageShape, fit: Fit) -> tuple[float, float, float, float]:
@@ -187,8 +211,3 @@ def _cover(repaint: NDArray[np.bool_], box: tuple[float, float, float, float], s
         lines = [repaint[a : max(b, a + 1)].any(axis=0) for a, b in zip(begins, ends, strict=True)]
         repaint = np.stack(lines).T
     return repaint
-
-
-def _short(error: Exception) -> str:
-    text = str(error).split("<", 1)[0].strip() or type(error).__name__
-    return text[:120]

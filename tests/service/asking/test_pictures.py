@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 
 from models.card import ImageShape
 from service.answering.problems import Problem
-from service.asking.pictures import FORMATS, Fit, Picture, read_picture
+from service.asking.decoding import FORMATS, _scaled
+from service.asking.pictures import Fit, Picture, read_grey, read_picture, read_small
 
 GREY = ImageShape(channels=1, height=6, width=8)
 COLOUR = ImageShape(channels=3, height=6, width=8)
@@ -22,6 +23,7 @@ RAMP = np.linspace(0, 255, 48).round().astype(np.uint8).reshape(6, 8)
 
 
 MOST = 100_000  # pixels that are fitted
+PLAIN = ("L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # modes of eight bits, opaque
 
 
 def read(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit = Fit.ERROR) -> Picture:
@@ -37,6 +39,9 @@ def save(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+OWN_SIZE = save(Image.new("L", (8, 6), 255))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
@@ -60,19 +65,47 @@ def test_sixteen_bits_are_scaled_not_cut(kind: str) -> None:
     assert (decode_image(save(image, kind), GREY)[..., 0] == RAMP).all()
 
 
+def test_twelve_bits_are_scaled_by_twelve() -> None:
+    deep = Image.fromarray((RAMP.astype(np.uint32) * 4095 // 255).astype(np.uint16))
+    assert _scaled("image", deep, 12).white == 4095
+    assert np.abs(np.asarray(_scaled("image", deep, 12).image).astype(int) - RAMP).max() <= 1
+    assert _scaled("image", deep, 16).white == 65535
+
+
+def test_one_value_of_sixteen_bits_may_be_transparent() -> None:
+    deep = Image.fromarray(RAMP.astype(np.uint16) * 257)
+    found = read(save(deep, transparency=int(RAMP[2, 3]) * 257), None, GREY)
+    assert found.mask.sum() == 1
+    assert found.mask[2, 3] == 1
+
+
 def test_floats_are_taken_as_0_to_255() -> None:
     values = RAMP.astype(np.float32)
-    values[0, 0], values[0, 1] = -1e9, 1e9
+    values[0, 0], values[0, 1] = -0.4, 255.4
     found = decode_image(save(Image.fromarray(values), "TIFF"), GREY)[..., 0]
     assert (found[0, :2] == [0, 255]).all()
     assert (found[1:] == RAMP[1:]).all()
+    assert decode_image(save(Image.fromarray(values * 0), "TIFF"), GREY).max() == 0, "black is black in any scale"
 
 
-def test_floats_that_are_no_numbers_are_refused() -> None:
-    values = RAMP.astype(np.float32)
-    values[0, 0] = np.nan
-    with pytest.raises(Problem, match="/image"):
-        decode_image(save(Image.fromarray(values), "TIFF"), GREY)
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (RAMP.astype(np.float32) / 255, "floating-point numbers: its largest value is 1"),
+        (RAMP.astype(np.float32) * 257, "floating-point numbers: its largest value is 65535"),
+        (-1 - RAMP.astype(np.float32), "floating-point numbers: its largest value is -1, its smallest -256"),
+        (RAMP.astype(np.int32), "32-bit whole numbers: its largest value is 255"),
+        (RAMP.astype(np.int32) * 257, "32-bit whole numbers: its largest value is 65535"),
+        (np.where(RAMP > 100, np.nan, RAMP).astype(np.float32), "not numbers"),
+        (np.where(RAMP > 100, np.inf, RAMP).astype(np.float32), "its largest value is inf"),
+    ],
+)
+def test_where_nothing_tells_which_value_is_white_the_picture_is_refused(values: np.ndarray, said: str) -> None:
+    file = save(Image.fromarray(values), "TIFF")
+    for field, pair in (("/image", (file, OWN_SIZE)), ("/mask", (OWN_SIZE, file))):
+        with pytest.raises(Problem, match=said) as caught:
+            read(*pair, GREY)
+        assert caught.value.errors[0].pointer == field
 
 
 def test_colours_of_a_palette_and_of_cmyk() -> None:
@@ -116,11 +149,122 @@ def test_a_turned_photograph_of_the_wrong_way_round_is_refused() -> None:
         decode_image(save(Image.fromarray(np.ascontiguousarray(RAMP.T))), GREY)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_damaged_tag_of_exif_does_not_matter() -> None:
+    """An orientation of 6, and before it a tag of a type that there is not, beyond the end of the data."""
+    tags = struct.pack("<HHIIHHIHH", 0x010F, 77, 2**31, 2**31, 0x0112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    lying = np.ascontiguousarray(np.rot90(RAMP))
+    for data, upright in ((exif, True), (b"Exif\0\0II*\0" + b"\xff" * 40, False), (exif[:20], False)):
+        file = save(Image.fromarray(lying), "WEBP", lossless=True, exif=data)
+        found = read(file, save(Image.new("L", lying.shape[::-1] if not upright else (8, 6), 255)), GREY, Fit.RESIZE)
+        assert ((found.pixels[..., 0] == RAMP).all()) == upright
+
+
+MASKS = {
+    **{mode: Image.fromarray(np.where(RAMP > 100, 255, 0).astype(np.uint8)).convert(mode) for mode in PLAIN},
+    "1": Image.fromarray(RAMP > 100),
+    "I;16": Image.fromarray(np.where(RAMP > 100, 65535, 0).astype(np.uint16)),
+    "F": Image.fromarray(np.where(RAMP > 100, 255, 0).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("mode", MASKS)
 def test_a_mask_is_white_or_black(mode: str) -> None:
-    wanted = RAMP > 100
-    mask = Image.fromarray(np.where(wanted, 255, 0).astype(np.uint8)).convert(mode)
-    assert (read(save(Image.new("L", (8, 6))), save(mask), COLOUR).mask == wanted).all()
+    kind = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+    found = read(save(Image.new("L", (8, 6))), save(MASKS[mode], kind), COLOUR)
+    assert (found.mask == (RAMP > 100)).all()
+
+
+def strokes(mode: str, colour: int) -> Image.Image:
+    """Strokes of one grey where RAMP is above 100, and white under what is transparent."""
+    image = Image.fromarray(np.where(RAMP > 100, colour, 255).astype(np.uint8)).convert(mode.removesuffix("+"))
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(np.where(RAMP > 100, 255, 0).astype(np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_what_is_transparent_in_a_mask_is_kept(mode: str, kind: str) -> None:
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    found = read(OWN_SIZE, save(strokes(mode, 255), kind, **options), GREY)
+    assert (found.mask == (RAMP > 100)).all()
+    with pytest.raises(Problem, match=r"/mask: all white pixels of the mask are transparent"):
+        read(OWN_SIZE, save(strokes(mode, 0), kind, **options), GREY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_what_is_transparent_in_the_palette_of_a_mask_is_kept(kind: str) -> None:
+    mask = Image.fromarray(np.where(RAMP > 200, 2, RAMP > 100).astype(np.uint8), "P")
+    mask.putpalette([255, 255, 255, 255, 255, 255, 0, 0, 0])
+    found = read(OWN_SIZE, save(mask, kind, transparency=0), GREY)
+    assert (found.mask == ((RAMP > 100) & (RAMP <= 200))).all()
+
+
+@pytest.mark.parametrize(("mode", "transparent"), [("L", 200), ("RGB", (200, 200, 200)), ("1", 255), ("I;16", 51400)])
+def test_the_one_colour_that_is_transparent_in_a_mask_is_kept(mode: str, transparent: Any) -> None:
+    grey = np.where(RAMP > 100, np.where(RAMP > 150, 255, 200), 0).astype(np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    if mode == "1":
+        with pytest.raises(Problem, match="transparent"):
+            read(OWN_SIZE, save(image, transparency=transparent), GREY)
+    else:
+        assert (read(OWN_SIZE, save(image, transparency=transparent), GREY).mask == (RAMP > 150)).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [
+        (Image.fromarray((RAMP > 100).astype(np.uint8)), "1 of 255"),
+        (Image.fromarray((RAMP > 100).astype(np.uint8)).convert("RGB"), "1 of 255"),
+        (Image.fromarray((RAMP > 100).astype(np.uint16)), "1 of 65,535"),
+        (Image.fromarray(np.full((6, 8), 127, np.uint8)), "127 of 255"),
+        (Image.fromarray(np.zeros((6, 8), np.uint8)), "0 of 255"),
+    ],
+)
+def test_a_mask_without_white_is_refused_with_the_largest_value_found(mask: Image.Image, found: str) -> None:
+    with pytest.raises(Problem, match=f"/mask: the mask has no white pixel: its largest value is {found}"):
+        read(OWN_SIZE, save(mask), GREY)
+
+
+@pytest.mark.parametrize(("size", "factor"), [((8, 6), 1), ((4, 3), 2), ((2, 2), 0), ((3, 4), 0), ((8, 3), 0)])
+def test_a_picture_to_enlarge_is_a_fraction_of_the_models_size(size: tuple[int, int], factor: int) -> None:
+    small = Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size[::-1]) * 5)
+    if factor < 2:
+        with pytest.raises(Problem, match=rf"/image: the picture is {size[0]} x {size[1]} pixels$") as caught:
+            read_small(save(small), GREY)
+        assert caught.value.errors[0].allowed == "4 x 3 pixels, of which the model's 8 x 6 are a multiple"
+    else:
+        assert (read_small(save(small), GREY)[..., 0] == np.asarray(small)).all()
+        assert read_small(save(small), COLOUR).shape == (3, 4, 3)
+
+
+def test_what_cannot_be_enlarged_says_why() -> None:
+    with pytest.raises(Problem, match="no multiple of anything smaller"):
+        read_small(OWN_SIZE, ImageShape(channels=1, height=7, width=8))
+    with pytest.raises(Problem, match="transparent in places"):
+        read_small(save(Image.new("LA", (4, 3), (9, 254))), GREY)
+    read_small(save(Image.new("LA", (4, 3), (9, 255))), GREY)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(4, 3))
+    found = read_small(save(lying, exif=exif), GREY)[..., 0]
+    assert (found == np.rot90(np.asarray(lying), -1)).all()
+
+
+def test_a_picture_to_colour_is_grey_and_the_model_has_colours() -> None:
+    grey = Image.fromarray(RAMP)
+    for image in (grey, grey.convert("RGB"), grey.convert("P"), Image.fromarray(RAMP.astype(np.uint16) * 257)):
+        assert (read_grey(save(image), COLOUR, Fit.ERROR, MOST) == RAMP).all()
+    assert read_grey(save(grey.resize((80, 60))), COLOUR, Fit.RESIZE, MOST).shape == (6, 8)
+    with pytest.raises(Problem, match=r"/image: the picture is 80 x 60 pixels, the model"):
+        read_grey(save(grey.resize((80, 60))), COLOUR, Fit.ERROR, MOST)
+    with pytest.raises(Problem, match="has colours already"):
+        read_grey(save(Image.new("RGB", (8, 6), (1, 2, 3))), COLOUR, Fit.ERROR, MOST)
+    with pytest.raises(Problem, match="transparent in places"):
+        read_grey(save(Image.new("LA", (8, 6), (9, 0))), COLOUR, Fit.ERROR, MOST)
+    with pytest.raises(Problem, match=r"/model: its images have 1 channels, so no colours"):
+        read_grey(save(grey), GREY, Fit.ERROR, MOST)
 
 
 def test_without_a_mask_what_is_transparent_is_repainted() -> None:

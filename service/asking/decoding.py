@@ -1,0 +1,152 @@
+"""Decoding: from a picture file to an upright picture of eight bits a channel, if its header says that it is small."""
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from service.answering.problems import Problem, invalid
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_STRIP = 2**18  # pixels that are brought to eight bits at a time
+_BITS_PER_SAMPLE = 258  # tag of TIFF
+_TURNED = {  # by what EXIF calls orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture.
+
+    Args:
+        image: upright, as L, LA, RGB or RGBA.
+        largest: the largest value that the file has of a channel other than alpha.
+        white: the largest value that its depth allows.
+    """
+
+    image: Image.Image
+    largest: float
+    white: int
+
+
+def decode(field: str, data: bytes, fits: Callable[[int, int], bool], allowed: str, wanted: str = "") -> Decoded:
+    """The picture of a file. Only one whose header tells a size that fits gets as far as a decoder.
+
+    Args:
+        field: of the request, for what is said of it.
+        data: the file.
+        fits: whether a width and a height do, for all that is known before a picture is turned upright: its sides may
+            be exchanged then.
+        allowed: which sizes do, in words.
+        wanted: what is said after the size of one that does not.
+
+    Raises:
+        Problem: it is no picture, is damaged, does not fit, or nothing tells which of its values is white.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about sizes that are refused here, and about damaged tags
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if not fits(*image.size):
+                raise invalid(f"/{field}", f"the picture is {image.width} x {image.height} pixels{wanted}", allowed)
+            bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (0,))[0]
+            image.load()
+            return _eight_bits(field, upright(image), bits)
+    except Image.DecompressionBombError as error:
+        raise invalid(f"/{field}", "the picture is far too large", allowed) from error
+    except Problem:
+        raise
+    except Exception as error:  # whatever a damaged file makes of a decoder
+        kinds = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+        raise invalid(f"/{field}", f"this is not a picture that can be read: {_short(error)}", kinds) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF data say. Only its orientation is decoded: other tags may be damaged."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # whatever damaged data make of a decoder: they say nothing
+        orientation = None
+    method = _TURNED.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _eight_bits(field: str, image: Image.Image, bits: int) -> Decoded:
+    """The picture with one of the modes that the rest works with.
+
+    Args:
+        field: see `decode`.
+        image: of any mode.
+        bits: of a channel, as a TIFF file tells them; 0 where nothing does.
+    """
+    if image.mode.startswith(("I", "F")):
+        return _scaled(field, image, bits)
+    plain, with_alpha = ("L", "LA") if image.mode in ("1", "L", "LA", "La") else ("RGB", "RGBA")
+    mode = with_alpha if image.has_transparency_data else plain
+    if image.mode != mode:
+        image = image.convert(mode)
+    colours = [image.getchannel(name).getextrema()[1] for name in image.getbands() if name != "A"]
+    return Decoded(image, max(float(most) for most in colours), 255)  # type: ignore[arg-type]
+
+
+def _scaled(field: str, image: Image.Image, bits: int) -> Decoded:
+    """Pictures of more than eight bits a channel; Pillow's own conversion would cut them off at 255."""
+    least, largest = np.inf, -np.inf
+    for _, values in _strips(image):
+        if np.isnan(values).any():
+            raise invalid(f"/{field}", "the picture has pixels that are not numbers", "values from 0 to 255")
+        least, largest = min(least, values.min()), max(largest, values.max())
+    white, transparent = _white(field, image.mode, bits, least, largest), image.info.get("transparency")
+    out = np.empty((image.height, image.width), np.uint8)
+    opaque = np.ones(out.shape, np.bool_)
+    for first, values in _strips(image):
+        out[first : first + len(values)] = (values.clip(0, white) * 255 / white).round()
+        opaque[first : first + len(values)] = values != transparent
+    scaled = Image.fromarray(out)
+    if not opaque.all():
+        scaled.putalpha(Image.fromarray(opaque).convert("L"))
+    return Decoded(scaled, largest, white)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Numbers of first rows, and values, float64 [rows, width], of _STRIP pixels at a time."""
+    rows = max(1, _STRIP // image.width)
+    for first in range(0, image.height, rows):
+        strip = image.crop((0, first, image.width, min(first + rows, image.height)))
+        yield first, np.asarray(strip, dtype=np.float64)
+
+
+def _white(field: str, mode: str, bits: int, least: float, largest: float) -> int:
+    """Which value is white.
+
+    Raises:
+        Problem: nothing tells.
+    """
+    found, allowed = f"its largest value is {largest:g}", "a picture of 8 or 16 bits a channel"
+    if mode == "F":
+        if largest > 255.5 or least < -0.5 or 0 < largest <= 1:  # half a grey is what rounding may leave
+            reason = f"nothing tells which value is white in this picture of floating-point numbers: {found}"
+            if least < 0:
+                reason += f", its smallest {least:g}"
+            raise invalid(f"/{field}", reason, f"{allowed}, or numbers from 0 to 255 of which some are above 1")
+        return 255
+    if not mode.startswith("I;"):
+        reason = f"nothing tells which value is white in this picture of 32-bit whole numbers: {found}"
+        raise invalid(f"/{field}", reason, allowed)
+    return 2**bits - 1 if 8 < bits < 16 else 65535  # Pillow keeps 12 bits in 16 as they are
+
+
+def _short(error: Exception) -> str:
+    text = str(error).split("<", 1)[0].strip() or type(error).__name__
+    return text[:120]
