@@ -77,15 +77,23 @@ class _Linear(_Fixed):
             raise ValueError(f"beta_min {self.beta_min:g} must be below beta_max {self.beta_max:g}")
         return self
 
+    def _integral(self, t: float) -> float:
+        """The integral of beta from 0 to t."""
+        return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
+
     def _time(self, integral: float) -> float:
         """The t at which the integral of beta from 0 to t has a value."""
         rise = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + math.sqrt(self.beta_min**2 + 2 * rise * integral))
 
     @property
-    def _whole(self) -> float:
-        """The integral of beta from 0 to 1."""
-        return (self.beta_min + self.beta_max) / 2
+    def range(self) -> tuple[float, float]:
+        """The least and the largest s that there is."""
+        return 0.0, self.level(1.0)
+
+    def level(self, t: float) -> float:
+        """s at a time t."""
+        raise NotImplementedError
 
 
 class VariancePreserving(_Linear):
@@ -96,10 +104,8 @@ class VariancePreserving(_Linear):
     def seen(self, s: float) -> Seen:
         return Seen(1 / math.hypot(1, s), self.times * self._time(math.log1p(s**2)))
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """The least and the largest s that there is."""
-        return 0.0, math.sqrt(math.expm1(self._whole))
+    def level(self, t: float) -> float:
+        return math.sqrt(math.expm1(self._integral(t)))
 
 
 class SubVariancePreserving(_Linear):
@@ -111,10 +117,8 @@ class SubVariancePreserving(_Linear):
         half = math.asinh(s / 2)  # -log a
         return Seen(math.exp(-half), self.times * self._time(2 * half))
 
-    @property
-    def range(self) -> tuple[float, float]:
-        """The least and the largest s that there is."""
-        return 0.0, 2 * math.sinh(self._whole / 2)
+    def level(self, t: float) -> float:
+        return 2 * math.sinh(self._integral(t) / 2)
 
 
 class Betas(_Fixed):

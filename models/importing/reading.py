@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def numpy_scalar(kind: NumpyType, data: bytes) -> Any:
 
 
 # Names in a pickle -> what is called in their place.
-NUMPY = {
+NUMPY: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": numpy_scalar,
     "numpy._core.multiarray.scalar": numpy_scalar,
     "numpy.dtype": NumpyType,

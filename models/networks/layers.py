@@ -29,17 +29,19 @@ class Attention(nn.Module):
         channels: of the features.
         groups: of the norm.
         heads: each of channels / heads channels; the rows of `qkv` are (q k v, head, channel).
+        eps: of the norm.
+        rescale: what the sum with the features themselves is multiplied by.
 
     Raises:
         ValueError: the channels cannot be shared out to the heads.
     """
 
-    def __init__(self, channels: int, groups: int, heads: int) -> None:
+    def __init__(self, channels: int, groups: int, heads: int, eps: float = 1e-5, rescale: float = 1.0) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"{channels} channels cannot be shared out to {heads} heads of attention")
-        self.heads = heads
-        self.norm = nn.GroupNorm(groups, channels)
+        self.heads, self.rescale = heads, rescale
+        self.norm = nn.GroupNorm(groups, channels, eps)
         self.qkv = Pointwise(channels, 3 * channels)
         self.out = Pointwise(channels, channels)
         nn.init.zeros_(self.out.weight)
@@ -50,4 +52,4 @@ class Attention(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(1)
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, height, width)
         out: Tensor = x + self.out(h)
-        return out
+        return out if self.rescale == 1 else out * self.rescale

@@ -31,7 +31,7 @@ def remembered(tmp_path: Path) -> Remembered:
 def choosing(found: Choice, asked: list[bool]) -> Callable[..., Choice]:
     """In place of the measurement, which notes whether it was asked to be exact."""
 
-    def choose(model: ScoreModel, table: object, slots: int, exact: bool, threads: int) -> Choice:
+    def choose(model: ScoreModel, table: object, slots: int, exact: bool) -> Choice:
         asked.append(exact)
         model.executed = found.execution.of(model.network)
         return found
@@ -66,7 +66,7 @@ def test_what_works_no_longer_is_measured_again(
     name = key(model, tiny_card.weights_sha256, 5, exact=False)
     remembered.put(name, Choice(Execution("compile")))
     monkeypatch.setattr(Execution, "of", of)
-    monkeypatch.setattr("worker.device.lane.choose", lambda *_, **__: asked.append(True) or Choice(Execution()))
+    monkeypatch.setattr("worker.device.lane.choose", lambda *_: asked.append(True) or Choice(Execution()))
     lane = Lane(tiny_card, model, 5, exact=False, remembered=remembered)
     assert lane.choice == Choice(Execution())
     assert asked == [True]

@@ -1,0 +1,370 @@
+"""EDM's checkpoints against what its code gave, read without running theirs; and every file of something else."""
+
+import io
+import math
+import pickle
+import sys
+import types
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.card import ModelCard
+from models.importing.edm import Container, Module, Reader, import_edm
+from models.importing.publishing import Target
+from models.parametrisation import Edm, Epsilon, OverSigma, VarianceExploding, VariancePreserving
+from models.samplers.plan import plan
+from models.samplers.settings import Heun
+from models.sampling.chain import Chain
+from models.sampling.engine import Engine
+from models.sampling.sample import run
+from models.score import ScoreModel
+from models.store import ModelStore
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: Path) -> Path:
+    return checkpoints / "edm" / "edm-ncsnpp-16" / "network-snapshot-002560.pkl"
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore(tmp_path_factory.mktemp("imported"))
+
+
+@pytest.fixture(scope="session")
+def card(checkpoint: Path, store: ModelStore) -> ModelCard:
+    found, path = import_edm(checkpoint, Target(store, "edm", "scoreserve import", "CC BY-NC-SA 4.0"))
+    assert path == store.path("edm")
+    return found
+
+
+@pytest.fixture(scope="session")
+def model(store: ModelStore, card: ModelCard) -> ScoreModel:
+    return ScoreModel.load(store, card)
+
+
+def test_scores_are_those_of_the_official_code(model: ScoreModel, arrays: Any, check_images: Any) -> None:
+    record = arrays("edm/edm-ncsnpp-16_io.npz")
+    check_images(model.score(record["score_x"], record["score_sigma"].tolist()), record["score01"], 2e-5)
+    for x, s, denoised in zip(record["x"], record["sigma"].tolist(), record["denoised"], strict=True):
+        check_images(2 * model.denoise(x[None] / 2 + 0.5, s / 2) - 1, denoised[None], 2e-5)
+
+
+def test_the_official_sampler_is_the_model_s_own(
+    model: ScoreModel, card: ModelCard, arrays: Any, follow: Any, check_images: Any
+) -> None:
+    record = arrays("edm/edm-ncsnpp-16_heun18.npz")
+    settings, table = plan(None, card)
+    assert isinstance(settings, Heun)
+    assert np.allclose(table.column("sigma")[::2], record["sigmas"][:-1] / 2)
+    states = follow(model, table.rows, 0.5 + table.rows[0, 0] * record["latents"])
+    assert len(states) == 36
+    for found, expected in zip([states[0], *states[2::2], states[-1]], record["x"], strict=True):
+        check_images(found, expected / 2 + 0.5, 1e-4)
+
+
+def test_the_card_says_what_was_imported(card: ModelCard) -> None:
+    assert card.image.chw == (3, 16, 16)
+    assert card.network.kind == "ncsnpp"
+    assert card.network.parametrisation == Edm(pixels=(-1, 1), data_std=0.5)
+    assert (card.sigma_min, card.sigma_max) == (0.001, 40)
+    assert card.classes is None
+    said = card.provenance
+    assert (said["family"], said["licence"]) == ("edm", "CC BY-NC-SA 4.0")
+    assert said["checkpoint"] == "network-snapshot-002560.pkl"
+    assert len(said["checkpoint_sha256"]) == 64
+    assert said["arguments"]["augment_dim"] == 9
+    assert said["parameters"] == 82_499 - 9 * 16 + 8  # no augmentation, and the frequencies, which are a buffer there
+
+
+def test_an_image_has_the_same_bits_alone_and_in_company(model: ScoreModel, card: ModelCard) -> None:
+    _, table = plan(Heun(name="heun", levels=3), card)
+
+    def images(indices: list[int]) -> list[Tensor]:
+        chains = [Chain(table, 5, index) for index in indices]
+        run(Engine(model, 5), chains)
+        return [chain.x for chain in chains if chain.x is not None]
+
+    company = images([0, 1, 2, 3, 4, 5, 6])
+    for index in (0, 3, 6):
+        (alone,) = images([index])
+        assert torch.equal(alone, company[index])
+
+
+# Files that are written as EDM writes them, of other content.
+
+
+class Writer(pickle.Pickler):
+    """Pickles what Reader read as it was, with a source text."""
+
+    source = ""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Module):
+            described = {"type": "class", "version": 6, "module_src": self.source, "class_name": value.kind}
+            rebuild = sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj  # type: ignore[attr-defined]
+            return rebuild, ({**described, "state": value.state},)
+        return NotImplemented
+
+
+def restore(module: Module) -> None:
+    """Makes torch's containers of those inside that stand for them."""
+    modules = module.state.get("_modules", {})
+    for name, inner in modules.items():
+        if isinstance(inner, Module):
+            restore(inner)
+        if isinstance(inner, Container):
+            modules[name] = nn.ModuleDict.__new__(nn.ModuleDict)
+            modules[name].__dict__.update(inner.state)
+
+
+@pytest.fixture
+def write(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A checkpoint whose content, or rather the states of its `ema` and of the network inside, were changed."""
+    module = types.ModuleType("torch_utils.persistence")
+    exec("def _reconstruct_persistent_obj(meta): raise AssertionError('run')", module.__dict__)
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+    def changed(
+        change: Change | None = None, inner: Change | None = None, whole: Change | None = None, source: str = ""
+    ) -> Path:
+        content = Reader(io.BytesIO(checkpoint.read_bytes())).load()
+        ema = content["ema"]
+        if change is not None:
+            change(ema.state)
+        if inner is not None:
+            inner(ema.state["_modules"]["model"].state)
+        if whole is not None:
+            whole(content)
+        for module in content.values():
+            if isinstance(module, Module):
+                restore(module)
+        buffer = io.BytesIO()
+        writer = Writer(buffer)
+        writer.source = source
+        writer.dump(content)
+        path = tmp_path / "changed.pkl"
+        path.write_bytes(buffer.getvalue())
+        return path
+
+    return changed
+
+
+def imported(path: Path, tmp_path: Path) -> tuple[ModelCard, ScoreModel]:
+    store = ModelStore(tmp_path / "store")
+    card, _ = import_edm(path, Target(store, "model"))
+    return card, ScoreModel.load(store, card)
+
+
+def test_what_is_written_as_edm_does_is_read_again(card: ModelCard, write: Any, tmp_path: Path) -> None:
+    assert imported(write(), tmp_path)[0].weights_sha256 == card.weights_sha256
+
+
+def kind(name: str) -> Change:
+    def change(content: dict[str, Any]) -> None:
+        content["ema"] = Module(name, content["ema"].state)
+
+    return change
+
+
+def test_vp_preconditioning(write: Any, tmp_path: Path, arrays: Any, check_images: Any, model: ScoreModel) -> None:
+    card, vp = imported(write(whole=kind("VPPrecond")), tmp_path)
+    process = VariancePreserving(beta_min=0.1, beta_max=20, times=999)
+    assert card.network.parametrisation == Epsilon(pixels=(-1, 1), process=process)
+    x, sigma = arrays("edm/edm-ncsnpp-16_io.npz")["score_x"][:1], 0.7
+    s = 2 * sigma
+    t = (math.sqrt(0.1**2 + 2 * 19.9 * math.log1p(s**2)) - 0.1) / 19.9
+    condition = model.network.condition(torch.tensor([999 * t], dtype=torch.float32))  # type: ignore[operator]
+    output = model.network((2 * x - 1) / math.sqrt(1 + s**2), condition)
+    check_images(vp.score(x, sigma), -output / sigma, 1e-5)
+
+
+def test_ve_preconditioning(write: Any, tmp_path: Path, arrays: Any, check_images: Any, model: ScoreModel) -> None:
+    card, ve = imported(write(whole=kind("VEPrecond")), tmp_path)
+    assert card.network.parametrisation == OverSigma(pixels=(-1, 1), process=VarianceExploding(per=2))
+    assert (card.sigma_min, card.sigma_max) == (0.01, 50)
+    x, sigma = arrays("edm/edm-ncsnpp-16_io.npz")["score_x"][:1], 0.7
+    condition = model.network.condition(torch.tensor([math.log(sigma)]))  # type: ignore[operator]
+    check_images(ve.score(x, sigma), model.network(2 * x - 1, condition) / sigma, 1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0, 0.1])
+def test_classes(write: Any, tmp_path: Path, dropout: float) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(16, 3), torch.randn(16)
+
+    def with_classes(state: dict[str, Any]) -> None:
+        state["_modules"]["map_label"] = Module("Linear", {"_parameters": {"weight": weight, "bias": bias}})
+
+    def told(state: dict[str, Any]) -> None:
+        state["_init_kwargs"].update(label_dim=3, label_dropout=dropout)
+        state["_modules"]["model"].state["_init_kwargs"].update(label_dim=3, label_dropout=dropout)
+
+    card, model = imported(write(told, with_classes), tmp_path)
+    assert card.classes == ("0", "1", "2")
+    assert card.needs_label == (dropout == 0)
+    rows = model.network.embed_class.weight  # type: ignore[union-attr]
+    for label in range(3):
+        one_hot = math.sqrt(3) * torch.eye(3)[label]
+        assert torch.allclose(rows[label], weight @ one_hot + bias)  # type: ignore[index]
+    assert torch.equal(rows[3], bias)  # type: ignore[index]
+
+
+class Hostile:
+    """Pickled, a call of a function with arguments."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def test_source_in_a_file_is_not_run(write: Any, tmp_path: Path, card: ModelCard) -> None:
+    marker = tmp_path / "marker"
+    path = write(source=f"import pathlib; pathlib.Path({str(marker)!r}).touch()")
+    assert str(marker).encode() in path.read_bytes()
+    assert imported(path, tmp_path)[0].weights_sha256 == card.weights_sha256
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        ("os.system", ("touch marker",), "posix.system"),
+        ("builtins.eval", ("open('marker', 'w')",), "builtins.eval"),
+        ("pickle.loads", (b"",), "_pickle.loads"),
+        ("collections.Counter", (), "collections.Counter"),
+        ("torch.load", ("file",), "torch.serialization.load"),
+    ],
+)
+def test_a_pickle_with_one_more_name_is_refused_and_runs_nothing(
+    write: Any,
+    check_refused: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    function: str,
+    arguments: Any,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module, _, attribute = function.rpartition(".")
+    called = getattr(__import__(module, fromlist=[attribute]), attribute)
+    path = write(whole=lambda content: content.update(more=Hostile(called, *arguments)))
+    check_refused(lambda target: import_edm(path, target), f"it names {name}, which no checkpoint of EDM needs")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_pickle_cannot_change_what_reads_it(tmp_path: Path, check_refused: Any) -> None:
+    """A state for a function, or for a class."""
+    name = b"ctorch._utils\n_rebuild_parameter\n"
+    for state in (b"}Vfunction\nNs", b"N}V__call__\nNs\x86"):
+        path = tmp_path / "hostile.pkl"
+        path.write_bytes(b"\x80\x02" + name + state + b"b.")
+        check_refused(lambda target, path=path: import_edm(path, target), "a function cannot be changed")
+    path.write_bytes(b"\x80\x02ctorch.nn.modules.container\nModuleDict\nN}V__init__\nNs\x86b.")
+    check_refused(lambda target: import_edm(path, target), "")
+    assert Container().state == {}
+
+
+def test_a_file_that_is_cut_anywhere(checkpoint: Path, tmp_path: Path, check_refused: Any) -> None:
+    path, whole = tmp_path / "cut.pkl", checkpoint.read_bytes()
+    for size in {0, 1, 2, 20, len(whole) - 1, *range(100, len(whole), len(whole) // 50)}:
+        path.write_bytes(whole[:size])
+        check_refused(lambda target: import_edm(path, target), f"{path} cannot be read")
+
+
+def parameters(state: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The parameters of an inner module."""
+    for name in names:
+        state = state["_modules"][name].state
+    found: dict[str, Any] = state["_parameters"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "inner", "said"),
+    [
+        (None, lambda s: parameters(s, "enc", "8x8_down", "conv0").pop("bias"), "down.1.conv_in.bias is missing"),
+        (
+            None,
+            lambda s: parameters(s, "map_layer0").update(more=torch.zeros(2)),
+            "embed.0.more is (2,), expected none",
+        ),
+        (None, lambda s: parameters(s).update(more=torch.zeros(2)), "more is (2,), expected none"),
+        (
+            None,
+            lambda s: parameters(s, "map_layer1").update(bias=torch.zeros(31)),
+            "embed.2.bias is (31,), expected (32,)",
+        ),
+        (None, lambda s: parameters(s, "map_layer1")["bias"].data.fill_(math.nan), "some weights are not finite"),
+        (None, lambda s: parameters(s, "map_layer1").update(bias=3), "bias is no tensor"),
+        (None, lambda s: s["_modules"].update(enc=3), "enc is no module"),
+        (None, lambda s: parameters(s, "dec", "4x4_in0", "qkv").update(weight=torch.zeros(4, 4)), "rows of attention"),
+        (lambda s: s["_init_kwargs"].update(img_channels=1), None, "expected (8, 1, 3, 3)"),
+        (lambda s: s["_init_kwargs"].update(img_channels=7), None, "img_channels = 7"),
+        (lambda s: s["_init_kwargs"].pop("img_resolution"), None, "img_resolution"),
+        (lambda s: s["_init_kwargs"].update(img_resolution=18), None, "cannot be halved 2 times"),
+        (lambda s: s["_init_kwargs"].update(label_dim=10), None, "embed_class.weight is missing"),
+        (lambda s: s["_init_kwargs"].update(sigma_data=0), None, "sigma_data = 0"),
+        (lambda s: s["_modules"].pop("model"), None, "no network inside its EDMPrecond"),
+        (
+            None,
+            lambda s: s["_init_kwargs"].update(num_blocks=2),
+            "(16, 8, 3, 3), expected (8, 8, 3, 3) (150 such differences)",
+        ),
+        (None, lambda s: s["_init_kwargs"].update(num_blocks=10**9), "num_blocks = 1000000000"),
+        (None, lambda s: s["_init_kwargs"].update(resample_filter=[1, 1]), "is not the filter [1.0, 1.0]"),
+        (None, lambda s: s["_init_kwargs"].update(encoder_type="odd"), "encoder_type = 'odd'"),
+    ],
+)
+def test_a_network_that_is_not_what_it_says(write: Any, check_refused: Any, change: Any, inner: Any, said: str) -> None:
+    path = write(change, inner)
+    check_refused(lambda target: import_edm(path, target), said)
+
+
+@pytest.mark.parametrize(
+    ("whole", "said"),
+    [
+        (lambda c: c.pop("ema"), "there is no network `ema`"),
+        (lambda c: c.update(ema=3), "there is no network `ema`"),
+        (kind("iDDPMPrecond"), "iDDPMPrecond is not served; those are EDMPrecond, VPPrecond and VEPrecond"),
+        (
+            lambda c: c["ema"].state["_modules"].update(model=Module("Other", {})),
+            "Other is not served; those are SongUNet",
+        ),
+    ],
+)
+def test_a_file_of_something_else(write: Any, check_refused: Any, whole: Any, said: str) -> None:
+    path = write(whole=whole)
+    check_refused(lambda target: import_edm(path, target), said)
+
+
+def test_arguments_that_are_no_json_are_named_by_their_kind(write: Any, tmp_path: Path) -> None:
+    path = write(lambda state: state["_init_kwargs"].update(odd=torch.zeros(2), whole=math.inf))
+    assert imported(path, tmp_path)[0].provenance["arguments"]["odd"] == "Tensor"
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"ema": 1}, Counter(a=1)], ids=str)
+def test_a_pickle_of_something_else(tmp_path: Path, check_refused: Any, content: object) -> None:
+    path = tmp_path / "other.pkl"
+    path.write_bytes(pickle.dumps(content))
+    check_refused(lambda target: import_edm(path, target), str(path))
+
+
+def test_a_name_that_is_none(checkpoint: Path, check_refused: Any) -> None:
+    check_refused(lambda target: import_edm(checkpoint, target), "name = '../up'", "../up")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, check_refused: Any) -> None:
+    check_refused(lambda target: import_edm(tmp_path / "gone.pkl", target), "gone.pkl cannot be read: No such file")
