@@ -26,9 +26,11 @@ from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
 from models.samplers import schedules
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import AnnealedLangevin, Heun, SamplerSettings
-from models.samplers.tables import COLUMNS, Table
+from models.samplers.settings import SamplerSettings
+from models.samplers.table import COLUMNS, Table
 from models.sampling import reference
 from models.sampling.chain import Chain
 from models.sampling.choice import choose

@@ -26,7 +26,7 @@ from benchmarks.padded import run_padded
 from models.images import Pixels
 from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
-from models.samplers.tables import Table
+from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run, to_pixels

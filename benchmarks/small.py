@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.samplers.settings import AnnealedLangevin
+from models.samplers.annealed_langevin import AnnealedLangevin
 from models.score import build_network
 from models.store import ModelStore, sha256
 

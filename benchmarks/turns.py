@@ -19,8 +19,9 @@ from benchmarks.system import System, cores, wait_for
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
+from models.samplers.euler import Euler
 from models.samplers.plan import plan
-from models.samplers.settings import Euler, SamplerSettings
+from models.samplers.settings import SamplerSettings
 from models.store import ZOO, ModelStore
 from worker.queue.jobs import JobQueue
 from worker.queue.requests import SampleRequest

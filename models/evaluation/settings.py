@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from models.card import ModelCard
 from models.evaluation.budgets import within
-from models.samplers.plan import SamplerRefused, plan
-from models.samplers.settings import NAMES, Heun, SamplerSettings
-from models.samplers.tables import Table
+from models.samplers import COMPARED, NAMES
+from models.samplers.plan import plan
+from models.samplers.sampler import SamplerRefused
+from models.samplers.settings import SamplerSettings, bare
+from models.samplers.table import Table
 
 SHOWN = ("levels", "steps_per_level", "steps", "sigma", "sigma_max", "sigma_min")  # in a label, asked for or not
 
@@ -33,7 +33,7 @@ def settings_of(samplers: Sequence[SamplerSettings], evaluations: Sequence[int],
     """Each sampler with each number of evaluations, no table twice.
 
     Without samplers: with `evaluations` all that the model can follow, else the model's own and, if the model can
-    follow it, heun.
+    follow it, that by which models are compared.
 
     Raises:
         SamplerRefused: the model cannot follow one that was asked for, or not with so few evaluations.
@@ -65,12 +65,11 @@ def setting(wanted: SamplerSettings, card: ModelCard) -> Setting:
 def _usual(card: ModelCard) -> Iterator[Setting]:
     yield setting(card.sampler, card)
     if card.sigmas is None:
-        yield setting(Heun(name="heun"), card)
+        yield setting(bare(COMPARED), card)
 
 
 def _budgeted(samplers: Sequence[SamplerSettings], evaluations: Sequence[int], card: ModelCard) -> Iterator[Setting]:
-    kind: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
-    for sampler in samplers or [kind.validate_python({"name": name}) for name in NAMES]:
+    for sampler in samplers or [bare(name) for name in NAMES]:
         for n in evaluations:
             try:
                 yield setting(within(sampler, n, card), card)

@@ -21,7 +21,7 @@ from models.importing.publishing import Found, Origin, Target, check_fit, publis
 from models.importing.reading import ImportRefused, is_tensor, read_torch, unwrapped, weights_of
 from models.networks.refinenet import STAGES
 from models.samplers import schedules
-from models.samplers.settings import AnnealedLangevin
+from models.samplers.annealed_langevin import AnnealedLangevin
 
 NCSN_SAMPLING = SamplingSection(n_steps_each=100, step_lr=2e-5, denoise=False)  # constants in the code of NCSN
 

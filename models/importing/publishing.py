@@ -15,8 +15,10 @@ from torch import Tensor
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.reading import ImportRefused
-from models.samplers.plan import SamplerRefused, plan
-from models.samplers.settings import Heun, SamplerSettings
+from models.samplers import COMPARED
+from models.samplers.plan import plan
+from models.samplers.sampler import SamplerRefused
+from models.samplers.settings import SamplerSettings, bare
 from models.score import build_network
 from models.store import ModelStore, sha256
 
@@ -79,7 +81,7 @@ class Found:
     weights: Mapping[str, Tensor]
     sigma_range: tuple[float, float]
     sigmas: tuple[float, ...] | None = None
-    sampler: SamplerSettings = field(default_factory=lambda: Heun(name="heun"))
+    sampler: SamplerSettings = field(default_factory=lambda: bare(COMPARED))
     classes: tuple[str, ...] | None = None
     needs_label: bool = False
 

@@ -1,6 +1,8 @@
 """Noise schedules and step sizes, apart from the samplers that use them. Numpy only."""
 
 import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -20,6 +22,11 @@ def karras(sigma_max: float, sigma_min: float, levels: int, rho: float) -> list[
         return [sigma_max]
     ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [float(s) for s in np.linspace(*ends, levels) ** rho]
+
+
+def to_zero(sigmas: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Each level and the one after it; after the last comes 0."""
+    return pairwise([*sigmas, 0.0])
 
 
 def geometric_ratio(dimension: int) -> float:

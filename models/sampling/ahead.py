@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.samplers.tables import COLUMNS
+from models.samplers.table import COLUMNS
 from models.sampling import noise
 from models.sampling.chain import Chain
 from models.sampling.memory import sent

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.guidance import UNGUIDED, Guidance
-from models.samplers.tables import Table
+from models.samplers.table import Table
 from models.sampling import noise
 from models.sampling.projections import Projection
 
@@ -20,7 +20,7 @@ class Chain:
 
     Args:
         table: the sampler.
-        seed: 0 to settings.MAX_SEED.
+        seed: 0 to samplers.sampler.MAX_SEED.
         index: number of the image in its request.
         known: an image of which the projection is known, float32 [c, h, w] in [0, 1]; None samples a whole image.
         projection: what is known of it; goes with `known`.

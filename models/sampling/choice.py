@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.environment import device_name
 from models.files import write_json
-from models.samplers.tables import Table
+from models.samplers.table import Table
 from models.sampling import noise
 from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, pinned_width, plain
 from models.sampling.execution import Execution, candidates

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.images import Pixels
-from models.samplers.tables import Table
+from models.samplers.table import Table
 from models.sampling.chain import Chain, quantize
 from models.sampling.engine import Engine
 from models.score import ScoreModel

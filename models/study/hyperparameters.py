@@ -13,8 +13,8 @@ from models.evaluation.bench import Progress
 from models.evaluation.figures import Figures
 from models.evaluation.samples import Samples, key
 from models.evaluation.settings import Setting, setting
-from models.samplers.plan import SamplerRefused
-from models.samplers.settings import AnnealedLangevin
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.sampler import SamplerRefused
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.study.judge import bench_of, slots_of

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from models.evaluation.bench import Progress
-from models.samplers import schedules, tables
-from models.samplers.tables import Table
+from models.samplers import schedules
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.follow_scores import FollowScores
+from models.samplers.langevin import Langevin
+from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
@@ -147,10 +150,10 @@ def study(directory: Path, points: int, epochs: float | None, device: str, on_pr
 
     one, many = network("one level", alone), network("many levels", settings)
     exact = mixture.exact_model(device)
-    ascent = tables.follow_scores(SMALL, STEPS, STEP_SIZE)
-    langevin = tables.langevin(SMALL, STEPS, STEP_SIZE, denoise=False)
+    ascent = FollowScores.table(SMALL, STEPS, STEP_SIZE)
+    langevin = Langevin.table(SMALL, STEPS, STEP_SIZE, denoise=False)
     steps = STEPS // len(LEVELS)
-    annealed = tables.annealed_langevin(LEVELS, steps, schedules.langevin_step_size(LEVELS, steps), False, None)
+    annealed = AnnealedLangevin.table(LEVELS, steps, schedules.langevin_step_size(LEVELS, steps), False, None)
     whole = Ends("data", "", 0, mixture.to_points(data.float() / 255))
 
     def ends(method: str, table: Table, scores: str, model: ScoreModel) -> Ends:

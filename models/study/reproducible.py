@@ -22,9 +22,9 @@ from models.evaluation.bench import Bench, Progress
 from models.evaluation.figures import Figures
 from models.evaluation.samples import key
 from models.images import Pixels
+from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.plan import plan
-from models.samplers.settings import AnnealedLangevin
-from models.samplers.tables import Table
+from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run, to_pixels

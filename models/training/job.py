@@ -3,7 +3,6 @@
 import json
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ from torch import Tensor
 
 from models.card import ModelCard
 from models.images import grid, to_png
-from models.samplers import schedules, tables
+from models.samplers import COMPARED
 from models.samplers.plan import plan
+from models.samplers.settings import bare
+from models.samplers.table import Table
 from models.sampling.sample import sample
 from models.store import ModelStore
 from models.training import presets
@@ -149,7 +150,7 @@ class TrainingJob(BaseModel):
             raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
         return load_images(self.data, preset.image)
 
-    def _draw(self, trainer: Trainer, table: tables.Table, events: Events) -> None:
+    def _draw(self, trainer: Trainer, table: Table, events: Events) -> None:
         """Samples of the EMA weights, always of the same seeds, the loss curve, and the record of the run."""
         count = POINTS if is_plane(trainer.images) else GRID
         images = sample(ema_model(trainer), table, count=count, seed=0, slots=count)
@@ -169,17 +170,16 @@ def _clear_frames(error: BaseException | None) -> None:
         error = error.__cause__
 
 
-def grid_table(card: ModelCard) -> tables.Table:
+def grid_table(card: ModelCard) -> Table:
     """How the grids are sampled: quickly where every noise level may be asked for, else as the card says.
 
     Raises:
         SamplerRefused: the card's own sampler does not fit it, which is better known now than when it is published.
     """
     _, table = plan(None, card)
-    if card.sigmas is not None:
-        return table
-    table = tables.heun(schedules.karras(card.sigma_max, card.sigma_min, 18, 7.0))
-    return replace(table, initial_mean=card.network.data_mean)
+    if card.sigmas is None:
+        _, table = plan(bare(COMPARED), card)
+    return table
 
 
 def one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from models.samplers.settings import NAMES
+from models.samplers import NAMES
 from worker.queue.job import JobNotFound
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from models import networks
 from models.card import ModelCard
-from models.samplers.plan import SamplerRefused, plan
-from models.samplers.settings import MAX_SEED, SamplerSettings
+from models.samplers.plan import plan
+from models.samplers.sampler import MAX_SEED, SamplerRefused
+from models.samplers.settings import SamplerSettings
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service.access.auth import Caller
 from service.answering import views

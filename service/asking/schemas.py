@@ -9,7 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
-from models.samplers.settings import MAX_SEED, NAMES, SamplerSettings
+from models.samplers import USUAL
+from models.samplers.sampler import MAX_SEED
+from models.samplers.settings import SamplerSettings
 from service.asking.pictures import Fit
 from service.webhooks.addresses import LONGEST_URL
 from worker.queue.forecast import UNKNOWN, Outlook
@@ -19,12 +21,12 @@ from worker.queue.requests import MAX_FRAMES
 
 
 def _name_sampler(value: Any) -> Any:
-    """Settings without a name are those of annealed Langevin dynamics."""
+    """Settings without a name are those of the usual sampler."""
     if isinstance(value, str):
         raise PydanticCustomError(
             "dict_type", 'Input should be an object, such as {"name": "heun"}, not its name alone'
         )
-    return {"name": NAMES[0], **value} if isinstance(value, dict) else value
+    return {"name": USUAL, **value} if isinstance(value, dict) else value
 
 
 def _no_boolean(value: Any) -> Any:

@@ -1,32 +1,17 @@
 """/workers and /samplers: who works, on how much, and in which ways images can be made."""
 
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.samplers.settings import SamplerSettings
+from models.samplers import sampler
+from models.samplers.settings import SAMPLERS
 from service.answering.problems import responses
 from service.context import InContext
 from worker.queue.jobs import Depth, WorkerStatus
 
 router = APIRouter(tags=["house"])
-
-TITLES = {
-    "annealed_langevin": "Annealed Langevin dynamics",
-    "langevin": "Langevin dynamics",
-    "follow_scores": "Gradient ascent",
-    "consistent_annealed": "Consistent annealed sampling",
-    "ancestral": "Ancestral sampling",
-    "euler": "Euler's method (DDIM)",
-    "adams_bashforth": "Adams-Bashforth method",
-    "heun": "Heun's method",
-}
-SHARED = {
-    "sigma_max": "The first noise level, in units of pixels in [0, 1]; the model's own by default.",
-    "sigma_min": "The last noise level; the model's own by default.",
-    "steps": "Number of steps; each costs one evaluation.",
-}
 
 
 class WorkersView(BaseModel):
@@ -61,7 +46,7 @@ class Parameter(BaseModel):
     """A setting of a sampler."""
 
     name: str
-    type: str = Field(description="integer, number or boolean.")
+    type: str = Field(description="integer, number or boolean; or array, of numbers.")
     default: Any = Field(description="Null: from the model's card, or computed.")
     minimum: float | None
     maximum: float | None
@@ -108,25 +93,29 @@ def workers(context: InContext) -> WorkersView:
 @router.get("/samplers")
 def samplers() -> list[Sampler]:
     """The samplers, and what each can be told."""
-    kinds = get_args(get_args(SamplerSettings)[0])
-    return [_sampler(kind.model_json_schema()) for kind in kinds]
+    return [_described(kind) for kind in SAMPLERS]
 
 
-def _sampler(schema: dict[str, Any]) -> Sampler:
-    properties = dict(schema["properties"])
-    name = properties.pop("name")["const"]
-    parameters = [_parameter(key, value) for key, value in properties.items()]
-    return Sampler(name=name, title=TITLES[name], description=schema["description"], parameters=parameters)
+def _described(kind: type[sampler.Sampler]) -> Sampler:
+    schema = kind.model_json_schema()
+    properties = {name: field for name, field in schema["properties"].items() if name != "name"}
+    return Sampler(
+        name=kind.known_as(),
+        title=kind.title,
+        description=schema["description"],
+        parameters=[_parameter(name, field) for name, field in properties.items()],
+    )
 
 
 def _parameter(name: str, schema: dict[str, Any]) -> Parameter:
     """A parameter from its JSON schema, which allows null for what is left out."""
     (value,) = [option for option in schema["anyOf"] if option["type"] != "null"]
+    number = value.get("items", value)  # of a list, its numbers are bounded
     return Parameter(
         name=name,
         type=value["type"],
         default=schema.get("default"),
-        minimum=value.get("minimum", value.get("exclusiveMinimum")),
-        maximum=value.get("maximum", value.get("exclusiveMaximum")),
-        description=schema.get("description") or SHARED[name],
+        minimum=number.get("minimum", number.get("exclusiveMinimum")),
+        maximum=number.get("maximum", number.get("exclusiveMaximum")),
+        description=schema.get("description") or sampler.SHARED[name],
     )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from models.card import MODEL_NAME
-from models.samplers.settings import MAX_SEED
+from models.samplers.sampler import MAX_SEED
 from service.access.auth import CLIENT, Caller, caller_of
 from service.answering.problems import Problem, invalid, invalid_body, responses
 from service.answering.views import NPZ, PNG

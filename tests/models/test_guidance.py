@@ -5,9 +5,9 @@ import math
 import pytest
 
 from models.guidance import UNGUIDED, Guidance
-from models.samplers.tables import euler
+from models.samplers.euler import Euler
 
-TABLE = euler([10.0, 4.0, 2.0, 1.0, 0.1])
+TABLE = Euler.table([10.0, 4.0, 2.0, 1.0, 0.1])
 
 
 @pytest.mark.parametrize(

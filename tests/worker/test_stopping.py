@@ -10,7 +10,8 @@ import pytest
 from rq.job import JobStatus
 
 from models.card import ModelCard
-from models.samplers.settings import FollowScores, Heun
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
 from models.score import ScoreModel
 from tests.worker.conftest import LONG, NewWorker, expected, expire
 from worker.batching import BatchingWorker

@@ -8,9 +8,9 @@ import torch
 from redis import Redis
 
 from models.card import ImageShape, ModelCard
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import Heun
-from models.samplers.tables import snapshots
+from models.samplers.table import snapshots
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run

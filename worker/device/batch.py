@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from models.card import ModelCard
-from models.samplers.plan import SamplerRefused, plan
-from models.samplers.tables import snapshots
+from models.samplers.plan import plan
+from models.samplers.sampler import SamplerRefused
+from models.samplers.table import snapshots
 from models.sampling.chain import Chain
 from models.sampling.choice import Remembered
 from models.sampling.memory import out_of_memory

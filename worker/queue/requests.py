@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
 from models.card import ModelName
-from models.samplers.settings import MAX_SEED, SamplerSettings
+from models.samplers.sampler import MAX_SEED
+from models.samplers.settings import SamplerSettings
 
 MAX_FRAMES = 64
 

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.card import ImageShape, ModelName
-from models.samplers.settings import AnnealedLangevin, SamplerSettings
+from models.samplers import USUAL
+from models.samplers.settings import SamplerSettings, bare
 from models.training.trainer import TrainingSettings
 
 DIRECTORY = Path(__file__).parent
@@ -30,7 +31,7 @@ class PublishedAs(BaseModel):
     description: str = ""
     sigma_min: float
     sigma_max: float | None = None
-    sampler: SamplerSettings = Field(default_factory=AnnealedLangevin)
+    sampler: SamplerSettings = Field(default_factory=lambda: bare(USUAL))
     samplers: tuple[SamplerSettings, ...] = ()
 
 

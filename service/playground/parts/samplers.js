@@ -80,8 +80,10 @@ export class SamplerForm {
     const control =
       parameter.type === "boolean"
         ? this.#choice(parameter, fallback, value)
-        : this.#number(parameter, fallback, value, label.textContent, hint);
-    const input = control.querySelector("input[type=number], select");
+        : parameter.type === "array"
+          ? this.#list(parameter, fallback, value)
+          : this.#number(parameter, fallback, value, label.textContent, hint);
+    const input = control.querySelector("input:not([type=range]), select");
     input.id = id;
     input.name = parameter.name;
     input.setAttribute("aria-describedby", hint.id);
@@ -95,6 +97,19 @@ export class SamplerForm {
     select.value = value === null ? "" : String(value);
     this.inputs.set(parameter.name, () => (select.value ? select.value === "true" : null));
     return make("div", { className: "control" }, select);
+  }
+
+  /** Numbers, with spaces or commas between them. */
+  #list(parameter, fallback, value) {
+    const input = make("input", { type: "text", inputMode: "decimal", autocomplete: "off" });
+    input.placeholder = fallback === null ? "none" : fallback.map(short).join(", ");
+    input.value = value?.join(", ") ?? "";
+    const numbers = () => (input.value.match(/[^\s,;]+/g) ?? []).map(Number);
+    input.addEventListener("input", () => {
+      input.setCustomValidity(numbers().every(Number.isFinite) ? "" : "Numbers, with commas between them.");
+    });
+    this.inputs.set(parameter.name, () => (numbers().length ? numbers() : null));
+    return make("div", { className: "control" }, input);
   }
 
   #number(parameter, fallback, value, name, hint) {

@@ -8,8 +8,13 @@ from pydantic import TypeAdapter
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.evaluation.budgets import within
-from models.samplers.plan import SamplerRefused, plan
-from models.samplers.settings import NAMES, AnnealedLangevin, Heun, Langevin, SamplerSettings
+from models.samplers import NAMES
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.heun import Heun
+from models.samplers.langevin import Langevin
+from models.samplers.plan import plan
+from models.samplers.sampler import SamplerRefused
+from models.samplers.settings import SamplerSettings
 
 KIND: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 LEVELS = (1.0, 0.5, 0.25, 0.1, 0.05)

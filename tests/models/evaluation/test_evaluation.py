@@ -17,8 +17,10 @@ from models.evaluation.evaluation import Evaluation, EvaluationFailed
 from models.evaluation.inception import InceptionFigures
 from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Record
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.euler import Euler
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import AnnealedLangevin, Euler, Heun
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore

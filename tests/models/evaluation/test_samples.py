@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from models.evaluation.samples import Samples, key
-from models.samplers import tables
+from models.samplers.ancestral import Ancestral
+from models.samplers.euler import Euler
 from models.samplers.schedules import karras
 from models.sampling.sample import sample
 from models.score import ScoreModel
 
-TABLE = tables.euler(karras(10, 0.01, 3, 7))
+TABLE = Euler.table(karras(10, 0.01, 3, 7))
 
 
 def test_what_was_drawn_is_kept_and_only_the_rest_is_drawn(tiny_model: ScoreModel, tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_the_key_names_all_that_images_depend_on() -> None:
         key("a", TABLE, 1),
         key("a", replace(TABLE, initial_mean=0.1), 0),
         key("a", replace(TABLE, initial_std=None), 0),
-        key("a", tables.ancestral(karras(10, 0.01, 3, 7)), 0),
+        key("a", Ancestral.table(karras(10, 0.01, 3, 7)), 0),
     }
     assert len(names) == 6
-    assert key("a", TABLE, 0) == key("a", tables.euler(karras(10, 0.01, 3, 7)), 0)
+    assert key("a", TABLE, 0) == key("a", Euler.table(karras(10, 0.01, 3, 7)), 0)

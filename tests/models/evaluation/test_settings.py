@@ -2,8 +2,12 @@ import pytest
 
 from models.card import ModelCard
 from models.evaluation.settings import settings_of
-from models.samplers.plan import SamplerRefused
-from models.samplers.settings import NAMES, AnnealedLangevin, ConsistentAnnealed, Euler, Heun
+from models.samplers import NAMES
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.euler import Euler
+from models.samplers.heun import Heun
+from models.samplers.sampler import SamplerRefused
 
 
 def discrete(card: ModelCard) -> ModelCard:

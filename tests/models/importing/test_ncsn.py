@@ -17,9 +17,8 @@ from models.card import ModelCard, NetworkSpec
 from models.importing.ncsn import import_ncsn
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
-from models.samplers import tables
+from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.plan import plan
-from models.samplers.settings import AnnealedLangevin
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine, advance
 from models.sampling.sample import run
@@ -93,7 +92,7 @@ def test_the_official_annealed_langevin_dynamics_is_followed_step_by_step(v1: Im
     ald = arrays("v1_mnist_mini_ald.npz")
     steps, step_size = int(ald["n_steps_each"]), 2 * float(ald["step_lr"])
     assert v1.card.sigmas is not None
-    table = tables.annealed_langevin(v1.card.sigmas, steps, step_size, denoise=False, initial_std=None)
+    table = AnnealedLangevin.table(v1.card.sigmas, steps, step_size, denoise=False, initial_std=None)
     assert len(table) == len(ald["z"]) == 20
     x, previous = ald["x0"], torch.zeros_like(ald["x0"])
     for row, z, clamped in zip(table.rows, ald["z"], ald["clamped_before_each_step"], strict=True):

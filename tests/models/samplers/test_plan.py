@@ -8,18 +8,17 @@ from pydantic import TypeAdapter
 
 from models.card import ModelCard
 from models.samplers import schedules
-from models.samplers.plan import MAX_ROWS, SamplerRefused, plan
-from models.samplers.settings import (
-    AdamsBashforth,
-    Ancestral,
-    AnnealedLangevin,
-    ConsistentAnnealed,
-    Euler,
-    FollowScores,
-    Heun,
-    Langevin,
-    SamplerSettings,
-)
+from models.samplers.adams_bashforth import AdamsBashforth
+from models.samplers.ancestral import Ancestral
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.euler import Euler
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
+from models.samplers.langevin import Langevin
+from models.samplers.plan import plan
+from models.samplers.sampler import MAX_ROWS, SamplerRefused
+from models.samplers.settings import SamplerSettings
 
 ADAPTER: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 REQUESTS: list[SamplerSettings | None] = [
@@ -112,7 +111,7 @@ def test_complete_settings_planned_again_give_the_identical_table(
     tiny_card: ModelCard, request_: SamplerSettings | None
 ) -> None:
     complete, table = plan(request_, tiny_card)
-    assert None not in complete.model_dump().values()
+    assert None not in complete.model_dump(exclude={"sigmas"}).values()
     through_json = ADAPTER.validate_json(ADAPTER.dump_json(complete))
     for settings in (complete, through_json):
         again, table_again = plan(settings, tiny_card)

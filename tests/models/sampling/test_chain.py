@@ -3,12 +3,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.samplers import tables
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
 from models.sampling import noise
 from models.sampling.chain import Chain
 from models.sampling.projections import Unmasked
 
-HEUN = tables.heun([10.0, 1.0, 0.1])
+HEUN = Heun.table([10.0, 1.0, 0.1])
 
 
 def test_a_known_image_needs_what_is_known_of_it() -> None:
@@ -29,6 +30,6 @@ def test_a_chain_starts_normal_around_the_mean_of_its_table_or_uniform() -> None
     wide = Chain(replace(HEUN, initial_mean=0.13), seed=3, index=2).initial(shape)
     assert torch.equal(wide, 0.13 + 10 * noise.normal([3], [2], [0], noise.INITIAL, shape)[0])
     assert abs(wide.std() - 10) < 0.5
-    uniform = Chain(tables.follow_scores(0.1, 5, 0.01), seed=3, index=2).initial(shape)
+    uniform = Chain(FollowScores.table(0.1, 5, 0.01), seed=3, index=2).initial(shape)
     assert uniform.shape == shape
     assert 0 < uniform.min() < 0.01 < 0.99 < uniform.max() < 1

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard
 from models.parametrisation import Edm
+from models.samplers.euler import Euler
 from models.samplers.plan import plan
 from models.samplers.schedules import karras
-from models.samplers.tables import euler
 from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.execution import Execution
 from models.sampling.sample import sample
 from models.score import ScoreModel
 
-TABLE = euler(karras(10, 0.01, 8, 7))
+TABLE = Euler.table(karras(10, 0.01, 8, 7))
 OTHER = Execution("channels_last")
 THIRD = Execution("eager", "bfloat16")
 

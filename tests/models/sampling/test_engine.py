@@ -13,8 +13,15 @@ from torch import Tensor
 from models.card import ImageShape
 from models.networks.unet import UNet
 from models.parametrisation import Edm
-from models.samplers import tables
+from models.samplers.adams_bashforth import AdamsBashforth
+from models.samplers.ancestral import Ancestral
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
+from models.samplers.langevin import Langevin
 from models.samplers.schedules import geometric, karras, langevin_step_size
+from models.samplers.table import COLUMNS, Table
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -24,28 +31,28 @@ from models.score import ScoreModel, build_network
 from models.store import ZOO, ModelStore
 
 
-def annealed(sigma_max: float, levels: int, steps: int, denoise: bool) -> tables.Table:
+def annealed(sigma_max: float, levels: int, steps: int, denoise: bool) -> Table:
     sigmas = geometric(sigma_max, 0.01, levels)
-    return tables.annealed_langevin(sigmas, steps, langevin_step_size(sigmas, steps), denoise, sigma_max)
+    return AnnealedLangevin.table(sigmas, steps, langevin_step_size(sigmas, steps), denoise, sigma_max)
 
 
-def fed_back(table: tables.Table, feedback: float) -> tables.Table:
+def fed_back(table: Table, feedback: float) -> Table:
     rows = table.rows.copy()
-    rows[:-1, tables.COLUMNS.index("feedback")] = feedback
+    rows[:-1, COLUMNS.index("feedback")] = feedback
     return replace(table, rows=rows)
 
 
 SAMPLERS = [
-    tables.heun(karras(10, 0.01, 5, 7)),
+    Heun.table(karras(10, 0.01, 5, 7)),
     annealed(10, 4, 2, denoise=True),
     annealed(1, 3, 1, denoise=False),
-    tables.langevin(0.5, 6, 0.05, denoise=True),
-    tables.follow_scores(0.3, 4, 0.02),
-    tables.heun(karras(3, 0.1, 2, 7)),
-    tables.consistent_annealed(geometric(10, 0.01, 6), 0.9),
-    tables.ancestral(karras(10, 0.01, 7, 7)),
-    tables.adams_bashforth(karras(10, 0.01, 7, 7)),
-    fed_back(tables.ancestral(karras(10, 0.01, 7, 7)), 0.8),
+    Langevin.table(0.5, 6, 0.05, denoise=True),
+    FollowScores.table(0.3, 4, 0.02),
+    Heun.table(karras(3, 0.1, 2, 7)),
+    ConsistentAnnealed.table(geometric(10, 0.01, 6), 0.9),
+    Ancestral.table(karras(10, 0.01, 7, 7)),
+    AdamsBashforth.table(karras(10, 0.01, 7, 7)),
+    fed_back(Ancestral.table(karras(10, 0.01, 7, 7)), 0.8),
 ]
 
 

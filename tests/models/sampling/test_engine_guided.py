@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.guidance import UNGUIDED, Guidance
-from models.samplers import tables
+from models.samplers.ancestral import Ancestral
+from models.samplers.euler import Euler
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
 from models.samplers.schedules import geometric, karras
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -18,9 +21,9 @@ from models.sampling.sample import run
 from models.score import ScoreModel
 
 TABLES = [
-    tables.heun(karras(10, 0.01, 4, 7)),
-    tables.ancestral(geometric(10, 0.01, 5)),
-    tables.follow_scores(0.3, 4, 0.02),
+    Heun.table(karras(10, 0.01, 4, 7)),
+    Ancestral.table(geometric(10, 0.01, 5)),
+    FollowScores.table(0.3, 4, 0.02),
 ]
 GUIDANCES = [UNGUIDED, Guidance(2.0), Guidance(0.0), Guidance(1.5, 0.1, 2.0), Guidance(3.0, 20.0)]
 
@@ -85,7 +88,7 @@ def test_every_image_in_any_company_has_the_bits_it_has_alone(
 
 def test_a_guided_score_goes_from_that_of_all_classes_past_that_of_one(labelled_model: ScoreModel) -> None:
     """An Euler step tells the score: x_1 = x_0 + drift s."""
-    table = tables.euler([2.0, 1.0])
+    table = Euler.table([2.0, 1.0])
     engine, plain = Engine(labelled_model, 3), Chain(table, 0, 0)
     found = [plain, Chain(table, 0, 0, label=1), Chain(table, 0, 0, label=1, guidance=Guidance(3.0))]
     engine.admit(found)
@@ -113,7 +116,7 @@ def test_a_guided_row_is_two_image_steps_in_one_evaluation(
     seen: list[int] = []
     evaluate = labelled_model.conditioned_score
     monkeypatch.setattr(labelled_model, "conditioned_score", lambda x, c: (seen.append(len(x)), evaluate(x, c))[1])
-    table = tables.euler([10.0, 1.0, 0.1])
+    table = Euler.table([10.0, 1.0, 0.1])
     engine = Engine(labelled_model, 4)
     chains = [
         Chain(table, 0, 0),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.samplers import tables
+from models.samplers.table import snapshots
 from models.sampling.engine import Engine
 from models.sampling.projections import Unmasked
 from models.sampling.sample import run
@@ -39,7 +39,7 @@ def test_watching_and_frames_do_not_change_an_image(tiny_model: ScoreModel) -> N
     specs = [Spec(sampler, seed=5, index=2) for sampler in range(len(SAMPLERS))]
     chains = [spec.chain() for spec in specs]
     for chain in chains:
-        chain.keep = tables.snapshots(len(chain.table), 4)[:-1]
+        chain.keep = snapshots(len(chain.table), 4)[:-1]
     engine = Engine(tiny_model, 3)
     engine.watched = True
     run(engine, chains)

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.samplers import tables
+from models.samplers.adams_bashforth import AdamsBashforth
+from models.samplers.ancestral import Ancestral
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.euler import Euler
+from models.samplers.heun import Heun
+from models.samplers.langevin import Langevin
 from models.samplers.schedules import geometric, karras, langevin_step_size
+from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
@@ -24,30 +31,30 @@ SIGMA_MAX, SIGMA_MIN = 20.0, 0.01  # five times the distance of the outermost mo
 CENTRE = sum(w * m for w, m in zip(WEIGHTS, MEANS, strict=True))
 
 
-def annealed_langevin() -> tables.Table:
+def annealed_langevin() -> Table:
     sigmas = geometric(SIGMA_MAX, SIGMA_MIN, 60)
-    return tables.annealed_langevin(sigmas, 5, langevin_step_size(sigmas, 5), True, initial_std=SIGMA_MAX)
+    return AnnealedLangevin.table(sigmas, 5, langevin_step_size(sigmas, 5), True, initial_std=SIGMA_MAX)
 
 
-def with_tau(levels: int, tau: float) -> tables.Table:
+def with_tau(levels: int, tau: float) -> Table:
     sigmas = geometric(SIGMA_MAX, SIGMA_MIN, levels)
-    return tables.consistent_annealed(sigmas, 1 - (sigmas[1] / sigmas[0]) ** (1 + tau))
+    return ConsistentAnnealed.table(sigmas, 1 - (sigmas[1] / sigmas[0]) ** (1 + tau))
 
 
 # Total variation of the weights may be that of a sample of this size (0.018 on average), and what the steps add.
 SAMPLERS = {
     "annealed_langevin": (annealed_langevin(), 0.04, (0.85, 1.1)),
     "consistent_annealed": (with_tau(100, 2.0), 0.04, (0.85, 1.15)),
-    "ancestral": (tables.ancestral(karras(SIGMA_MAX, SIGMA_MIN, 100, 7)), 0.04, (0.85, 1.1)),
-    "euler": (tables.euler(karras(SIGMA_MAX, SIGMA_MIN, 50, 7)), 0.04, (0.85, 1.1)),
-    "adams_bashforth": (tables.adams_bashforth(karras(SIGMA_MAX, SIGMA_MIN, 35, 7)), 0.04, (0.9, 1.1)),
-    "heun": (tables.heun(karras(SIGMA_MAX, SIGMA_MIN, 18, 7)), 0.04, (0.9, 1.1)),
+    "ancestral": (Ancestral.table(karras(SIGMA_MAX, SIGMA_MIN, 100, 7)), 0.04, (0.85, 1.1)),
+    "euler": (Euler.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7)), 0.04, (0.85, 1.1)),
+    "adams_bashforth": (AdamsBashforth.table(karras(SIGMA_MAX, SIGMA_MIN, 35, 7)), 0.04, (0.9, 1.1)),
+    "heun": (Heun.table(karras(SIGMA_MAX, SIGMA_MIN, 18, 7)), 0.04, (0.9, 1.1)),
 }
 
 
-def sampled(model: ScoreModel, table: tables.Table) -> tuple[np.ndarray, float]:
+def sampled(model: ScoreModel, table: Table) -> tuple[np.ndarray, float]:
     """Shares of the modes, and the standard deviation around the nearest of them in parts of the true one."""
-    table = tables.Table(table.rows, table.initial_std, CENTRE)
+    table = Table(table.rows, table.initial_std, CENTRE)
     chains = [Chain(table, seed=1, index=i) for i in range(COUNT)]
     run(Engine(model, COUNT), chains)
     x = torch.stack([chain.x for chain in chains if chain.x is not None]).flatten(1)
@@ -76,13 +83,13 @@ def test_a_sampler_reaches_the_modes_by_their_weights_and_their_spread(mixture: 
 
 def test_a_chain_at_one_small_level_never_learns_the_weights(mixture: ScoreModel) -> None:
     """Why annealing is needed (Song & Ermon 2019, section 3.2): the same steps at one level stay where they began."""
-    table = tables.langevin(0.1, 150, 0.2 * 0.1**2, denoise=True)
+    table = Langevin.table(0.1, 150, 0.2 * 0.1**2, denoise=True)
     shares, _ = sampled(mixture, table)
     assert variation(shares) > 0.3
 
 
 def test_an_ode_must_start_as_wide_as_the_data(mixture: ScoreModel) -> None:
     """From levels that end at 1, far below the distance of the modes, Heun's method gets the weights wrong."""
-    shares, _ = sampled(mixture, tables.heun(karras(1.0, SIGMA_MIN, 18, 7)))
+    shares, _ = sampled(mixture, Heun.table(karras(1.0, SIGMA_MIN, 18, 7)))
     assert variation(shares) > 0.1
     assert math.isclose(shares.sum(), 1)

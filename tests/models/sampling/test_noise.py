@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.samplers.settings import MAX_SEED
+from models.samplers.sampler import MAX_SEED
 from models.sampling import noise
 
 ONES = 0xFFFFFFFF

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.samplers import tables
+from models.samplers.ancestral import Ancestral
 from models.samplers.schedules import karras
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -65,7 +65,7 @@ def test_the_means_of_a_finished_image_are_the_known_ones_to_rounding(tiny_model
     small = torch.randint(0, 256, (6, 1, 8 // means.size, 8 // means.size), generator=torch.Generator().manual_seed(0))
     small[0], small[1] = 0, 255
     known = (small / 255).repeat_interleave(means.size, 2).repeat_interleave(means.size, 3)
-    table = tables.ancestral(karras(10, 0.01, 6, 7))
+    table = Ancestral.table(karras(10, 0.01, 6, 7))
     chains = [Chain(table, 0, index, known[index], means) for index in range(6)]
     run(Engine(tiny_model, 4), chains)
     pixels = np.stack([to_pixels(chain.x) for chain in chains if chain.x is not None])
@@ -76,7 +76,7 @@ def test_the_means_of_a_finished_image_are_the_known_ones_to_rounding(tiny_model
 def test_what_is_not_known_is_made(tiny_model: ScoreModel) -> None:
     known = torch.full((1, 8, 8), 0.5)
     for projection in (Blocks(4), Unmasked(torch.ones(8, 8, dtype=torch.bool))):
-        chains = [Chain(tables.ancestral(karras(10, 0.01, 6, 7)), 0, index, known, projection) for index in range(2)]
+        chains = [Chain(Ancestral.table(karras(10, 0.01, 6, 7)), 0, index, known, projection) for index in range(2)]
         run(Engine(tiny_model, 2), chains)
         a, b = (chain.x for chain in chains)
         assert a is not None
@@ -89,7 +89,7 @@ def test_a_block_of_one_value_known_leaves_gaussian_pixels_their_conditional_law
 ) -> None:
     """An exact case: independent normal pixels, of which the mean of each block is known."""
     std, mean, known = 0.1, 0.5, 0.55
-    table = tables.ancestral(karras(10, 0.01, 60, 7))
+    table = Ancestral.table(karras(10, 0.01, 60, 7))
     chains = [Chain(table, 1, i, torch.full((1, 4, 4), known), Blocks(2)) for i in range(400)]
     run(Engine(exact_score((1.0, mean, std)), 400), chains)
     x = torch.stack([chain.x for chain in chains if chain.x is not None])

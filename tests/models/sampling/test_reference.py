@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.samplers import tables
+from models.samplers.adams_bashforth import AdamsBashforth
+from models.samplers.ancestral import Ancestral
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.euler import Euler
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
+from models.samplers.langevin import Langevin
 from models.samplers.schedules import geometric, karras, langevin_step_size
+from models.samplers.table import Table
 from models.sampling import noise, reference
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -22,45 +30,45 @@ LEVELS = karras(2.0, 0.05, 7, 7)
 
 Loop = Callable[[reference.Score, Tensor, reference.Noise, reference.Paint], Tensor]
 
-SAMPLERS: dict[str, tuple[tables.Table, Loop]] = {
+SAMPLERS: dict[str, tuple[Table, Loop]] = {
     "follow_scores": (
-        tables.follow_scores(0.4, 25, 0.03),
+        FollowScores.table(0.4, 25, 0.03),
         lambda score, x, _noise, paint: reference.follow_scores(score, x, 0.4, 25, 0.03, paint),
     ),
     "langevin": (
-        tables.langevin(0.4, 25, 0.03, denoise=False),
+        Langevin.table(0.4, 25, 0.03, denoise=False),
         lambda score, x, noise, paint: reference.langevin(score, x, 0.4, 25, 0.03, False, noise, paint),
     ),
     "langevin, denoised": (
-        tables.langevin(0.4, 25, 0.03, denoise=True),
+        Langevin.table(0.4, 25, 0.03, denoise=True),
         lambda score, x, noise, paint: reference.langevin(score, x, 0.4, 25, 0.03, True, noise, paint),
     ),
     "annealed_langevin": (
-        tables.annealed_langevin(SIGMAS, 3, STEP, denoise=False, initial_std=2.0),
+        AnnealedLangevin.table(SIGMAS, 3, STEP, denoise=False, initial_std=2.0),
         lambda score, x, noise, paint: reference.annealed_langevin(score, x, SIGMAS, 3, STEP, False, noise, paint),
     ),
     "annealed_langevin, denoised": (
-        tables.annealed_langevin(SIGMAS, 3, STEP, denoise=True, initial_std=2.0),
+        AnnealedLangevin.table(SIGMAS, 3, STEP, denoise=True, initial_std=2.0),
         lambda score, x, noise, paint: reference.annealed_langevin(score, x, SIGMAS, 3, STEP, True, noise, paint),
     ),
     "consistent_annealed": (
-        tables.consistent_annealed(SIGMAS, 0.7),
+        ConsistentAnnealed.table(SIGMAS, 0.7),
         lambda score, x, noise, paint: reference.consistent_annealed(score, x, SIGMAS, 0.7, noise, paint),
     ),
     "ancestral": (
-        tables.ancestral(LEVELS),
+        Ancestral.table(LEVELS),
         lambda score, x, noise, paint: reference.ancestral(score, x, LEVELS, noise, paint),
     ),
     "euler": (
-        tables.euler(LEVELS),
+        Euler.table(LEVELS),
         lambda score, x, _noise, paint: reference.euler(score, x, LEVELS, paint),
     ),
     "adams_bashforth": (
-        tables.adams_bashforth(LEVELS),
+        AdamsBashforth.table(LEVELS),
         lambda score, x, _noise, paint: reference.adams_bashforth(score, x, LEVELS, paint),
     ),
     "heun": (
-        tables.heun(LEVELS),
+        Heun.table(LEVELS),
         lambda score, x, _noise, paint: reference.heun(score, x, LEVELS, paint),
     ),
 }

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.samplers import tables
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.follow_scores import FollowScores
+from models.samplers.heun import Heun
+from models.samplers.langevin import Langevin
 from models.samplers.schedules import geometric, karras, langevin_step_size
+from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.projections import Unmasked
@@ -18,11 +22,11 @@ from models.score import ScoreModel
 
 N = 256
 SIGMAS = geometric(10.0, 0.01, 80)
-ANNEALED = tables.annealed_langevin(SIGMAS, 3, langevin_step_size(SIGMAS, 3), denoise=True, initial_std=10.0)
-HEUN = tables.heun(karras(10.0, 0.01, 18, 7))
+ANNEALED = AnnealedLangevin.table(SIGMAS, 3, langevin_step_size(SIGMAS, 3), denoise=True, initial_std=10.0)
+HEUN = Heun.table(karras(10.0, 0.01, 18, 7))
 
 
-def draw(model: ScoreModel, table: tables.Table, count: int = N, **inpainting: Any) -> Tensor:
+def draw(model: ScoreModel, table: Table, count: int = N, **inpainting: Any) -> Tensor:
     chains = [Chain(table, 1, i, **inpainting) for i in range(count)]
     run(Engine(model, count), chains)
     return torch.stack([chain.x for chain in chains if chain.x is not None])
@@ -31,7 +35,7 @@ def draw(model: ScoreModel, table: tables.Table, count: int = N, **inpainting: A
 @pytest.mark.parametrize(("table", "tolerance"), [(HEUN, 0.05), (ANNEALED, 0.16)], ids=["heun", "annealed_langevin"])
 @pytest.mark.parametrize(("mean", "std"), [(0.3, 0.2), (0.8, 0.05)])
 def test_samples_of_a_gaussian_have_its_mean_and_deviation(
-    exact_score: Callable[..., ScoreModel], table: tables.Table, tolerance: float, mean: float, std: float
+    exact_score: Callable[..., ScoreModel], table: Table, tolerance: float, mean: float, std: float
 ) -> None:
     """Annealed Langevin keeps an excess of noise where the data are wider than the noise: its tolerance allows it."""
     x = draw(exact_score((1.0, mean, std)), table)
@@ -62,10 +66,10 @@ def test_annealing_finds_the_weights_of_far_modes_and_a_single_small_sigma_does_
 
     model = exact_score((0.8, 0.0, 0.05), (0.2, 1.0, 0.05))
     sigmas = geometric(10.0, 0.05, 60)
-    annealed = tables.annealed_langevin(sigmas, 5, langevin_step_size(sigmas, 5), denoise=True, initial_std=10.0)
+    annealed = AnnealedLangevin.table(sigmas, 5, langevin_step_size(sigmas, 5), denoise=True, initial_std=10.0)
     assert abs(share_of_the_first(draw(model, annealed)) - 0.8) < 0.08
 
-    single = tables.langevin(0.05, 200, 0.2 * 0.05**2, denoise=True)
+    single = Langevin.table(0.05, 200, 0.2 * 0.05**2, denoise=True)
     assert abs(share_of_the_first(draw(model, single)) - 0.8) > 0.2
 
 
@@ -81,12 +85,12 @@ def test_inpainting_conditions_on_the_known_pixels(exact_score: Callable[..., Sc
 
 
 def test_following_scores_climbs_to_the_nearest_mode(exact_score: Callable[..., ScoreModel]) -> None:
-    x = draw(exact_score((1.0, 0.3, 0.2)), tables.follow_scores(0.1, 200, 0.01), 16)
+    x = draw(exact_score((1.0, 0.3, 0.2)), FollowScores.table(0.1, 200, 0.01), 16)
     assert (x - 0.3).abs().max() < 1e-3
 
 
 def test_images_do_not_depend_on_the_count_or_the_slots(tiny_model: ScoreModel) -> None:
-    table = tables.heun(karras(10, 0.01, 4, 7))
+    table = Heun.table(karras(10, 0.01, 4, 7))
     many = sample(tiny_model, table, count=7, seed=3, slots=16)
     assert many.shape == (7, 8, 8, 1)
     assert many.dtype == np.uint8
@@ -96,7 +100,7 @@ def test_images_do_not_depend_on_the_count_or_the_slots(tiny_model: ScoreModel) 
 
 
 def test_run_reports_image_steps_and_finishes_more_chains_than_slots(tiny_model: ScoreModel) -> None:
-    chains = [Chain(tables.follow_scores(0.1, rows, 0.001), 0, rows) for rows in (5, 1, 3, 2, 4)]
+    chains = [Chain(FollowScores.table(0.1, rows, 0.001), 0, rows) for rows in (5, 1, 3, 2, 4)]
     reports: list[int] = []
     run(Engine(tiny_model, 2), chains, reports.append)
     assert all(chain.remaining == 0 and chain.x is not None for chain in chains)

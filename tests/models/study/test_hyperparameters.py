@@ -10,7 +10,7 @@ from models.card import ModelCard
 from models.evaluation.figures import Figures
 from models.evaluation.settings import setting
 from models.samplers import schedules
-from models.samplers.plan import SamplerRefused
+from models.samplers.sampler import SamplerRefused
 from models.store import ModelNotFound
 from models.study import hyperparameters, hyperparameters_report
 from models.study.hyperparameters import BASE, LINES, PLANE, Found, Judged, Point, diversity, extremes, study, wanted

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.samplers import schedules, tables
+from models.samplers import schedules
+from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.follow_scores import FollowScores
+from models.samplers.langevin import Langevin
+from models.samplers.table import Table
 from models.study import mixture, plane
 from models.study.plane import Ends, ScoreMap
 from models.training.toy import two_gaussians
@@ -13,13 +17,13 @@ from models.training.toy import two_gaussians
 NOTHING = lambda *_: None  # noqa: E731
 
 
-def ends(table: tables.Table) -> Ends:
+def ends(table: Table) -> Ends:
     return Ends("", "exact", len(table), plane.chains(mixture.exact_model(), table, 300, NOTHING))
 
 
 @pytest.fixture(scope="module")
 def langevin() -> Ends:
-    return ends(tables.langevin(plane.SMALL, 120, plane.STEP_SIZE, denoise=False))
+    return ends(Langevin.table(plane.SMALL, 120, plane.STEP_SIZE, denoise=False))
 
 
 def test_langevin_at_one_level_finds_both_modes_alike_often(langevin: Ends) -> None:
@@ -28,12 +32,12 @@ def test_langevin_at_one_level_finds_both_modes_alike_often(langevin: Ends) -> N
 
 def test_annealed_langevin_finds_the_weights_of_the_modes() -> None:
     step_size = schedules.langevin_step_size(plane.LEVELS, 20)
-    annealed = ends(tables.annealed_langevin(plane.LEVELS, 20, step_size, False, None))
+    annealed = ends(AnnealedLangevin.table(plane.LEVELS, 20, step_size, False, None))
     assert annealed.upper == pytest.approx(0.8, abs=0.08)
 
 
 def test_with_noise_chains_spread_as_the_data_and_without_they_collapse(langevin: Ends) -> None:
-    collapsed = ends(tables.follow_scores(plane.SMALL, 120, plane.STEP_SIZE))
+    collapsed = ends(FollowScores.table(plane.SMALL, 120, plane.STEP_SIZE))
     assert collapsed.spread < 0.05
     assert langevin.spread == pytest.approx(1, abs=0.12)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.figures import Figures
-from models.samplers import tables
+from models.samplers.annealed_langevin import AnnealedLangevin
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.study import reproducible_report
@@ -59,7 +59,7 @@ def test_both_of_a_pair_are_what_the_sampler_gives_without_the_last_denoising_an
     tiny_model: ScoreModel,
 ) -> None:
     sigmas = [1.0, 0.3]
-    without, with_it = (tables.annealed_langevin(sigmas, 2, 0.05, denoise, 1.0) for denoise in (False, True))
+    without, with_it = (AnnealedLangevin.table(sigmas, 2, 0.05, denoise, 1.0) for denoise in (False, True))
     raw, denoised = draw(tiny_model, without, count=5, seed=3, slots=3, on_step=lambda _: None)
     assert np.array_equal(raw, sample(tiny_model, without, count=5, seed=3))
     assert np.abs(denoised.astype(int) - sample(tiny_model, with_it, count=5, seed=3)).max() <= 1

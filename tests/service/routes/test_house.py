@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from models.samplers.settings import NAMES
+from models.samplers import NAMES
 from worker.batching import BatchingWorker
 
 
@@ -44,13 +44,18 @@ def test_samplers_tell_what_they_can_be_told(client) -> None:
         body: dict[str, Any] = {"name": sampler["name"]}
         for parameter in sampler["parameters"]:
             assert parameter["description"]
-            body[parameter["name"]] = {"boolean": True, "integer": 8, "number": 1.0}[parameter["type"]]
+            if parameter["type"] != "array":  # which others exclude
+                body[parameter["name"]] = {"boolean": True, "integer": 8, "number": 1.0}[parameter["type"]]
         body |= {"sigma_min": 0.1} if "sigma_min" in body else {}
         body.pop("step_size", None)
         assert client.post("/samples", json={"count": 1, "sampler": body}).status_code == 202, body
     levels = next(p for p in samplers["heun"]["parameters"] if p["name"] == "levels")
     assert (levels["type"], levels["minimum"], levels["maximum"]) == ("integer", 1, 100_000)
     assert "2n - 1" in levels["description"]
+    sigmas = next(p for p in samplers["heun"]["parameters"] if p["name"] == "sigmas")
+    assert (sigmas["type"], sigmas["minimum"], sigmas["maximum"]) == ("array", 0, 10_000)
+    body = {"count": 1, "sampler": {"name": "heun", "sigmas": [9.0, 0.5, 0.02]}}
+    assert client.post("/samples", json=body).status_code == 202
 
 
 def test_a_model_shows_the_picture_beside_its_weights(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from models.samplers.settings import FollowScores
+from models.samplers.follow_scores import FollowScores
 from service.answering.views import samples_npz
 from worker.batching import BatchingWorker
 from worker.queue import scripts

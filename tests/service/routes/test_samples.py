@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from models.samplers.settings import MAX_SEED
+from models.samplers.sampler import MAX_SEED
 from service.settings import ServiceSettings
 
 JSON = {"Content-Type": "application/json"}

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from models.samplers.settings import Heun
+from models.samplers.heun import Heun
 from worker.queue.requests import REQUEST, InpaintRequest, SampleRequest
 
 

@@ -1,0 +1,1 @@
+"""What samplers that go through noise levels alike have in common: fields, defaults and refusals."""
