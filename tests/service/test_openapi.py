@@ -44,6 +44,7 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/NetworkSpec/properties/kind/description: added",
     "components/schemas/NetworkSpec/properties/kind/examples: added",
     "components/schemas/NetworkSpec/properties/parametrisation: added",
+    "components/schemas/Betas: added",
     "components/schemas/Consistency: added",
     "components/schemas/DiscreteLevels: added",
     "components/schemas/DiscreteVariancePreserving: added",
