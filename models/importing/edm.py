@@ -22,7 +22,7 @@ from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
 from models.importing.reading import NUMPY, ImportRefused, is_tensor, read_bytes, tensors_of
 from models.parametrisation import Edm, Epsilon, OverSigma, Parametrisation, VarianceExploding, VariancePreserving
-from models.samplers.settings import Heun
+from models.samplers.heun import Heun
 
 SAMPLED = (0.002, 80.0)  # noise levels between which the authors sample, for pixels in [-1, 1]
 PIXELS = (-1.0, 1.0)

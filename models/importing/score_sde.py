@@ -29,7 +29,8 @@ from models.parametrisation import (
     VarianceExploding,
     VariancePreserving,
 )
-from models.samplers.settings import Heun, SamplerSettings
+from models.samplers.heun import Heun
+from models.samplers.settings import SamplerSettings
 
 PIXELS = (-1.0, 1.0)
 LEAST_TIME = 1e-5  # that VP and subVP are trained at

@@ -24,9 +24,9 @@ from models.importing.score_sde import (
     read_config,
 )
 from models.parametrisation import Epsilon, OverSigma, SubVariancePreserving, VarianceExploding
-from models.samplers import tables
+from models.samplers.ancestral import Ancestral
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import Heun
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
@@ -90,7 +90,7 @@ def test_the_official_samplers_are_followed_step_by_step(
     flow = [(high, (high**2 - low**2) / 2, 0.0, 0.0) for high, low in steps]
     for found, expected in zip(follow(model, flow, trace["flow"][0]), trace["flow"], strict=True):
         check_images(found, expected, 1e-4)
-    rows = tables.ancestral(levels).rows
+    rows = Ancestral.table(levels).rows
     states = follow(model, rows, trace["ancestral"][0], trace["ancestral_noise"])
     for found, expected in zip(states, trace["ancestral"], strict=True):
         check_images(found, expected, 1e-4)
