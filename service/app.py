@@ -58,6 +58,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         pulse = asyncio.create_task(context.pulse.feel())
+        listening = asyncio.create_task(context.endings.listen())
         webhooks = context.webhooks()
         delivering = asyncio.create_task(webhooks.run())
         yield
@@ -65,7 +66,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         await asyncio.wait([delivering])
         await context.events.aclose()
         context.pulse.stop()
-        await pulse
+        context.endings.stop()
+        await asyncio.wait([pulse, listening])
         await context.async_redis.aclose()
         await context.jobs.redis.connection.aclose()
         context.queue.connection.close()

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 
 from models.store import ModelStore
 from service.access.auth import Auth
+from service.answering.endings import Endings
 from service.answering.events import Events
 from service.asking.intake import Intake
 from service.asking.schemas import JobView
@@ -42,6 +43,7 @@ class Context:
     jobs: Jobs
     auth: Auth
     pulse: Pulse
+    endings: Endings
     decoder: ThreadPoolExecutor
     events: Events
 
@@ -72,6 +74,7 @@ class Context:
             jobs=Jobs(queue, Together(swift)),
             auth=Auth(settings, swift),
             pulse=pulse,
+            endings=Endings(_connect(settings.redis_url, settings.redis_timeout_seconds)),
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
             decoder=ThreadPoolExecutor(1, "decoder"),
             events=Events(async_redis, queue, results, settings.max_event_streams),

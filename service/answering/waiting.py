@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ from worker.queue import keys
 from worker.queue.job import Job
 
 POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
+HEARD_SECONDS = 2.0  # at most, while messages tell of jobs that end
 JSON = "application/json"
 
 
@@ -95,11 +97,13 @@ def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) ->
 async def _wait(request: Request, context: Context, job: Job, seconds: float) -> Job:
     """The job once it has ended, or as it is when the time is over or the client has gone."""
     deadline, pause = time.monotonic() + seconds, POLL_SECONDS[0]
-    while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
-        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(pause * 1.1, POLL_SECONDS[1])
-        if await context.async_redis.hexists(keys.of(job.id), "ended_at"):
-            job = await context.jobs.get(job.id)
+    with context.endings.of(job.id) as ended:
+        while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), min(pause, max(0.0, deadline - time.monotonic())))
+            pause = HEARD_SECONDS if context.endings.heard else min(pause * 1.1, POLL_SECONDS[1])
+            if ended.is_set() or await context.async_redis.hexists(keys.of(job.id), "ended_at"):
+                job = await context.jobs.get(job.id)
     return job
 
 

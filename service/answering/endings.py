@@ -1,0 +1,73 @@
+"""Endings: who waits for a job is woken by Redis' message that it has ended: no answer is late by half a look."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from worker.queue import keys
+
+log = logging.getLogger(__name__)
+
+AWAY_SECONDS = 0.5  # between two attempts to listen
+LOOK_SECONDS = 1.0  # between two looks at whether to stop
+
+
+class Endings:
+    """Heard by a task of its own, with a connection of its own.
+
+    A message may be lost, with a connection say: so those who wait look by themselves too, but seldom while `heard`.
+
+    Args:
+        connection: which nobody else uses.
+    """
+
+    def __init__(self, connection: redis.asyncio.Redis) -> None:
+        self.connection = connection
+        self.heard = False  # whether messages come
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._stop = False
+
+    @contextmanager
+    def of(self, job_id: str) -> Iterator[asyncio.Event]:
+        """What is set once a job has ended, while it is waited for."""
+        ended = asyncio.Event()
+        self._waiting[job_id].add(ended)
+        try:
+            yield ended
+        finally:
+            self._waiting[job_id].discard(ended)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def listen(self) -> None:
+        """Hears of all jobs until `stop` is called, whatever happens to Redis."""
+        while not self._stop:
+            try:
+                await self._listen()
+            except (RedisError, OSError) as error:
+                log.debug("no messages for now: %s", error)
+                await asyncio.sleep(AWAY_SECONDS)
+            finally:
+                self.heard = False
+        await self.connection.aclose()
+
+    def stop(self) -> None:
+        """Ends `listen`, within a second."""
+        self._stop = True
+
+    async def _listen(self) -> None:
+        async with self.connection.pubsub() as messages:
+            await messages.subscribe(keys.ENDED)
+            while not self._stop:
+                message = await messages.get_message(timeout=LOOK_SECONDS)
+                if message is None:
+                    continue
+                self.heard = True  # the first says that we are listened to
+                if message["type"] == "message":
+                    for ended in self._waiting.get(message["data"].decode(), ()):
+                        ended.set()
