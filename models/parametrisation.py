@@ -64,6 +64,20 @@ class VarianceExploding(_Fixed):
         return 0.0, math.inf
 
 
+class UnitVariance(_Fixed):
+    """a^2 + b^2 = 1 at whatever s = b / a, without a schedule; the network is told s."""
+
+    name: Literal["unit-variance"] = "unit-variance"
+
+    def seen(self, s: float) -> Seen:
+        return Seen(1 / math.hypot(1, s), s)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the largest s that there is."""
+        return 0.0, math.inf
+
+
 class _Linear(_Fixed):
     """beta(t) = beta_min + t (beta_max - beta_min) for t in [0, 1], and the network is told `times` t."""
 
@@ -170,25 +184,23 @@ class DiscreteVariancePreserving(_Fixed):
     def _falling(self) -> "DiscreteVariancePreserving":
         if (self.alphas_cumprod is None) == (self.betas is None):
             raise ValueError("give alphas_cumprod or betas: one of the two, and not both")
-        products = self._products
+        products = self._products()
         if not (products[0] < 1 and products[-1] > 0 and (products[1:] < products[:-1]).all()):
             raise ValueError("alphas_cumprod must descend, from below 1 to above 0")
         return self
 
-    @cached_property
     def _products(self) -> NDArray[np.float64]:
         return np.array(self.alphas_cumprod) if self.betas is None else self.betas.products()
 
     @cached_property
-    def levels(self) -> NDArray[np.float64]:
-        """s of each time, ascending."""
-        a2 = self._products
-        levels: NDArray[np.float64] = np.sqrt((1 - a2) / a2)
-        return levels
+    def levels(self) -> tuple[float, ...]:
+        """s of each time, ascending. No array: what is kept takes part in comparisons of cards."""
+        a2 = self._products()
+        return tuple(np.sqrt((1 - a2) / a2).tolist())
 
     @cached_property
-    def _logs(self) -> NDArray[np.float64]:
-        return np.log(self.levels)
+    def _logs(self) -> tuple[float, ...]:
+        return tuple(np.log(self.levels).tolist())
 
     def seen(self, s: float) -> Seen:
         time = float(np.interp(math.log(s), self._logs, np.arange(len(self._logs))))
@@ -197,11 +209,11 @@ class DiscreteVariancePreserving(_Fixed):
     @property
     def range(self) -> tuple[float, float]:
         """The least and the largest s that there is."""
-        return float(self.levels[0]), float(self.levels[-1])
+        return self.levels[0], self.levels[-1]
 
 
 Process = Annotated[
-    VarianceExploding | VariancePreserving | SubVariancePreserving | DiscreteVariancePreserving,
+    VarianceExploding | UnitVariance | VariancePreserving | SubVariancePreserving | DiscreteVariancePreserving,
     Field(discriminator="name"),
 ]
 

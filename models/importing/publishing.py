@@ -93,7 +93,10 @@ def publish(found: Found, target: Target) -> tuple[ModelCard, Path]:
         ImportRefused: its card or its default sampler cannot be, or the store cannot be written.
     """
     weights = safetensors.torch.save(
-        {k: v.float().clone(memory_format=torch.contiguous_format) for k, v in found.weights.items()}
+        {
+            k: (v.float() if v.is_floating_point() else v).clone(memory_format=torch.contiguous_format)
+            for k, v in found.weights.items()
+        }
     )
     try:
         card = ModelCard(

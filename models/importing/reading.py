@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -68,14 +69,28 @@ def read_torch(path: Path) -> tuple[Any, str]:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            return load_tensors(file), digest
     except OSError as error:
         raise ImportRefused(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        with path.open("rb") as file:
+            return load_tensors(file), digest
     except Exception as error:  # damaged and hostile pickles fail in any way they like; the reason can be misleading
         raise ImportRefused(
             f"{path} cannot be read: it is truncated, no file of torch.save, or holds more than tensors and numbers"
         ) from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors in a file of safetensors, and its sha256.
+
+    Raises:
+        ImportRefused: it cannot be read, or is damaged.
+    """
+    data, digest = read_bytes(path)
+    try:
+        return safetensors.torch.load(data), digest
+    except Exception as error:  # of whatever is damaged first
+        raise ImportRefused(f"{path} cannot be read: it is truncated, or no file of safetensors") from error
 
 
 def load_tensors(file: Any) -> Any:

@@ -160,6 +160,7 @@ class ADM(nn.Module):
                 return Resampling(width, resample_to)
             return self._block(width, width, resample_to)
 
+        self.multiple = 2 ** (len(widths) - 1)  # that an image's side must be of
         width = widths[0]
         skips = [width]
         self.conv_in = nn.Conv2d(image_channels, width, 3, padding=1)

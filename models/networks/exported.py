@@ -1,6 +1,7 @@
 """Programs of torch.export, whose weights are themselves and which need no Python of their authors."""
 
 import io
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,7 +36,12 @@ class Exported(nn.Module):
         """
         if set(state_dict) != {"program"} or state_dict["program"].dtype != torch.uint8:
             raise RuntimeError("the weights of an exported program are the bytes of its file, and nothing else")
-        self._program = torch.export.load(io.BytesIO(state_dict["program"].numpy().tobytes()))
+        said = logging.getLogger("torch.export")  # a traceback, besides the exception
+        was, said.disabled = said.disabled, True
+        try:
+            self._program = torch.export.load(io.BytesIO(state_dict["program"].numpy().tobytes()))
+        finally:
+            said.disabled = was
         self._run = self._program.module().__call__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Exported":

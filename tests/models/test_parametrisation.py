@@ -22,6 +22,7 @@ from models.parametrisation import (
     Parametrisation,
     Score,
     SubVariancePreserving,
+    UnitVariance,
     V,
     VarianceExploding,
     VariancePreserving,
@@ -31,6 +32,7 @@ POINTS = torch.tensor([[0.1, 0.9, 0.4], [0.8, 0.2, 0.5], [0.3, 0.3, 1.0]], dtype
 ALPHAS = tuple(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)).tolist())
 PROCESSES = [
     VarianceExploding(),
+    UnitVariance(),
     VariancePreserving(),
     SubVariancePreserving(),
     DiscreteVariancePreserving(alphas_cumprod=ALPHAS),
@@ -180,6 +182,14 @@ def test_the_schedules_of_betas_have_their_published_ends(betas: Betas, first: f
     assert process.levels[0] == pytest.approx(math.sqrt(1 / first - 1), rel=1e-4)
     assert process.levels[-1] == pytest.approx(math.sqrt(1 / last - 1), rel=1e-4)
     assert len(process.levels) == 1000
+
+
+def test_cards_are_compared_whatever_was_asked_of_them() -> None:
+    used, new = (Epsilon(process=DiscreteVariancePreserving(alphas_cumprod=ALPHAS)) for _ in range(2))
+    used.factors(1.0)
+    assert used == new
+    new.factors(2.0)
+    assert used == new
 
 
 def test_a_process_that_explodes_is_told_what_is_asked_for() -> None:

@@ -54,6 +54,7 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/OverSigma: added",
     "components/schemas/Score: added",
     "components/schemas/SubVariancePreserving: added",
+    "components/schemas/UnitVariance: added",
     "components/schemas/V: added",
     "components/schemas/VarianceExploding: added",
     "components/schemas/VariancePreserving: added",
