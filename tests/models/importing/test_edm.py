@@ -19,8 +19,8 @@ from models.card import ModelCard
 from models.importing.edm import Container, Module, Reader, import_edm
 from models.importing.publishing import Target
 from models.parametrisation import Edm, Epsilon, OverSigma, VarianceExploding, VariancePreserving
+from models.samplers.heun import Heun
 from models.samplers.plan import plan
-from models.samplers.settings import Heun
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
