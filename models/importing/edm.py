@@ -1,109 +1,27 @@
-"""Checkpoints of EDM (Karras 2022), `network-snapshot-*.pkl`: pickles that carry their own source code.
+"""Checkpoints of EDM (Karras 2022), `network-snapshot-*.pkl`: NCSN++, DDPM++ and ADM under three preconditionings.
 
-Unpickled as their authors do it, they execute it. Here they are read by an unpickler that knows the few names which
-such a file needs, calls harmless stand-ins for them, and never looks at the source. The networks are made anew from
-the arguments that stand beside the weights.
+The networks are made anew, from the arguments of the constructors that stand beside the weights.
 """
 
-import io
 import json
 import math
-import pickle
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.importing.edm_pickle import Module, mapping, read_ema
 from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
-from models.importing.reading import NUMPY, ImportRefused, is_tensor, read_bytes, tensors_of
+from models.importing.reading import ImportRefused, read_bytes
 from models.parametrisation import Edm, Epsilon, OverSigma, Parametrisation, VarianceExploding, VariancePreserving
 from models.samplers.heun import Heun
 
 SAMPLED = (0.002, 80.0)  # noise levels between which the authors sample, for pixels in [-1, 1]
 PIXELS = (-1.0, 1.0)
-
-
-class Module:
-    """Stands for a module of torch or of EDM: what it holds, and nothing that it does."""
-
-    def __init__(self, kind: str, state: Mapping[str, Any]) -> None:
-        self.kind, self.state = kind, state
-
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All parameters and buffers with their names, those of inner modules included."""
-        for part in ("_parameters", "_buffers"):
-            for name, value in _mapping(self.state.get(part, {})).items():
-                if value is not None:
-                    if not is_tensor(value):
-                        raise ValueError(f"{prefix}{name} is no tensor of floating-point numbers")
-                    yield f"{prefix}{name}", value
-        for name, inner in _mapping(self.state.get("_modules", {})).items():
-            if not isinstance(inner, Module | Container):
-                raise ValueError(f"{prefix}{name} is no module")
-            yield from inner.tensors(f"{prefix}{name}.")
-
-
-class Container(Module):
-    """Stands for `torch.nn.ModuleDict`, which a pickle makes empty and fills afterwards."""
-
-    def __init__(self) -> None:
-        super().__init__("ModuleDict", {})
-
-    def __setstate__(self, state: object) -> None:
-        self.state = _mapping(state)
-
-
-class Called:
-    """Stands for a function: it can be called, and nothing in a file can change it."""
-
-    __slots__ = ("function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("a function cannot be changed")
-
-
-def _persistent(described: object) -> Module:
-    described = _mapping(described)
-    return Module(str(described["class_name"]), _mapping(described["state"]))
-
-
-def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    rebuilt: Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[no-untyped-call]
-    return rebuilt
-
-
-NAMES: dict[str, Callable[..., Any]] = {
-    "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
-    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch.storage._load_from_bytes": tensors_of,
-    **NUMPY,
-}
-
-
-class Reader(pickle.Unpickler):
-    """Reads a pickle of EDM. Every name but those few is refused, whatever would be done with it."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full == "torch.nn.modules.container.ModuleDict":
-            return type("ModuleDict", (Container,), {})  # a new one, so that nothing is left of what a file does to it
-        if full in ("collections.OrderedDict", "dnnlib.util.EasyDict"):
-            return OrderedDict
-        if full not in NAMES:
-            raise pickle.UnpicklingError(f"it names {full}, which no checkpoint of EDM needs")
-        return Called(NAMES[full])
 
 
 class _Arguments(BaseModel):
@@ -128,16 +46,46 @@ class _Wrapper(_Arguments):
     epsilon_t: float = Field(1e-5, gt=0, lt=1)
 
 
-class _SongUNet(_Arguments):
-    """Arguments of NCSN++ and DDPM++."""
+class _UNet(_Arguments):
+    """What both networks are told."""
+
+    model_channels: int = Field(ge=4, le=2048)
+    channel_mult: list[Annotated[int, Field(ge=1, le=256)]] = Field(min_length=1, max_length=12)
+    num_blocks: int = Field(ge=1, le=64)
+    attn_resolutions: list[int]
+    label_dropout: float = 0.0
+
+    def attention(self, side: int) -> list[bool]:
+        """Whether each resolution has self-attention, for images of a side.
+
+        Raises:
+            ValueError: the side cannot be halved so often.
+        """
+        halvings = len(self.channel_mult) - 1
+        if side % (1 << halvings):
+            raise ValueError(f"images of side {side} cannot be halved {halvings} times")
+        return [side >> level in self.attn_resolutions for level in range(halvings + 1)]
+
+
+class _DhariwalUNet(_UNet):
+    """Arguments of ADM, with the values that its constructor has where they are missing."""
+
+    model_channels: int = Field(192, ge=4, le=2048)
+    channel_mult: list[Annotated[int, Field(ge=1, le=256)]] = Field([1, 2, 3, 4], min_length=1, max_length=12)
+    channel_mult_emb: Literal[4] = 4
+    num_blocks: int = Field(3, ge=1, le=64)
+    attn_resolutions: list[int] = [32, 16, 8]
+
+
+class _SongUNet(_UNet):
+    """Arguments of NCSN++ and DDPM++, with the values that their constructor has where they are missing."""
 
     model_channels: int = Field(128, ge=4, le=2048)
-    channel_mult: list[int] = Field([1, 2, 2, 2], min_length=1, max_length=12)
+    channel_mult: list[Annotated[int, Field(ge=1, le=256)]] = Field([1, 2, 2, 2], min_length=1, max_length=12)
     channel_mult_emb: int = Field(4, ge=1, le=64)
     channel_mult_noise: int = Field(1, ge=1, le=64)
     num_blocks: int = Field(4, ge=1, le=64)
     attn_resolutions: list[int] = [16]
-    label_dropout: float = 0.0
     embedding_type: Literal["positional", "fourier"] = "positional"
     encoder_type: Literal["standard", "skip", "residual"] = "standard"
     decoder_type: Literal["standard", "skip"] = "standard"
@@ -155,16 +103,16 @@ def import_edm(checkpoint: Path, target: Target) -> tuple[ModelCard, Path]:
         ImportRefused: it is no such file, or of a network that is not served.
     """
     data, digest = read_bytes(checkpoint)
-    ema = _read(checkpoint, data)
-    inner = _mapping(ema.state.get("_modules", {})).get("model")
+    ema = read_ema(checkpoint, data)
+    inner = mapping(ema.state.get("_modules", {})).get("model")
     if not isinstance(inner, Module):
         raise ImportRefused(f"{checkpoint} has no network inside its {ema.kind}")
     try:
-        arguments = dict(_mapping(ema.state.get("_init_kwargs", {})))
+        arguments = dict(mapping(ema.state.get("_init_kwargs", {})))
         told = json.loads(json.dumps(arguments, default=lambda value: type(value).__name__))
         wrapper = _Wrapper.model_validate(arguments)
         parametrisation, sigmas = _parametrisation(ema.kind, wrapper)
-        network, weights, label_dropout = _song(inner, wrapper, arguments, parametrisation)
+        network, weights, label_dropout = _network(inner, wrapper, arguments, parametrisation)
     except ValidationError as error:
         raise ImportRefused(f"{checkpoint} asks for what is not served: {in_one_line(error)}") from error
     except (ValueError, TypeError) as error:
@@ -187,24 +135,6 @@ def import_edm(checkpoint: Path, target: Target) -> tuple[ModelCard, Path]:
     return publish(found, target)
 
 
-def _read(path: Path, data: bytes) -> Module:
-    """The averaged network of a pickle.
-
-    Raises:
-        ImportRefused: it is no such pickle.
-    """
-    try:
-        content = Reader(io.BytesIO(data)).load()
-    except pickle.UnpicklingError as error:
-        raise ImportRefused(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # damaged and hostile pickles fail in any way they like; the reason can be misleading
-        raise ImportRefused(f"{path} cannot be read: it is truncated, or no pickle of EDM") from error
-    ema = content.get("ema") if isinstance(content, dict) else None
-    if not isinstance(ema, Module):
-        raise ImportRefused(f"{path} is no checkpoint of EDM: there is no network `ema` in it")
-    return ema
-
-
 def _parametrisation(kind: str, w: _Wrapper) -> tuple[Parametrisation, tuple[float, float]]:
     """What a preconditioning of EDM is here, and its noise levels for pixels in [-1, 1] (Karras 2022, Table 1)."""
     match kind:
@@ -220,24 +150,39 @@ def _parametrisation(kind: str, w: _Wrapper) -> tuple[Parametrisation, tuple[flo
     raise ValueError(f"{kind} is not served; those are EDMPrecond, VPPrecond and VEPrecond")
 
 
-def _song(
+def _network(
     inner: Module, wrapper: _Wrapper, arguments: Mapping[str, Any], parametrisation: Parametrisation
 ) -> tuple[NetworkSpec, dict[str, Tensor], float]:
-    """NCSN++ and DDPM++: our network, its weights by our names, and how often it was trained without a label."""
-    if inner.kind != "SongUNet":
-        raise ValueError(f"{inner.kind} is not served; those are SongUNet and DhariwalUNet")
-    a = _SongUNet.model_validate({**arguments, **_mapping(inner.state.get("_init_kwargs", {}))})
-    resolutions = [wrapper.img_resolution >> level for level in range(len(a.channel_mult))]
-    if wrapper.img_resolution % (1 << (len(resolutions) - 1)):
-        raise ValueError(f"images of side {wrapper.img_resolution} cannot be halved {len(resolutions) - 1} times")
-    spec = NetworkSpec(
+    """Our network, its weights by our names, and how often it was trained without a label.
+
+    Raises:
+        ValueError: it is not served, or something else than it says; the message says which.
+    """
+    told = {**arguments, **mapping(inner.state.get("_init_kwargs", {}))}
+    if inner.kind == "SongUNet":
+        song = _SongUNet.model_validate(told)
+        spec = _song(song, wrapper, parametrisation)
+        weights = _weights(inner, song.resample_filter)
+        if song.embedding_type == "positional":
+            weights.pop("frequencies", None)  # which are fixed
+        return spec, weights | _classes(weights, or_none=True), song.label_dropout
+    if inner.kind == "DhariwalUNet":
+        dhariwal = _DhariwalUNet.model_validate(told)
+        weights = _weights(inner, [1, 1])
+        spec = _dhariwal(dhariwal, wrapper, parametrisation)
+        return spec, weights | _classes(weights, or_none=False), dhariwal.label_dropout
+    raise ValueError(f"{inner.kind} is not served; those are SongUNet and DhariwalUNet")
+
+
+def _song(a: _SongUNet, wrapper: _Wrapper, parametrisation: Parametrisation) -> NetworkSpec:
+    return NetworkSpec(
         kind="ncsnpp",
         arguments={
             "image_channels": wrapper.img_channels,
             "channels": a.model_channels,
             "multipliers": list(a.channel_mult),
             "blocks": a.num_blocks,
-            "attention": [resolution in a.attn_resolutions for resolution in resolutions],
+            "attention": list(a.attention(wrapper.img_resolution)),
             "kernel": list(a.resample_filter),
             "picture_in": None if a.encoder_type == "standard" else a.encoder_type,
             "pictures_out": a.decoder_type == "skip",
@@ -249,7 +194,25 @@ def _song(
         },
         parametrisation=parametrisation,
     )
-    return spec, _song_weights(inner, a), a.label_dropout
+
+
+def _dhariwal(a: _DhariwalUNet, wrapper: _Wrapper, parametrisation: Parametrisation) -> NetworkSpec:
+    return NetworkSpec(
+        kind="adm",
+        arguments={
+            "image_channels": wrapper.img_channels,
+            "channels": a.model_channels,
+            "multipliers": list(a.channel_mult),
+            "blocks": a.num_blocks,
+            "attention": list(a.attention(wrapper.img_resolution)),
+            "head_channels": 64,
+            "classes": wrapper.label_dim or None,
+            "film": True,
+            "resample": "blocks",
+            "group_channels": 4,
+        },
+        parametrisation=parametrisation,
+    )
 
 
 BLOCK = {
@@ -265,58 +228,65 @@ BLOCK = {
 }
 
 
-def _song_weights(inner: Module, a: _SongUNet) -> dict[str, Tensor]:
-    """By our names. Their modules stand in the order in which they run, named by resolution and role."""
-    theirs = dict(inner.tensors())
+def _weights(inner: Module, taps: list[float]) -> dict[str, Tensor]:
+    """Weights by our names, but for classes. Their modules stand in the order in which they run, named by their roles.
+
+    What has no place with us keeps its name, which check_fit finds to be one too many.
+    """
     found: dict[str, Tensor] = {}
-    counts = {"down": 0, "middle": 0, "up": 0, "pictures": 0, "to_pixels": 0}
-    places: dict[str, str] = {}  # of their modules -> of ours
+    rooms: dict[str, dict[str, int]] = {}  # of ours -> their modules in it, with their numbers
 
     def place(module: str, room: str) -> str:
-        if module not in places:
-            places[module] = f"{room}.{counts[room]}"
-            counts[room] += 1
-        return places[module]
+        numbers = rooms.setdefault(room, {})
+        return f"{room}.{numbers.setdefault(module, len(numbers))}"
 
-    for name, tensor in theirs.items():
+    for name, tensor in inner.tensors():
         if name.endswith("resample_filter"):
-            _check_filter(name, tensor, a.resample_filter)
+            _check_filter(name, tensor, taps)
             continue
         side, _, rest = name.partition(".")
         module, _, weight = rest.partition(".")
         role = module.partition("_")[2]
-        if name.startswith("map_augment.") or side == "map_label":
-            continue  # only training told it how a picture was changed; classes come below
-        if name == "map_noise.freqs":
-            if a.embedding_type == "fourier":
+        match side, role:
+            case "map_augment", _:  # only training told it how a picture was changed
+                continue
+            case "map_noise", _ if module == "freqs":
                 found["frequencies"] = tensor
-        elif side in ("map_layer0", "map_layer1"):
-            found[f"embed.{2 * int(side[-1])}.{rest}"] = tensor
-        elif side == "enc" and role == "conv":
-            found[f"conv_in.{weight}"] = tensor
-        elif side == "enc" and role in ("aux_residual", "aux_skip"):
-            found[f"{place(module, 'pictures')}.conv.{weight}"] = tensor
-        elif side == "dec" and role in ("aux_norm", "aux_conv"):
-            level = place(module.removesuffix(role), "to_pixels")
-            found[f"{level}.{role.removeprefix('aux_')}.{weight}"] = tensor
-        elif side in ("enc", "dec"):
-            room = "down" if side == "enc" else "middle" if role.startswith("in") else "up"
-            layer, _, last = weight.partition(".")
-            value = _interleaved(tensor) if layer == "qkv" else tensor
-            found[f"{place(f'{side}.{module}', room)}.{BLOCK.get(layer, layer)}.{last}"] = value
-        else:
-            found[name] = tensor  # which check_fit finds to be one too many
-    return found | _classes(theirs)
+            case "map_layer0" | "map_layer1", _:
+                found[f"embed.{2 * int(side[-1])}.{rest}"] = tensor
+            case "out_norm" | "out_conv", _:
+                found[f"{side.removeprefix('out_')}_out.{rest}"] = tensor
+            case "enc", "conv":
+                found[f"conv_in.{weight}"] = tensor
+            case "enc", "aux_residual" | "aux_skip":
+                found[f"{place(module, 'pictures')}.conv.{weight}"] = tensor
+            case "dec", "aux_norm" | "aux_conv":
+                level = place(module.removesuffix(role), "to_pixels")
+                found[f"{level}.{role.removeprefix('aux_')}.{weight}"] = tensor
+            case "enc" | "dec", _:
+                room = "down" if side == "enc" else "middle" if role.startswith("in") else "up"
+                layer, _, last = weight.partition(".")
+                value = _interleaved(tensor) if layer == "qkv" else tensor
+                found[f"{place(module, room)}.{BLOCK.get(layer, layer)}.{last}"] = value
+            case _:
+                found[name] = tensor
+    return found
 
 
-def _classes(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What each class, and none of them, adds to what the network is told: labels were one-hot, times sqrt(classes)."""
-    weight = theirs.get("map_label.weight")
+def _classes(weights: dict[str, Tensor], or_none: bool) -> dict[str, Tensor]:
+    """What each class, and with `or_none` none of them, adds to what the network is told; takes it from the weights.
+
+    Labels were one-hot, times sqrt(classes), and none was all zeros.
+    """
+    weight = weights.pop("map_label.weight", None)
     if weight is None or weight.ndim != 2:
         return {}
-    bias = theirs.get("map_label.bias", torch.zeros(len(weight)))
-    rows = torch.cat([weight.T * math.sqrt(weight.shape[1]), torch.zeros(1, len(weight))])
-    return {"embed_class.weight": rows + bias}
+    rows = weight.T * math.sqrt(weight.shape[1])
+    if or_none:
+        rows = torch.cat([rows, torch.zeros_like(rows[:1])])
+        bias = weights.pop("map_label.bias", None)
+        rows = rows if bias is None or bias.shape != rows.shape[1:] else rows + bias
+    return {"embed_class.weight": rows}
 
 
 def _interleaved(tensor: Tensor) -> Tensor:
@@ -331,9 +301,3 @@ def _check_filter(name: str, tensor: Tensor, taps: list[float]) -> None:
     expected = (kernel.outer(kernel) / kernel.sum() ** 2)[None, None]
     if tensor.shape != expected.shape or not torch.allclose(tensor.float(), expected):
         raise ValueError(f"{name} is not the filter {taps} that it says it is")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"a {type(value).__name__} where names and values are expected")
-    return value

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ModelCard
-from models.importing.edm import Container, Module, Reader, import_edm
+from models.importing.edm import BLOCK, import_edm
+from models.importing.edm_pickle import Container, Module, Reader
 from models.importing.publishing import Target
+from models.networks.adm import ADM
 from models.parametrisation import Edm, Epsilon, OverSigma, VarianceExploding, VariancePreserving
 from models.samplers.heun import Heun
 from models.samplers.plan import plan
@@ -218,6 +220,75 @@ def test_classes(write: Any, tmp_path: Path, dropout: float) -> None:
         one_hot = math.sqrt(3) * torch.eye(3)[label]
         assert torch.allclose(rows[label], weight @ one_hot + bias)  # type: ignore[index]
     assert torch.equal(rows[3], bias)  # type: ignore[index]
+
+
+def dhariwal(network: ADM, classes: int) -> Module:
+    """A network as EDM writes its DhariwalUNet."""
+
+    def of(tensors: dict[str, Tensor]) -> Module:
+        return Module("Any", {"_parameters": tensors})
+
+    def holding(modules: dict[str, Module], made: Module) -> Module:
+        made.state = {"_modules": modules}
+        return made
+
+    names = {ours: theirs for theirs, ours in BLOCK.items()}
+    state = network.state_dict()
+
+    def block(prefix: str) -> Module:
+        layers: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            layer, _, last = name.removeprefix(f"{prefix}.").rpartition(".")
+            if name.startswith(f"{prefix}.") and layer in names:
+                parts = 3 if layer == "attention.qkv" else 1
+                sorted_ = tensor.reshape(parts, -1, *tensor.shape[1:]).transpose(0, 1).flatten(0, 1)
+                layers.setdefault(names[layer], {})[last] = sorted_
+        return holding({name: of(tensors) for name, tensors in layers.items()}, Module("UNetBlock", {}))
+
+    def plain(prefix: str) -> Module:
+        return of({last: state[f"{prefix}.{last}"] for last in ("weight", "bias")})
+
+    down = ["16x16_block0", "8x8_down", "8x8_block0"]
+    up = ["8x8_block0", "8x8_block1", "16x16_up", "16x16_block0", "16x16_block1"]
+    encoder = {"16x16_conv": plain("conv_in")} | {name: block(f"down.{i}") for i, name in enumerate(down)}
+    decoder = {f"8x8_in{i}": block(f"middle.{i}") for i in range(2)}
+    decoder |= {name: block(f"up.{i}") for i, name in enumerate(up)}
+    modules = {
+        "map_noise": Module("PositionalEmbedding", {}),
+        "map_augment": of({"weight": torch.zeros(64, 9)}),
+        "map_layer0": plain("embed.0"),
+        "map_layer1": plain("embed.2"),
+        "map_label": of({"weight": state["embed_class.weight"].T / math.sqrt(classes)}),
+        "enc": holding(encoder, Container()),
+        "dec": holding(decoder, Container()),
+        "out_norm": plain("norm_out"),
+        "out_conv": plain("conv_out"),
+    }
+    arguments = {"model_channels": 64, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8]}
+    return Module("DhariwalUNet", {"_modules": modules, "_init_kwargs": arguments | {"label_dim": classes}})
+
+
+def test_the_network_of_dhariwal_and_nichol(write: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ADM(
+        channels=64, multipliers=[1, 2], blocks=1, attention=[False, True], classes=5, group_channels=4
+    ).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+    def whole(content: dict[str, Any]) -> None:
+        content["ema"].state["_modules"]["model"] = dhariwal(network, 5)
+        content["ema"].state["_init_kwargs"].update(label_dim=5)
+
+    card, model = imported(write(whole=whole), tmp_path)
+    assert card.network.kind == "adm"
+    assert (card.classes, card.needs_label) == (("0", "1", "2", "3", "4"), True)
+    x, level, label = torch.randn(2, 3, 16, 16), torch.tensor([0.3, -1.0]), torch.tensor([4, 1])
+    with torch.inference_mode():
+        expected = network(x, network.condition(level, label))
+        found = model.network(x, model.network.condition(level, label))  # type: ignore[operator]
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 class Hostile:
