@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 from redis import Redis
 
-from cli.valkey import server
+from benchmarks.system import server
 from worker.queue import shards
 from worker.queue.jobs import JobQueue
 from worker.queue.settings import QueueSettings

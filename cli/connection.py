@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli.console import fail
+from cli.running import Running
 from scoreserve import (
     Client,
     JobFailed,
@@ -30,7 +31,17 @@ CODES = (
 )
 LOCAL = "http://127.0.0.1:8000"
 
-Server = Annotated[str, typer.Option("--server", help="The service.", envvar="SCORESERVE_SERVER")]
+
+def _found(context: typer.Context, server: str) -> str:
+    """The service that is named, or else the one that `scoreserve up` runs here."""
+    source = context.get_parameter_source("server")
+    if context.resilient_parsing or source is None or source.name != "DEFAULT":
+        return server
+    running = Running.find(context.params.get("data_dir"))
+    return running.address if running else server
+
+
+Server = Annotated[str, typer.Option("--server", help="The service.", envvar="SCORESERVE_SERVER", callback=_found)]
 ApiKey = Annotated[
     str | None,
     typer.Option("--api-key", help="Your key, where the service wants one.", envvar="SCORESERVE_API_KEY"),

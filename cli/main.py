@@ -28,6 +28,11 @@ from cli.extras import needs
 # Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
 # and take a hundred times as long as one thread does alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Kubernetes tells all that runs beside a service where that is, and for one that is named scoreserve, or
+# scoreserve-metrics, it does so under the names of settings of ours: SCORESERVE_PORT=tcp://10.0.0.1:8000.
+for name in ("SCORESERVE_PORT", "SCORESERVE_METRICS_PORT"):
+    if "://" in os.environ.get(name, ""):
+        del os.environ[name]
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -21,19 +21,34 @@ class ProcessEnded(RuntimeError):
     """A process ended that should not have."""
 
 
+def python(*module: str) -> list[str]:
+    """What runs a module. What lies in the current directory is none of its business: -P."""
+    return [sys.executable, "-P", "-m", *module]
+
+
 class Processes:
     """Named children, each in a session of its own so that Ctrl-C reaches only their parent."""
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._commands: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {}
+        self._commands: dict[str, tuple[Sequence[str], Mapping[str, str], Path | None]] = {}
         self._locks: list[int] = []
 
-    def start(self, name: str, module: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Starts `python -m module...`. Should this process die without stopping it, it gets a SIGTERM (on Linux)."""
-        self._commands[name] = module, environment
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None
+    ) -> None:
+        """Starts a command. Should this process die without stopping it, it gets a SIGTERM (on Linux).
+
+        Args:
+            name: of the child.
+            command: program and arguments.
+            environment: more of it.
+            directory: where it is started; here by default.
+        """
+        self._commands[name] = command, environment, directory
         self._children[name] = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", *module],
+            command,
+            cwd=directory,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             start_new_session=True,

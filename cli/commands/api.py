@@ -4,13 +4,15 @@ import ctypes
 import gc
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
 
 from cli.console import settings as read
 from cli.logs import LogFormat, set_up
+from cli.signals import ignored_stay_so
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -64,6 +66,13 @@ def api(
     )
 
     class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            with ExitStack() as stack:
+                with ignored_stay_so():
+                    stack.enter_context(super().capture_signals())
+                yield
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             gc.collect()

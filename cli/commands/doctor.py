@@ -1,15 +1,13 @@
 """`scoreserve doctor`: what is wrong with a deployment, and what mends it."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli import connection
-from cli.commands.up import default_data_dir
 from cli.console import err
 from cli.console import settings as read
-from cli.valkey import SOCKET
+from cli.running import DataDir, Running
 
 MARKS = {"good": "[green]good[/green]", "note": "[yellow]note[/yellow]", "mend": "[red]mend[/red]"}
 
@@ -23,18 +21,22 @@ def doctor(
             show_default="that of `scoreserve up`, if it runs",
         ),
     ] = None,
+    data_dir: DataDir = None,
     as_json: connection.Json = False,
     server: connection.Server = connection.LOCAL,
     api_key: connection.ApiKey = None,
 ) -> None:
     """Check Redis, workers, checkpoints, devices and the service, and say what to mend.
 
-    Ends with 1 if something must be mended. It changes nothing.
+    What `scoreserve up` runs here is meant, unless the options or the environment say otherwise. Ends with 1 if
+    something must be mended. It changes nothing.
     """
     from cli.diagnosis import examine  # noqa: PLC0415 (redis, rq)
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
-    settings = read(WorkerSettings, {"redis_url": redis_url or _embedded()})
+    running = Running.find(data_dir)
+    told = running.options if running else {}
+    settings = read(WorkerSettings, {**told, **({"redis_url": redis_url} if redis_url else {})})
     findings = examine(settings, server, api_key)
     sick = [finding for finding in findings if finding.state == "mend"]
     if as_json:
@@ -48,12 +50,6 @@ def doctor(
                 err.print(f"{'':{width + 8}}{finding.remedy}", markup=False, highlight=False, soft_wrap=True)
     if sick:
         raise typer.Exit(connection.FAILED)
-
-
-def _embedded() -> str | None:
-    """The address of the Valkey of `scoreserve up`, if there is one."""
-    path: Path = default_data_dir() / SOCKET
-    return f"unix://{path}" if path.exists() else None
 
 
 def _plain(finding: Any) -> dict[str, str | None]:

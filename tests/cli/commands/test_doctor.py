@@ -1,6 +1,7 @@
 """`scoreserve doctor`: what it finds in sick deployments, and that it finds nothing in a sound one."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from redis import Redis
 
 from cli.diagnosis import judge
+from cli.running import Running
 from tests.cli.conftest import Service, as_json, problem
 
 Command = Callable[..., Any]
@@ -132,3 +134,19 @@ def test_a_device_that_is_not_there(command: Command, sound: dict[str, str]) -> 
     state, said = findings(command("doctor", "--json", **sound, SCORESERVE_DEVICE="cuda:77"))["device"]
     assert state == "mend"
     assert "one of: cpu" in said
+
+
+def test_what_runs_here_is_looked_at(
+    command: Command, sound: dict[str, str], service: Service, publish_other: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its queue, its address and its models, whichever are meant by default."""
+    publish_other(tmp_path / "store", "aaa")
+    settings = {"SCORESERVE_MODELS_DIR": str(tmp_path / "store"), "SCORESERVE_DEFAULT_MODEL": "aaa"}
+    held = Running(1, service.address, sound["SCORESERVE_REDIS_URL"], settings).write_down(tmp_path)
+    unset = dict.fromkeys(("SCORESERVE_REDIS_URL", "REDIS_URL", "SCORESERVE_SERVER", *settings))
+    result = command("doctor", "--json", "--data-dir", str(tmp_path), **unset)
+    assert result.exit_code == 0, result.output
+    assert service.address in findings(result)["service"][1]
+    assert any("aaa" in one["found"] for one in json.loads(result.stdout)["findings"] if one["subject"] == "models")
+    assert held is not None
+    os.close(held)
