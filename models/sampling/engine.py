@@ -11,9 +11,10 @@ from torch import Tensor
 
 from models.sampling import noise
 from models.sampling.ahead import Row, ahead
-from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, pinned_width, plain
+from models.sampling.buckets import Bucketed, Capture, CudaGraphs, Pace, bucket_widths, pinned_width
 from models.sampling.chain import Chain, quantize
 from models.sampling.memory import out_of_memory, sent
+from models.sampling.pieces import Pieces
 from models.sampling.projections import Means, Unmasked
 from models.score import ScoreModel
 
@@ -44,10 +45,11 @@ class Engine:
     """Advances up to `slots` chains of one model, each through its own table.
 
     The chains in slots 0 to n - 1 are the active ones; a chain may change its slot, which its pixels do not notice.
-    On a CPU work is proportional to the active slots; on a GPU the network and the noise are CUDA graphs of a few
-    widths, and only the last piece of a batch is filled up to one. A guided chain has one slot and is evaluated twice,
-    in the same batch; what is more than `width`, as many as there are slots, is evaluated in pieces. Where memory does
-    not last for that, the pieces are narrower from then on.
+    On a CPU the network sees them in pieces, each on a thread of its own, and work is proportional to the active
+    slots; on a GPU the network and the noise are CUDA graphs of a few widths, and only the last piece of a batch is
+    filled up to one. A guided chain has one slot and is evaluated twice, in the same batch; what is more than `width`,
+    as many as there are slots, is evaluated one part after another. Where memory does not last for that, the parts are
+    narrower from then on.
 
     Args:
         model: the score model.
@@ -55,10 +57,18 @@ class Engine:
         pinned: the only width at which the network is evaluated, whatever is active; None where all widths give the
             same bits, or bits do not matter. A network that needs one width has it in any case.
         capture: what records a call so that it can be repeated; by default CUDA graphs on a GPU, nothing on a CPU.
+        threads: on which a CPU evaluates pieces; see `Pieces`, and `one_each` there.
+        piece: most images of a piece; by default as many as give each thread one.
     """
 
     def __init__(
-        self, model: ScoreModel, slots: int, pinned: int | None = None, capture: Capture | None = None
+        self,
+        model: ScoreModel,
+        slots: int,
+        pinned: int | None = None,
+        capture: Capture | None = None,
+        threads: int = 1,
+        piece: int | None = None,
     ) -> None:
         if slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {slots}")
@@ -67,7 +77,9 @@ class Engine:
         of_noise = capture
         if capture is None and model.device.type == "cuda":  # each with its own memory, to be given back by itself
             capture, of_noise = CudaGraphs(model.device), CudaGraphs(model.device)
-        self.model, self.slots, self.pinned, self.width = model, slots, pinned, pinned or slots
+        self.model, self.slots, self.pinned = model, slots, pinned
+        self._pieces = Pieces(model.conditioned_score, threads, piece, pinned)
+        self.width = self._widest = slots if capture is None else pinned or slots
         self.rows = 1 if capture is None else ROWS  # of a step, at most: between two looks at the host
         self.chains: list[Chain] = []
         self.image_steps = self.evaluations = 0
@@ -80,9 +92,9 @@ class Engine:
         self._repaint = torch.ones(shape, dtype=torch.bool, device=model.device)
         self._pace = Pace(model.device)
         self._scores: Bucketed | None = None
-        if pinned is not None or capture is not None:
+        if capture is not None:
             of_scores = bucket_widths(slots) if pinned is None else [pinned]
-            self._scores = Bucketed(model.conditioned_score, of_scores, capture or plain)
+            self._scores = Bucketed(model.conditioned_score, of_scores, capture)
         self._normals: dict[int, Bucketed] = {}  # by stream
         if of_noise is not None:
             for stream in (noise.STEP, noise.KNOWN):
@@ -104,14 +116,14 @@ class Engine:
     def evaluated(self, n: int) -> int:
         """How many images the network sees where n are to be evaluated: the last piece may be filled up."""
         if self._scores is None:
-            return n
+            return self._pieces.evaluated(n)
         whole, rest = divmod(n, self.width)
         return whole * self.width + (self._scores.bucket(rest) if rest else 0)
 
     @property
     def narrowed(self) -> bool:
         """Whether memory did not last for all slots at once."""
-        return self.width < (self.pinned or self.slots)
+        return self.width < self._widest
 
     @property
     def free(self) -> int:
@@ -241,8 +253,8 @@ class Engine:
         return score
 
     def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
-        """Scores of images, at most `width` at a time; a piece that memory does not last for is halved."""
-        evaluate = self._scores or self.model.conditioned_score
+        """Scores of images, at most `width` at a time; a part that memory does not last for is halved."""
+        evaluate = self._scores or self._pieces
         done: list[Tensor] = []
         begin = 0
         while begin < len(x):
@@ -260,7 +272,12 @@ class Engine:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     def _narrow(self, failed: int) -> None:
-        self.width = max(1, failed // 2) if self._scores is None else self._scores.narrow(failed)
+        if self._scores is not None:
+            self.width = self._scores.narrow(failed)
+        else:
+            self.width = max(1, failed // 2)
+            if self.pinned and self.width < self.pinned:
+                self._pieces.pinned = None
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning("out of memory with %d images at once; going on with %d", failed, self.width)

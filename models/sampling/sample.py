@@ -10,6 +10,7 @@ from models.images import Pixels
 from models.samplers.table import Table
 from models.sampling.chain import Chain, quantize
 from models.sampling.engine import Engine
+from models.sampling.pieces import one_each
 from models.score import ScoreModel
 
 
@@ -44,7 +45,8 @@ def sample(
     `count` too. `on_step` is called after every step with the image-steps done so far.
     """
     chains = [Chain(table, seed, index) for index in range(first, first + count)]
-    run(Engine(model, slots), chains, on_step)
+    with one_each() as threads:
+        run(Engine(model, slots, threads=threads), chains, on_step)
     return np.stack([to_pixels(chain.x) for chain in chains if chain.x is not None])
 
 
