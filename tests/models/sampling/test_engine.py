@@ -25,6 +25,7 @@ from models.samplers.table import COLUMNS, Table
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.pieces import Pieces, one_each
 from models.sampling.projections import Blocks, Grey, Unmasked
 from models.sampling.sample import run
 from models.score import ScoreModel, build_network
@@ -143,11 +144,16 @@ def shipped(request: pytest.FixtureRequest) -> ScoreModel:
 
 
 @settings(max_examples=40, deadline=None)
-@given(visitors=st.lists(VISITORS, min_size=1, max_size=16), slots=st.lists(st.integers(1, 16), min_size=1, max_size=2))
+@given(
+    visitors=st.lists(VISITORS, min_size=1, max_size=16),
+    slots=st.lists(st.integers(1, 16), min_size=1, max_size=2),
+    threads=st.integers(1, 5),
+    piece=st.none() | st.integers(1, 8),
+)
 def test_every_image_in_any_company_has_the_bits_it_has_alone(
-    tiny_model: ScoreModel, visitors: list[Visitor], slots: list[int]
+    tiny_model: ScoreModel, visitors: list[Visitor], slots: list[int], threads: int, piece: int | None
 ) -> None:
-    visit([Engine(tiny_model, n) for n in slots], visitors)
+    visit([Engine(tiny_model, n, threads=threads, piece=piece) for n in slots], visitors)
     for visitor in visitors:
         assert torch.equal(bits(final(visitor.chain)), bits(_alone(tiny_model, visitor.spec)))
 
@@ -170,17 +176,16 @@ def test_the_shipped_network_gives_the_same_bits_at_every_width(shipped: ScoreMo
         assert torch.equal(bits(final(chain)), bits(final(alone))), f"image {spec.index} of {width}"
 
 
-def test_the_shipped_network_gives_the_same_bits_with_two_threads(shipped: ScoreModel) -> None:
+def test_the_shipped_network_gives_the_same_bits_on_any_number_of_threads(shipped: ScoreModel) -> None:
     x = torch.randn((16, 1, 28, 28), generator=torch.Generator().manual_seed(0))
     sigmas = torch.linspace(0.01, 10, 16).tolist()
     expected = torch.cat([shipped.score(x[i : i + 1], sigmas[i : i + 1]) for i in range(16)])
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        found = {width: shipped.score(x[:width], sigmas[:width]) for width in (1, 2, 5, 16)}
-    finally:
-        torch.set_num_threads(before)
-    assert [width for width, score in found.items() if not torch.equal(score, expected[:width])] == []
+    conditions = torch.stack([shipped.condition(sigma) for sigma in sigmas])
+    with one_each():
+        for threads in (2, 3, 4):
+            pieces = Pieces(shipped.conditioned_score, threads)
+            found = {width: pieces(x[:width], conditions[:width]) for width in (1, 2, 5, 16)}
+            assert [width for width, score in found.items() if not torch.equal(score, expected[:width])] == []
 
 
 @pytest.mark.parametrize("known", KNOWN)
