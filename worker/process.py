@@ -32,7 +32,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
     Raises:
         WorkerFailed: Redis, the device or the default model cannot be used, or the device failed later.
     """
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(1)  # pieces of a batch are evaluated side by side, which an operation's threads are not for
     torch.backends.cudnn.deterministic = settings.exact  # some of its algorithms add up in any order
     try:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
@@ -46,6 +46,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         settings.models_memory_mb * 2**20,
         settings.exact,
         Remembered(cache_dir() / "executions.json"),
+        settings.threads,
     )
     names = settings.model_names or [settings.default_model]
     for name in names:

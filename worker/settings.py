@@ -1,17 +1,33 @@
 """Settings of a worker, from the environment: SCORESERVE_SLOTS and so on. Torch-free."""
 
-import os
-
 from pydantic import Field
 
+from models.cores import usable_cores
 from worker.queue.settings import QueueSettings
+
+
+def slots_for(device: str, threads: int) -> int:
+    """How many chains are advanced together where nobody says: what keeps a GPU, or each thread of a CPU, busy."""
+    return 256 if device.startswith("cuda") else max(16, 8 * threads)
 
 
 class WorkerSettings(QueueSettings):
     """How one worker works."""
 
     device: str = Field("cpu", description="torch device of the worker.")
-    slots: int = Field(16, ge=1, le=4096, description="Chains that are advanced together.")
+    threads: int = Field(
+        default_factory=usable_cores,
+        ge=1,
+        le=1024,
+        description="Threads of a CPU worker, each of which evaluates some of the images; by default one for each core "
+        "that the process may use. An image's bits are the same on any number.",
+    )
+    slots: int = Field(
+        default_factory=lambda given: slots_for(given.get("device", "cpu"), given.get("threads", 1)),
+        ge=1,
+        le=4096,
+        description="Chains that are advanced together; by default 8 a thread and at least 16 on a CPU, 256 on a GPU.",
+    )
     exact: bool = Field(
         True,
         description="An image's pixels depend on its request alone. Without, the network is run in whichever way is "
@@ -24,13 +40,6 @@ class WorkerSettings(QueueSettings):
     lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
     slice_seconds: float = Field(2.0, ge=0, description="How long a shard is in hand before it may have to make way.")
     grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")
-    threads: int = Field(
-        min(2, os.cpu_count() or 1),
-        ge=1,
-        le=2,
-        description="CPU threads of torch. With 1 or 2 an image's bits are the same at every width of the batch; with "
-        "more they are not, since torch cuts tensors into uneven parts. Start more workers to use more cores.",
-    )
 
     @property
     def model_names(self) -> list[str] | None:

@@ -31,7 +31,7 @@ def worker(
         int | None, typer.Option(metavar="<int>", min=1, help="Memory for weights; the models used last stay.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(metavar="<int>", min=1, max=2, help="CPU threads; start more workers for more cores.")
+        int | None, typer.Option(metavar="<int>", min=1, help="Threads on a CPU; one a core by default.")
     ] = None,
     lease_seconds: Annotated[
         int | None, typer.Option(metavar="<int>", min=2, help="How long a dead worker's shards stay claimed.")

@@ -24,6 +24,7 @@ from models.sampling import noise
 from models.sampling.buckets import Call, Capture, CudaGraphs, bucket_widths, pinned_width, plain
 from models.sampling.execution import Execution, candidates
 from models.sampling.memory import out_of_memory
+from models.sampling.pieces import LEAST, Pieces
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
@@ -57,11 +58,13 @@ class Choice:
     Args:
         execution: the fastest that may be used.
         pinned: the only width at which the network may be evaluated; None where any may.
+        piece: most images that a thread of a CPU evaluates at a time; None where a part for each thread is fastest.
         time_ratios: execution -> its time over that of eager, of those that could be compared.
     """
 
     execution: Execution
     pinned: int | None = None
+    piece: int | None = None
     time_ratios: dict[str, float] = field(default_factory=dict)
 
 
@@ -78,7 +81,7 @@ class Remembered:
     def get(self, key: str) -> Choice | None:
         try:
             found = self._read()[key]
-            return Choice(Execution(**found["execution"]), found["pinned"], found["time_ratios"])
+            return Choice(Execution(**found["execution"]), found["pinned"], found["piece"], found["time_ratios"])
         except (KeyError, TypeError):
             return None
 
@@ -103,6 +106,7 @@ def choose(
     exact: bool = True,
     among: Sequence[Execution] | None = None,
     capture: Capture | None = None,
+    threads: int = 1,
 ) -> Choice:
     """The fastest execution of a model, in which it runs from now on.
 
@@ -116,6 +120,7 @@ def choose(
         exact: an image's bits must depend on nothing but its request.
         among: what is compared; by default all that the device has.
         capture: how calls are recorded; by default as the engine does.
+        threads: on which a CPU evaluates pieces of a batch.
     """
     if capture is None:
         capture = CudaGraphs(model.device) if model.device.type == "cuda" else plain
@@ -143,7 +148,7 @@ def choose(
                 elif not exact and not _near(model, probed):
                     log.debug("%s: not near enough to eager", execution)
                 else:
-                    widths = [pinned] if pinned else sorted({1, len(probed[-1].x)})
+                    widths = [pinned] if pinned else sorted({1, -(-len(probed[-1].x) // threads)})
                     ratios[execution] = _time_ratio(model, ways[execution], probed[-1], widths, capture)
             except Exception as error:  # a compiler that is missing, no memory, a kernel that does not exist
                 log.info("%s cannot be used on %s: %s", execution, model.device, error)
@@ -151,16 +156,17 @@ def choose(
         if ratios.get(best, 1.0) > WORTHWHILE:
             best = Execution()
     model.executed = ways[best]
-    return Choice(best, pinned, {str(execution): round(ratio, 3) for execution, ratio in ratios.items()})
+    piece = _piece(model, probed[-1], threads) if model.device.type == "cpu" and pinned is None else None
+    return Choice(best, pinned, piece, {str(execution): round(ratio, 3) for execution, ratio in ratios.items()})
 
 
-def key(model: ScoreModel, weights_sha256: str, slots: int, exact: bool) -> str:
+def key(model: ScoreModel, weights_sha256: str, slots: int, exact: bool, threads: int = 1) -> str:
     """All that a choice depends on, in a line."""
     kind = "exact" if exact else "not exact"
     backends = torch.backends
     how = f"cuda {torch.version.cuda}, tf32 {backends.cudnn.allow_tf32} {backends.cuda.matmul.allow_tf32}"
     if model.device.type == "cpu":
-        how = f"{torch.get_num_threads()} threads"
+        how = f"{threads} threads"
     return f"{weights_sha256}, {device_name(model.device)}, {how}, torch {torch.__version__}, {slots} slots, {kind}"
 
 
@@ -235,6 +241,25 @@ def _time_ratio(
             pairs.append((_seconds(calls[0], model.device), _seconds(calls[1], model.device)))
         ratios.append(median(b for _, b in pairs) / median(a for a, _ in pairs))
     return geometric_mean(ratios)
+
+
+def _piece(model: ScoreModel, probe: Probe, threads: int) -> int | None:
+    """The width of pieces at which a full batch is evaluated fastest; None if that is one piece a thread.
+
+    Narrower ones may stay in a core's cache, and even out threads that are not equally fast.
+    """
+    whole = -(-len(probe.x) // threads)
+    widths = [whole]
+    while widths[-1] >= 2 * LEAST:
+        widths.append(-(-widths[-1] // 2))
+    seconds: dict[int, list[float]] = {width: [] for width in widths}
+    begun = time.perf_counter()
+    while len(seconds[whole]) < 2 or (len(seconds[whole]) < REPEATS and time.perf_counter() - begun < SECONDS):
+        for width, taken in seconds.items():
+            pieces = Pieces(model.conditioned_score, threads, width)
+            taken.append(_seconds(lambda pieces=pieces: pieces(probe.x, probe.conditions), model.device))  # type: ignore[misc]
+    best = min(widths, key=lambda width: median(seconds[width]))
+    return best if median(seconds[best]) < WORTHWHILE * median(seconds[whole]) else None
 
 
 def _recorded(model: ScoreModel, way: nn.Module | None, probe: Probe, width: int, capture: Capture) -> Call:

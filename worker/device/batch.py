@@ -60,6 +60,7 @@ class Batch:
         memory: bytes that the weights of all models may take; a model that is larger still may be there alone.
         exact: an image's bits depend on its request alone.
         remembered: how models are run fastest here, as far as it was measured before.
+        threads: on which a CPU evaluates pieces of a batch; torch is to have one in each.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class Batch:
         memory: float = float("inf"),
         exact: bool = True,
         remembered: Remembered | None = None,
+        threads: int = 1,
     ) -> None:
         self.store, self.slots, self.device, self.memory = store, slots, device, memory
-        self.exact, self.remembered = exact, remembered
+        self.exact, self.remembered, self.threads = exact, remembered, threads
         self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
         self._numbers = counter()
         self._alone: set[str] = set()  # sha256 of weights that found too little memory beside others
@@ -288,7 +290,8 @@ class Batch:
         return lane
 
     def _start(self, card: ModelCard) -> Lane:
-        lane = Lane(card, ScoreModel.load(self.store, card, self.device), self.slots, self.exact, self.remembered)
+        model = ScoreModel.load(self.store, card, self.device)
+        lane = Lane(card, model, self.slots, self.exact, self.remembered, self.threads)
         lane.measure()
         return lane
 

@@ -103,14 +103,21 @@ class Lane:
         slots: chains that may be in slots.
         exact: an image's bits depend on its request alone.
         remembered: what was measured before.
+        threads: on which a CPU evaluates pieces of a batch.
     """
 
     def __init__(
-        self, card: ModelCard, model: ScoreModel, slots: int, exact: bool = True, remembered: Remembered | None = None
+        self,
+        card: ModelCard,
+        model: ScoreModel,
+        slots: int,
+        exact: bool = True,
+        remembered: Remembered | None = None,
+        threads: int = 1,
     ) -> None:
         self.card = card
-        self.choice = _choose(card, model, slots, exact, remembered)
-        self.engine = Engine(model, slots, self.choice.pinned)
+        self.choice = _choose(card, model, slots, exact, remembered, threads)
+        self.engine = Engine(model, slots, self.choice.pinned, threads=threads, piece=self.choice.piece)
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
         self.step_seconds = self.image_steps_per_second = 0.0  # its pace
@@ -230,10 +237,12 @@ def divergence(chain: Chain) -> str:
     )
 
 
-def _choose(card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembered: Remembered | None) -> Choice:
+def _choose(
+    card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembered: Remembered | None, threads: int
+) -> Choice:
     """How the model is run from now on: as it was found to be best before, or as it is found now."""
     _, table = plan(None, card)
-    name = key(model, card.weights_sha256, slots, exact)
+    name = key(model, card.weights_sha256, slots, exact, threads)
     choice = remembered.get(name) if remembered else None
     if choice is not None:
         try:
@@ -243,7 +252,7 @@ def _choose(card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembe
             return choice
         except Exception as error:  # whatever a compiler that is gone can throw
             log.warning("%s works no longer, so all is measured again: %s", choice.execution, error)
-    choice = choose(model, table, slots, exact)
+    choice = choose(model, table, slots, exact, threads=threads)
     if remembered:
         remembered.put(name, choice)
     return choice
