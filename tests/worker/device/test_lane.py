@@ -66,7 +66,7 @@ def test_what_works_no_longer_is_measured_again(
     name = key(model, tiny_card.weights_sha256, 5, exact=False)
     remembered.put(name, Choice(Execution("compile")))
     monkeypatch.setattr(Execution, "of", of)
-    monkeypatch.setattr("worker.device.lane.choose", lambda *_: asked.append(True) or Choice(Execution()))
+    monkeypatch.setattr("worker.device.lane.choose", lambda *_, **__: asked.append(True) or Choice(Execution()))
     lane = Lane(tiny_card, model, 5, exact=False, remembered=remembered)
     assert lane.choice == Choice(Execution())
     assert asked == [True]
