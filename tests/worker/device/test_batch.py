@@ -270,7 +270,7 @@ def test_a_model_whose_network_is_not_here_is_refused_with_what_there_is(
     card = tiny_card.model_copy(update={"network": tiny_card.network.model_copy(update={"kind": "theirs"})})
     (directory / "tiny" / "1" / "card.json").write_text(card.model_dump_json())
     batch = Batch(ModelStore(directory), slots=5, device="cpu")
-    with pytest.raises(Refused, match="network 'theirs' is unknown here; there is .*guided-unet"):
+    with pytest.raises(Refused, match=r"network 'theirs' is unknown here; there is .*guided-unet"):
         batch.admit(request(tiny_card, 1), 0, 1)
 
 
