@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-TOLERANCE = 1e-6  # of a noise level at the end of what a network knows: it was rounded on its way
+TOLERANCE = 1e-5  # of a noise level that was rounded on its way: people write six digits
 
 
 class Factors(NamedTuple):
@@ -383,24 +383,16 @@ class DiscreteLevels(_Parametrisation):
         min_length=1, description="The levels that it was trained at, by index, in [0, 1] units."
     )
 
-    @cached_property
-    def _indices(self) -> dict[str, int]:
-        return {self._rounded(sigma): index for index, sigma in enumerate(self.sigmas)}
-
     @property
     def range(self) -> tuple[float, float]:
         return min(self.sigmas), max(self.sigmas)
 
     def factors(self, sigma: float) -> Factors:
-        index = self._indices.get(self._rounded(sigma))
-        if index is None:
-            raise ValueError(f"{sigma:g} is no noise level of this model; it knows only {', '.join(self._indices)}")
+        index = min(range(len(self.sigmas)), key=lambda i: abs(self.sigmas[i] - sigma))
+        if abs(self.sigmas[index] - sigma) > TOLERANCE * self.sigmas[index]:
+            known = ", ".join(f"{level:g}" for level in self.sigmas)
+            raise ValueError(f"{sigma:g} is no noise level of this model; it knows only {known}")
         return Factors(c_in=self.scale, c_noise=float(index), skip=0.0, out=self.scale)
-
-    @staticmethod
-    def _rounded(sigma: float) -> str:
-        """A level is the same one in float32, in float64, and by whichever formula its sequence was computed."""
-        return f"{sigma:.6g}"
 
 
 class Flow(_Parametrisation):

@@ -1,8 +1,10 @@
 """The configuration beside a checkpoint of the official NCSN code, read as data: nothing in it is executed.
 
-It is a YAML dump of nested argparse.Namespace objects, or the plain YAML file that the training was started with.
+It is a YAML dump of nested argparse.Namespace objects, as the code saves it or as it prints it, or the plain YAML file
+that the training was started with.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 NAMESPACE = "tag:yaml.org,2002:python/object:argparse.Namespace"
+DEVICE = "tag:yaml.org,2002:python/object/apply:torch.device"
+RULE = re.compile(rb"^[<>]{20,}\s*$", re.MULTILINE)  # what it prints before and after
 MAX_BYTES = 2**16
 
 
@@ -90,7 +94,7 @@ def read_config(path: Path) -> OfficialConfig:
     if len(data) > MAX_BYTES:
         raise ConfigRefused(f"{path} is no configuration: it is larger than {MAX_BYTES} bytes")
     try:
-        document = yaml.load(data, _Loader)  # noqa: S506 (a SafeLoader)
+        document = yaml.load(RULE.sub(b"", data), _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigRefused(f"{path} is no configuration of the official code: {_one_line(error)}") from error
     except Exception as error:  # a scalar that is not of its tag fails in whatever way its parser does
@@ -113,11 +117,17 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def _device(loader: _Loader, node: yaml.SequenceNode) -> str:
+    """What NCSNv2 adds to the configuration before it prints it: torch.device and its arguments."""
+    return ":".join(str(part) for part in loader.construct_sequence(node))
+
+
 def _namespace(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
 _Loader.add_constructor(NAMESPACE, _namespace)
+_Loader.add_constructor(DEVICE, _device)
 
 
 def _one_line(error: yaml.YAMLError) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Protocol, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.parametrisation import TOLERANCE
 from models.samplers.table import Table
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
@@ -129,13 +130,21 @@ def otherwise(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def check_sigma(field: str, sigma: float, model: Model) -> None:
-    """Refuses a noise level that the model does not know."""
-    if model.sigmas is not None and sigma not in model.sigmas:
+def known_sigma(field: str, sigma: float, model: Model) -> float:
+    """The noise level of the model that is meant: people write the ends of its range, or its levels, with few digits.
+
+    Raises:
+        SamplerRefused: the model does not know it.
+    """
+    named = model.sigmas or (model.sigma_min, model.sigma_max)
+    nearest = min(named, key=lambda known: abs(known - sigma))
+    if abs(nearest - sigma) <= TOLERANCE * nearest:
+        return nearest
+    if model.sigmas is not None:
         raise SamplerRefused(
             field,
             f"{model.name} was not trained at {sigma:g}",
-            "one of: " + ", ".join(f"{known!r}" for known in model.sigmas),
+            "one of: " + ", ".join(f"{known:g}" for known in model.sigmas),
         )
     if not model.sigma_min <= sigma <= model.sigma_max:
         raise SamplerRefused(
@@ -143,6 +152,7 @@ def check_sigma(field: str, sigma: float, model: Model) -> None:
             f"{sigma:g} is outside what {model.name} was trained for",
             f"{model.sigma_min:g} to {model.sigma_max:g}",
         )
+    return sigma
 
 
 def check_step_size(step_size: float, sigma: float) -> None:

@@ -199,9 +199,12 @@ def test_a_process_that_explodes_is_told_what_is_asked_for() -> None:
     assert VarianceExploding(label="none").seen(3) == (1, 0)
 
 
-@pytest.mark.parametrize("sigma", [0.1, float(torch.tensor(0.1)), 0.1 * (1 + 1e-15)])
-def test_a_discrete_level_is_known_in_any_precision(sigma: float) -> None:
-    assert DiscreteLevels(sigmas=(1.0, 0.1, 0.01)).factors(sigma).c_noise == 1.0
+@pytest.mark.parametrize("level", [0.1, 0.59948425, 0.1234565])
+@pytest.mark.parametrize("written", [lambda s: s, lambda s: float(torch.tensor(s)), lambda s: float(f"{s:.6g}")])
+def test_a_discrete_level_is_known_in_any_precision(level: float, written: Callable[[float], float]) -> None:
+    levels = DiscreteLevels(sigmas=(1.0, level, 0.01))
+    for sigma in (written(level * (1 - 1e-12)), written(level), written(level * (1 + 1e-12))):
+        assert levels.factors(sigma).c_noise == 1.0
 
 
 @pytest.mark.parametrize("sigma", [0.5, 0.1001, 2.0])

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from models.samplers.sampler import Model, Sampler, SamplerRefused, Sigma, Steps, check_sigma, otherwise
+from models.samplers.sampler import Model, Sampler, SamplerRefused, Sigma, Steps, known_sigma, otherwise
 
 
 class Descending(Sampler):
@@ -40,14 +40,13 @@ class Descending(Sampler):
             raise SamplerRefused("sigmas", f"{chosen[0]} chooses the levels, and so does a list of them", "one of both")
         if len(sigmas) < 2:
             raise SamplerRefused("sigmas", "a single level leads nowhere", "at least 2, descending")
-        for before, after in pairwise(sigmas):
+        known = [known_sigma("sigmas", sigma, model) for sigma in sigmas]
+        for before, after in pairwise(known):
             if after >= before:
                 raise SamplerRefused(
                     "sigmas", f"{after:g} is not below {before:g}, which it follows", "descending levels"
                 )
-        for sigma in sigmas:
-            check_sigma("sigmas", sigma, model)
-        return list(sigmas)
+        return known
 
     def span(self, model: Model) -> tuple[float, float]:
         """The first and the last level, by default the model's own.
@@ -56,8 +55,8 @@ class Descending(Sampler):
             SamplerRefused: the model does not know them, or they do not descend.
         """
         sigma_max, sigma_min = otherwise(self.sigma_max, model.sigma_max), otherwise(self.sigma_min, model.sigma_min)
-        check_sigma("sigma_max", sigma_max, model)
-        check_sigma("sigma_min", sigma_min, model)
+        sigma_max = known_sigma("sigma_max", sigma_max, model)
+        sigma_min = known_sigma("sigma_min", sigma_min, model)
         if sigma_min >= sigma_max:
             raise SamplerRefused(
                 "sigma_min", f"{sigma_min:g} is not below sigma_max", f"below sigma_max, which is {sigma_max:g}"

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from models.samplers.sampler import Model, Sampler, Sigma, Steps, StepSize, check_sigma, check_step_size, otherwise
+from models.samplers.sampler import Model, Sampler, Sigma, Steps, StepSize, check_step_size, known_sigma, otherwise
 
 
 class SingleLevel(Sampler):
@@ -30,8 +30,7 @@ class SingleLevel(Sampler):
         middle = (model.sigma_min * model.sigma_max) ** 0.5
         if model.sigmas is not None:
             middle = min(model.sigmas, key=lambda sigma: abs(math.log(sigma / middle)))
-        sigma = otherwise(self.sigma, middle)
-        check_sigma("sigma", sigma, model)
+        sigma = known_sigma("sigma", otherwise(self.sigma, middle), model)
         step_size = otherwise(self.step_size, 0.2 * sigma**2)
         check_step_size(step_size, sigma)
         return sigma, otherwise(self.steps, 200), step_size

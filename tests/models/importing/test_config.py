@@ -24,6 +24,15 @@ def test_what_decides_nothing_is_kept() -> None:
     assert kept["sampling"] is None
 
 
+def test_what_ncsnv2_prints_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "printed.yml"
+    printed = V2.read_text().removeprefix("!!python/object:argparse.Namespace\n")
+    device = "device: !!python/object/apply:torch.device\n- cuda\n"
+    path.write_text(f"{'>' * 80}\n{printed}{device}\n{'<' * 80}\n")
+    config = read_config(path)
+    assert config.model_dump() == read_config(V2).model_dump() | {"device": "cuda"}
+
+
 def test_plain_yaml_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "mnist.yml"
     path.write_text(V1.read_text().replace("!!python/object:argparse.Namespace", ""))
@@ -64,6 +73,7 @@ def test_options_that_are_not_served_are_refused_with_what_is(tmp_path: Path, ol
         ("!!python/object/apply:os.system ['touch {marker}']", "python/object/apply:os.system"),
         ("data: !!python/object/new:subprocess.Popen [['touch', '{marker}']]", "subprocess.Popen"),
         ("data: !!python/object:argparse.Namespace 1", "expected a mapping node"),
+        ("data: !!python/object/apply:torch.device cuda", "expected a sequence node"),
         ("data: &a {{channels: 1}}\nmodel: *a", "aliases are not allowed"),
         ("a: b: c", "line 1"),
         ("[" * 5000, "RecursionError"),
@@ -73,7 +83,20 @@ def test_options_that_are_not_served_are_refused_with_what_is(tmp_path: Path, ol
         ("", "document: Input should be a valid dictionary"),
         (" " * MAX_BYTES + "a: 1", "larger than"),
     ],
-    ids=["apply", "new", "scalar", "alias", "syntax", "deep", "timestamp", "binary", "words", "empty", "large"],
+    ids=[
+        "apply",
+        "new",
+        "scalar",
+        "device",
+        "alias",
+        "syntax",
+        "deep",
+        "timestamp",
+        "binary",
+        "words",
+        "empty",
+        "large",
+    ],
 )
 def test_a_file_that_is_no_configuration_is_refused_and_nothing_in_it_runs(
     tmp_path: Path, text: str, said: str

@@ -226,3 +226,24 @@ def test_every_table_contracts_on_its_own_noise_level(tiny_card: ModelCard, sett
     whole = table.column("carry") == 0
     whole[:-1] &= table.column("carry")[1:] == 0
     assert np.all(np.abs(1 - table.column("drift") / table.column("sigma") ** 2)[whole] < 1)
+
+
+def test_levels_that_are_written_with_six_digits_are_the_model_s_own(v1_card: ModelCard) -> None:
+    levels = schedules.geometric(1.0, 0.01, 10)
+    card = v1_card.model_copy(update={"sigmas": tuple(levels), "sigma_min": levels[-1]})
+    settings, table = plan(Langevin(name="langevin", sigma=0.599484), card)
+    assert settings.sigma == levels[1] != 0.599484  # type: ignore[union-attr]
+    assert set(table.column("sigma")) == {levels[1]}
+    written = tuple(float(f"{level:.6g}") for level in levels)
+    _, table = plan(AnnealedLangevin(sigmas=written, steps_per_level=1, denoise=False), card)
+    assert table.column("sigma").tolist() == levels
+    with pytest.raises(SamplerRefused, match=r"not trained at 0\.5994; allowed: one of: 1, 0\.599484"):
+        plan(Langevin(name="langevin", sigma=0.5994), card)
+
+
+def test_the_ends_of_the_range_too(tiny_card: ModelCard) -> None:
+    card = tiny_card.model_copy(update={"sigma_min": 0.012345678, "sigma_max": 9.87654321})
+    settings, _ = plan(Heun(name="heun", sigma_min=0.0123457, sigma_max=9.87655), card)
+    assert (settings.sigma_min, settings.sigma_max) == (card.sigma_min, card.sigma_max)  # type: ignore[union-attr]
+    with pytest.raises(SamplerRefused, match="outside"):
+        plan(Heun(name="heun", sigma_min=0.0123), card)
