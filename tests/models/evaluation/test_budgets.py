@@ -90,7 +90,13 @@ def test_a_single_evaluation_is_too_few(name: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"name": "heun", "levels": 5}, {"name": "langevin", "steps": 5}, {"name": "annealed_langevin", "levels": 5}],
+    [
+        {"name": "heun", "levels": 5},
+        {"name": "euler", "sigmas": [2.0, 1.0]},
+        {"name": "langevin", "steps": 5},
+        {"name": "annealed_langevin", "levels": 5},
+        {"name": "annealed_langevin", "steps_per_level": 5},
+    ],
 )
 def test_what_decides_the_evaluations_itself_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(SamplerRefused, match="decides how many evaluations are spent, not 35"):

@@ -4,10 +4,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from models.card import ModelCard
-from models.samplers import schedules
+from models.samplers import NAMES, schedules
 from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
@@ -18,7 +18,7 @@ from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.plan import plan
 from models.samplers.sampler import MAX_ROWS, SamplerRefused
-from models.samplers.settings import SamplerSettings
+from models.samplers.settings import SamplerSettings, bare
 
 ADAPTER: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
 REQUESTS: list[SamplerSettings | None] = [
@@ -161,6 +161,109 @@ def test_the_ends_of_what_is_allowed_are_allowed(tiny_card: ModelCard) -> None:
     plan(AnnealedLangevin(step_size=3.99e-4, sigma_max=10.0, sigma_min=0.01, levels=2), tiny_card)
     assert len(plan(Langevin(name="langevin", steps=MAX_ROWS - 1), tiny_card)[1]) == MAX_ROWS
     assert len(plan(FollowScores(name="follow_scores", steps=MAX_ROWS), tiny_card)[1]) == MAX_ROWS
+
+
+LISTED = (9.0, 4.0, 0.5, 0.02)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "sigmas" in type(bare(name)).model_fields])
+def test_levels_may_be_listed(tiny_card: ModelCard, name: str) -> None:
+    eta = {"eta": 1.0} if name == "consistent_annealed" else {}
+    asked = ADAPTER.validate_python({"name": name, "sigmas": LISTED, **eta})
+    complete, table = plan(asked, tiny_card)
+    assert set(table.column("sigma")) == set(LISTED)
+    assert complete.model_dump()["sigmas"] == LISTED
+    assert {complete.model_dump().get(field) for field in ("levels", "rho", "sigma_max", "sigma_min")} == {None}
+    again, same = plan(ADAPTER.validate_json(ADAPTER.dump_json(complete)), tiny_card)
+    assert again == complete
+    assert same.rows.tobytes() == table.rows.tobytes()
+
+
+def test_a_list_of_what_the_formula_gives_gives_the_same_table(tiny_card: ModelCard) -> None:
+    karras, geometric = schedules.karras(10.0, 0.01, 12, 7.0), schedules.geometric(10.0, 0.01, 12)
+    for by_list, by_formula in (
+        (Heun(name="heun", sigmas=tuple(karras)), Heun(name="heun", levels=12)),
+        (AnnealedLangevin(sigmas=tuple(geometric)), AnnealedLangevin(levels=12)),
+    ):
+        (_, listed), (_, table) = plan(by_list, tiny_card), plan(by_formula, tiny_card)
+        assert listed.rows == pytest.approx(table.rows, rel=1e-9)
+        assert listed.initial_std == table.initial_std
+
+
+def test_a_listed_sequence_takes_the_step_size_of_its_widest_step(tiny_card: ModelCard) -> None:
+    complete, _ = plan(AnnealedLangevin(sigmas=(8.0, 4.0, 1.0, 0.5), steps_per_level=3), tiny_card)
+    expected = schedules.langevin_step_size([4.0, 1.0, 0.5], 3)
+    assert isinstance(complete, AnnealedLangevin)
+    assert complete.step_size == expected
+
+
+def test_what_the_card_says_of_levels_gives_way_to_a_list_and_its_list_to_what_a_request_says(
+    tiny_card: ModelCard,
+) -> None:
+    by_formula = ModelCard.model_validate(
+        tiny_card.model_dump() | {"samplers": [Heun(name="heun", levels=9, rho=5.0, sigma_max=3.0)]}
+    )
+    table = plan(Heun(name="heun", sigmas=LISTED), by_formula)[1]
+    assert table.rows.tobytes() == plan(Heun(name="heun", sigmas=LISTED), tiny_card)[1].rows.tobytes()
+    by_list = ModelCard.model_validate(tiny_card.model_dump() | {"samplers": [Heun(name="heun", sigmas=LISTED)]})
+    assert set(plan(Heun(name="heun"), by_list)[1].column("sigma")) == set(LISTED)
+    assert plan(Heun(name="heun", rho=5.0), by_list)[0] == plan(Heun(name="heun", rho=5.0), tiny_card)[0]
+    own_step = ModelCard.model_validate(tiny_card.model_dump() | {"sampler": AnnealedLangevin(step_size=3e-5)})
+    of_another_schedule, _ = plan(AnnealedLangevin(sigmas=LISTED), own_step)
+    assert of_another_schedule == plan(AnnealedLangevin(sigmas=LISTED, steps_per_level=5), tiny_card)[0]
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "says"),
+    [
+        ((), "single level leads nowhere"),
+        ((1.0,), "single level leads nowhere"),
+        ((1.0, 2.0), "2 is not below 1"),
+        ((1.0, 1.0), "1 is not below 1"),
+        ((10.5, 1.0), "10.5 is outside what tiny was trained for"),
+        ((1.0, 0.001), "0.001 is outside"),
+    ],
+)
+def test_a_list_of_levels_is_refused_by_what_is_wrong_with_it(
+    tiny_card: ModelCard, sigmas: tuple[float, ...], says: str
+) -> None:
+    for sampler in (Euler(name="euler", sigmas=sigmas), AnnealedLangevin(sigmas=sigmas)):
+        with pytest.raises(SamplerRefused, match=says) as refused:
+            plan(sampler, tiny_card)
+        assert refused.value.field == "sigmas"
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        AnnealedLangevin(sigmas=LISTED, levels=4),
+        ConsistentAnnealed(name="consistent_annealed", sigmas=LISTED, sigma_max=9.0),
+        Euler(name="euler", sigmas=LISTED, rho=7.0),
+        Heun(name="heun", sigmas=LISTED, sigma_min=0.02),
+    ],
+    ids=str,
+)
+def test_a_list_of_levels_excludes_what_else_chooses_them(tiny_card: ModelCard, sampler: SamplerSettings) -> None:
+    with pytest.raises(SamplerRefused, match="chooses the levels") as refused:
+        plan(sampler, tiny_card)
+    assert refused.value.field == "sigmas"
+
+
+def test_a_list_is_of_numbers_and_at_most_1_000(tiny_card: ModelCard) -> None:
+    most = [10.0 * 0.995**i for i in range(1001)]
+    assert len(plan(ADAPTER.validate_python({"name": "euler", "sigmas": most[:1000]}), tiny_card)[1]) == 1000
+    for wrong in (most, [0.0], [-1.0], ["1"], [math.nan], [True], 1.0, "1, 2"):
+        with pytest.raises(ValidationError):
+            ADAPTER.validate_python({"name": "euler", "sigmas": wrong})
+    with pytest.raises(SamplerRefused, match="network evaluations"):
+        plan(AnnealedLangevin(sigmas=tuple(most[:1000]), steps_per_level=101), tiny_card)
+
+
+def test_a_model_of_discrete_levels_runs_a_list_of_some_of_them(v1_card: ModelCard) -> None:
+    table = plan(AnnealedLangevin(sigmas=(1.0, 0.25)), v1_card)[1]
+    assert sorted(set(table.column("sigma"))) == [0.25, 1.0]
+    with pytest.raises(SamplerRefused, match=r"not trained at 0\.3"):
+        plan(AnnealedLangevin(sigmas=(1.0, 0.3)), v1_card)
 
 
 def test_levels_left_out_follow_from_the_dimension(tiny_card: ModelCard) -> None:
