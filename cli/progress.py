@@ -41,6 +41,7 @@ class TrainingProgress:
             return
         if trainer.sigmas:
             say(f"{len(trainer.sigmas)} noise levels from {trainer.sigmas[0]:g} to {trainer.sigmas[-1]:g}")
+        say(f"a step is run {trainer.execution}")
         if trainer.step:
             say(f"continuing after step {trainer.step}")
         self._started, self._first_step = time.monotonic(), trainer.step

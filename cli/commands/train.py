@@ -24,13 +24,21 @@ def train(
         Path | None, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Model store to publish into.", show_default="OUT/models")] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Start from the weights of a published model, NAME or NAME/VERSION, of --store or of those that ship.",
+        ),
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.", rich_help_panel=SETTINGS)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=SETTINGS)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=SETTINGS)] = None,
     decay: Annotated[
         str | None, typer.Option(help="Learning-rate decay: cosine, linear or constant.", rich_help_panel=SETTINGS)
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.", rich_help_panel=SETTINGS)] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=SETTINGS)] = None,
     compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", rich_help_panel=SETTINGS)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.", rich_help_panel=SETTINGS)] = None,
     device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
@@ -59,6 +67,7 @@ def train(
         out=out,
         store=store or out / "models",
         overrides={k: v for k, v in settings.items() if v is not None},
+        origin=origin,
         device=device,
         save_every=save_every,
         grid_every=grid_every,

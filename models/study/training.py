@@ -43,7 +43,7 @@ def trained(
     trainer = Trainer(images, settings, run, device)
     trainer.resume()
 
-    def after_step(trainer: Trainer, _loss: float) -> None:
+    def after_step(trainer: Trainer, _loss: Tensor) -> None:
         if trainer.step in snapshots:  # before the checkpoint: a run that goes on from that has all earlier ones
             _write(trainer.network, snapshot(trainer, trainer.step, ema=False))
             _write(trainer.ema.module, snapshot(trainer, trainer.step, ema=True))

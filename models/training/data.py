@@ -1,16 +1,18 @@
 """Training images, read into memory as uint8."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from models.card import ImageShape
 from models.training.formats import DataError
-from models.training.formats.cifar10 import find_batches, read_batches
-from models.training.formats.folder import find_pictures, read_pictures
-from models.training.formats.idx import read_idx
-from models.training.formats.npz import read_npz
+from models.training.formats.cifar10 import class_names, find_batches, read_batches, read_labelled_batches
+from models.training.formats.folder import classes_of, find_pictures, read_pictures
+from models.training.formats.idx import read_idx, read_labels
+from models.training.formats.npz import read_npz, read_training_labels
 
 IDX_IMAGES = "train-images-idx3-ubyte"
 EXPECTED = (
@@ -35,6 +37,35 @@ def load_images(path: Path, image: ImageShape) -> Tensor:
     images = _read(path, image)
     check_shape(path, images, image)
     return images
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is on images.
+
+    Args:
+        indices: int64 [n], the class of each.
+        names: of the classes.
+    """
+
+    indices: Tensor
+    names: tuple[str, ...]
+
+
+def load_labels(path: Path, images: Tensor) -> Labels:
+    """The labels of the images that `load_images` read from the same path.
+
+    Classes are called what their folders or, of CIFAR-10, its batches call them, and else by their number.
+
+    Raises:
+        DataError: there are none, or they do not match the images.
+    """
+    found = _read_labels(path)
+    if len(found.indices) != len(images):
+        raise DataError(f"{path} has {len(found.indices)} labels for {len(images)} images")
+    if int(found.indices.min()) < 0 or int(found.indices.max()) >= len(found.names):
+        raise DataError(f"the labels of {path} must count from 0 to {len(found.names) - 1}")
+    return found
 
 
 def check_shape(path: Path, images: Tensor, image: ImageShape) -> None:
@@ -69,6 +100,24 @@ def _read(path: Path, image: ImageShape) -> Tensor:
     if pictures := find_pictures(path):
         return read_pictures(pictures, image)
     raise DataError(f"no data in {path}; {EXPECTED}")
+
+
+def _read_labels(path: Path) -> Labels:
+    if path.is_dir():
+        for name in (IDX_IMAGES, f"{IDX_IMAGES}.gz"):
+            if (path / name).is_file():
+                return _numbered(read_labels(path / name))
+        if batches := find_batches(path):
+            indices = read_labelled_batches(batches)[1]
+            return Labels(indices, class_names(batches[0].parent) or _numbered(indices).names)
+        if archives := sorted(path.glob("*.npz")):
+            return _numbered(read_training_labels(archives[0]))
+        return Labels(*classes_of(find_pictures(path), path))
+    return _numbered(read_training_labels(path) if path.suffix == ".npz" else read_labels(path))
+
+
+def _numbered(indices: Tensor) -> Labels:
+    return Labels(indices.to(torch.int64), tuple(map(str, range(int(indices.max()) + 1))))
 
 
 def _read_idx(path: Path) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
@@ -16,12 +17,13 @@ from models.samplers.plan import plan
 from models.samplers.settings import bare
 from models.samplers.table import Table
 from models.sampling.sample import sample
-from models.store import ModelStore
+from models.store import ZOO, ModelStore
 from models.training import presets
 from models.training.curve import loss_png
-from models.training.data import load_images
+from models.training.data import Labels, load_images, load_labels
 from models.training.events import Events
 from models.training.formats import DataError
+from models.training.origin import Origin, find, read_weights
 from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
 from models.training.scatter import POINTS, points_png
@@ -48,6 +50,8 @@ class TrainingJob(BaseModel):
         out: directory of the run.
         store: directory of the model store to publish into.
         overrides: training settings that replace the preset's.
+        origin: the model whose weights the run starts from, `NAME` or `NAME/VERSION`, of `store` or of those that ship;
+            None for fresh ones.
         device: torch device name.
         save_every, grid_every: steps between checkpoints and between sample grids.
         command: what the card says it was made with.
@@ -60,6 +64,7 @@ class TrainingJob(BaseModel):
     out: Path
     store: Path
     overrides: dict[str, Any]
+    origin: str | None = None
     device: str
     save_every: int
     grid_every: int
@@ -68,7 +73,7 @@ class TrainingJob(BaseModel):
     def run(
         self,
         on_start: Callable[[Trainer], None],
-        on_step: Callable[[Trainer, float], None],
+        on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool] = lambda: False,
     ) -> tuple[ModelCard, Path] | None:
         """Trains (or goes on training) to the end and publishes; returns the card and its directory.
@@ -95,18 +100,22 @@ class TrainingJob(BaseModel):
     def _run(
         self,
         on_start: Callable[[Trainer], None],
-        on_step: Callable[[Trainer, float], None],
+        on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool],
     ) -> tuple[ModelCard, Path] | None:
         try:
             preset = presets.load(self.preset)
             settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
-            images = self._images(preset)
+            images, labels = self._images(preset, settings)
+            origin = self._origin()
             self.out.mkdir(parents=True, exist_ok=True)
             processes, device = join(self.device)
-            trainer = Trainer(images, settings, self.out, device, processes)
+            if device.startswith("cuda"):
+                torch.backends.cudnn.deterministic = True  # a run that goes on must round as it would have
+            trainer = Trainer(images, settings, self.out, device, processes, labels, origin)
             table = grid_table(draft(trainer, preset.model))
             if not trainer.resume():
+                trainer.choose_execution()
                 trainer.save()  # what cannot be written is found out now, not after hours
         except ValidationError as error:
             lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -116,7 +125,7 @@ class TrainingJob(BaseModel):
         on_start(trainer)
         events = Events(self.out / "tensorboard", trainer.step) if processes.first else None
 
-        def after_step(trainer: Trainer, loss: float) -> None:
+        def after_step(trainer: Trainer, loss: Tensor) -> None:
             on_step(trainer, loss)
             if events:
                 events.step(trainer)
@@ -143,12 +152,31 @@ class TrainingJob(BaseModel):
             if events:
                 events.close()
 
-    def _images(self, preset: presets.Preset) -> Tensor:
+    def _images(self, preset: presets.Preset, settings: TrainingSettings) -> tuple[Tensor, Labels | None]:
+        """The training images, and their labels where the network is to be told them."""
         if preset.data is not None:
-            return two_gaussians(preset.data.points)
+            return two_gaussians(preset.data.points), None
         if self.data is None:
             raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
-        return load_images(self.data, preset.image)
+        images = load_images(self.data, preset.image)
+        if not settings.classes:
+            return images, None
+        labels = load_labels(self.data, images)
+        if names := preset.model.classes:
+            if len(names) != len(labels.names):
+                raise DataError(
+                    f"{self.data} has {len(labels.names)} classes, the preset names {len(names)}: {', '.join(names)}"
+                )
+            labels = Labels(labels.indices, names)
+        return images, labels
+
+    def _origin(self) -> tuple[Origin, dict[str, Tensor]] | None:
+        """The model that the run starts from, and its weights."""
+        if self.origin is None:
+            return None
+        models = ModelStore(self.store, ZOO)
+        card = find(self.origin, models)
+        return Origin.of(card), read_weights(card, models)
 
     def _draw(self, trainer: Trainer, table: Table, events: Events) -> None:
         """Samples of the EMA weights, always of the same seeds, the loss curve, and the record of the run."""

@@ -48,7 +48,9 @@ class Objective(nn.Module):
         """
         return torch.tensor([self.parametrisation.factors(sigma) for sigma in sigmas])
 
-    def forward(self, x: Tensor, sigma: Tensor, factors: Tensor, *normals: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: Tensor, factors: Tensor, *normals: Tensor, label: Tensor | None = None
+    ) -> Tensor:
         """The weighted loss of each image [n].
 
         Args:
@@ -56,8 +58,10 @@ class Objective(nn.Module):
             sigma: noise levels [n].
             factors: theirs.
             normals: as many standard normal tensors, shaped as x, as `normals` says.
+            label: int64 [n], what a network with classes is told of each image.
         """
-        condition = self.network.condition(factors[:, 1])  # type: ignore[operator]
+        told = () if label is None else (label,)
+        condition = self.network.condition(factors[:, 1], *told)  # type: ignore[operator]
         c_in, _, skip, out = factors.T[..., None, None, None]
 
         def score(noisy: Tensor) -> Tensor:

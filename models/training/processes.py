@@ -46,6 +46,12 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def any(self, ours: bool, device: torch.device) -> bool:
+        """Whether it is so in any of the processes."""
+        if self.size == 1:
+            return ours
+        return bool(self.sum(torch.tensor(float(ours), device=device)) > 0)
+
 
 def join(device: str) -> tuple[Processes, str]:
     """Meets the other processes if torchrun started this one; returns its place and its device.

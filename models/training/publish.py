@@ -53,6 +53,7 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
         sigma_max=levels[0] if published.sigma_max is None else published.sigma_max,
         sigmas=tuple(levels) if listed else None,
         network=trainer.spec,
+        classes=trainer.classes or None,
         sampler=published.sampler,
         samplers=published.samplers,
         weights_sha256=sha256(b""),
@@ -62,7 +63,8 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
 def ema_model(trainer: Trainer) -> ScoreModel:
     """The score model of the EMA weights as they are now."""
     network = copy.deepcopy(trainer.ema.module)
-    return ScoreModel(network, trainer.parametrisation, image_shape(trainer), trainer.device)
+    classes = len(trainer.classes)
+    return ScoreModel(network, trainer.parametrisation, image_shape(trainer), trainer.device, classes=classes)
 
 
 def image_shape(trainer: Trainer) -> ImageShape:
@@ -82,11 +84,13 @@ def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
         "command": command,
         "training": trainer.settings.model_dump(mode="json"),
         "earlier": trainer.history,
+        "from": None if trainer.origin is None else trainer.origin.model_dump(),
         "images": len(trainer.images),
         "images_sha256": trainer.images_sha256,
         "steps": trainer.step,
         "wall_seconds": round(trainer.seconds),
-        "weights": "exponential moving average, float16",
+        "images_per_second": round(trainer.step * trainer.batch / trainer.seconds, 1) if trainer.seconds else None,
+        "weights": f"exponential moving average of decay {trainer.settings.ema_decay:g}, float16",
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("scoreserve", "torch", "numpy")}},
         "loss_curve": curve,

@@ -14,17 +14,22 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from models.card import NetworkSpec
 from models.score import build_network
-from models.training.data import images_sha256
-from models.training.levels import NoiseLevels, stratified_log_normal, uniform
+from models.training.averages import Averages, lengths
+from models.training.batches import Batch, Batches, Draw
+from models.training.data import Labels, images_sha256
+from models.training.execution import Gradients, Precision, StepExecution, candidates, fastest, has_dropout
+from models.training.levels import NoiseLevels
 from models.training.objectives import Objective, ObjectiveName
 from models.training.optimizers import Optimizer, OptimizerName
+from models.training.origin import Origin, start_from
 from models.training.processes import Processes
 
 CHECKPOINT = "checkpoint.pt"
+LOOK = 20  # steps between two looks at a device that is waited for: at the losses, and at who asks to stop
 
 
 class TrainingDiverged(RuntimeError):
@@ -44,16 +49,29 @@ class TrainingSettings(BaseModel):
     optimizer: OptimizerName = "adam"
     learning_rate: float = Field(2e-3, gt=0)
     muon_learning_rate: float = Field(0.03, gt=0, description="Of the weights that Muon trains.")
-    warmup_steps: int = Field(300, ge=0)
+    warmup_steps: int = Field(300, ge=0, description="At most; a quarter of the run at most.")
     decay: Literal["cosine", "linear", "constant"] = "cosine"
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="Song & Ermon 2020, technique 5.")
+    ema_decay: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Song & Ermon 2020, technique 5. Of the average that is published; one four times as short and one "
+        "four times as long are kept beside it.",
+    )
     clip_norm: float = Field(1.0, gt=0)
     objective: ObjectiveName = "edm"
     log_sigma_mean: float = Field(-0.9, description="Noise levels are log-normal, unless `levels` says otherwise.")
     log_sigma_std: float = Field(1.4, gt=0)
     levels: NoiseLevels | None = Field(None, description="The only noise levels, in place of log-normal ones.")
     flip: bool = Field(False, description="Whether half of the images, at random, are mirrored left to right.")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    classes: bool = Field(False, description="Whether the network is told what is on an image.")
+    label_dropout: float = Field(
+        0.1, gt=0, le=1, description="Share of the images whose label is not told, so that all classes are learned too."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto is the faster one.")
+    execution: StepExecution | None = Field(
+        None, description="How a step is run; what is left out is found by measurement at the start of a run."
+    )
     compile: bool = Field(False, description="torch.compile: minutes at the start, fewer milliseconds a step.")
     seed: int = Field(0, ge=0)
 
@@ -75,10 +93,12 @@ class Trainer:
 
     Args:
         images: uint8 [n, c, h, w].
-        settings: how to train.
+        settings: how to train. Without `execution` a step is run plainly, until `choose_execution` finds a faster way.
         directory: where the checkpoint is kept.
         device: torch device name.
         processes: this one among those that train together.
+        labels: what is on the images, for a network with classes.
+        origin: the model whose weights it starts from, and these; None for fresh ones.
 
     Raises:
         TypeError, ValueError: the settings do not fit the network, the images or the number of processes, or there is
@@ -92,6 +112,8 @@ class Trainer:
         directory: Path,
         device: str = "cpu",
         processes: Processes = Processes(),  # noqa: B008 (frozen)
+        labels: Labels | None = None,
+        origin: tuple[Origin, dict[str, Tensor]] | None = None,
     ) -> None:
         self.images, self.directory, self.processes = images, directory, processes
         self.device = torch.device(device)
@@ -100,40 +122,100 @@ class Trainer:
         self.batch = min(settings.batch, len(images))
         if self.batch < processes.size:
             raise ValueError(f"a batch of {self.batch} images cannot be shared by {processes.size} processes")
-        mean, std = mean_and_std(images)
-        arguments = {"image_channels": images.shape[1], **settings.network}
-        kind = arguments.pop("kind", "unet")
+        self.classes: tuple[str, ...] = labels.names if labels and settings.classes else ()
+        if settings.classes and not self.classes:
+            raise ValueError("classes = true needs data with labels")
+        self.origin = origin[0] if origin else None
         self.sigmas = settings.levels.sigmas if settings.levels else None
-        if kind == "refinenet-v1":
-            arguments["levels"] = len(self.sigmas or ())
-        self.spec = NetworkSpec(kind=kind, arguments=arguments, data_mean=round(mean, 4), data_std=round(std, 4))
+        self.spec = self._spec()
         self.parametrisation = self.spec.parametrised(self.sigmas)
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
-        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+        if origin:
+            start_from(self.network, origin[1], origin[0])
+        self.averages = Averages(self.network, lengths(settings.ema_decay))
         self.optimizer = Optimizer(
             settings.optimizer, self.network, settings.learning_rate, settings.muon_learning_rate
         )
         self.objective = Objective(settings.objective, self.network, self.parametrisation)
-        self._losses = processes.share_gradients(self.objective, self.device)
-        if settings.compile:
-            self._losses.compile()
+        draw = Draw(
+            settings.seed,
+            settings.log_sigma_mean,
+            settings.log_sigma_std,
+            self.sigmas,
+            settings.flip,
+            settings.label_dropout,
+        )
+        indices = labels.indices if labels and self.classes else None
+        self.batches = Batches(
+            images, indices, len(self.classes), self.batch, draw, self.objective, self.device, processes
+        )
         self.step = 0
         self._torn = False  # whether weights are ahead of the step count, as inside an update
         self.seconds = 0.0
-        self.losses: list[float] = []
+        self._losses: list[float] = []
+        self._unread: list[Tensor] = []  # losses that are still on the device
         self.history: list[dict[str, Any]] = []  # settings of earlier parts of the run, if they were others
-        self.steps_per_epoch = max(1, len(images) // settings.batch)
+        self.steps_per_epoch = self.batches.per_epoch
         self.steps = max(1, round(settings.epochs * self.steps_per_epoch))
+
+    @property
+    def ema(self) -> AveragedModel:
+        """The average that is published unless another one is asked for."""
+        return self.averages.models[self.settings.ema_decay]
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step so far."""
+        if self._unread:
+            self._losses += torch.stack(self._unread).tolist()
+            self._unread = []
+        return self._losses
+
+    @property
+    def execution(self) -> StepExecution:
+        """How a step is run."""
+        if self.settings.execution is not None:
+            return self.settings.execution
+        return StepExecution(precision="bfloat16" if self.settings.precision == "bfloat16" else "float32")
+
+    def choose_execution(self) -> None:
+        """Finds the fastest execution of a step by measurement, unless the settings name one; before the first step.
+
+        bfloat16 is for the objective `edm` only, whose network's output is of the same size at every noise level.
+        """
+        s = self.settings
+        if s.execution is not None:
+            return
+        alone = self.processes.size == 1 and not s.compile and not has_dropout(self.network)
+        once = s.objective in ("edm", "denoising")  # and not twice, which sets what all threads share
+        precisions: tuple[Precision, ...] = ("float32", "bfloat16") if s.objective == "edm" else ("float32",)
+        if s.precision != "auto":
+            precisions = (s.precision,)
+        among = candidates(self.device, precisions, in_pieces=alone and once)
+        batch = self.batches.batch(0)
+
+        def seconds(execution: StepExecution) -> float:
+            gradients = self._gradients(execution)
+            try:
+                taken = gradients.seconds(batch)
+            finally:
+                gradients.close()
+                self.network.zero_grad(set_to_none=True)
+            return float(self.processes.sum(torch.tensor(taken, device=self.device)))
+
+        self.network.train()
+        self.settings = s.model_copy(update={"execution": fastest(among, seconds)})
 
     def rate_factor(self, step: int) -> float:
         """The learning rate in parts of its peak: linear warm-up, then decay to zero at the end, or none."""
         s = self.settings
-        if step < s.warmup_steps:
-            return (step + 1) / s.warmup_steps
+        warmup = min(s.warmup_steps, self.steps // 4)
+        if step < warmup:
+            return (step + 1) / warmup
         if s.decay == "constant":
             return 1.0
-        progress = min(1.0, (step - s.warmup_steps) / max(1, self.steps - s.warmup_steps))
+        progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
         return (1 + math.cos(math.pi * progress)) / 2 if s.decay == "cosine" else 1 - progress
 
     @cached_property
@@ -141,30 +223,38 @@ class Trainer:
         """sha256 of the training images."""
         return images_sha256(self.images)
 
-    def train(self, on_step: Callable[["Trainer", float], None], stopping: Callable[[], bool] = lambda: False) -> bool:
+    def train(self, on_step: Callable[["Trainer", Tensor], None], stopping: Callable[[], bool] = lambda: False) -> bool:
         """Runs to the last step, calling `on_step(self, loss)` after each; returns whether it got there.
 
-        Once `stopping()` is true, in any of the processes, all of them return after the step they are at.
+        The loss that `on_step` is given is on the device. Once `stopping()` is true, in any of the processes, all of
+        them return after the step they are at, or the next at which they look.
 
         Raises:
             TrainingDiverged: the loss became NaN or infinite.
         """
         self.network.train()
+        gradients = self._gradients(self.execution)
+        look, unchecked = 1 if self.device.type == "cpu" else LOOK, list[Tensor]()
         started = time.monotonic() - self.seconds
-        for batch in self._batches():
-            loss, stop = self._step(batch, stopping)
-            if not math.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss is {loss} at step {self.step}; lower the learning rate "
-                    f"(now {self.settings.learning_rate}) and resume from the last checkpoint"
-                )
-            self.step += 1
-            self.losses.append(loss)
-            self._torn = False
-            self.seconds = time.monotonic() - started
-            on_step(self, loss)
-            if stop and self.step < self.steps:
-                return False
+        try:
+            for batch in self.batches.ahead(self.step, self.steps):
+                loss = self._step(batch, gradients)
+                unchecked.append(loss)
+                last = self.step + 1 == self.steps
+                looks = last or (self.step + 1) % look == 0
+                if looks:
+                    self._check(unchecked)
+                    unchecked = []
+                stop = looks and self.processes.any(stopping(), self.device)
+                self.step += 1
+                self._unread.append(loss)
+                self._torn = False
+                self.seconds = time.monotonic() - started
+                on_step(self, loss)
+                if stop and not last:
+                    return False
+        finally:
+            gradients.close()
         return True
 
     def save(self) -> Path:
@@ -185,8 +275,10 @@ class Trainer:
             "seconds": self.seconds,
             "losses": torch.tensor(self.losses),
             "history": self.history,
+            "spec": self.spec.model_dump(),
+            "origin": None if self.origin is None else self.origin.model_dump(),
             "network": self.network.state_dict(),
-            "ema": self.ema.state_dict(),
+            "averages": self.averages.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         try:
@@ -211,10 +303,15 @@ class Trainer:
             return False
         with self._checkpoint() as state:
             self.network.load_state_dict(state["network"])
-            self.ema.load_state_dict(state["ema"])
+            self.averages.load_state_dict(state["averages"])
             self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"].tolist()
-        self.history = state.get("history", [])
+            execution = state["settings"].get("execution")
+        self.step, self.seconds, self._losses = state["step"], state["seconds"], state["losses"].tolist()
+        self.history = state["history"]
+        if self.settings.execution is None and execution is not None:  # another one would round otherwise
+            if self.settings.precision != "auto":
+                execution = {**execution, "precision": self.settings.precision}
+            self.settings = self.settings.model_copy(update={"execution": StepExecution.model_validate(execution)})
         earlier = TrainingSettings().model_dump() | state["settings"]  # one that is older than a setting lacks it
         if earlier != self.settings.model_dump():
             self.history.append({"until_step": self.step, "training": earlier})
@@ -240,54 +337,40 @@ class Trainer:
                 return NoiseLevels.model_validate(earlier)
         return levels.completed(self.images, self.device)
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Images uint8 [batch, c, h, w] from the current step on; each epoch is a fresh permutation."""
-        order, epoch = torch.empty(0), -1
-        for step in range(self.step, self.steps):
-            if epoch != step // self.steps_per_epoch:
-                epoch = step // self.steps_per_epoch
-                order = torch.randperm(len(self.images), generator=self._generator(epoch, stream=1))
-            start = step % self.steps_per_epoch * self.batch
-            yield self.images[order[start : start + self.batch]]
+    def _spec(self) -> NetworkSpec:
+        """The network, made for the mean and the deviation of the images, or of those that its weights are from."""
+        arguments = {"image_channels": self.images.shape[1], **self.settings.network}
+        kind = arguments.pop("kind", "unet")
+        if kind == "refinenet-v1":
+            arguments["levels"] = len(self.sigmas or ())
+        if self.classes:
+            arguments["classes"] = len(self.classes)
+        mean, std = mean_and_std(self.images)
+        if self.origin is not None and self.origin.data_std is not None:
+            mean, std = self.origin.data_mean, self.origin.data_std
+        return NetworkSpec(kind=kind, arguments=arguments, data_mean=round(mean, 4), data_std=round(std, 4))
 
-    def _step(self, batch: Tensor, stopping: Callable[[], bool]) -> tuple[float, bool]:
-        """One update from a batch of which this process takes its part; its loss, and whether any process stops."""
-        s, n, part = self.settings, len(batch), self.processes.part(len(batch))
-        x, sigma, normals = self._draw(batch)
-        factors = self.objective.factors(sigma.tolist())
-        x, sigma, factors, normals = (values.to(self.device) for values in (x, sigma, factors, normals))
+    def _gradients(self, execution: StepExecution) -> Gradients:
+        return Gradients(self.objective, execution, self.device, self.processes, self.settings.compile)
+
+    def _step(self, batch: Batch, gradients: Gradients) -> Tensor:
+        """One update from this process's part of a batch; the loss of the whole."""
         torch.manual_seed(self._dropout_seed())
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
-            losses = self._losses(x[part].float() / 255, sigma[part], factors[part], *normals[:, part])
-        loss = losses.sum() / n
-        self.network.zero_grad(set_to_none=True)
-        (loss * self.processes.size).backward()  # gradients are averaged over the processes, losses are not
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
+        loss = gradients(batch, self.batch)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self._torn = True
         self.optimizer.step(self.rate_factor(self.step))
-        self.ema.update_parameters(self.network)
-        stop = torch.tensor(float(stopping()), device=self.device)
-        whole, stops = self.processes.sum(torch.stack([loss.detach(), stop])).tolist()
-        return whole, stops > 0
+        self.averages.update(self.network, self.step)
+        return self.processes.sum(loss)
 
-    def _draw(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All that is random in a step: images [n, c, h, w], noise levels [n], normal noise [normals, n, c, h, w]."""
-        s, n, generator = self.settings, len(batch), self._generator(self.step, stream=0)
-        if self.sigmas is None:
-            sigma = stratified_log_normal(n, s.log_sigma_mean, s.log_sigma_std, generator)
-        else:
-            sigma = uniform(n, self.sigmas, generator)
-        on_device = generator
-        if self.device.type != "cpu":  # drawn where it is used, it need not be brought there
-            on_device = torch.Generator(self.device).manual_seed(generator.initial_seed())
-        normals = torch.randn((self.objective.normals, *batch.shape), generator=on_device, device=self.device)
-        if s.flip:
-            mirrored = torch.rand(n, generator=generator) < 0.5
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-        return batch, sigma, normals
-
-    def _generator(self, position: int, stream: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.settings.seed << 33) + (position << 1) + stream)
+    def _check(self, losses: list[Tensor]) -> None:
+        """Raises TrainingDiverged unless all losses are finite; the last is of the step that is being made."""
+        for back, loss in enumerate(torch.stack(losses).tolist()[::-1]):
+            if not math.isfinite(loss):
+                raise TrainingDiverged(
+                    f"the loss is {loss} at step {self.step - back}; lower the learning rate "
+                    f"(now {self.settings.learning_rate}) and resume from the last checkpoint"
+                )
 
     def _dropout_seed(self) -> int:
         """Dropout draws from the global generator: so that gets a seed for every step and process, too."""

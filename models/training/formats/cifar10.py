@@ -13,7 +13,7 @@ from torch import Tensor
 from models.training.formats import DataError
 
 SIDE, CHANNELS = 32, 3
-BATCHES, TEST_BATCH = "data_batch_*", "test_batch"
+BATCHES, TEST_BATCH, NAMES = "data_batch_*", "test_batch", "batches.meta"
 
 
 def find_batches(directory: Path) -> list[Path]:
@@ -53,6 +53,22 @@ def read_labelled_batches(paths: list[Path]) -> tuple[Tensor, Tensor]:
             raise DataError(f"{path} is not a labelled batch of CIFAR-10: its `labels` must be a number for each image")
         labels += named
     return torch.from_numpy(np.concatenate(images)), torch.tensor(labels)
+
+
+def class_names(directory: Path) -> tuple[str, ...] | None:
+    """The names of the classes, from `batches.meta` beside the batches; None without it.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = directory / NAMES
+    if not path.is_file():
+        return None
+    meta = _read_batch(path)
+    names = meta.get(b"label_names", meta.get("label_names")) if isinstance(meta, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+        raise DataError(f"{path} does not name the classes of CIFAR-10: it must hold `label_names`")
+    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
 def _read_batch(path: Path) -> Any:

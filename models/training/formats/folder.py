@@ -1,5 +1,7 @@
 """A folder of image files."""
 
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,14 +18,36 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def find_pictures(directory: Path) -> list[Path]:
-    """All image files in a directory and below it, sorted by path; hidden ones are left out."""
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-        and path.is_file()
-    )
+    """All image files in a directory and below it, through links too, sorted by path; hidden ones are left out."""
+    return sorted(path for path in _files(directory) if path.suffix.lower() in SUFFIXES)
+
+
+def classes_of(pictures: Sequence[Path], directory: Path) -> tuple[Tensor, tuple[str, ...]]:
+    """The labels int64 [n] of pictures, and the names of the classes: the folders in `directory` that they lie in.
+
+    Raises:
+        DataError: some lie in none.
+    """
+    folders = [path.relative_to(directory).parts for path in pictures]
+    bare = [str(path) for path, parts in zip(pictures, folders, strict=True) if len(parts) == 1]
+    if bare or not folders:
+        raise DataError(
+            f"{directory} must have a folder for each class, with its pictures: {', '.join(bare[:3]) or 'it has none'}"
+        )
+    names = sorted({parts[0] for parts in folders})
+    indices = {name: index for index, name in enumerate(names)}
+    return torch.tensor([indices[parts[0]] for parts in folders]), tuple(names)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    """All files that are not hidden, each folder once, however many links lead to it from within itself."""
+    for place, folders, names in os.walk(directory, followlinks=True):
+        here = Path(place)
+        above = {parent.resolve() for parent in (here, *here.parents)}
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (here / name).resolve() not in above
+        )
+        yield from (here / name for name in names if not name.startswith(".") and (here / name).is_file())
 
 
 def read_pictures(paths: list[Path], image: ImageShape) -> Tensor:

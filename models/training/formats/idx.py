@@ -37,6 +37,19 @@ def read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(data[head:]), dtype=torch.uint8).reshape(shape)
 
 
+def read_labels(images: Path) -> Tensor:
+    """The labels uint8 [n] that lie beside a file of images, named as MNIST's are.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    name = images.name.removesuffix(".gz")
+    labels = read_idx(find_idx(images.parent, name.replace("images", "labels").replace("idx3", "idx1")))
+    if labels.ndim != 1:
+        raise DataError(f"the labels beside {images} have the shape {list(labels.shape)}, labels have [n]")
+    return labels
+
+
 def load_mnist(directory: Path, part: str = "train") -> tuple[Tensor, Tensor]:
     """MNIST (or a data set in its format): images uint8 [n, 1, 28, 28] and labels uint8 [n].
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.training.formats import DataError
 
-TRAINING_IMAGES = "x_train"
+TRAINING_IMAGES, TRAINING_LABELS = "x_train", "y_train"
 LABELLED = "x_train", "y_train", "x_test", "y_test"
 
 
@@ -36,6 +36,19 @@ def read_npz(path: Path) -> Tensor:
             f"it holds {_held(arrays)}"
         )
     return _chw(found)
+
+
+def read_training_labels(path: Path) -> Tensor:
+    """The labels int64 [n] of the images that `read_npz` reads: the array `y_train`.
+
+    Raises:
+        DataError: the file cannot be read, or has no such integers.
+    """
+    arrays = _read(path)
+    labels = arrays.get(TRAINING_LABELS)
+    if labels is None or labels.dtype.kind not in "iu" or labels.size != len(labels):
+        raise DataError(f"{path} must hold the labels as integers {TRAINING_LABELS} [n]; it holds {_held(arrays)}")
+    return torch.from_numpy(labels.reshape(-1).astype(np.int64))
 
 
 def read_labelled_npz(path: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:

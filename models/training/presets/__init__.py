@@ -23,6 +23,7 @@ class PublishedAs(BaseModel):
             have no largest, so how far up they have taught the network enough is for the preset to say.
         sampler: the sampler by default. Levels and step size that it leaves out follow from the range.
         samplers: the defaults of requests that name another.
+        classes: names of the classes in place of those that the data have.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class PublishedAs(BaseModel):
     sigma_max: float | None = None
     sampler: SamplerSettings = Field(default_factory=lambda: bare(USUAL))
     samplers: tuple[SamplerSettings, ...] = ()
+    classes: tuple[str, ...] | None = None
 
 
 class GeneratedData(BaseModel):

@@ -1,0 +1,56 @@
+"""Exponential moving averages of the weights, of several lengths (Karras 2024, section 3: which is best shows late)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+TIMES = 4  # as short and as long as the one that is published
+
+
+class Averages:
+    """Averages of a network's weights by their decay a step.
+
+    In the beginning they forget faster, by (1 + t) / (10 + t) after t steps: else what is left of the first weights
+    would outweigh a short run.
+
+    Args:
+        network: whose weights are averaged.
+        decays: of each average, in [0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decays: Sequence[float]) -> None:
+        self.models = {decay: AveragedModel(network, multi_avg_fn=self._fold(decay)) for decay in decays}
+        self._step = 0
+
+    def update(self, network: nn.Module, step: int) -> None:
+        """Folds in the weights as they are after step number `step`, from 0."""
+        self._step = step
+        for model in self.models.values():
+            model.update_parameters(network)
+
+    def state_dict(self) -> dict[float, dict[str, Any]]:
+        """What a checkpoint keeps of them."""
+        return {decay: model.state_dict() for decay, model in self.models.items()}
+
+    def load_state_dict(self, state: dict[float, dict[str, Any]]) -> None:
+        """Continues from what `state_dict` gave. An average of which it has none begins as that of the nearest decay.
+
+        Raises:
+            RuntimeError, ValueError: it is the state of another network, or of none.
+        """
+        for decay, model in self.models.items():
+            model.load_state_dict(state[min(state, key=lambda kept: abs(kept - decay))])
+
+    def _fold(self, decay: float) -> Any:
+        def fold(averaged: list[Tensor], weights: list[Tensor], _number: Tensor) -> None:
+            torch._foreach_lerp_(averaged, weights, 1 - min(decay, (1 + self._step) / (10 + self._step)))
+
+        return torch.no_grad()(fold)
+
+
+def lengths(decay: float) -> list[float]:
+    """Decays of averages TIMES as short as that of `decay`, as long, and TIMES as long."""
+    return sorted({round(max(0.0, 1 - (1 - decay) * factor), 9) for factor in (TIMES, 1, 1 / TIMES)})
