@@ -43,7 +43,8 @@ class TrainingProgress:
             say(f"{len(trainer.sigmas)} noise levels from {trainer.sigmas[0]:g} to {trainer.sigmas[-1]:g}")
         say(f"a step is run {trainer.execution}")
         if trainer.step:
-            say(f"continuing after step {trainer.step}")
+            others = f", with another {', '.join(trainer.changed)}" if trainer.changed else ""
+            say(f"continuing after step {trainer.step}{others}")
         self._started, self._first_step = time.monotonic(), trainer.step
         if err.is_terminal:
             self._bar = Progress(

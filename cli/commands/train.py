@@ -32,6 +32,16 @@ def train(
             help="Start from the weights of a published model, NAME or NAME/VERSION, of --store or of those that ship.",
         ),
     ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            "--ema",
+            metavar="DECAY",
+            help="Which average of the weights is published, of the three that are kept. A run that has ended and is "
+            "started again with another one publishes that as the next version.",
+            show_default="the preset's",
+        ),
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.", rich_help_panel=SETTINGS)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=SETTINGS)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=SETTINGS)] = None,
@@ -68,6 +78,7 @@ def train(
         store=store or out / "models",
         overrides={k: v for k, v in settings.items() if v is not None},
         origin=origin,
+        average=average,
         device=device,
         save_every=save_every,
         grid_every=grid_every,

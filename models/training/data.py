@@ -52,19 +52,24 @@ class Labels:
     names: tuple[str, ...]
 
 
-def load_labels(path: Path, images: Tensor) -> Labels:
+def load_labels(path: Path, images: Tensor, names: tuple[str, ...] | None = None) -> Labels:
     """The labels of the images that `load_images` read from the same path.
 
-    Classes are called what their folders or, of CIFAR-10, its batches call them, and else by their number.
+    Args:
+        path: see there.
+        images: those images.
+        names: what the classes are called; None for what their folders or, of CIFAR-10, its batches call them, and
+            else their numbers.
 
     Raises:
         DataError: there are none, or they do not match the images.
     """
     found = _read_labels(path)
+    found = Labels(found.indices, names or found.names)
     if len(found.indices) != len(images):
         raise DataError(f"{path} has {len(found.indices)} labels for {len(images)} images")
     if int(found.indices.min()) < 0 or int(found.indices.max()) >= len(found.names):
-        raise DataError(f"the labels of {path} must count from 0 to {len(found.names) - 1}")
+        raise DataError(f"the labels of {path} must be from 0 to {len(found.names) - 1}: {', '.join(found.names)}")
     return found
 
 

@@ -48,6 +48,8 @@ def publish_guided(
         for role, card in (("main", main), ("guide", guide))
         for name, tensor in safetensors.torch.load(store.weights(card)).items()
     }
+    if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"not all weights are finite: {', '.join(wrong[:3])} and so on; train that model again")
     weights = safetensors.torch.save(state)
     how = {"weight": weight, "interval": list(interval) if interval else None}
     arguments = {"main": main.network.arguments, "guide": guide.network.arguments, **how}

@@ -1,8 +1,12 @@
 """The training job: data in, a published model out."""
 
+import fcntl
 import json
+import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +32,10 @@ from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
 from models.training.scatter import POINTS, points_png
 from models.training.toy import is_plane, two_gaussians
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings
 
 GRID = 64  # samples of a grid
+LOCK = ".lock"
 
 
 class TrainingFailed(RuntimeError):
@@ -52,6 +57,7 @@ class TrainingJob(BaseModel):
         overrides: training settings that replace the preset's.
         origin: the model whose weights the run starts from, `NAME` or `NAME/VERSION`, of `store` or of those that ship;
             None for fresh ones.
+        average: decay of the average that is published; None for the one that the settings name.
         device: torch device name.
         save_every, grid_every: steps between checkpoints and between sample grids.
         command: what the card says it was made with.
@@ -65,6 +71,7 @@ class TrainingJob(BaseModel):
     store: Path
     overrides: dict[str, Any]
     origin: str | None = None
+    average: float | None = None
     device: str
     save_every: int
     grid_every: int
@@ -103,27 +110,43 @@ class TrainingJob(BaseModel):
         on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool],
     ) -> tuple[ModelCard, Path] | None:
-        try:
+        with _one_line():
             preset = presets.load(self.preset)
             settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
             images, labels = self._images(preset, settings)
             origin = self._origin()
-            self.out.mkdir(parents=True, exist_ok=True)
-            processes, device = join(self.device)
-            if device.startswith("cuda"):
-                torch.backends.cudnn.deterministic = True  # a run that goes on must round as it would have
-            trainer = Trainer(images, settings, self.out, device, processes, labels, origin)
-            table = grid_table(draft(trainer, preset.model))
-            if not trainer.resume():
-                trainer.choose_execution()
-                trainer.save()  # what cannot be written is found out now, not after hours
-        except ValidationError as error:
-            lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise TrainingFailed("; ".join(lines).replace("\n", " ")) from error
-        except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
-            raise TrainingFailed(one_line(error)) from error
+        with self._alone():
+            with _one_line():
+                trainer = self._trainer(images, settings, labels, origin)
+                table = grid_table(draft(trainer, preset.model))
+                if not trainer.resume():
+                    trainer.choose_execution()
+                    trainer.save()  # what cannot be written is found out now, not after hours
+            return self._train(trainer, preset, table, on_start, on_step, stopping)
+
+    def _trainer(
+        self,
+        images: Tensor,
+        settings: TrainingSettings,
+        labels: Labels | None,
+        origin: tuple[Origin, dict[str, Tensor]] | None,
+    ) -> Trainer:
+        processes, device = join(self.device)
+        if device.startswith("cuda"):
+            torch.backends.cudnn.deterministic = True  # a run that goes on must round as it would have
+        return Trainer(images, settings, self.out, device, processes, labels, origin)
+
+    def _train(
+        self,
+        trainer: Trainer,
+        preset: presets.Preset,
+        table: tables.Table,
+        on_start: Callable[[Trainer], None],
+        on_step: Callable[[Trainer, Tensor], None],
+        stopping: Callable[[], bool],
+    ) -> tuple[ModelCard, Path] | None:
         on_start(trainer)
-        events = Events(self.out / "tensorboard", trainer.step) if processes.first else None
+        events = Events(self.out / "tensorboard", trainer.step) if trainer.processes.first else None
 
         def after_step(trainer: Trainer, loss: Tensor) -> None:
             on_step(trainer, loss)
@@ -142,15 +165,36 @@ class TrainingJob(BaseModel):
             if not finished:
                 raise TrainingStopped(f"stopped after step {trainer.step} of {trainer.steps}")
             self._draw(trainer, table, events)
-            return publish(trainer, preset.model, ModelStore(self.store), self.command)
-        except (OSError, RuntimeError) as error:
+            return publish(trainer, preset.model, ModelStore(self.store), self.command, self.average)
+        except (OSError, RuntimeError, ValueError) as error:
             raise TrainingFailed(one_line(error)) from error
         except KeyboardInterrupt:
-            trainer.save()
+            with suppress(TrainingDiverged):  # then the checkpoint before is the one to go on from
+                trainer.save()
             raise
         finally:
             if events:
                 events.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Inside, no other run is at work in the directory. A run that is killed leaves it to the next."""
+        if os.environ.get("RANK", "0") != "0":  # the first process of several stands for all
+            yield
+            return
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            file = (self.out / LOCK).open("a")
+        except OSError as error:
+            raise TrainingFailed(one_line(error)) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise TrainingFailed(
+                    f"another run is at work in {self.out}: wait for it, or use another --out"
+                ) from error
+            yield
 
     def _images(self, preset: presets.Preset, settings: TrainingSettings) -> tuple[Tensor, Labels | None]:
         """The training images, and their labels where the network is to be told them."""
@@ -161,14 +205,7 @@ class TrainingJob(BaseModel):
         images = load_images(self.data, preset.image)
         if not settings.classes:
             return images, None
-        labels = load_labels(self.data, images)
-        if names := preset.model.classes:
-            if len(names) != len(labels.names):
-                raise DataError(
-                    f"{self.data} has {len(labels.names)} classes, the preset names {len(names)}: {', '.join(names)}"
-                )
-            labels = Labels(labels.indices, names)
-        return images, labels
+        return images, load_labels(self.data, images, preset.model.classes)
 
     def _origin(self) -> tuple[Origin, dict[str, Tensor]] | None:
         """The model that the run starts from, and its weights."""
@@ -190,6 +227,18 @@ class TrainingJob(BaseModel):
         if curve := loss_png(trainer.losses):
             (self.out / "loss.png").write_bytes(curve)
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Inside, what cannot be is told in one line."""
+    try:
+        yield
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TrainingFailed("; ".join(lines).replace("\n", " ")) from error
+    except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        raise TrainingFailed(one_line(error)) from error
 
 
 def _clear_frames(error: BaseException | None) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,28 +10,68 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from models.card import ImageShape, ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore, sha256
 from models.training.presets import PublishedAs
-from models.training.trainer import Trainer
+from models.training.trainer import Trainer, TrainingDiverged
 
 CURVE_POINTS = 100
 
 
-def publish(trainer: Trainer, published: PublishedAs, store: ModelStore, command: str) -> tuple[ModelCard, Path]:
-    """Writes the EMA weights, as float16, and their card as the next version; returns the card and its directory."""
-    state = {k: v.to(torch.float16).contiguous() for k, v in trainer.ema.module.state_dict().items()}
-    weights = safetensors.torch.save(state)
+def publish(
+    trainer: Trainer, published: PublishedAs, store: ModelStore, command: str, decay: float | None = None
+) -> tuple[ModelCard, Path]:
+    """Writes averaged weights, as float16, and their card as the next version; returns the card and its directory.
+
+    Weights that are a version already, of a run that was ended before, are not written again.
+
+    Args:
+        trainer: at its last step.
+        published: what the card says.
+        store: takes the version.
+        command: what the card says it was made with.
+        decay: of the average; None for the one that the settings name.
+
+    Raises:
+        ValueError: there is no such average.
+        TrainingDiverged: the weights are not finite as float16.
+    """
+    decay = trainer.settings.ema_decay if decay is None else decay
+    if decay not in trainer.averages.models:
+        known = ", ".join(f"{kept:g}" for kept in trainer.averages.models)
+        raise ValueError(f"there is no average of decay {decay:g}; there is {known}")
+    averaged = trainer.averages.models[decay].module.state_dict()
+    weights = as_float16(averaged)
+    for number in store.versions(published.name):
+        known_card = store.card(published.name, number)
+        if known_card.weights_sha256 == sha256(weights):
+            return known_card, store.path(published.name, number)
     card = draft(trainer, published).model_copy(
         update={
             "version": store.next_version(published.name),
-            "provenance": provenance(trainer, command),
+            "provenance": provenance(trainer, command, decay),
             "weights_sha256": sha256(weights),
         }
     )
     return card, store.publish(card, weights)
+
+
+def as_float16(state: Mapping[str, Tensor]) -> bytes:
+    """Weights as a safetensors file of float16.
+
+    Raises:
+        TrainingDiverged: not all of them are finite in that type.
+    """
+    halves = {name: value.to(torch.float16).cpu().contiguous() for name, value in state.items()}
+    if wrong := [name for name, value in halves.items() if not value.isfinite().all()]:
+        raise TrainingDiverged(
+            f"not all weights are finite as float16 ({', '.join(wrong[:3])}): they are not published; train again with "
+            "a lower learning rate"
+        )
+    return safetensors.torch.save(halves)
 
 
 def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
@@ -72,7 +113,7 @@ def image_shape(trainer: Trainer) -> ImageShape:
     return ImageShape(channels=channels, height=height, width=width)
 
 
-def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
+def provenance(trainer: Trainer, command: str, decay: float | None = None) -> dict[str, Any]:
     """How the weights were made: enough to make them again."""
     stride = max(1, len(trainer.losses) // CURVE_POINTS)
     curve = [
@@ -80,6 +121,7 @@ def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
         for i in range(0, len(trainer.losses), stride)
         if (part := trainer.losses[i : i + stride])
     ]
+    decay = trainer.settings.ema_decay if decay is None else decay
     return {
         "command": command,
         "training": trainer.settings.model_dump(mode="json"),
@@ -90,7 +132,7 @@ def provenance(trainer: Trainer, command: str) -> dict[str, Any]:
         "steps": trainer.step,
         "wall_seconds": round(trainer.seconds),
         "images_per_second": round(trainer.step * trainer.batch / trainer.seconds, 1) if trainer.seconds else None,
-        "weights": f"exponential moving average of decay {trainer.settings.ema_decay:g}, float16",
+        "weights": f"exponential moving average of decay {decay:g}, float16",
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("scoreserve", "torch", "numpy")}},
         "loss_curve": curve,

@@ -28,12 +28,16 @@ from models.training.optimizers import Optimizer, OptimizerName
 from models.training.origin import Origin, start_from
 from models.training.processes import Processes
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
 LOOK = 20  # steps between two looks at a device that is waited for: at the losses, and at who asks to stop
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no longer finite; the last checkpoint was written before that."""
+
+
+class AnotherRun(ValueError):
+    """A checkpoint is there, but of a run that this one does not go on; the message says what to do."""
 
 
 class TrainingSettings(BaseModel):
@@ -263,11 +267,14 @@ class Trainer:
         After an interrupt in the middle of an update nothing is written: the checkpoint before it stays.
 
         Raises:
+            TrainingDiverged: the weights are not finite; the checkpoint before it stays.
             OSError: it cannot be written; the checkpoint before it stays.
         """
         path = self.directory / CHECKPOINT
         if self._torn or not self.processes.first:
             return path
+        if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
+            raise TrainingDiverged(f"the weights are not finite after step {self.step}; {self._advice()}")
         aside = path.with_suffix(".tmp")
         state = {
             "settings": self.settings.model_dump(),
@@ -275,7 +282,8 @@ class Trainer:
             "seconds": self.seconds,
             "losses": torch.tensor(self.losses),
             "history": self.history,
-            "spec": self.spec.model_dump(),
+            "data": self._data(),
+            "spec": self.spec.model_dump(exclude_unset=True),
             "origin": None if self.origin is None else self.origin.model_dump(),
             "network": self.network.state_dict(),
             "averages": self.averages.state_dict(),
@@ -286,6 +294,10 @@ class Trainer:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if path.exists():
+                before = self.directory / BEFORE
+                before.unlink(missing_ok=True)
+                os.link(path, before)
             aside.replace(path)
         except (OSError, RuntimeError) as error:  # torch's writer turns what the file raises into a RuntimeError
             aside.unlink(missing_ok=True)
@@ -297,14 +309,18 @@ class Trainer:
         """Continues from the checkpoint if there is one; says whether there was.
 
         Raises:
-            ValueError: the checkpoint is damaged, or of another network.
+            ValueError: the checkpoint is damaged, or of another network, or of a run that this one does not go on:
+                on other images, with another objective or from other weights.
         """
         if not (self.directory / CHECKPOINT).exists():
             return False
         with self._checkpoint() as state:
+            self._check_run(state)
             self.network.load_state_dict(state["network"])
             self.averages.load_state_dict(state["averages"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.origin = Origin.model_validate(state["origin"]) if state["origin"] else None
+            self._see_as(NetworkSpec.model_validate(state["spec"]))
             execution = state["settings"].get("execution")
         self.step, self.seconds, self._losses = state["step"], state["seconds"], state["losses"].tolist()
         self.history = state["history"]
@@ -317,12 +333,48 @@ class Trainer:
             self.history.append({"until_step": self.step, "training": earlier})
         return True
 
+    @property
+    def changed(self) -> list[str]:
+        """Names of the settings that are others than before the last interruption, if that was at this step."""
+        if not self.history or self.history[-1]["until_step"] != self.step:
+            return []
+        earlier, now = self.history[-1]["training"], self.settings.model_dump()
+        return [name for name in now if now[name] != earlier[name]]
+
+    def _see_as(self, spec: NetworkSpec) -> None:
+        """Takes another spec of the same network: for the mean and the deviation that it was made for."""
+        self.spec, self.parametrisation = spec, spec.parametrised(self.sigmas)
+        self.objective.parametrisation = self.parametrisation
+
+    def _check_run(self, state: dict[str, Any]) -> None:
+        """Raises AnotherRun unless a checkpoint is of a run that this one goes on."""
+        path = self.directory / CHECKPOINT
+        settings = TrainingSettings().model_dump() | state["settings"]
+        instead = "use another --out" + (", and --from to start from published weights" if not self.origin else "")
+        for what, then, now in (
+            ("the images", state["data"], self._data()),
+            ("the objective", settings["objective"], self.settings.objective),
+        ):
+            if then != now:
+                raise AnotherRun(f"{path} is of a run that differs in {what}: {then}, not {now}; {instead}")
+        origin = Origin.model_validate(state["origin"]) if state["origin"] else None
+        if self.origin is not None and origin != self.origin:
+            raise AnotherRun(f"{path} is of a run that started from {named(origin)}, not from {named(self.origin)}")
+
+    def _data(self) -> str:
+        """What a checkpoint keeps of the training data: enough to tell others."""
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"{len(self.images)} of {shape}{classes} (sha256 {self.images_sha256[:12]})"
+
     @contextmanager
     def _checkpoint(self) -> Iterator[dict[str, Any]]:
         """What the checkpoint holds; errors inside, of reading and of using it, become one that says what to do."""
         path = self.directory / CHECKPOINT
         try:
             yield torch.load(path, map_location=self.device, weights_only=True)
+        except AnotherRun:
+            raise
         except (RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
 
@@ -367,15 +419,24 @@ class Trainer:
         """Raises TrainingDiverged unless all losses are finite; the last is of the step that is being made."""
         for back, loss in enumerate(torch.stack(losses).tolist()[::-1]):
             if not math.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss is {loss} at step {self.step - back}; lower the learning rate "
-                    f"(now {self.settings.learning_rate}) and resume from the last checkpoint"
-                )
+                raise TrainingDiverged(f"the loss is {loss} at step {self.step - back}; {self._advice()}")
+
+    def _advice(self) -> str:
+        """What to do about a run that has diverged."""
+        return (
+            f"lower the learning rate (now {self.settings.learning_rate}) and resume from the last checkpoint; if that "
+            f"diverges at once, from the one before: put {BEFORE} in place of {CHECKPOINT}"
+        )
 
     def _dropout_seed(self) -> int:
         """Dropout draws from the global generator: so that gets a seed for every step and process, too."""
         place = repr((self.settings.seed, self.step, self.processes.rank)).encode()
         return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest())
+
+
+def named(origin: Origin | None) -> str:
+    """What a run started from."""
+    return f"{origin.name} version {origin.version}" if origin else "fresh weights"
 
 
 def mean_and_std(images: Tensor) -> tuple[float, float]:

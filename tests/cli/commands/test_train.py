@@ -34,6 +34,7 @@ width = 8
 batch = 8
 epochs = 6
 warmup_steps = 2
+execution = {pieces = 1}
 network = {channels = [16], blocks = [1], attention = [false], embedding = 16, groups = 4, dropout = 0.1}
 """
 STEPS = 96
@@ -138,7 +139,7 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
     with run.start() as resumed:
         said = resumed.communicate(timeout=60)[1].splitlines()
     assert resumed.returncode == 0, said
-    assert said[0].startswith("continuing after step ")
+    assert said[1].startswith("continuing after step ")
     assert said[-2].startswith(f"step {STEPS}/{STEPS}  loss ")
     assert said[-2].endswith(" images/s  0:00:00 left")
     assert said[-1] == f"published dots version 1 in {run.out}/models/dots/1"

@@ -16,9 +16,9 @@ from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.data import images_sha256
 from models.training.formats.idx import load_mnist
-from models.training.job import TrainingFailed, TrainingJob, TrainingStopped
+from models.training.job import LOCK, TrainingFailed, TrainingJob, TrainingStopped
 from models.training.levels import NoiseLevels
-from models.training.trainer import CHECKPOINT, Trainer, TrainingSettings
+from models.training.trainer import BEFORE, CHECKPOINT, Trainer, TrainingSettings
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist"
 TINY = {"channels": [8, 16], "blocks": [1, 1], "attention": [False, False], "embedding": 16, "groups": 4}
@@ -26,7 +26,7 @@ OVERRIDES: dict[str, Any] = {
     "network": TINY,
     "batch": 8,
     "epochs": 0.1,
-    "precision": "float32",
+    "execution": {},  # what is measured may differ from run to run
     "warmup_steps": 2,
     "seed": 3,
 }
@@ -84,7 +84,8 @@ def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path:
 
     out = tmp_path / "run"
     pictures = ["grid-000006.png", "grid-000012.png", "loss.png"]
-    assert sorted(p.name for p in out.iterdir()) == [CHECKPOINT, *pictures, "run.json", "tensorboard"]
+    found = sorted(p.name for p in out.iterdir())
+    assert found == [LOCK, BEFORE, CHECKPOINT, *pictures, "run.json", "tensorboard"]
     with Image.open(out / "grid-000012.png") as grid:
         assert grid.size == (8 * 30 + 2, 8 * 30 + 2)
         assert np.asarray(grid).max() > 0
@@ -122,6 +123,47 @@ def test_levels_that_a_preset_leaves_out_are_computed_from_the_images_and_told_b
     assert settings.levels == levels.count  # type: ignore[union-attr]
     assert list(table.column("sigma")[:-1]) == levels.sigmas
     assert ScoreModel.load(ModelStore(tmp_path / "models"), card).score(torch.rand(1, 1, 28, 28), card.sigma_max).any()
+
+
+def test_a_finished_run_that_is_started_again_publishes_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingJob, "_draw", ignore)
+    overrides = OVERRIDES | {"ema_decay": 0.5}
+    first = job(tmp_path, overrides=overrides).run(ignore, ignore)
+    assert job(tmp_path, overrides=overrides).run(ignore, ignore) == first
+    assert ModelStore(tmp_path / "models").versions("mnist") == [1]
+    other = job(tmp_path, overrides=overrides, average=0.0).run(ignore, ignore)
+    assert other is not None
+    assert other[0].version == 2
+
+
+def test_a_run_may_start_from_a_model_that_ships_or_one_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingJob, "_draw", ignore)
+    first = job(tmp_path).run(ignore, ignore)
+    assert first is not None
+    started = job(tmp_path, out=tmp_path / "next", origin="mnist/1").run(ignore, ignore)
+    assert started is not None
+    line = started[0].provenance["from"]
+    assert (line["name"], line["version"], line["weights_sha256"]) == ("mnist", 1, first[0].weights_sha256)
+    assert line["provenance"] == first[0].provenance
+    with pytest.raises(TrainingFailed, match="weights of fashion-mnist version 2 are of another network"):
+        job(tmp_path, out=tmp_path / "other", origin="fashion-mnist/2").run(ignore, ignore)
+    with pytest.raises(TrainingFailed, match="no model imagenet"):
+        job(tmp_path, out=tmp_path / "other", origin="imagenet").run(ignore, ignore)
+
+
+def test_two_runs_do_not_share_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingJob, "_draw", ignore)
+
+    def start_another(_trainer: Trainer) -> None:
+        with pytest.raises(TrainingFailed, match=r"another run is at work in .*run: wait for it, or use another --out"):
+            job(tmp_path).run(ignore, lambda *_: pytest.fail("it must not train"))
+
+    assert job(tmp_path).run(start_another, ignore) is not None
+    assert job(tmp_path).run(ignore, ignore) is not None, "once it has ended there is room"
 
 
 def test_an_interrupted_run_saves_and_goes_on_to_the_same_weights(
@@ -235,6 +277,6 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, content: bytes) 
 def test_a_checkpoint_of_another_network_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     Trainer(load_mnist(MNIST)[0], TrainingSettings.model_validate(OVERRIDES), tmp_path / "run").save()
-    other = OVERRIDES | {"network": TINY | {"channels": [8, 32]}}
+    other = OVERRIDES | {"classes": False, "network": TINY | {"channels": [8, 32]}}
     with pytest.raises(TrainingFailed, match="another network"):
         job(tmp_path, overrides=other).run(ignore, ignore)

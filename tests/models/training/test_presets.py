@@ -14,6 +14,7 @@ from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training import presets
+from models.training.data import Labels
 from models.training.job import TrainingJob
 from models.training.presets import Preset
 from models.training.publish import publish
@@ -40,13 +41,13 @@ def test_every_preset_trains_draws_and_publishes_a_model_that_samples(name: str,
     preset = presets.load(name)
     c, h, w = preset.image.chw
     pixels = np.random.default_rng(0).integers(0, 256, (8, h, w, c), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", images=pixels)
+    np.savez(tmp_path / "images.npz", x_train=pixels, y_train=np.arange(8))
     job = TrainingJob(
         preset=name,
         data=None if preset.data else tmp_path / "images.npz",
         out=tmp_path / "run",
         store=tmp_path / "models",
-        overrides={"network": shrunk(preset), "batch": 4, "epochs": 2.0 / 5000 if preset.data else 1},
+        overrides={"network": shrunk(preset), "batch": 4, "epochs": 2.0 / 5000 if preset.data else 1, "execution": {}},
         device="cpu",
         save_every=1,
         grid_every=100,
@@ -61,6 +62,7 @@ def test_every_preset_trains_draws_and_publishes_a_model_that_samples(name: str,
     card = published[0]
     assert card.image == preset.image
     assert card.metrics == {}
+    assert (card.classes is not None) == preset.training.classes
     assert card.description.count("\n") == 0
     if name == "toy2d":
         with Image.open(tmp_path / "run" / "points-000002.png") as scatter:
@@ -99,7 +101,8 @@ def test_the_network_for_cifar_10_has_20_to_30_million_parameters() -> None:
 def test_the_network_for_cifar_10_trains_at_its_real_size(tmp_path: Path) -> None:
     preset = presets.load("cifar10")
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    trainer = Trainer(images, preset.training.model_copy(update={"batch": 1}), tmp_path)
+    labels = Labels(torch.arange(4), preset.model.classes or ())
+    trainer = Trainer(images, preset.training.model_copy(update={"batch": 1}), tmp_path, labels=labels)
     trainer.train(lambda *_: None, lambda: trainer.step == 9)
     assert len(trainer.losses) == 10
     assert all(math.isfinite(loss) for loss in trainer.losses)

@@ -33,6 +33,7 @@ epochs = 2
 optimizer = "muon"
 warmup_steps = 2
 flip = true
+precision = "float32"
 seed = 4
 network = {channels = [16], blocks = [1], attention = [true], embedding = 16, groups = 4, head_channels = 16}
 """
