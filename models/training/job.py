@@ -6,7 +6,6 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ class TrainingJob(BaseModel):
         self,
         trainer: Trainer,
         preset: presets.Preset,
-        table: tables.Table,
+        table: Table,
         on_start: Callable[[Trainer], None],
         on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool],
