@@ -158,6 +158,12 @@ class ModelCard(BaseModel):
     metrics: dict[str, Any] = Field(default_factory=dict, description="What was measured on it.")
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
+    @property
+    def denoises(self) -> bool:
+        """Whether the network tells a score, so that x + sigma^2 score is the expected clean image."""
+        parametrisation = self.network.parametrisation
+        return parametrisation is None or parametrisation.denoises
+
     def own(self, name: str) -> SamplerSettings | None:
         """The model's own settings of a sampler; None if it has none, and the sampler's defaults hold."""
         return next((settings for settings in (self.sampler, *self.samplers) if settings.name == name), None)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from models.card import ModelCard
 from models.evaluation.budgets import within
-from models.samplers import COMPARED, NAMES
-from models.samplers.plan import plan
+from models.samplers import COMPARED
+from models.samplers.plan import offered, plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 from models.samplers.table import Table
@@ -64,12 +64,13 @@ def setting(wanted: SamplerSettings, card: ModelCard) -> Setting:
 
 def _usual(card: ModelCard) -> Iterator[Setting]:
     yield setting(card.sampler, card)
-    if card.sigmas is None:
-        yield setting(bare(COMPARED), card)
+    compared = bare(COMPARED)
+    if type(compared) in offered(card):
+        yield setting(compared, card)
 
 
 def _budgeted(samplers: Sequence[SamplerSettings], evaluations: Sequence[int], card: ModelCard) -> Iterator[Setting]:
-    for sampler in samplers or [bare(name) for name in NAMES]:
+    for sampler in samplers or [bare(sampler.known_as()) for sampler in offered(card)]:
         for n in evaluations:
             try:
                 yield setting(within(sampler, n, card), card)

@@ -13,6 +13,8 @@ NAMES = (
     "euler",
     "adams_bashforth",
     "heun",
+    "multistep_consistency",
 )
 USUAL = "annealed_langevin"  # where a request or a card has settings without a name, or none
-COMPARED = "heun"  # what models of all noise levels are sampled by for a comparison, or where nothing is known of them
+# What models with a score at all noise levels are sampled by for a comparison, or where nothing is known of them.
+COMPARED = "heun"

@@ -55,14 +55,16 @@ class Shape(Protocol):
 class Model(Protocol):
     """What a sampler is told of the model that it is to run: a part of the model card.
 
-    `sigma_min` to `sigma_max` are the noise levels that it knows, or else `sigmas` alone, descending. `sampler` and
-    `samplers` are its own settings.
+    `denoises` is whether it has a score; a consistency model has none. `sigma_min` to `sigma_max` are the noise levels
+    that it knows, or else `sigmas` alone, descending. `sampler` and `samplers` are its own settings.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def image(self) -> Shape: ...
+    @property
+    def denoises(self) -> bool: ...
     @property
     def sigma_min(self) -> float: ...
     @property
@@ -86,6 +88,7 @@ class Sampler(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: ClassVar[str]
+    of_consistency: ClassVar[bool] = False  # whether it samples consistency models; the others sample scores
     needs_all_levels: ClassVar[bool] = False  # whether a model that knows but a few levels cannot be sampled by it
     counts: ClassVar[tuple[str, ...]]  # the fields that decide how many network evaluations are spent
 

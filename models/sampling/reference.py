@@ -125,3 +125,15 @@ def heun(score: Score, x: Tensor, sigmas: Sequence[float], paint: Paint = _paint
         x = paint(x + (following - sigma) * (slope + second) / 2, following, k)
         k += 1
     return x
+
+
+def multistep_consistency(
+    score: Score, x: Tensor, sigmas: Sequence[float], least: float, noise: Noise, paint: Paint = _paint_nothing
+) -> Tensor:
+    """Multistep sampling (Song 2023, Algorithm 1) of a consistency model f(x, sigma) = x + sigma^2 score(x, sigma)."""
+    for i, sigma in enumerate(sigmas):
+        x = x + sigma**2 * score(x, sigma)
+        if i + 1 == len(sigmas):
+            return paint(x, 0.0, i)
+        x = paint(x + (sigmas[i + 1] ** 2 - least**2) ** 0.5 * noise(i), sigmas[i + 1], i)
+    return x

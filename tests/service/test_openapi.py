@@ -34,6 +34,10 @@ ALLOWED: tuple[str, ...] = (
         for sampler in ("AdamsBashforth", "Ancestral", "AnnealedLangevin", "ConsistentAnnealed", "Euler", "Heun")
     ),
     "components/schemas/Parameter/properties/type/description: changed: *or array, of numbers.'",
+    # Consistency models have a sampler of their own.
+    "components/schemas/MultistepConsistency: added",
+    "components/schemas/*/sampler*/mapping/multistep_consistency: added",
+    "components/schemas/*/sampler*/oneOf/8: added",
     # A card may name classes.
     "components/schemas/ModelCard/properties/classes: added",
     "components/schemas/ModelCard/properties/needs_label: added",

@@ -16,7 +16,8 @@ from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
-from models.samplers.plan import plan
+from models.samplers.multistep_consistency import MultistepConsistency
+from models.samplers.plan import offered, plan, why_not
 from models.samplers.sampler import MAX_ROWS, SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 
@@ -350,3 +351,44 @@ def test_the_ends_of_the_range_too(tiny_card: ModelCard) -> None:
     assert (settings.sigma_min, settings.sigma_max) == (card.sigma_min, card.sigma_max)  # type: ignore[union-attr]
     with pytest.raises(SamplerRefused, match="outside"):
         plan(Heun(name="heun", sigma_min=0.0123), card)
+
+
+@pytest.fixture(scope="session")
+def consistency_card(tiny_card: ModelCard) -> ModelCard:
+    network = {"kind": "adm", "parametrisation": {"name": "consistency", "pixels": [-1, 1]}}
+    update = {"network": network, "sigma_min": 0.001, "sampler": {"name": "multistep_consistency"}}
+    return ModelCard.model_validate(tiny_card.model_dump() | update)
+
+
+def test_a_consistency_model_is_asked_a_few_times_with_noise_up_to_the_next_level(consistency_card: ModelCard) -> None:
+    settings, table = plan(None, consistency_card)
+    kind = MultistepConsistency
+    assert settings == kind(name="multistep_consistency", levels=2, rho=7.0, sigma_max=10.0, sigma_min=0.001)
+    middle = ((10 ** (1 / 7) + 0.001 ** (1 / 7)) / 2) ** 7
+    assert table.rows.tolist() == [
+        pytest.approx([10, 100, 0, math.sqrt(middle**2 - 0.001**2), middle, 0]),
+        pytest.approx([middle, middle**2, 0, 0, 0, 0]),
+    ]
+    assert table.initial_std == pytest.approx(10)
+    _, once = plan(kind(name="multistep_consistency", levels=1), consistency_card)
+    assert once.rows.tolist() == [pytest.approx([10, 100, 0, 0, 0, 0])]
+    _, listed = plan(kind(name="multistep_consistency", sigmas=(10.0, 1.0, 0.2)), consistency_card)
+    assert listed.column("sigma").tolist() == [10, 1, 0.2]
+    _, within = plan(kind(name="multistep_consistency").within(3, consistency_card), consistency_card)
+    assert len(within) == 3
+
+
+def test_a_model_is_offered_what_can_sample_it_and_nothing_else(
+    tiny_card: ModelCard, v1_card: ModelCard, consistency_card: ModelCard
+) -> None:
+    assert not consistency_card.denoises
+    assert offered(consistency_card) == [MultistepConsistency]
+    assert MultistepConsistency not in offered(tiny_card)
+    assert {Heun, Euler, Langevin} < set(offered(tiny_card))
+    assert set(offered(v1_card)) == {AnnealedLangevin, Langevin, FollowScores, ConsistentAnnealed}
+    assert why_not(Heun, tiny_card) is None
+    assert "consistency model, which has none" in str(why_not(Heun, consistency_card))
+    with pytest.raises(SamplerRefused, match=r"heun follows a score.*allowed: multistep_consistency$"):
+        plan(Heun(name="heun"), consistency_card)
+    with pytest.raises(SamplerRefused, match="samples consistency models; tiny is none; allowed: annealed_langevin or"):
+        plan(MultistepConsistency(name="multistep_consistency"), tiny_card)

@@ -11,6 +11,7 @@ from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
+from models.samplers.multistep_consistency import MultistepConsistency
 from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table, snapshots
 
@@ -25,6 +26,7 @@ ALL = {
     "euler": Euler.table(karras(10, 0.01, 15, 7)),
     "adams_bashforth": AdamsBashforth.table(karras(10, 0.01, 15, 7)),
     "heun": Heun.table(karras(10, 0.01, 9, 7)),
+    "multistep_consistency": MultistepConsistency.table([10, 1.0, 0.3], 0.01),
 }
 
 
@@ -141,6 +143,7 @@ def test_samplers_of_one_level_start_uniform_and_others_from_their_first_sigma()
         "euler": pytest.approx(10),
         "adams_bashforth": pytest.approx(10),
         "heun": pytest.approx(10),
+        "multistep_consistency": 10,
     }
 
 

@@ -14,6 +14,7 @@ from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
+from models.samplers.multistep_consistency import MultistepConsistency
 from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table
 from models.sampling import noise, reference
@@ -70,6 +71,10 @@ SAMPLERS: dict[str, tuple[Table, Loop]] = {
     "heun": (
         Heun.table(LEVELS),
         lambda score, x, _noise, paint: reference.heun(score, x, LEVELS, paint),
+    ),
+    "multistep_consistency": (
+        MultistepConsistency.table(LEVELS, 0.02),
+        lambda score, x, noise, paint: reference.multistep_consistency(score, x, LEVELS, 0.02, noise, paint),
     ),
 }
 
