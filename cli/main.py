@@ -78,6 +78,7 @@ imports = typer.Typer(help="Make checkpoints of other code into models that are 
 imports.command()(needs("worker")(import_.ncsn))
 imports.command()(needs("worker")(import_.edm))
 imports.command("score_sde")(needs("worker")(import_.score_sde))
+imports.command()(needs("worker")(import_.guided_diffusion))
 imports.command()(needs("worker")(import_.module))
 imports.command()(needs("worker")(import_.exported))
 app.add_typer(imports, name="import")

@@ -93,6 +93,30 @@ def score_sde(
     _publish(lambda target: import_score_sde(checkpoint, config, target, raw), name, store, licence)
 
 
+def guided_diffusion(
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint file, such as ema_0.9999_250000.pt.")],
+    flags: Annotated[
+        str,
+        typer.Option(
+            help="The flags of network and diffusion that it was trained with, as on a command line: '--image_size 64 "
+            "--num_channels 192 ...'; or a file with them, or with a JSON object of them."
+        ),
+    ],
+    name: Name,
+    store: Store,
+    licence: Licence = None,
+) -> None:
+    """Import a checkpoint of guided-diffusion (Dhariwal & Nichol 2021), improved-diffusion or consistency_models.
+
+    The file does not say which network it is for: its authors' README has the flags. With those of consistency_models,
+    --training_mode is one of them: models that were distilled or trained to be consistent are offered multistep
+    consistency sampling, since they have no score.
+    """
+    from models.importing.guided_diffusion import import_guided_diffusion  # noqa: PLC0415 (torch)
+
+    _publish(lambda target: import_guided_diffusion(checkpoint, flags, target), name, store, licence)
+
+
 def module(
     network: Annotated[
         str,
