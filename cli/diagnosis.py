@@ -93,9 +93,9 @@ def judge(info: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
-    """Whether workers are alive, and how fast they are."""
+    """Whether workers are alive, how fast they are, and whether all give an image the same bits."""
     try:
-        alive, depth = queue.workers(), queue.depth()
+        alive, depth, statuses = queue.workers(), queue.depth(), queue.worker_statuses()
         paces = {name: queue.forecast.pace(name) for name in settings.store().names()}
     except RedisError as error:
         yield Finding("workers", "mend", f"Redis does not tell: {error}", "give its user what docker/users.acl does")
@@ -105,6 +105,12 @@ def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
         yield Finding("workers", "mend", f"none is alive; {waiting}", "start `scoreserve worker`, or look at its log")
         return
     yield Finding("workers", "good", f"{alive} alive; {waiting}")
+    for name in sorted({name for status in statuses for name in status.arithmetics}):
+        found = sorted({status.arithmetics[name] for status in statuses if name in status.arithmetics})
+        if len(found) > 1:
+            remedy = "an image's last bits depend on who makes it: give workers of another kind a queue of their own, "
+            remedy += "or all of them one SCORESERVE_EXECUTION"
+            yield Finding("arithmetic", "note", f"workers run {name} in {' and '.join(found)}", remedy)
     known = [f"{name} {pace.image_steps_per_second:,.0f}" for name, pace in paces.items() if pace]
     if known:
         yield Finding("pace", "good", f"image-steps a second: {', '.join(known)}")

@@ -12,6 +12,7 @@ from models.parametrisation import TOLERANCE, DiscreteLevels, Edm, OverSigma, Pa
 from models.samplers import USUAL
 from models.samplers.settings import SamplerSettings, bare
 
+EXECUTION = r"^(eager|channels_last) (float32|bfloat16)$"
 MODEL_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME)]
 
@@ -153,6 +154,13 @@ class ModelCard(BaseModel):
     )
     samplers: tuple[SamplerSettings, ...] = Field(
         (), description="The defaults of requests that name one of these other samplers."
+    )
+    execution: str | None = Field(
+        None,
+        pattern=EXECUTION,
+        description="How all workers run the network, and how it was run for the metrics: eager or channels_last, in "
+        "float32 or bfloat16. Null leaves it to each worker: the fastest way that has the bits of eager float32.",
+        examples=["channels_last bfloat16"],
     )
     provenance: dict[str, Any] = Field(default_factory=dict, description="How the checkpoint was made.")
     metrics: dict[str, Any] = Field(default_factory=dict, description="What was measured on it.")

@@ -316,6 +316,7 @@ class BatchingWorker(Member):
         return {
             "device": self.batch.device,
             "models": sorted(card.name for card in self.batch.cards),
+            "arithmetics": self.batch.arithmetics,
             "slots": self.batch.slots,
             "slots_active": self.batch.active,
             "image_steps_per_second": round((steps - self._reported_steps) / seconds, 1),
@@ -359,7 +360,7 @@ class BatchingWorker(Member):
         if claim.part.fault:
             self._settle(claim)
             return
-        saved = state.pack(claim.part.chains)
+        saved = state.pack(claim.part.chains, claim.part.lane.arithmetic)
         log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
         self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
         self._drop(claim)

@@ -97,10 +97,12 @@ class _Loaded(Collector):
 
     def collect(self) -> list[GaugeMetricFamily]:
         info = GaugeMetricFamily(
-            "scoreserve_worker_model_info", "Models that the worker has loaded.", labels=["model", "version"]
+            "scoreserve_worker_model_info",
+            "Models that the worker has loaded, and the execution and the device whose bits their images have.",
+            labels=["model", "version", "arithmetic"],
         )
         for card in self.batch.cards:
-            info.add_metric([card.name, str(card.version)], 1)
+            info.add_metric([card.name, str(card.version), self.batch.arithmetics.get(card.name, "")], 1)
         families = [info]
         if self.batch.device.startswith("cuda"):
             memory = GaugeMetricFamily("scoreserve_gpu_memory_bytes", "Memory of the GPU.", labels=["kind"])

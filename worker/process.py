@@ -7,6 +7,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from models.files import cache_dir
 from models.sampling.choice import Remembered
+from models.sampling.execution import Execution
 from models.store import BrokenModel, ModelNotFound
 from worker.batching import BatchingWorker
 from worker.device.batch import Batch, Refused
@@ -47,6 +48,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         settings.exact,
         Remembered(cache_dir() / "executions.json"),
         settings.threads,
+        Execution.named(settings.execution) if settings.execution else None,
     )
     names = settings.model_names or [settings.default_model]
     for name in names:

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from models.card import EXECUTION
 from models.cores import usable_cores
 from worker.queue.settings import QueueSettings
 
@@ -32,6 +33,12 @@ class WorkerSettings(QueueSettings):
         True,
         description="An image's pixels depend on its request alone. Without, the network is run in whichever way is "
         "fastest, at any width and in any type whose images look the same.",
+    )
+    execution: str | None = Field(
+        None,
+        pattern=EXECUTION,
+        description="How all networks are run, such as channels_last bfloat16; the same for all workers of a queue. By "
+        "default as their cards say, or in the fastest way that has the bits of eager float32.",
     )
     models: str = Field("", description="Names of the models that the worker serves, with commas; all by default.")
     models_memory_mb: int = Field(4096, ge=1, description="Memory for weights; those used last stay.")

@@ -23,6 +23,10 @@ def worker(
         bool | None,
         typer.Option("--exact/--no-exact", help="Pixels depend on the request alone, by default; or the fastest way."),
     ] = None,
+    execution: Annotated[
+        str | None,
+        typer.Option(metavar="<name>", help="How all networks are run, such as 'channels_last bfloat16'."),
+    ] = None,
     models: Annotated[
         str | None,
         typer.Option(metavar="<names>", help="Serve only these models, such as mnist,cifar10; all by default."),
@@ -65,6 +69,7 @@ def worker(
         "device": device,
         "slots": slots,
         "exact": exact,
+        "execution": execution,
         "models": models,
         "models_memory_mb": models_memory_mb,
         "threads": threads,

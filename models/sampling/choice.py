@@ -107,6 +107,7 @@ def choose(
     among: Sequence[Execution] | None = None,
     capture: Capture | None = None,
     threads: int = 1,
+    fixed: Execution | None = None,
 ) -> Choice:
     """The fastest execution of a model, in which it runs from now on.
 
@@ -121,11 +122,15 @@ def choose(
         among: what is compared; by default all that the device has.
         capture: how calls are recorded; by default as the engine does.
         threads: on which a CPU evaluates pieces of a batch.
+        fixed: the execution that all workers use: nothing is compared, and bits are those that it has.
     """
     if capture is None:
         capture = CudaGraphs(model.device) if model.device.type == "cuda" else plain
+    if fixed is not None:
+        among = ()
     among = candidates(model.device, exact) if among is None else among
-    model.executed = None
+    usual = fixed or Execution()
+    model.executed = as_usual = None if fixed is None else fixed.of(model.network)
     with torch.inference_mode():
         width = pinned_width(model.device)
         probes = _probes(model, table, max(slots, width) if exact or model.needs_one_width else slots)
@@ -137,9 +142,9 @@ def choose(
             if not _same_in_all_slots(model, probed[-1]):
                 log.warning("%s gives an image other last bits in another slot, whatever is done", model.device)
         ratios: dict[Execution, float] = {}
-        ways: dict[Execution, nn.Module | None] = {Execution(): None}
+        ways: dict[Execution, nn.Module | None] = {usual: as_usual}
         for execution in among:
-            if execution == Execution():
+            if execution == usual:
                 continue
             try:
                 model.executed = ways[execution] = execution.of(model.network)
@@ -152,17 +157,19 @@ def choose(
                     ratios[execution] = _time_ratio(model, ways[execution], probed[-1], widths, capture)
             except Exception as error:  # a compiler that is missing, no memory, a kernel that does not exist
                 log.info("%s cannot be used on %s: %s", execution, model.device, error)
-        best = min(ratios, key=lambda execution: ratios[execution], default=Execution())
+        best = min(ratios, key=lambda execution: ratios[execution], default=usual)
         if ratios.get(best, 1.0) > WORTHWHILE:
-            best = Execution()
+            best = usual
     model.executed = ways[best]
     piece = _piece(model, probed[-1], threads) if model.device.type == "cpu" and pinned is None else None
     return Choice(best, pinned, piece, {str(execution): round(ratio, 3) for execution, ratio in ratios.items()})
 
 
-def key(model: ScoreModel, weights_sha256: str, slots: int, exact: bool, threads: int = 1) -> str:
+def key(
+    model: ScoreModel, weights_sha256: str, slots: int, exact: bool, threads: int = 1, fixed: Execution | None = None
+) -> str:
     """All that a choice depends on, in a line."""
-    kind = "exact" if exact else "not exact"
+    kind = f"{'exact' if exact else 'not exact'}, {fixed or 'any execution'}"
     backends = torch.backends
     how = f"cuda {torch.version.cuda}, tf32 {backends.cudnn.allow_tf32} {backends.cuda.matmul.allow_tf32}"
     if model.device.type == "cpu":

@@ -23,6 +23,12 @@ class Execution:
     mode: Literal["eager", "channels_last", "compile"] = "eager"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    @classmethod
+    def named(cls, name: str) -> "Execution":
+        """The execution whose str is `name`, such as "channels_last bfloat16"."""
+        mode, _, dtype = name.partition(" ")
+        return cls(mode, dtype)  # type: ignore[arg-type]
+
     def of(self, network: nn.Module) -> nn.Module | None:
         """The network run so; None if that is how it is."""
         return None if self == Execution() else Executed(network, self)

@@ -26,6 +26,7 @@ class WorkersView(BaseModel):
                             "name": "c503f53c29e345d4826ddb51eee2c36b",
                             "device": "cuda",
                             "models": ["mnist"],
+                            "arithmetics": {"mnist": "eager float32 on NVIDIA H200"},
                             "slots": 256,
                             "slots_active": 64,
                             "image_steps_per_second": 20000.0,

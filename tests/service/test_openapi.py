@@ -38,6 +38,10 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/MultistepConsistency: added",
     "components/schemas/*/sampler*/mapping/multistep_consistency: added",
     "components/schemas/*/sampler*/oneOf/8: added",
+    # A card may say how its network is run, and a worker tells.
+    "components/schemas/ModelCard/properties/execution: added",
+    "components/schemas/WorkerStatus/properties/arithmetics: added",
+    "components/schemas/WorkersView/examples/0/workers/0/arithmetics: added",
     # A card may name classes.
     "components/schemas/ModelCard/properties/classes: added",
     "components/schemas/ModelCard/properties/needs_label: added",

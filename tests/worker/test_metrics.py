@@ -41,7 +41,8 @@ def test_what_a_worker_does_is_measured(queue: JobQueue, new_worker: NewWorker, 
     assert found["scoreserve_worker_image_steps_total model=tiny"] == 8 * 13
     assert found["scoreserve_slots"] == 8
     assert found["scoreserve_slots_active"] == 0
-    assert found["scoreserve_worker_model_info model=tiny version=1"] == 1
+    arithmetic = worker.batch.arithmetics["tiny"]
+    assert found[f"scoreserve_worker_model_info arithmetic={arithmetic} model=tiny version=1"] == 1
     assert found["scoreserve_worker_last_step_timestamp_seconds"] > jobs[0].created_at
     assert found["scoreserve_job_duration_seconds_count kind=sample model=tiny"] == 2
     assert found["scoreserve_job_queue_seconds_count kind=sample model=tiny"] == 2

@@ -18,6 +18,7 @@ from models.samplers.sampler import SamplerRefused
 from models.samplers.table import snapshots
 from models.sampling.chain import Chain
 from models.sampling.choice import Remembered
+from models.sampling.execution import Execution
 from models.sampling.memory import out_of_memory
 from models.sampling.projections import Unmasked
 from models.sampling.sample import from_pixels
@@ -61,6 +62,7 @@ class Batch:
         exact: an image's bits depend on its request alone.
         remembered: how models are run fastest here, as far as it was measured before.
         threads: on which a CPU evaluates pieces of a batch; torch is to have one in each.
+        execution: how all networks are run; by default as their cards say, or as is fastest.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class Batch:
         exact: bool = True,
         remembered: Remembered | None = None,
         threads: int = 1,
+        execution: Execution | None = None,
     ) -> None:
         self.store, self.slots, self.device, self.memory = store, slots, device, memory
-        self.exact, self.remembered, self.threads = exact, remembered, threads
+        self.exact, self.remembered, self.threads, self.execution = exact, remembered, threads, execution
         self._lanes: dict[tuple[str, int, str], Lane] = {}  # that used longest ago first
         self._numbers = counter()
         self._alone: set[str] = set()  # sha256 of weights that found too little memory beside others
@@ -104,6 +107,11 @@ class Batch:
     def cards(self) -> list[ModelCard]:
         """Models in memory."""
         return [lane.card for lane in list(self._lanes.values())]
+
+    @property
+    def arithmetics(self) -> dict[str, str]:
+        """Model in memory -> the execution and the device whose bits its images have."""
+        return {lane.card.name: lane.arithmetic for lane in list(self._lanes.values())}
 
     def frees(self, part: Part) -> bool:
         """Whether there would be free slots without a part, and not only chains of others that wait for them."""
@@ -141,7 +149,7 @@ class Batch:
         chains = [Chain(table, request.seed, index, known, projection, keep=keep) for index in indices]
         if saved is not None:
             try:
-                state.unpack(saved, chains, lane.card.image.chw)
+                state.unpack(saved, chains, lane.card.image.chw, lane.arithmetic)
             except ValueError as error:
                 log.warning("beginning again: %s", error)
         part = Part(lane, chains, next(self._numbers), deque(chain for chain in chains if chain.remaining))
@@ -291,7 +299,7 @@ class Batch:
 
     def _start(self, card: ModelCard) -> Lane:
         model = ScoreModel.load(self.store, card, self.device)
-        lane = Lane(card, model, self.slots, self.exact, self.remembered, self.threads)
+        lane = Lane(card, model, self.slots, self.exact, self.remembered, self.threads, self.execution)
         lane.measure()
         return lane
 

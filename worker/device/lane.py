@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from models.card import ModelCard
+from models.environment import device_name
 from models.images import Pixels
 from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.engine import Engine
+from models.sampling.execution import Execution
 from models.sampling.sample import to_pixels
 from models.score import ScoreModel
 
@@ -104,6 +106,7 @@ class Lane:
         exact: an image's bits depend on its request alone.
         remembered: what was measured before.
         threads: on which a CPU evaluates pieces of a batch.
+        fixed: how an operator wants all networks to be run; by default as the card says, or as is fastest.
     """
 
     def __init__(
@@ -114,9 +117,14 @@ class Lane:
         exact: bool = True,
         remembered: Remembered | None = None,
         threads: int = 1,
+        fixed: Execution | None = None,
     ) -> None:
         self.card = card
-        self.choice = _choose(card, model, slots, exact, remembered, threads)
+        if fixed is None and card.execution is not None:
+            fixed = Execution.named(card.execution)
+        self.choice = _choose(card, model, slots, exact, remembered, threads, fixed)
+        bits_of = self.choice.execution if fixed or not exact else Execution()  # the fastest has the bits of this one
+        self.arithmetic = f"{bits_of} on {device_name(model.device)}"  # where it is the same, so are an image's bits
         self.engine = Engine(model, slots, self.choice.pinned, threads=threads, piece=self.choice.piece)
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
@@ -238,11 +246,17 @@ def divergence(chain: Chain) -> str:
 
 
 def _choose(
-    card: ModelCard, model: ScoreModel, slots: int, exact: bool, remembered: Remembered | None, threads: int
+    card: ModelCard,
+    model: ScoreModel,
+    slots: int,
+    exact: bool,
+    remembered: Remembered | None,
+    threads: int,
+    fixed: Execution | None,
 ) -> Choice:
     """How the model is run from now on: as it was found to be best before, or as it is found now."""
     _, table = plan(None, card)
-    name = key(model, card.weights_sha256, slots, exact, threads)
+    name = key(model, card.weights_sha256, slots, exact, threads, fixed)
     choice = remembered.get(name) if remembered else None
     if choice is not None:
         try:
@@ -252,7 +266,7 @@ def _choose(
             return choice
         except Exception as error:  # whatever a compiler that is gone can throw
             log.warning("%s works no longer, so all is measured again: %s", choice.execution, error)
-    choice = choose(model, table, slots, exact, threads=threads)
+    choice = choose(model, table, slots, exact, threads=threads, fixed=fixed)
     if remembered:
         remembered.put(name, choice)
     return choice

@@ -11,14 +11,17 @@ from models.sampling.chain import Chain
 from models.sampling.sample import from_pixels, to_pixels
 
 
-def pack(chains: Sequence[Chain]) -> bytes:
+def pack(chains: Sequence[Chain], arithmetic: str) -> bytes:
     """All there is to save of a shard's chains, none of them in a slot: see `Chain`.
+
+    `arithmetic` says whose bits they have: they do not go on in another.
 
     Of finished images the pixels alone are kept, of those on their way x, and `previous` where the next row carries it;
     of all, their frames.
     """
     under_way = [chain for chain in chains if chain.remaining and chain.cursor]
     state = {
+        "arithmetic": torch.tensor(list(arithmetic.encode()), dtype=torch.uint8),
         "cursors": torch.tensor([chain.cursor for chain in chains]),
         "x": _stack([chain.x for chain in under_way]),
         "previous": _stack([chain.previous for chain in under_way if _carries(chain)]),
@@ -28,19 +31,23 @@ def pack(chains: Sequence[Chain]) -> bytes:
     return safetensors.torch.save(state)
 
 
-def unpack(data: bytes, chains: Sequence[Chain], shape: tuple[int, int, int]) -> None:
+def unpack(data: bytes, chains: Sequence[Chain], shape: tuple[int, int, int], arithmetic: str) -> None:
     """Puts fresh chains where the saved ones were.
 
     Args:
         data: what `pack` made of chains of the same request.
         chains: not begun.
         shape: of one image, c, h, w.
+        arithmetic: in which they go on.
 
     Raises:
-        ValueError: it is not the state of these chains.
+        ValueError: it is not the state of these chains, or was computed in another arithmetic.
     """
     try:
         state = safetensors.torch.load(data)
+        computed = bytes(state["arithmetic"].tolist()).decode()
+        if computed != arithmetic:
+            raise ValueError(f"it was computed in {computed}, and would go on in {arithmetic}")
         cursors = state["cursors"].tolist()
         x, previous, pixels = (list(state[name]) for name in ("x", "previous", "pixels"))
         frames = list(state.get("frames", ()))

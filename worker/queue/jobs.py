@@ -60,6 +60,11 @@ class WorkerStatus(BaseModel):
     name: str
     device: str = Field(description="torch device.")
     models: list[str] = Field(description="Those in its memory; others are loaded when they are asked for.")
+    arithmetics: dict[str, str] = Field(
+        default_factory=dict,
+        description="Model -> the execution and the device that it is run in. Workers where these are the same give an "
+        "image the same bits.",
+    )
     slots: int = Field(description="Images that it advances together.")
     slots_active: int
     image_steps_per_second: float = Field(description="What it does now.")

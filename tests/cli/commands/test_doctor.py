@@ -68,6 +68,25 @@ def test_a_sound_deployment(command: Command, sound: dict[str, str]) -> None:
     assert "Valkey" in told.stderr
 
 
+def test_workers_that_give_an_image_other_bits_are_told_of(
+    command: Command, sound: dict[str, str], redis: Redis
+) -> None:
+    status = {"device": "cpu", "models": ["mnist"], "slots": 16, "slots_active": 0, "image_steps_per_second": 0.0}
+    for name, arithmetic in (("w", "eager float32 on a CPU"), ("v", "eager float32 on a CPU")):
+        told = json.dumps(status | {"arithmetics": {"mnist": arithmetic}})
+        redis.hset(f"rq:worker:{name}", mapping={"scoreserve": told, "last_heartbeat": "2026-01-02T03:04:05Z"})
+        redis.sadd("rq:workers:scoreserve", f"rq:worker:{name}")
+        redis.sadd("rq:workers", f"rq:worker:{name}")
+    assert "arithmetic" not in findings(command("doctor", "--json", **sound))
+    told = json.dumps(status | {"arithmetics": {"mnist": "eager float32 on a GPU"}})
+    redis.hset("rq:worker:v", "scoreserve", told)
+    result = command("doctor", "--json", **sound)
+    state, said = findings(result)["arithmetic"]
+    assert state == "note"
+    assert "mnist in eager float32 on a CPU and eager float32 on a GPU" in said
+    assert result.exit_code == 0
+
+
 def test_a_queue_that_loses_jobs(command: Command, sound: dict[str, str], redis: Redis) -> None:
     redis.config_set("appendonly", "no")
     redis.config_set("maxmemory-policy", "allkeys-lru")

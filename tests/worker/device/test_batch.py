@@ -15,6 +15,7 @@ from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
+from models.sampling.execution import Execution
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
@@ -194,7 +195,7 @@ def test_saved_state_is_gone_on_from_in_another_batch(
     for _ in range(steps):
         batch.step()
     batch.drop(part)
-    saved = state.pack(part.chains)
+    saved = state.pack(part.chains, part.lane.arithmetic)
     other = Batch(batch.store, slots=2, device="cpu")
     again = other.admit(r, 0, 7, saved)
     assert again.image_steps_done == part.image_steps_done == min(5, 7) * min(steps, 7) + 2 * max(0, steps - 7)
@@ -206,7 +207,7 @@ def test_a_shard_whose_images_were_all_saved_needs_no_step(batch: Batch, tiny_ca
     part = batch.admit(request(tiny_card, 2), 0, 2)
     pixels = run(batch)[part]
     other = Batch(batch.store, slots=2, device="cpu")
-    again = other.admit(request(tiny_card, 2), 0, 2, state.pack(part.chains))
+    again = other.admit(request(tiny_card, 2), 0, 2, state.pack(part.chains, part.lane.arithmetic))
     assert other.step() == [again]
     assert np.array_equal(again.pixels(), pixels)
     assert other.image_steps == 0
@@ -219,13 +220,47 @@ def test_state_that_does_not_fit_is_not_gone_on_from(
     part = batch.admit(r, 0, 2)
     batch.step()
     batch.drop(part)
-    saved = state.pack(part.chains)
-    for wrong in (saved[:-1], b"", state.pack(part.chains[:1])):
+    saved = state.pack(part.chains, part.lane.arithmetic)
+    for wrong in (saved[:-1], b"", state.pack(part.chains[:1], part.lane.arithmetic)):
         caplog.clear()
         again = batch.admit(r, 0, 2, wrong)
         assert again.image_steps_done == 0
         assert "does not fit" in caplog.text
         assert np.array_equal(run(batch)[again], sample(tiny_model, plan(r.sampler, tiny_card)[1], 2, 1))
+
+
+def test_state_of_another_arithmetic_is_not_gone_on_from(
+    batch: Batch, tiny_card: ModelCard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A chain of a GPU, or of bfloat16, would have the bits of neither way."""
+    r = request(tiny_card, 2)
+    part = batch.admit(r, 0, 2)
+    batch.step()
+    batch.drop(part)
+    assert part.lane.arithmetic.startswith("eager float32 on ")
+    for arithmetic, cursor in ((part.lane.arithmetic, 2), ("eager float32 on another device", 0)):
+        again = batch.admit(r, 0, 2, state.pack(part.chains, arithmetic))
+        assert again.image_steps_done == cursor
+        batch.drop(again)
+    assert "would go on in eager float32" in caplog.text
+
+
+@pytest.mark.parametrize("of_card", [True, False])
+def test_one_execution_is_fixed_by_the_operator_or_the_card(
+    batch: Batch, tiny_card: ModelCard, tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, of_card: bool
+) -> None:
+    name = "channels_last bfloat16"
+    if of_card:
+        card = tiny_card.model_copy(update={"execution": name})
+        monkeypatch.setattr(batch.store, "card", lambda *_: card)
+    else:
+        batch = Batch(batch.store, slots=5, device="cpu", execution=Execution.named(name))
+    parts = [batch.admit(request(tiny_card, count), 0, count) for count in (1, 4)]
+    pixels = run(batch)
+    assert batch.arithmetics["tiny"].startswith(f"{name} on ")
+    assert np.array_equal(pixels[parts[0]][0], pixels[parts[1]][0]), "the same bits in any company"
+    in_float32 = sample(tiny_model, plan(request(tiny_card, 4).sampler, tiny_card)[1], 4, 1)
+    assert not np.array_equal(pixels[parts[1]], in_float32), "and not those of float32"
 
 
 def test_a_version_stays_what_it_was_while_it_is_in_use(

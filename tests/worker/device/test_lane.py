@@ -31,7 +31,9 @@ def remembered(tmp_path: Path) -> Remembered:
 def choosing(found: Choice, asked: list[bool]) -> Callable[..., Choice]:
     """In place of the measurement, which notes whether it was asked to be exact."""
 
-    def choose(model: ScoreModel, table: object, slots: int, exact: bool, threads: int) -> Choice:
+    def choose(
+        model: ScoreModel, table: object, slots: int, exact: bool, threads: int, fixed: Execution | None
+    ) -> Choice:
         asked.append(exact)
         model.executed = found.execution.of(model.network)
         return found
