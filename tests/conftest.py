@@ -108,6 +108,11 @@ def labelled_card(labelled_dir: Path) -> ModelCard:
 
 
 @pytest.fixture(scope="session")
+def needy_card(labelled_dir: Path) -> ModelCard:
+    return ModelStore(labelled_dir).card("needy")
+
+
+@pytest.fixture(scope="session")
 def labelled_model(labelled_dir: Path, labelled_card: ModelCard) -> ScoreModel:
     return ScoreModel.load(ModelStore(labelled_dir), labelled_card)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from models import networks
 from models.card import ModelCard
+from models.labels import LabelRefused, guidance_of, labels_of
 from models.samplers.plan import plan
 from models.samplers.sampler import MAX_SEED, SamplerRefused
 from models.samplers.settings import SamplerSettings
@@ -35,19 +36,23 @@ KEEP_SECONDS = 10.0  # since a card may be written anew in its place
 
 @dataclass(frozen=True)
 class Planned:
-    """A model and a complete sampler.
+    """A model, a complete sampler, and the classes of the images.
 
     Args:
         card: of the model.
         sampler: its settings.
-        evaluations: of the network, for each image.
+        labels: as models.labels.labels_of returns them.
+        rows: of the sampler's table.
+        image_steps: of each image.
         stamp: of the model in the store, when it was looked up.
         at: when that was, on the monotonic clock.
     """
 
     card: ModelCard
     sampler: SamplerSettings
-    evaluations: int
+    labels: tuple[int, ...] | None
+    rows: int
+    image_steps: int
     stamp: tuple[int, ...]
     at: float
 
@@ -81,7 +86,7 @@ class Intake:
         """
         planned = planned or self._plan(body)
         request, image_steps = self._complete(body, planned, as_grid)
-        return self._offer(body, planned.card, request, image_steps, caller, once)
+        return self._offer(body, planned, request, image_steps, caller, once)
 
     def quick(self, body: SampleBody) -> "Planned | None":
         """The plan, if the like was planned a moment ago and nothing else takes long: so the event loop may do it."""
@@ -105,7 +110,6 @@ class Intake:
         """
         planned = self._plan(body)
         request, image_steps = self._complete(body, planned, as_grid)
-        card = planned.card
         inpaint = InpaintRequest.model_construct(
             **request.model_dump(exclude={"kind", "sampler"}),
             kind="inpaint",
@@ -113,12 +117,12 @@ class Intake:
             image=picture.pixels.tobytes(),
             mask=picture.mask.tobytes(),
         )
-        return self._offer(body, card, inpaint, image_steps, caller, once)
+        return self._offer(body, planned, inpaint, image_steps, caller, once)
 
     def _offer(
         self,
         body: SampleBody,
-        card: ModelCard,
+        planned: "Planned",
         request: SampleRequest,
         image_steps: int,
         caller: Caller,
@@ -126,9 +130,9 @@ class Intake:
     ) -> Offer:
         if body.deadline_seconds is not None:
             task = Task(caller.client, body.priority, time.time(), image_steps)
-            self._check_deadline(body.deadline_seconds, task, request)
+            self._check_deadline(body.deadline_seconds, task, request, planned.rows)
         options = body.priority, body.deadline_seconds, caller.limits, once, self._webhook(body)
-        return self.queue.offer(request, card.image, image_steps, caller.client, *options)
+        return self.queue.offer(request, planned.card.image, image_steps, caller.client, *options, planned.rows)
 
     def _webhook(self, body: SampleBody) -> Webhook | None:
         if body.webhook is None:
@@ -151,14 +155,14 @@ class Intake:
             raise invalid("/webhook/secret", reason, "a secret of yours: whsec_ and 24 to 64 bytes in base64")
         return Webhook(url=url, secret=secret)
 
-    def _check_deadline(self, seconds: float, task: Task, request: SampleRequest) -> None:
+    def _check_deadline(self, seconds: float, task: Task, request: SampleRequest, rows: int) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""
-        evaluations, forecast = task.remaining // request.count, self.queue.forecast
+        forecast = self.queue.forecast
         pace = forecast.pace(request.model)
-        needed = forecast.seconds(task, request.model, evaluations)
+        needed = forecast.seconds(task, request.model, request.count, rows)
         if pace is None or needed is None or needed <= seconds:
             return
-        alone = pace.seconds(task.remaining, evaluations, forecast.shard_size)
+        alone = pace.seconds(task.remaining, request.count, rows, forecast.shard_size)
         workers = f"{pace.workers} worker{'s' if pace.workers > 1 else ''}"
         if alone > seconds:
             reason = f"{task.remaining:,} image-steps take {alone:.1f} s, even with all of {workers} to themselves"
@@ -193,16 +197,20 @@ class Intake:
         return card
 
     def _plan(self, body: SampleBody) -> "Planned":
-        """The model and the sampler of a request; those of late ones are remembered."""
+        """The model, the sampler and the labels of a request; those of late ones are remembered."""
         planned = self._planned(body)
         if planned is None:
             name = body.model or self.settings.default_model
             stamp, now, card = self.store.stamp(name), time.monotonic(), self._card(body)
             try:
                 sampler, table = plan(body.sampler, card)
+                labels = labels_of(body.label, body.labels, card)
+                guidance = guidance_of(body.guidance, body.guidance_interval, labels, card, table)
             except SamplerRefused as error:
                 raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
-            planned = Planned(card, sampler, len(table), stamp, now)
+            except LabelRefused as error:
+                raise invalid(f"/{error.field}", error.reason, error.allowed) from error
+            planned = Planned(card, sampler, labels, len(table), guidance.image_steps(table), stamp, now)
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[_like(body)] = planned
@@ -222,18 +230,21 @@ class Intake:
             raise invalid("/count", f"{body.count} images are more than one job may ask for", most)
         if as_grid:
             self._check_grid(body.count, card)
-        image_steps = body.count * planned.evaluations
+        if body.labels is not None and len(body.labels) > body.count:
+            reason = f"{len(body.labels)} labels are more than {body.count} images"
+            raise invalid("/labels", reason, f"1 to {body.count}, which the images have in turn")
+        image_steps = body.count * planned.image_steps
         if image_steps > limits.max_image_steps_per_job:
             raise invalid(
                 "/count",
-                f"{body.count} images of {planned.evaluations} network evaluations are {image_steps:,} image-steps",
+                f"{body.count} images of {planned.image_steps} network evaluations are {image_steps:,} image-steps",
                 f"at most {limits.max_image_steps_per_job:,} image-steps: fewer images or a shorter sampler",
             )
         size, most_bytes = body.count * card.image.size, limits.max_images_bytes
         if size > most_bytes:
             reason = f"{body.count} images of {card.image.size:,} bytes are {size:,} bytes, more than one job may have"
             raise invalid("/count", reason, f"at most {most_bytes // card.image.size:,}")
-        self._check_frames(body, card, planned.evaluations)
+        self._check_frames(body, card, planned.rows)
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
         request = SampleRequest(
             model=card.name,
@@ -243,6 +254,9 @@ class Intake:
             seed=seed,
             sampler=planned.sampler,
             frames=body.frames,
+            labels=planned.labels,
+            guidance=None if body.guidance == 1 else body.guidance,
+            guidance_interval=body.guidance_interval,
         )
         return request, image_steps
 
@@ -268,7 +282,8 @@ class Intake:
 
 def _like(body: SampleBody) -> tuple[object, ...]:
     """What a plan depends on."""
-    return body.model, body.version, body.sampler and body.sampler.model_dump_json()
+    sampler = body.sampler and body.sampler.model_dump_json()
+    return body.model, body.version, sampler, body.label, body.labels, body.guidance, body.guidance_interval
 
 
 def ready(job: Job) -> Job:

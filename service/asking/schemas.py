@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from models.card import ModelName
+from models.guidance import MAX_WEIGHT
 from models.samplers import USUAL
 from models.samplers.sampler import MAX_SEED
 from models.samplers.settings import SamplerSettings
@@ -18,6 +19,8 @@ from worker.queue.forecast import UNKNOWN, Outlook
 from worker.queue.job import Job, JobState
 from worker.queue.priority import Priority
 from worker.queue.requests import MAX_FRAMES
+
+LONGEST_LABEL, MAX_LABELS = 200, 1000
 
 
 def _name_sampler(value: Any) -> Any:
@@ -35,7 +38,27 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
+def _label(value: Any) -> Any:
+    """Refuses here what is no label: of a union pydantic says what is wrong with each of its members."""
+    is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_index and not (isinstance(value, str) and 0 < len(value) <= LONGEST_LABEL):
+        raise PydanticCustomError("label_type", "Input should be a class: its index, from 0 on, or its name")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "Input should be a valid number, not a boolean")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_no_boolean)]  # a form's fields are text, so that must be taken too
+
+Label = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)],
+    BeforeValidator(_label),
+]
+Level = Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False, strict=True)]
 
 MAX_DEADLINE_SECONDS = 30 * 24 * 3600
 PICTURE = (  # 28 x 28, and its mask
@@ -53,6 +76,9 @@ EXAMPLE_JOB: dict[str, Any] = {
     "count": 16,
     "seed": 7,
     "sampler": {"name": "heun", "levels": 18, "rho": 7.0, "sigma_max": 10.0, "sigma_min": 0.01},
+    "labels": None,
+    "guidance": None,
+    "guidance_interval": None,
     "frames": 0,
     "priority": "normal",
     "progress": {"image_steps_done": 112, "image_steps": 560},
@@ -117,10 +143,39 @@ class SampleBody(BaseModel):
         None,
         ge=0,
         le=MAX_SEED,
-        description="Image i depends on the model, the sampler, the seed and i alone. Drawn at random by default.",
+        description="Image i depends on the model, the sampler, its label and guidance, the seed and i alone. Drawn at "
+        "random by default.",
     )
     sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
         None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
+    )
+    label: Label | None = Field(
+        None,
+        description="The class of all images: its index among the `classes` of the model's card, or its name. By "
+        "default they are of no class in particular; of a model that needs a label, of one class after another.",
+        examples=[7],
+    )
+    labels: tuple[Label, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_LABELS,
+        description="The classes of images 0, 1 and so on, repeated when there are more images.",
+        examples=[[0, 1, 2]],
+    )
+    guidance: Annotated[float, BeforeValidator(_number)] | None = Field(
+        None,
+        ge=0,
+        le=MAX_WEIGHT,
+        allow_inf_nan=False,
+        description="How far an image is led towards its class (classifier-free guidance): 1, the default, is not at "
+        "all, and more makes images plainer and more alike. A guided network evaluation costs two image-steps.",
+        examples=[1.5],
+    )
+    guidance_interval: tuple[Level, Level] | None = Field(
+        None,
+        description="The lowest and the highest noise level that is guided; all by default. Those outside cost one "
+        "image-step, and images are less alike.",
+        examples=[[0.1, 2.0]],
     )
     frames: Whole = Field(
         0,
@@ -208,6 +263,13 @@ class JobView(BaseModel):
     count: int
     seed: int
     sampler: SamplerSettings = Field(description="Complete: asked for again, with the seed, it gives the same pixels.")
+    labels: tuple[int, ...] | None = Field(
+        description="The classes of images 0, 1 and so on, repeated; null for images of no class in particular."
+    )
+    guidance: float | None = Field(description="How far images are led towards their classes; null for not at all.")
+    guidance_interval: tuple[float, float] | None = Field(
+        description="The lowest and the highest noise level that is guided; null for all."
+    )
     frames: int = Field(description="How many snapshots of the annealing are kept.")
     priority: Priority
     progress: Progress
@@ -243,6 +305,9 @@ class JobView(BaseModel):
             count=request.count,
             seed=request.seed,
             sampler=request.sampler,
+            labels=request.labels,
+            guidance=request.guidance,
+            guidance_interval=request.guidance_interval,
             frames=request.frames,
             progress=Progress(image_steps_done=min(job.image_steps_done, job.image_steps), image_steps=job.image_steps),
             priority=job.priority,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from models.card import MODEL_NAME
+from models.guidance import MAX_WEIGHT
 from models.samplers.sampler import MAX_SEED
 from service.access.auth import CLIENT, Caller, caller_of
 from service.answering.problems import Problem, invalid, invalid_body, responses
@@ -136,7 +137,12 @@ def _once(request: Request, caller: Caller, route: bytes, body: SampleBody, *fil
     return Once.of(caller.client, key, route, body.model_dump_json(exclude={"image", "mask"}).encode(), *files)
 
 
-_EXAMPLES = {"sampler": '{"name": "heun"}', "webhook": '{"url": "https://example.com/hooks/scoreserve"}'}
+_EXAMPLES = {
+    "sampler": '{"name": "heun"}',
+    "labels": "[0, 1, 2]",
+    "guidance_interval": "[0.1, 2.0]",
+    "webhook": '{"url": "https://example.com/hooks/scoreserve"}',
+}
 _FORM_FIELDS: dict[str, Any] = {
     "model": {"type": "string", "pattern": MODEL_NAME, "description": "Name of a model.", "examples": ["mnist"]},
     "version": {"type": "integer", "minimum": 1, "description": "Version of the model."},
@@ -147,6 +153,26 @@ _FORM_FIELDS: dict[str, Any] = {
         "contentMediaType": "application/json",
         "description": "The sampler of POST /samples, as JSON.",
         "examples": [_EXAMPLES["sampler"]],
+    },
+    "label": {"type": "string", "description": "As in POST /samples.", "examples": ["7"]},
+    "labels": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The labels of POST /samples, as JSON.",
+        "examples": [_EXAMPLES["labels"]],
+    },
+    "guidance": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": MAX_WEIGHT,
+        "description": "As in POST /samples.",
+        "examples": [1.5],
+    },
+    "guidance_interval": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The guidance_interval of POST /samples, as JSON.",
+        "examples": [_EXAMPLES["guidance_interval"]],
     },
     "frames": {
         "type": "integer",

@@ -45,6 +45,22 @@ ALLOWED: tuple[str, ...] = (
     # A card may name classes.
     "components/schemas/ModelCard/properties/classes: added",
     "components/schemas/ModelCard/properties/needs_label: added",
+    # Images may be asked for by their classes, and guided.
+    "components/schemas/*Body/properties/label: added",
+    "components/schemas/*Body/properties/labels: added",
+    "components/schemas/*Body/properties/guidance: added",
+    "components/schemas/*Body/properties/guidance_interval: added",
+    "components/schemas/*Body/properties/seed/description: changed: * alone. Drawn at random by default.'",
+    "components/schemas/JobView/*/labels: added",
+    "components/schemas/JobView/*/guidance: added",
+    "components/schemas/JobView/*/guidance_interval: added",
+    "components/schemas/JobsView/examples/0/jobs/0/labels: added",
+    "components/schemas/JobsView/examples/0/jobs/0/guidance: added",
+    "components/schemas/JobsView/examples/0/jobs/0/guidance_interval: added",
+    "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/label: added",
+    "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/labels: added",
+    "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/guidance: added",
+    "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/guidance_interval: added",
     # A card's network may be another package's, and its parametrisation any that has a name.
     "components/schemas/NetworkSpec/properties/kind/enum: gone",
     "components/schemas/NetworkSpec/properties/kind/maxLength: added",

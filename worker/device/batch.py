@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.card import ModelCard
+from models.labels import LabelRefused, guidance_of, labels_of
 from models.samplers.plan import plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.table import snapshots
@@ -139,14 +140,20 @@ class Batch:
         try:
             lane = self._lane_of(request)
             _, table = plan(request.sampler, lane.card)
-        except (ModelNotFound, BrokenModel, SamplerRefused) as error:
+            labels_of(None, request.labels, lane.card)
+            guidance = guidance_of(request.guidance, request.guidance_interval, request.labels, lane.card, table)
+        except (ModelNotFound, BrokenModel, SamplerRefused, LabelRefused) as error:
             raise Refused(str(error)) from error
         known, projection = _decode(request, lane.card) if isinstance(request, InpaintRequest) else (None, None)
         if request.frames > len(table):
             raise Refused(f"{request.frames} frames were asked for, of {len(table)} network evaluations")
         keep = snapshots(len(table), request.frames)[:-1]
-        indices = range(first, first + count)
-        chains = [Chain(table, request.seed, index, known, projection, keep=keep) for index in indices]
+        chains = [
+            Chain(
+                table, request.seed, index, known, projection, label=request.label(index), guidance=guidance, keep=keep
+            )
+            for index in range(first, first + count)
+        ]
         if saved is not None:
             try:
                 state.unpack(saved, chains, lane.card.image.chw, lane.arithmetic)

@@ -86,19 +86,20 @@ class Pace:
     image_steps_per_second: float
     fastest: float
 
-    def seconds(self, image_steps: int, evaluations: int, shard_size: int) -> float:
+    def seconds(self, image_steps: int, images: int, rows: int, shard_size: int) -> float:
         """How long that many image-steps take at least, with nothing else to do.
 
         A shard is done by one worker, and an image by one step after another.
 
         Args:
             image_steps: of all images.
-            evaluations: of the network, for the image that has most to go.
+            images: how many.
+            rows: one after another, of the image that has most to go.
             shard_size: images that one worker takes on at a time.
         """
-        of_shard = min(image_steps, evaluations * shard_size)
+        of_shard = image_steps * min(1.0, shard_size / images)
         of_all = image_steps / self.image_steps_per_second
-        return max(evaluations * self.step_seconds, of_shard / self.fastest, of_all)
+        return max(rows * self.step_seconds, of_shard / self.fastest, of_all)
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Forecast:
             self.look()
         return self._paces.get(model)
 
-    def seconds(self, task: Task, model: str, evaluations: int, look: bool = True) -> float | None:
+    def seconds(self, task: Task, model: str, images: int, rows: int, look: bool = True) -> float | None:
         """When a job will be done, in seconds from now; None if no worker has measured its model's pace.
 
         Clients share the workers by weight. So until this job is done, another client gets at most what it still asks
@@ -188,7 +189,8 @@ class Forecast:
         Args:
             task: the job.
             model: its model.
-            evaluations: of the network, for the image that has most to go.
+            images: how many it has.
+            rows: one after another, of the image that has most to go.
             look: whether to read the queue first, if what is known of it is old.
         """
         pace = self.pace(model, look)
@@ -197,7 +199,7 @@ class Forecast:
         ahead = self._lines.get(task.client, NOBODY).before(task.place)
         turns = ahead.turns + task.remaining / task.priority.weight
         work = ahead.work + task.remaining + self._others(task.client, turns)
-        alone = pace.seconds(task.remaining, evaluations, self.shard_size)
+        alone = pace.seconds(task.remaining, images, rows, self.shard_size)
         return max(alone, work / pace.image_steps_per_second)
 
     def seconds_until_done(self, client: str, image_steps: int, model: str) -> float | None:

@@ -25,7 +25,12 @@ class JobState(StrEnum):
 
 
 class Job(BaseModel):
-    """What a client asked for, and how far it is."""
+    """What a client asked for, and how far it is.
+
+    Args:
+        image_steps: network evaluations of all images.
+        rows: of each image's table; a row that is guided is two evaluations at once.
+    """
 
     id: str
     state: JobState
@@ -34,6 +39,7 @@ class Job(BaseModel):
     shards: int
     shard_size: int
     image_steps: int
+    rows: int
     image_steps_done: int
     created_at: float
     started_at: float | None
@@ -45,9 +51,9 @@ class Job(BaseModel):
     deadline: float | None
 
     @property
-    def evaluations(self) -> int:
-        """Network evaluations of each image."""
-        return self.image_steps // self.request.count
+    def rows_left(self) -> int:
+        """Rows still to come of an image that is as far as the others."""
+        return -(-max(0, self.image_steps - self.image_steps_done) * self.rows // self.image_steps)
 
 
 class JobNotFound(LookupError):
@@ -66,14 +72,16 @@ def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) ->
     def number(name: bytes) -> float | None:
         return float(record[name]) if name in record else None
 
+    request, image_steps = REQUEST.validate_json(record[b"request"]), int(record[b"image_steps"])
     return Job(
         id=job_id,
         state=_state(record.get(b"state"), record.get(b"started_at")),
-        request=REQUEST.validate_json(record[b"request"]),
+        request=request,
         image=ImageShape.model_validate_json(record[b"image"]),
         shards=int(record[b"shards"]),
         shard_size=int(record[b"shard_size"]),
-        image_steps=int(record[b"image_steps"]),
+        image_steps=image_steps,
+        rows=int(record.get(b"rows", image_steps // request.count)),  # a release that guided nothing did not say it
         image_steps_done=sum(map(int, progress)),
         created_at=float(record[b"created_at"]),
         started_at=number(b"started_at"),

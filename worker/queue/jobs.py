@@ -140,6 +140,7 @@ class JobQueue:
         limits: Limits = UNLIMITED,
         once: Once | None = None,
         webhook: Webhook | None = None,
+        rows: int | None = None,
     ) -> Offer:
         """A job for `accept`, or for `scripts.ACCEPT` itself. Changes nothing.
 
@@ -153,6 +154,7 @@ class JobQueue:
             limits: on what is in flight, this job included.
             once: what the request is known by if it is sent again.
             webhook: what is called once the job has ended.
+            rows: of each image's table; None where each is one image-step.
         """
         now = time.time()
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
@@ -164,6 +166,7 @@ class JobQueue:
             shards=-(-request.count // size),
             shard_size=size,
             image_steps=image_steps,
+            rows=image_steps // request.count if rows is None else rows,
             image_steps_done=0,
             created_at=now,
             started_at=None,
@@ -215,8 +218,7 @@ class JobQueue:
         if job.state.final:
             return UNKNOWN
         task = _task(job)
-        evaluations = -(-task.remaining // job.request.count)  # of an image that is as far as the others
-        seconds = self.forecast.seconds(task, job.request.model, evaluations, look)
+        seconds = self.forecast.seconds(task, job.request.model, job.request.count, job.rows_left, look)
         return Outlook(seconds, self.forecast.position(task, look) if task.waits else None)
 
     def listing(

@@ -100,6 +100,7 @@ class Offer:
             "shards": job.shards,
             "shard_size": job.shard_size,
             "image_steps": job.image_steps,
+            "rows": job.rows,
             "created_at": job.created_at,
             "result_ttl": job.result_ttl,
             "model": job.request.model,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
 from models.card import ModelName
+from models.guidance import MAX_WEIGHT
 from models.samplers.sampler import MAX_SEED
 from models.samplers.settings import SamplerSettings
 
@@ -12,7 +13,7 @@ MAX_FRAMES = 64
 
 
 class SampleRequest(BaseModel):
-    """A grid of samples. Image i depends on (model, version, sampler, seed, i) alone."""
+    """A grid of samples. Image i depends on (model, version, sampler, its label, guidance, seed, i) alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,6 +25,17 @@ class SampleRequest(BaseModel):
     frames: int = Field(0, ge=0, le=MAX_FRAMES, description="How often each image is looked at; 0 or 1: the result.")
     weights_sha256: str | None = Field(None, description="The weights that were promised; null takes what is there.")
     sampler: SamplerSettings = Field(description="Complete: as `models.samplers.plan.plan` returns it.")
+    labels: tuple[int, ...] | None = Field(
+        None, min_length=1, description="Of images 0, 1 and so on, repeated; null for images of all classes."
+    )
+    guidance: float | None = Field(None, ge=0, le=MAX_WEIGHT, description="The weight of guidance; null for none.")
+    guidance_interval: tuple[float, float] | None = Field(
+        None, description="The lowest and the highest noise level that is guided; null for all."
+    )
+
+    def label(self, index: int) -> int | None:
+        """The label of an image."""
+        return None if self.labels is None else self.labels[index % len(self.labels)]
 
 
 class InpaintRequest(SampleRequest):

@@ -218,4 +218,7 @@ def test_pixels_are_not_told_to_others(client, inpaint: Inpaint, png: Png, pictu
             "frames",
             "seed",
             "sampler",
+            "labels",
+            "guidance",
+            "guidance_interval",
         }

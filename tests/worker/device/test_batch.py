@@ -297,6 +297,27 @@ def test_a_damaged_checkpoint_is_refused_with_its_reason(
         batch.admit(request(tiny_card, 1), 0, 1)
 
 
+def test_labels_that_a_model_does_not_know_are_refused(batch: Batch, tiny_card: ModelCard) -> None:
+    for told in ({"labels": (0,)}, {"guidance": 2.0}):
+        with pytest.raises(Refused, match="tiny knows no classes"):
+            batch.admit(request(tiny_card, 1).model_copy(update=told), 0, 1)
+    assert batch.parts == []
+
+
+def test_guided_images_are_counted_as_they_are_made(labelled_dir: Path, labelled_card: ModelCard) -> None:
+    told: list[tuple[int, int]] = []
+    batch = Batch(ModelStore(labelled_dir), slots=5, device="cpu")
+    batch.on_step = lambda _card, image_steps, evaluations, _seconds: told.append((image_steps, evaluations))
+    asked = SampleRequest(
+        model="labelled", version=1, count=3, seed=1, sampler=plan(SHORT, labelled_card)[0], labels=(0, 1), guidance=2.0
+    )
+    part = batch.admit(asked, 0, 3)
+    assert [chain.label for chain in part.chains] == [0, 1, 0]
+    run(batch)
+    assert part.image_steps_done == batch.image_steps == 3 * 2 * 7
+    assert told == [(6, 1)] * 7
+
+
 def test_a_model_whose_network_is_not_here_is_refused_with_what_there_is(
     tiny_card: ModelCard, models_dir: Path, tmp_path: Path
 ) -> None:

@@ -32,7 +32,9 @@ def workers(queue: JobQueue) -> None:
 
 
 def seconds(queue: JobQueue, client: str, steps: int, priority: Priority = Priority.NORMAL) -> float | None:
-    return Forecast(queue.connection, 16).seconds(Task(client, priority, time.time(), steps), "tiny", evaluations=13)
+    """For images of 13 evaluations."""
+    task = Task(client, priority, time.time(), steps)
+    return Forecast(queue.connection, 16).seconds(task, "tiny", images=max(1, steps // 13), rows=13)
 
 
 def test_nothing_is_told_of_what_was_never_measured(queue: JobQueue) -> None:
@@ -63,6 +65,14 @@ def test_what_is_half_done_needs_half_the_time(queue: JobQueue, submit: Callable
     half = job.model_copy(update={"image_steps_done": job.image_steps // 2})
     assert whole is not None
     assert queue.outlook(half).seconds == pytest.approx(whole / 2, rel=0.1)
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_guided_row_is_two_image_steps_and_one_after_another(queue: JobQueue) -> None:
+    task, forecast = Task("a", Priority.NORMAL, time.time(), 26), Forecast(queue.connection, 16)
+    assert forecast.seconds(task, "tiny", images=1, rows=13) == pytest.approx(0.13)
+    many = Task("a", Priority.NORMAL, time.time(), 16 * 26)
+    assert forecast.seconds(many, "tiny", images=16, rows=13) == pytest.approx(16 * 26 / 1000)
 
 
 @pytest.mark.usefixtures("workers")
