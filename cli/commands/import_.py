@@ -117,6 +117,26 @@ def guided_diffusion(
     _publish(lambda target: import_guided_diffusion(checkpoint, flags, target), name, store, licence)
 
 
+def diffusers(
+    directory: Annotated[
+        Path, typer.Argument(help="The pipeline's directory, with unet/ and scheduler/, or with all files in it.")
+    ],
+    name: Name,
+    store: Store,
+    licence: Licence = None,
+    null_class: Annotated[
+        bool, typer.Option("--null-class", help="The last class stands for none: labels were dropped in training.")
+    ] = False,
+) -> None:
+    """Import a pipeline of diffusers: a UNet2DModel with the scheduler of DDPM, of DDIM or of ScoreSdeVe.
+
+    The network is diffusers' own, so here and on every worker the extra `diffusers` is needed.
+    """
+    from models.importing.diffusers import import_diffusers  # noqa: PLC0415 (torch)
+
+    _publish(lambda target: import_diffusers(directory, target, null_class), name, store, licence)
+
+
 def module(
     network: Annotated[
         str,

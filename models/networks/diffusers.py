@@ -24,4 +24,4 @@ class DiffusersUNet2D(Plain):
         level, *label = condition.unbind(1)
         labels = label[0].long() if label else None
         out: Tensor = self.network(x, level, labels, return_dict=False)[0]
-        return out
+        return out[:, : x.shape[1]]  # without the variance that some predict as well
