@@ -87,6 +87,8 @@ class ScoreModel:
             state = safetensors.torch.load(weights)
             network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
             parametrisation = card.network.parametrised(card.sigmas)
+        except networks.UnknownNetwork as error:
+            raise BrokenModel(str(error)) from error
         except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
             raise BrokenModel(f"model {card.name} version {card.version} cannot be loaded: {error}") from error
         classes = len(card.classes or ())

@@ -25,7 +25,8 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def start(models_dir: Path) -> Iterator[Start]:
     """Starts `scoreserve ...`; what still runs at the end is killed, with all that it started.
 
-    What it says is in its pipe `stderr`, which must be read in time by who lets it say much, or in the file `log`.
+    What it says is in its pipe `stderr`, which must be read in time by who lets it say much, or in the file `log`. Its
+    environment of packages is that of the tests, or that of another `python`.
     """
     started: list[subprocess.Popen[bytes]] = []
 
@@ -34,6 +35,7 @@ def start(models_dir: Path) -> Iterator[Start]:
         log: IO[bytes] | None = None,
         directory: Path | None = None,
         ignoring: Sequence[int] = (),
+        python: str | Path = sys.executable,
         **environment: str,
     ) -> subprocess.Popen[bytes]:
         def ignore() -> None:
@@ -47,7 +49,7 @@ def start(models_dir: Path) -> Iterator[Start]:
             "OMP_NUM_THREADS": "1",
         }
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli.main", *arguments],
+            [str(python), "-P", "-m", "cli.main", *arguments],
             env={**os.environ, **settings, **environment},
             cwd=directory,
             stderr=log or subprocess.PIPE,
