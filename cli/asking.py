@@ -67,6 +67,23 @@ class Asking:
             autocompletion=sampler_names,
         ),
     ] = None
+    label: Annotated[
+        str | None,
+        typer.Option(help="The class of all images, its index or its name; `scoreserve models NAME` lists them."),
+    ] = None
+    labels: Annotated[
+        str | None, typer.Option(metavar="<label,label,...>", help="Those of image 0, 1 and so on, repeated.")
+    ] = None
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="<weight>", min=0, help="How far images are led towards their class; more than 1 costs twice."
+        ),
+    ] = None
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="<sigma> <sigma>", help="The lowest and the highest noise level that is guided."),
+    ] = None
     priority: Annotated[Urgency | None, typer.Option(help="Order among your own jobs.")] = None
     deadline: Annotated[
         float | None, typer.Option(metavar="<seconds>", min=0, help="Refuse or stop a job that takes longer.")
@@ -96,6 +113,10 @@ class Asking:
             "count": self.count,
             "seed": self.seed,
             "sampler": sampler_settings(self.sampler),
+            "label": self.label,
+            "labels": None if self.labels is None else [label.strip() for label in self.labels.split(",")],
+            "guidance": self.guidance,
+            "guidance_interval": self.guidance_interval,
             "priority": self.priority,
             "deadline_seconds": self.deadline,
             "frames": self.frames,

@@ -4,6 +4,7 @@ import base64
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
 from urllib.parse import quote
@@ -28,6 +29,10 @@ class Ask(TypedDict, total=False):
         count: how many images.
         seed: drawn at random by default.
         sampler: a sampler's name, or its settings such as {"name": "heun", "levels": 10}.
+        label: the class of all images, an index or a name, where the model has classes.
+        labels: those of images 0, 1 and so on, repeated.
+        guidance: how far images are led towards their class; 1 is not at all, more costs twice the image-steps.
+        guidance_interval: the lowest and the highest noise level that is guided; all by default.
         priority: high, normal or low.
         deadline_seconds: from now; a job that cannot make it is refused, one that does not is stopped.
         frames: how many snapshots of the annealing to keep, for the animation and the filmstrip.
@@ -41,6 +46,10 @@ class Ask(TypedDict, total=False):
     count: int | None
     seed: int | None
     sampler: str | Mapping[str, Any] | None
+    label: int | str | None
+    labels: Sequence[int | str] | None
+    guidance: float | None
+    guidance_interval: Sequence[float] | None
     priority: Urgency | None
     deadline_seconds: float | None
     frames: int | None
@@ -132,9 +141,20 @@ def _asking(path: str, ask: Ask | InpaintAsk, files: Mapping[str, str]) -> Call:
     key = body.pop("idempotency_key", None) or secrets.token_hex(16)
     if isinstance(body.get("sampler"), str):
         body["sampler"] = {"name": body["sampler"]}
+    if "label" in body:
+        body["label"] = _label(body["label"])
+    if "labels" in body:
+        body["labels"] = [_label(label) for label in body["labels"]]
+    if "guidance_interval" in body:
+        body["guidance_interval"] = [float(sigma) for sigma in body["guidance_interval"]]
     if "webhook" in body:
         body["webhook"] = {"url": body["webhook"]}
     return Call("POST", path, body={**body, **files}, headers={"Idempotency-Key": key})
+
+
+def _label(label: Any) -> int | str:
+    """A label as JSON has it; numpy has integers of its own."""
+    return label if isinstance(label, str) else index(label)
 
 
 def _address(job_id: str) -> str:

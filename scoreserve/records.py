@@ -21,6 +21,9 @@ class Job:
         count: how many images.
         seed: with the sampler, it gives the same pixels again.
         sampler: its complete settings.
+        labels: the classes of images 0, 1 and so on, repeated; None for images of no class in particular.
+        guidance: how far images are led towards their classes; None for not at all.
+        guidance_interval: the lowest and the highest noise level that is guided; None for all.
         priority: high, normal or low.
         frames: how many snapshots of the annealing are kept.
         image_steps: one image through one network evaluation each.
@@ -42,6 +45,9 @@ class Job:
     count: int
     seed: int
     sampler: Mapping[str, Any]
+    labels: tuple[int, ...] | None
+    guidance: float | None
+    guidance_interval: tuple[float, float] | None
     priority: str
     frames: int
     image_steps: int
@@ -66,7 +72,7 @@ class Job:
         Raises:
             KeyError, TypeError, ValueError: this is no JobView.
         """
-        progress = data["progress"]
+        progress, labels, interval = data["progress"], data.get("labels"), data.get("guidance_interval")
         return cls(
             id=str(data["id"]),
             state=data["state"],
@@ -76,6 +82,9 @@ class Job:
             count=data["count"],
             seed=data["seed"],
             sampler=data.get("sampler", {}),
+            labels=None if labels is None else tuple(labels),
+            guidance=data.get("guidance"),
+            guidance_interval=None if interval is None else (interval[0], interval[1]),
             priority=data.get("priority", "normal"),
             frames=data.get("frames", 0),
             image_steps=progress["image_steps"],
@@ -101,6 +110,7 @@ class Model:
         description: what it draws.
         shape: of an image: height, width, channels.
         sampler: what runs when a request names none.
+        classes: names of the classes that an image may be asked for, in the order of their labels.
         data: its whole card, as JSON.
     """
 
@@ -109,6 +119,7 @@ class Model:
     description: str
     shape: tuple[int, int, int]
     sampler: Mapping[str, Any]
+    classes: tuple[str, ...]
     data: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -125,6 +136,7 @@ class Model:
             description=data.get("description", ""),
             shape=(image["height"], image["width"], image["channels"]),
             sampler=data.get("sampler", {}),
+            classes=tuple(data.get("classes") or ()),
             data=data,
         )
 

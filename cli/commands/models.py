@@ -31,10 +31,17 @@ def models(
         connection.print_json([dict(one.data) for one in found])
         return
     rows = [
-        (one.name, str(one.version), "x".join(map(str, one.shape)), str(one.sampler.get("name", "")), one.description)
+        (
+            one.name,
+            str(one.version),
+            "x".join(map(str, one.shape)),
+            str(len(one.classes) or ""),
+            str(one.sampler.get("name", "")),
+            one.description,
+        )
         for one in found
     ]
-    table(("model", "version", "image", "sampler", "what it draws"), rows)
+    table(("model", "version", "image", "classes", "sampler", "what it draws"), rows)
 
 
 def samplers(

@@ -99,6 +99,17 @@ def test_all_that_can_be_asked(answering: Connect, asked: list[httpx.Request], v
     assert asked[0].headers["idempotency-key"] == "mine"
 
 
+def test_classes_and_guidance(answering: Connect, asked: list[httpx.Request], view: Callable[..., Any]) -> None:
+    told = {"labels": [3, 0], "guidance": 1.5, "guidance_interval": [0.1, 2]}
+    client = answering(httpx.Response(202, json=view(**told)), httpx.Response(202, json=view()))
+    job = client.sample(labels=np.array([3, 0]), guidance=1.5, guidance_interval=(0.1, 2))
+    assert body(asked[0]) == told
+    assert (job.labels, job.guidance, job.guidance_interval) == ((3, 0), 1.5, (0.1, 2))
+    other = client.inpaint(png(np.zeros((8, 8), np.uint8)), label="shoe")
+    assert body(asked[1])["label"] == "shoe"
+    assert (other.labels, other.guidance, other.guidance_interval) == (None, None, None)
+
+
 @pytest.mark.parametrize("form", ["image", "array", "path", "bytes"])
 def test_a_picture_in_any_form(
     answering: Connect, asked: list[httpx.Request], view: Callable[..., Any], tmp_path: Path, form: str
@@ -187,10 +198,12 @@ def test_models(answering: Connect, asked: list[httpx.Request]) -> None:
         "version": 3,
         "image": {"channels": 1, "height": 8, "width": 9},
         "sampler": {"name": "euler"},
+        "classes": ["shirt", "shoe"],
     }
     client = answering(httpx.Response(200, json=[card]), httpx.Response(200, json=card))
     (model,) = client.models()
     assert (model.name, model.shape, model.sampler["name"]) == ("tiny", (8, 9, 1), "euler")
+    assert model.classes == ("shirt", "shoe")
     assert client.model("tiny", 3) == model
     assert asked[1].url.raw_path == b"/models/tiny?version=3"
 

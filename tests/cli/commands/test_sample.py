@@ -57,6 +57,16 @@ def test_what_is_asked_for(run: Command, service: Service) -> None:
     assert service.bodies()[1] == {"count": 16, "sampler": {"name": "euler"}}
 
 
+def test_classes_and_guidance_are_asked_for(run: Command, service: Service) -> None:
+    service.has("finished")
+    assert run("--label", "7", "--guidance", "1.5", "--guidance-interval", "0.1", "2").exit_code == 0
+    assert run("--labels", "0, shoe,2").exit_code == 0
+    assert service.bodies() == [
+        {"count": 16, "label": "7", "guidance": 1.5, "guidance_interval": [0.1, 2.0]},
+        {"count": 16, "labels": ["0", "shoe", "2"]},
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "asked"),
     [
