@@ -26,6 +26,7 @@ from scoreserve.errors import (
     UnexpectedAnswer,
     Unreachable,
     WaitedTooLong,
+    WrongArgument,
 )
 from scoreserve.events import Ended, Event, Preview, Progress
 from scoreserve.flows import Patience
@@ -62,4 +63,5 @@ __all__ = [
     "Unreachable",
     "Urgency",
     "WaitedTooLong",
+    "WrongArgument",
 ]

@@ -52,7 +52,7 @@ class AsyncClient(Methods[httpx.AsyncBaseTransport]):
                     continue
                 try:
                     outcome = await wire.perform(step)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     step = run.failed(error)
                 else:
                     step = run.done(outcome)

@@ -1,21 +1,23 @@
 """Every request of the API, as a pure function of what is asked."""
 
 import base64
+import json
+import math
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import index
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
 from urllib.parse import quote
 
+from scoreserve.errors import WrongArgument
 from scoreserve.pictures import encode
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-Picture: TypeAlias = Union["Image", "np.ndarray", Path, str, bytes]
+Picture: TypeAlias = Union["Image", "np.ndarray", os.PathLike[str], str, bytes]
 Urgency: TypeAlias = Literal["high", "normal", "low"]
 Fit: TypeAlias = Literal["error", "resize", "crop"]
 
@@ -36,7 +38,8 @@ class Ask(TypedDict, total=False):
         priority: high, normal or low.
         deadline_seconds: from now; a job that cannot make it is refused, one that does not is stopped.
         frames: how many snapshots of the annealing to keep, for the animation and the filmstrip.
-        webhook: https address that is called once when the job has ended.
+        webhook: https address that is called once when the job has ended; or {"url": ..., "secret": ...}, where it is
+            signed with a secret of yours.
         idempotency_key: asked again with the same key, the same request gives the same job; made by the client unless
             given.
     """
@@ -53,7 +56,7 @@ class Ask(TypedDict, total=False):
     priority: Urgency | None
     deadline_seconds: float | None
     frames: int | None
-    webhook: str | None
+    webhook: str | Mapping[str, Any] | None
     idempotency_key: str | None
 
 
@@ -117,7 +120,9 @@ def cancel(job_id: str) -> Call:
 
 def view(job_id: str, name: str, parameters: Mapping[str, Any]) -> Call:
     """GET /jobs/{id}/{name}: its images in some form."""
-    return Call("GET", f"{_address(job_id)}/{name}", {k: v for k, v in parameters.items() if v is not None})
+    return Call(
+        "GET", f"{_address(job_id)}/{_text('name', name)}", {k: v for k, v in parameters.items() if v is not None}
+    )
 
 
 def events(job_id: str, previews: bool, last_id: str | None) -> Call:
@@ -133,29 +138,61 @@ def get(path: str) -> Call:
 
 def model(name: str, version: int | None) -> Call:
     """GET /models/{name}."""
-    return Call("GET", f"models/{quote(name, safe='')}", {} if version is None else {"version": version})
+    return Call("GET", f"models/{_part('model', name)}", {} if version is None else {"version": version})
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """A span of time, or None, of the argument of that name.
+
+    Raises:
+        WrongArgument: it is neither.
+    """
+    plain = _plain(name, value)
+    if plain is None:
+        return None
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not 0 <= plain < math.inf:
+        raise WrongArgument(f"{name} is {value!r}; a number of seconds from 0 on is allowed, or None")
+    return float(plain)
 
 
 def _asking(path: str, ask: Ask | InpaintAsk, files: Mapping[str, str]) -> Call:
-    body: dict[str, Any] = {name: value for name, value in ask.items() if value is not None}
-    key = body.pop("idempotency_key", None) or secrets.token_hex(16)
+    body = {name: _plain(name, value) for name, value in ask.items() if value is not None}
+    key = _text("idempotency_key", body.pop("idempotency_key", None) or secrets.token_hex(16))
     if isinstance(body.get("sampler"), str):
         body["sampler"] = {"name": body["sampler"]}
-    if "label" in body:
-        body["label"] = _label(body["label"])
-    if "labels" in body:
-        body["labels"] = [_label(label) for label in body["labels"]]
-    if "guidance_interval" in body:
-        body["guidance_interval"] = [float(sigma) for sigma in body["guidance_interval"]]
-    if "webhook" in body:
+    if isinstance(body.get("webhook"), str):
         body["webhook"] = {"url": body["webhook"]}
     return Call("POST", path, body={**body, **files}, headers={"Idempotency-Key": key})
 
 
-def _label(label: Any) -> int | str:
-    """A label as JSON has it; numpy has integers of its own."""
-    return label if isinstance(label, str) else index(label)
-
-
 def _address(job_id: str) -> str:
-    return f"jobs/{quote(job_id, safe='')}"
+    return f"jobs/{_part('job', job_id)}"
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise WrongArgument(f"{name} is {value!r}; text that is not empty is allowed")
+    return value
+
+
+def _part(name: str, value: Any) -> str:
+    """The value as one part of a path."""
+    return quote(_text(name, value), safe="", errors="replace")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value as JSON has it: numbers and arrays of numpy, and mappings of all kinds, as those of Python."""
+    try:
+        text = json.dumps(value, default=_builtin, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WrongArgument(f"{name} is {value!r}, which JSON has no word for ({error})") from error
+    return json.loads(text)
+
+
+def _builtin(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):  # of numpy and torch
+        return value.tolist()
+    raise TypeError(type(value).__name__)

@@ -19,6 +19,10 @@ class Unreachable(ScoreserveError):
     """There is no service at this address, or the connection to it was lost."""
 
 
+class WrongArgument(ScoreserveError, ValueError):
+    """What was asked cannot even be sent: the message says what it was, and what is allowed."""
+
+
 class UnexpectedAnswer(ScoreserveError):
     """Something answers that does not talk like this service.
 
@@ -133,7 +137,7 @@ def error_of(response: httpx.Response) -> ScoreserveError:
         problem = response.json()
         code, detail = str(problem["code"]), str(problem["detail"])
         errors = tuple(_field_error(error) for error in problem.get("errors", ()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         status = response.status_code
         return UnexpectedAnswer(f"the service answered {status} and no problem details", status)
     kind = KINDS.get(response.status_code, Refused if response.status_code < 500 else ProblemError)

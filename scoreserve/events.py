@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from scoreserve.errors import ScoreserveError
 from scoreserve.records import Job, State
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Preview:
         """The grid, decoded."""
         from scoreserve.pictures import decode  # noqa: PLC0415 (Pillow)
 
-        return decode(self.png)
+        try:
+            return decode(self.png)
+        except Exception as error:  # whatever Pillow says of what it cannot read
+            raise ScoreserveError(f"the preview is no picture: {error}") from error
 
 
 @dataclass(frozen=True)

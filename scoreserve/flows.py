@@ -73,7 +73,7 @@ def send(call: Call, patience: Patience) -> Flow[httpx.Response]:
         attempt += 1
         try:
             response: httpx.Response = yield Send(call)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             safe = call.repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             usable = not isinstance(error, httpx.UnsupportedProtocol)
             pause = patience.pause(attempt, None) if safe and usable else None
@@ -108,7 +108,7 @@ def content(call: Call, patience: Patience, decode: Callable[[bytes], T]) -> Flo
     response = yield from send(call, patience)
     try:
         return decode(response.content)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a decoder says of what it cannot read
         raise _unexpected(response) from error
 
 
@@ -116,7 +116,7 @@ def unready() -> Flow[str | None]:
     """Why the service would take no job now; None if it would."""
     try:
         response: httpx.Response = yield Send(calls.get("readyz"))
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Unreachable(_words(error)) from error
     if response.status_code not in (200, 503):
         raise error_of(response) if response.is_error else _unexpected(response)
@@ -165,7 +165,7 @@ def events(job_id: str, previews: bool, last_id: str | None, patience: Patience)
                             return event.job
         except httpx.UnsupportedProtocol as error:
             raise Unreachable(_words(error)) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             trouble = Unreachable(_words(error))
         failures += 1
         pause = patience.pause(failures, advised)
@@ -217,6 +217,7 @@ def wait(job: Job | str, seconds: float | None, patience: Patience) -> Flow[Job]
         JobFailed: it failed or was cancelled.
         WaitedTooLong: it has not ended in time.
     """
+    seconds = calls.seconds("timeout", seconds)
     if isinstance(job, Job) and job.ended:
         ended = job
     elif seconds is None:
@@ -240,14 +241,14 @@ def _page(data: Any) -> tuple[list[Job], str | None]:
 def _parsed(response: httpx.Response, parse: Callable[[Any], T]) -> T:
     try:
         return parse(response.json())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unexpected(response) from error
 
 
 def _event(response: httpx.Response, message: Message) -> Event | None:
     try:
         return message.event_of()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unexpected(response) from error
 
 
@@ -255,5 +256,5 @@ def _unexpected(response: httpx.Response) -> UnexpectedAnswer:
     return UnexpectedAnswer(f"{response.url} answers, but is no scoreserve", response.status_code)
 
 
-def _words(error: httpx.TransportError) -> str:
+def _words(error: httpx.RequestError) -> str:
     return str(error) or type(error).__name__

@@ -74,6 +74,10 @@ class emitted(Generic[P, T]):
         return self._feed if client is None else _bound(client, self._feed, client._iterate)
 
 
+def _several(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
 def _bound(client: Any, method: Callable[..., Any], carry_out: Callable[[Any], Any]) -> Callable[..., Any]:
     bound = MethodType(method, client)
 
@@ -91,7 +95,7 @@ class Methods(ABC, Generic[Transport]):
         server: address of the service.
         api_key: `ssk_...`, where the service wants one.
         client_id: whose the jobs are, at a service without keys.
-        timeout: seconds of silence after which a request has failed.
+        timeout: seconds of silence after which a request has failed; None waits for ever.
         patience: how often what is safe to repeat is tried.
         transport: of httpx, to talk to an application without a network.
     """
@@ -102,7 +106,7 @@ class Methods(ABC, Generic[Transport]):
         *,
         api_key: str | None = None,
         client_id: str | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         patience: Patience = PATIENCE,
         transport: Transport | None = None,
     ) -> None:
@@ -135,7 +139,9 @@ class Methods(ABC, Generic[Transport]):
         return flows.read(calls.job(id_of(job)), self._patience, Job.of)
 
     @emitted
-    def jobs(self, *, state: Sequence[State] = (), model: Sequence[str] = (), page: int = 20) -> Feed[Job, None]:
+    def jobs(
+        self, *, state: State | Sequence[State] = (), model: str | Sequence[str] = (), page: int = 20
+    ) -> Feed[Job, None]:
         """Your jobs, newest first, fetched page by page as you go on.
 
         Args:
@@ -143,7 +149,7 @@ class Methods(ABC, Generic[Transport]):
             model: only those of one of these models.
             page: how many are fetched at once, 1 to 100.
         """
-        return flows.jobs(state, model, page, self._patience)
+        return flows.jobs(_several(state), _several(model), page, self._patience)
 
     @answered
     def cancel(self, job: Job | str) -> Flow[Job]:

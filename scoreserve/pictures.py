@@ -1,8 +1,11 @@
 """Pictures on their way to the service and back. Pillow and numpy are imported when they are needed."""
 
 import io
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from scoreserve.errors import WrongArgument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +16,7 @@ _IN_TIFF = ("CMYK", "YCbCr", "LAB", "I", "F")
 _STORED_AS = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA", "RGBX": "RGB", "HSV": "RGB", "I;16B": "I;16", "I;16L": "I;16"}
 
 
-def encode(picture: "Image | np.ndarray | Path | str | bytes") -> bytes:
+def encode(picture: "Image | np.ndarray | os.PathLike[str] | str | bytes") -> bytes:
     """The file of a picture: a path's content or bytes as they are, a Pillow image or an array without loss.
 
     Args:
@@ -21,24 +24,21 @@ def encode(picture: "Image | np.ndarray | Path | str | bytes") -> bytes:
             width, channels], uint8, or bool for a mask; the path of a picture file, or its bytes.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: the array is of another type or shape.
+        WrongArgument: the file cannot be read, or this is no picture.
     """
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, Path | str):
-        return Path(picture).read_bytes()
-    from PIL import Image  # noqa: PLC0415
-
-    image = _upright(picture) if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture))
-    buffer = io.BytesIO()
-    kind = "PNG"
-    if image.mode in _IN_TIFF:
-        kind = "TIFF"
-    elif image.mode in _STORED_AS:
-        image = image.convert(_STORED_AS[image.mode])
-    image.save(buffer, kind)
-    return buffer.getvalue()
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return bytes(picture)
+    if isinstance(picture, str | os.PathLike):
+        try:
+            return Path(picture).read_bytes()
+        except (OSError, ValueError, TypeError) as error:
+            raise WrongArgument(f"cannot read {picture!s}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        return _file(picture)
+    except WrongArgument:
+        raise
+    except Exception as error:  # whatever Pillow says of what it cannot write
+        raise WrongArgument(f"this picture cannot be sent: {error}") from error
 
 
 def decode(file: bytes) -> "Image":
@@ -57,6 +57,20 @@ def arrays(npz: bytes) -> "np.ndarray":
     with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
         images: np.ndarray = archive["images"]
         return images
+
+
+def _file(picture: Any) -> bytes:
+    from PIL import Image  # noqa: PLC0415
+
+    image = _upright(picture) if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture))
+    buffer = io.BytesIO()
+    kind = "PNG"
+    if image.mode in _IN_TIFF:
+        kind = "TIFF"
+    elif image.mode in _STORED_AS:
+        image = image.convert(_STORED_AS[image.mode])
+    image.save(buffer, kind)
+    return buffer.getvalue()
 
 
 def _upright(image: "Image") -> "Image":
@@ -80,14 +94,13 @@ def _upright(image: "Image") -> "Image":
     return image if method is None else image.transpose(method)
 
 
-def _pixels(array: "np.ndarray") -> Any:
-    if array.dtype == bool:
+def _pixels(array: Any) -> Any:
+    kind, shape = str(getattr(array, "dtype", "")), tuple(getattr(array, "shape", ()))
+    if kind not in ("uint8", "bool") or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))):
+        what = f"an array of {kind} {list(shape)}" if kind else f"a {type(array).__name__}"
+        forms = "uint8 or bool [height, width], or uint8 [height, width, channels] of 1 to 4 channels"
+        others = "" if kind else "; a Pillow image, a path, or the bytes of a file"
+        raise WrongArgument(f"{what} is no picture: {forms}{others}")
+    if kind == "bool":
         array = array.astype("uint8") * 255
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.dtype != "uint8" or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (2, 3, 4))):
-        raise ValueError(
-            f"an array of {array.dtype} {list(array.shape)} is no picture: uint8 or bool [height, width], or uint8 "
-            "[height, width, channels] of 1 to 4 channels"
-        )
-    return array
+    return array[:, :, 0] if len(shape) == 3 and shape[2] == 1 else array

@@ -16,7 +16,7 @@ Item_co = TypeVar("Item_co", covariant=True)
 
 @dataclass(frozen=True)
 class Send:
-    """Send a request. What comes of it: the httpx.Response, its body read; or httpx.TransportError."""
+    """Send a request. What comes of it: the httpx.Response, its body read; or httpx.RequestError."""
 
     call: Call
 
@@ -30,7 +30,7 @@ class Open:
 
 @dataclass(frozen=True)
 class Read:
-    """Read on. What comes of it: bytes, none at the stream's end; or httpx.TransportError."""
+    """Read on. What comes of it: bytes, none at the stream's end; or httpx.RequestError."""
 
 
 @dataclass(frozen=True)

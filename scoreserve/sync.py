@@ -52,7 +52,7 @@ class Client(Methods[httpx.BaseTransport]):
                     continue
                 try:
                     outcome = wire.perform(step)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     step = run.failed(error)
                 else:
                     step = run.done(outcome)

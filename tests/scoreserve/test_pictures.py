@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from models.card import ImageShape
+from scoreserve import WrongArgument
 from scoreserve.pictures import encode
 from service.answering.problems import Problem
 from service.asking.pictures import Fit, read_picture
@@ -84,5 +85,5 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(FILES["RGB"])
     assert encode(str(path)) == encode(path) == encode(FILES["RGB"])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(WrongArgument, match=r"missing\.png: No such file"):
         encode(str(tmp_path / "missing.png"))
