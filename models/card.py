@@ -92,33 +92,32 @@ class NetworkSpec(BaseModel):
         )
 
 
+EXAMPLE: dict[str, Any] = {
+    "name": "mnist",
+    "version": 3,
+    "description": "Handwritten digits.",
+    "created_at": "2026-01-02T03:04:05Z",
+    "image": {"channels": 1, "height": 28, "width": 28},
+    "sigma_min": 0.01,
+    "sigma_max": 10.0,
+    "network": {
+        "kind": "unet",
+        "arguments": {"channels": [64, 128], "blocks": [1, 3], "attention": [False, False]},
+        "data_mean": 0.1307,
+        "data_std": 0.3081,
+    },
+    "sampler": {"name": "euler", "levels": 35},
+    "weights_sha256": "0" * 64,
+}
+
+
 class ModelCard(BaseModel):
     """What is known of one version of a model."""
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "name": "mnist",
-                    "version": 3,
-                    "description": "Handwritten digits.",
-                    "created_at": "2026-01-02T03:04:05Z",
-                    "image": {"channels": 1, "height": 28, "width": 28},
-                    "sigma_min": 0.01,
-                    "sigma_max": 10.0,
-                    "network": {
-                        "kind": "unet",
-                        "arguments": {"channels": [64, 128], "blocks": [1, 3], "attention": [False, False]},
-                        "data_mean": 0.1307,
-                        "data_std": 0.3081,
-                    },
-                    "sampler": {"name": "euler", "levels": 35},
-                    "weights_sha256": "0" * 64,
-                }
-            ]
-        },
+        json_schema_extra={"examples": [EXAMPLE]},
     )
 
     name: ModelName

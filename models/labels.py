@@ -26,6 +26,15 @@ class LabelRefused(ValueError):
         self.field, self.reason, self.allowed = field, reason, allowed
 
 
+def why_unguided(card: ModelCard) -> str | None:
+    """Why images of a model cannot be guided, whatever their labels; None if they can."""
+    if card.classes is None:
+        return f"{card.name} knows no classes"
+    if card.needs_label:
+        return f"it compares with images of all classes, and {card.name} was never trained without a label"
+    return None
+
+
 def labels_of(label: int | str | None, labels: Sequence[int | str] | None, card: ModelCard) -> tuple[int, ...] | None:
     """The labels of images 0, 1 and so on, repeated; None for images of all classes.
 
@@ -71,11 +80,11 @@ def guidance_of(
         if interval is not None:
             raise LabelRefused("guidance_interval", "there is no guidance that it could limit", "a guidance besides")
         return UNGUIDED
-    if labels is None:
-        raise LabelRefused("guidance", "it leads towards a class, and there is no label", _without_label(card))
-    if card.needs_label:
-        reason = f"it compares with images of all classes, and {card.name} was never trained without a label"
+    if reason := why_unguided(card):
         raise LabelRefused("guidance", reason, "1, or nothing")
+    if labels is None:
+        reason = "it leads towards a class, and there is no label"
+        raise LabelRefused("guidance", reason, f"1, or a label besides: {_known(card)}")
     if interval is None:
         return Guidance(weight)
     found = Guidance(weight, *interval)
@@ -106,9 +115,3 @@ def _known(card: ModelCard) -> str:
     classes = card.classes or ()
     names = ", ".join(classes[:MAX_NAMED]) + (", ..." if len(classes) > MAX_NAMED else "")
     return f"0 to {len(classes) - 1}, or a name: {names}"
-
-
-def _without_label(card: ModelCard) -> str:
-    if card.classes is None:
-        return f"1, or nothing: {card.name} knows no classes"
-    return f"1, or a label besides: {_known(card)}"

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from models.card import ModelCard
 from models.store import BrokenModel, ModelNotFound
 from service.answering import caching, ranges
+from service.answering.models import ModelView
 from service.answering.problems import Problem, responses
 from service.answering.views import PNG
 from service.context import InContext
@@ -22,14 +22,15 @@ _KEPT = {"description": "The client has it (If-None-Match)."}
 
 
 @router.get("")
-def models(context: InContext) -> list[ModelCard]:
-    """The newest card of every model."""
-    return context.store.cards()
+def models(context: InContext) -> list[ModelView]:
+    """The newest card of every model, and what each can do."""
+    return [ModelView.of(card) for card in context.store.cards()]
 
 
 @router.get("/{name}", responses=responses("not-found", "invalid"))
-def model(name: Name, context: InContext, response: Response, version: Version = None) -> ModelCard:
-    """A model's card: image shape, noise range, default sampler, how it was made, what was measured on it.
+def model(name: Name, context: InContext, response: Response, version: Version = None) -> ModelView:
+    """A model's card: image shape, noise range, classes, default sampler, how it was made, what was measured on it; and
+    which samplers it can be asked for, and which not and why.
 
     `Link: <...>; rel="preview"` is there if the model has a picture.
     """
@@ -40,7 +41,7 @@ def model(name: Name, context: InContext, response: Response, version: Version =
         raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
     if preview is not None:
         response.headers["Link"] = f'</models/{name}/preview.png?version={card.version}>; rel="preview"'
-    return card
+    return ModelView.of(card)
 
 
 @router.get(

@@ -4,7 +4,7 @@ import pytest
 
 from models.card import ModelCard
 from models.guidance import UNGUIDED, Guidance
-from models.labels import LabelRefused, guidance_of, labels_of
+from models.labels import LabelRefused, guidance_of, labels_of, why_unguided
 from models.samplers.euler import Euler
 
 TABLE = Euler.table([10.0, 4.0, 2.0, 1.0, 0.1])
@@ -51,7 +51,7 @@ def test_what_is_no_class_is_refused_with_what_there_is(labelled_card: ModelCard
 def test_what_knows_no_classes_says_so(tiny_card: ModelCard) -> None:
     with pytest.raises(LabelRefused, match="tiny knows no classes; allowed: no label"):
         labels_of(0, None, tiny_card)
-    with pytest.raises(LabelRefused, match="no label; allowed: 1, or nothing: tiny knows no classes"):
+    with pytest.raises(LabelRefused, match="guidance: tiny knows no classes; allowed: 1, or nothing"):
         guidance_of(2.0, None, None, tiny_card, TABLE)
 
 
@@ -92,6 +92,12 @@ def test_guidance_that_would_do_nothing_is_refused(
     assert refused.value.field == field
     for words in said:
         assert words in str(refused.value)
+
+
+def test_what_can_be_guided(tiny_card: ModelCard, labelled_card: ModelCard, needy_card: ModelCard) -> None:
+    assert why_unguided(labelled_card) is None
+    assert why_unguided(tiny_card) == "tiny knows no classes"
+    assert "never trained without a label" in (why_unguided(needy_card) or "")
 
 
 def test_what_was_never_trained_without_a_label_cannot_be_guided(needy_card: ModelCard) -> None:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from models.card import ModelCard
 from models.store import ModelStore
+from service.answering.models import ModelView
 from service.answering.problems import KINDS, MEDIA_TYPE, ProblemDetails
 from service.asking.schemas import InpaintBody, JobsView, JobView, SampleBody
 from service.routes.house import Sampler, WorkersView
@@ -39,12 +40,15 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/*/sampler*/mapping/multistep_consistency: added",
     "components/schemas/*/sampler*/oneOf/8: added",
     # A card may say how its network is run, and a worker tells.
-    "components/schemas/ModelCard/properties/execution: added",
     "components/schemas/WorkerStatus/properties/arithmetics: added",
     "components/schemas/WorkersView/examples/0/workers/0/arithmetics: added",
-    # A card may name classes.
-    "components/schemas/ModelCard/properties/classes: added",
-    "components/schemas/ModelCard/properties/needs_label: added",
+    # A model is shown with what it can do besides its card, which may name classes.
+    "components/schemas/ModelCard: gone",
+    "components/schemas/ModelView: added",
+    "components/schemas/Abilities: added",
+    "components/schemas/Ability: added",
+    "paths//models*/get/description: changed: *",
+    "paths//models*/schema/*ref: changed: '#/components/schemas/ModelCard' to '#/components/schemas/ModelView'",
     # Images may be asked for by their classes, and guided.
     "components/schemas/*Body/properties/label: added",
     "components/schemas/*Body/properties/labels: added",
@@ -216,7 +220,7 @@ def test_every_operation_tells_the_errors_that_any_can_answer_with(document) -> 
 
 
 def test_every_operation_has_examples_that_are_valid(document) -> None:
-    models = (SampleBody, InpaintBody, JobView, JobsView, ModelCard, WorkersView, Sampler, ProblemDetails)
+    models = (SampleBody, InpaintBody, JobView, JobsView, ModelView, WorkersView, Sampler, ProblemDetails)
     by_name: dict[str, type[BaseModel]] = {model.__name__: model for model in models}
 
     def check(content: dict[str, Any], where: str) -> None:
