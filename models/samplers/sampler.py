@@ -14,7 +14,6 @@ from models.samplers.table import Table
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 MAX_ROWS = 100_000
-ROUNDING = 1 + 1e-9  # of levels that a formula gives, by which the ends of a range may be missed
 
 # Strict: a true or a "5" in JSON is a mistake, not a 1 or a 5.
 Sigma = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False, strict=True)]
@@ -150,7 +149,7 @@ def known_sigma(field: str, sigma: float, model: Model) -> float:
             f"{model.name} was not trained at {sigma:g}",
             "one of: " + ", ".join(f"{known:g}" for known in model.sigmas),
         )
-    if not model.sigma_min / ROUNDING <= sigma <= model.sigma_max * ROUNDING:
+    if not model.sigma_min <= sigma <= model.sigma_max:
         raise SamplerRefused(
             field,
             f"{sigma:g} is outside what {model.name} was trained for",
