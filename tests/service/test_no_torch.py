@@ -24,7 +24,7 @@ sys.meta_path.insert(0, Refuse())
 import base64, io
 import httpx
 from PIL import Image
-from models.samplers import NAMES
+from models.samplers.settings import SAMPLERS
 from service.app import create_app
 from service.settings import ServiceSettings
 
@@ -35,9 +35,9 @@ app = create_app(ServiceSettings(redis_url=sys.argv[1], models_dir=sys.argv[2], 
 
 async def main():
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-        for name in NAMES:
-            response = await client.post("/samples", json={"sampler": {"name": name}})
-            assert response.status_code == 202, response.text
+        for sampler in SAMPLERS:
+            response = await client.post("/samples", json={"sampler": {"name": sampler.known_as()}})
+            assert response.status_code == (422 if sampler.of_consistency else 202), response.text
         response = await client.post("/inpaint", json={"image": picture, "mask": picture})
         assert response.status_code == 202, response.text
         address = response.headers["location"]

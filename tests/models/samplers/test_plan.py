@@ -168,14 +168,15 @@ LISTED = (9.0, 4.0, 0.5, 0.02)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "sigmas" in type(bare(name)).model_fields])
-def test_levels_may_be_listed(tiny_card: ModelCard, name: str) -> None:
+def test_levels_may_be_listed(tiny_card: ModelCard, consistency_card: ModelCard, name: str) -> None:
     eta = {"eta": 1.0} if name == "consistent_annealed" else {}
     asked = ADAPTER.validate_python({"name": name, "sigmas": LISTED, **eta})
-    complete, table = plan(asked, tiny_card)
+    card = consistency_card if asked.of_consistency else tiny_card
+    complete, table = plan(asked, card)
     assert set(table.column("sigma")) == set(LISTED)
     assert complete.model_dump()["sigmas"] == LISTED
     assert {complete.model_dump().get(field) for field in ("levels", "rho", "sigma_max", "sigma_min")} == {None}
-    again, same = plan(ADAPTER.validate_json(ADAPTER.dump_json(complete)), tiny_card)
+    again, same = plan(ADAPTER.validate_json(ADAPTER.dump_json(complete)), card)
     assert again == complete
     assert same.rows.tobytes() == table.rows.tobytes()
 
