@@ -66,7 +66,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         await asyncio.wait([delivering])
         await context.events.aclose()
         context.pulse.stop()
-        context.endings.stop()
+        listening.cancel()
         await asyncio.wait([pulse, listening])
         await context.async_redis.aclose()
         await context.jobs.redis.connection.aclose()

@@ -1,5 +1,6 @@
 """What every route works with, made once for an application."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from worker.queue.job import Job, JobNotFound
 from worker.queue.jobs import JobQueue, connect
 from worker.queue.results import Results
 
+BODY_SECONDS = 1.0  # that a service which stops waits for what is being sent
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 
 
@@ -46,10 +48,20 @@ class Context:
     endings: Endings
     decoder: ThreadPoolExecutor
     events: Events
+    bodies: set[asyncio.Timeout]  # that are on their way: when each has to be there
 
     def view(self, job: Job) -> JobView:
         """A job as its client sees it, with what is known of the queue."""
         return JobView.of(job, self.queue.outlook(job))
+
+    def stop(self) -> None:
+        """Answers all who wait: the service takes no more requests."""
+        self.events.stop()
+        self.endings.close()
+        soon = asyncio.get_running_loop().time() + BODY_SECONDS
+        for body in self.bodies:
+            if body.when() is None or body.when() > soon:
+                body.reschedule(soon)
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Context":
@@ -77,6 +89,7 @@ class Context:
             endings=Endings(_connect(settings.redis_url, settings.redis_timeout_seconds)),
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
             decoder=ThreadPoolExecutor(1, "decoder"),
+            bodies=set(),
             events=Events(async_redis, queue, results, settings.max_event_streams),
         )
 

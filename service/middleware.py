@@ -64,6 +64,10 @@ class RequestMiddleware:
             await self.app(scope, _replay(body, receive), counting_send)
         except ClientDisconnect:
             return  # nobody is left to answer
+        except asyncio.CancelledError:  # by a server that stops, and has waited for as long as it does
+            if not status:
+                await respond(Request(scope), _stops())(scope, receive, counting_send)
+            raise
         except Exception as error:
             problem = problem_of(error)
             if problem.code == "internal":
@@ -89,36 +93,45 @@ class RequestMiddleware:
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
                 request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
-            return await _read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
+            return await self._read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
         except Problem as problem:
             if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
                 problem.headers.update(CLOSE)  # since the body is not read
             raise
 
+    async def _read(self, receive: Receive, limit: int, seconds: float) -> bytes:
+        """The whole body.
 
-async def _read(receive: Receive, limit: int, seconds: float) -> bytes:
-    """The whole body.
+        Raises:
+            ClientDisconnect: the client went away before its end.
+            Problem: it is larger than the limit, or not there in so many seconds, or when the service stops.
+        """
+        chunks: list[bytes] = []
+        size, more = 0, True
+        try:
+            async with asyncio.timeout(seconds) as body:
+                self.context.bodies.add(body)
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > limit:
+                        raise Problem("too-large", f"the body is larger than {limit} bytes", headers=CLOSE)
+                    more = message.get("more_body", False)
+        except TimeoutError as error:
+            if self.context.endings.closed:
+                raise _stops() from error
+            raise Problem("request-timeout", f"the body was not there after {seconds:g} s", headers=CLOSE) from error
+        finally:
+            self.context.bodies.discard(body)
+        return b"".join(chunks)
 
-    Raises:
-        ClientDisconnect: the client went away before its end.
-        Problem: it is larger than the limit, or not there in so many seconds.
-    """
-    chunks: list[bytes] = []
-    size, more = 0, True
-    try:
-        async with asyncio.timeout(seconds):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > limit:
-                    raise Problem("too-large", f"the body is larger than {limit} bytes", headers=CLOSE)
-                more = message.get("more_body", False)
-    except TimeoutError as error:
-        raise Problem("request-timeout", f"the body was not there after {seconds:g} s", headers=CLOSE) from error
-    return b"".join(chunks)
+
+def _stops() -> Problem:
+    detail = "the service stops, and did not take the request"
+    return Problem("unavailable", detail, headers={**CLOSE, "Retry-After": "2"})
 
 
 class HeadMiddleware:

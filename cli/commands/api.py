@@ -79,7 +79,7 @@ def api(
             gc.freeze()  # what is there for good is not walked through again and again while clients wait
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            app.state.context.events.stop()  # or the server would wait for streams that have no end
+            app.state.context.stop()  # or the server would wait for those who wait, and for streams that have no end
             await super().shutdown(sockets)
 
     server = Server(config)

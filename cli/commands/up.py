@@ -38,7 +38,7 @@ def up(
     ] = None,
     grace_seconds: Annotated[
         float, typer.Option(metavar="<float>", min=0, help="How long Ctrl-C lets running jobs go on.")
-    ] = 5.0,
+    ] = 1.0,
 ) -> None:
     """Run the API, one worker and, unless a Redis is given, an embedded Valkey. Ctrl-C drains and stops all."""
     directory = _directory(data_dir)

@@ -14,7 +14,7 @@ from worker.queue import keys
 log = logging.getLogger(__name__)
 
 AWAY_SECONDS = 0.5  # between two attempts to listen
-LOOK_SECONDS = 1.0  # between two looks at whether to stop
+LOOK_SECONDS = 1.0  # between two looks at whether the connection is sound
 
 
 class Endings:
@@ -30,7 +30,7 @@ class Endings:
         self.connection = connection
         self.heard = False  # whether messages come
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._stop = False
+        self.closed = False  # whether nobody is to wait any more
 
     @contextmanager
     def of(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -45,25 +45,30 @@ class Endings:
                 del self._waiting[job_id]
 
     async def listen(self) -> None:
-        """Hears of all jobs until `stop` is called, whatever happens to Redis."""
-        while not self._stop:
-            try:
-                await self._listen()
-            except (RedisError, OSError) as error:
-                log.debug("no messages for now: %s", error)
-                await asyncio.sleep(AWAY_SECONDS)
-            finally:
-                self.heard = False
-        await self.connection.aclose()
+        """Hears of all jobs until it is cancelled, whatever happens to Redis."""
+        try:
+            while True:
+                try:
+                    await self._listen()
+                except (RedisError, OSError) as error:
+                    log.debug("no messages for now: %s", error)
+                    await asyncio.sleep(AWAY_SECONDS)
+                finally:
+                    self.heard = False
+        finally:
+            await self.connection.aclose()
 
-    def stop(self) -> None:
-        """Ends `listen`, within a second."""
-        self._stop = True
+    def close(self) -> None:
+        """Wakes all who wait, though their jobs have not ended, and lets nobody wait any more."""
+        self.closed = True
+        for waiting in self._waiting.values():
+            for ended in waiting:
+                ended.set()
 
     async def _listen(self) -> None:
         async with self.connection.pubsub() as messages:
             await messages.subscribe(keys.ENDED)
-            while not self._stop:
+            while True:
                 message = await messages.get_message(timeout=LOOK_SECONDS)
                 if message is None:
                     continue

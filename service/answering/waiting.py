@@ -95,10 +95,12 @@ def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) ->
 
 
 async def _wait(request: Request, context: Context, job: Job, seconds: float) -> Job:
-    """The job once it has ended, or as it is when the time is over or the client has gone."""
+    """The job once it has ended, or as it is when the time is over, the client has gone, or the service stops."""
     deadline, pause = time.monotonic() + seconds, POLL_SECONDS[0]
     with context.endings.of(job.id) as ended:
-        while not job.state.final and time.monotonic() < deadline and not await request.is_disconnected():
+        while not (job.state.final or context.endings.closed or time.monotonic() >= deadline):
+            if await request.is_disconnected():
+                break
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), min(pause, max(0.0, deadline - time.monotonic())))
             pause = HEARD_SECONDS if context.endings.heard else min(pause * 1.1, POLL_SECONDS[1])

@@ -8,11 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
+from redis import Redis
+
+from worker.queue import keys
 
 
 def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path: Path, until: Callable) -> None:
@@ -125,6 +129,43 @@ def test_a_directory_that_cannot_be_is_said_in_one_line(start: Callable, tmp_pat
     said = up.stderr.read().decode()
     assert said.startswith("error: cannot keep the queue in ")
     assert said.count("\n") == 1
+
+
+def test_who_waits_is_answered_when_the_service_stops(
+    start: Callable, service_url: str, redis: Redis, until: Callable[..., None], tmp_path: Path
+) -> None:
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    api = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url)
+    until(lambda: _answers(address))
+    asked = [{"Prefer": "wait=250"}, {"Accept": "image/png"}, {"Accept": "application/x-npz"}]
+    with (
+        httpx.Client(base_url=address, timeout=120, trust_env=False) as http,
+        ThreadPoolExecutor(len(asked)) as pool,
+        socket.create_connection(("127.0.0.1", port)) as slow,
+    ):
+        head = "POST /samples HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99"
+        slow.sendall(f"{head}\r\n\r\n{{".encode())
+        pending = [pool.submit(http.post, "/samples", json={"count": 1}, headers=headers) for headers in asked]
+        until(lambda: redis.zcard(keys.ACTIVE) == len(asked))
+        api.send_signal(signal.SIGTERM)
+        answers = [answer.result(120) for answer in pending]
+        said = b""
+        while more := slow.recv(4096):
+            said += more
+    assert api.wait(60) == -signal.SIGTERM
+    assert [answer.status_code for answer in answers] == [202, 202, 202]
+    jobs = {f"/jobs/{job_id.decode()}" for job_id in redis.zrange(keys.ACTIVE, 0, -1)}
+    assert {answer.headers["location"] for answer in answers} == jobs
+    assert said.startswith(b"HTTP/1.1 503")
+    assert b"the service stops" in said
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/healthz", timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _ready(address: str) -> bool:

@@ -31,9 +31,9 @@ def test_who_waits_for_a_job_is_woken_by_its_end_alone(redis: Redis, redis_url: 
                 await again.wait()
             assert not other.is_set()
         assert not endings._waiting, "nobody is waited for any more"
-        endings.stop()
+        listening.cancel()
         async with asyncio.timeout(60):
-            await listening
+            await asyncio.wait([listening])
 
     asyncio.run(wait())
 
@@ -54,8 +54,8 @@ def test_where_messages_end_it_listens_again(redis: Redis, redis_url: str, monke
         listening = asyncio.create_task(endings.listen())
         await heard(endings)
         assert calls == [False] * 3
-        endings.stop()
-        await listening
+        listening.cancel()
+        await asyncio.wait([listening])
 
     asyncio.run(wait())
 
