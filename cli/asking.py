@@ -16,9 +16,11 @@ from cli import terminal
 from cli.connection import (
     CANCELLED,
     LOCAL,
+    PATIENCE,
     USAGE,
     ApiKey,
     Json,
+    Patient,
     Server,
     model_names,
     print_json,
@@ -98,6 +100,7 @@ class Asking:
     scale: Scale = 2
     show: Show = None
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Or print the job's id and end at once.")] = True
+    patience: Patient = PATIENCE.seconds
     as_json: Json = False
     server: Server = LOCAL
     api_key: ApiKey = None
@@ -123,9 +126,10 @@ class Asking:
         }
         output = Output.of(self.out, self.columns, self.scale, self.frames, self.filmstrip)
         how = protocol(self.show, self.as_json, self.out) if self.wait else None
-        with service(self.server, self.api_key) as client:
+        with service(self.server, self.api_key, self.patience) as client:
             job = submit(client, ask)
             if self.wait:
+                err.print(f"job {job.id}", highlight=False)
                 deliver(client, job, output, how, self.as_json)
             elif self.as_json:
                 print_json(job.data)

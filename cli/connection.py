@@ -30,6 +30,7 @@ CODES = (
     "130 cancelled by Ctrl-C."
 )
 LOCAL = "http://127.0.0.1:8000"
+PATIENCE = Patience()
 
 
 def _found(context: typer.Context, server: str) -> str:
@@ -49,11 +50,17 @@ ApiKey = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 
 
+Patient = Annotated[
+    float,
+    typer.Option("--patience", metavar="<seconds>", min=0, help="How long to wait for a service that went away."),
+]
+
+
 @contextmanager
-def service(server: str, api_key: str | None) -> Iterator[Client]:
+def service(server: str, api_key: str | None, patience: float = PATIENCE.seconds) -> Iterator[Client]:
     """A client of the service. What goes wrong with it ends the command with one line, and a code that says what."""
     try:
-        with Client(server, api_key=api_key) as client:
+        with Client(server, api_key=api_key, patience=Patience(seconds=patience)) as client:
             yield client
     except KeyboardInterrupt as interrupt:
         raise typer.Exit(CANCELLED) from interrupt

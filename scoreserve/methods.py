@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from scoreserve import calls, flows, pictures
 from scoreserve.calls import Ask, InpaintAsk, Picture
 from scoreserve.events import Event
-from scoreserve.flows import PATIENCE, Patience, id_of
+from scoreserve.flows import PATIENCE, Line, Patience, id_of
 from scoreserve.records import Job, Model, Sampler, State
 from scoreserve.steps import Feed, Flow
 
@@ -96,7 +96,7 @@ class Methods(ABC, Generic[Transport]):
         api_key: `ssk_...`, where the service wants one.
         client_id: whose the jobs are, at a service without keys.
         timeout: seconds of silence after which a request has failed; None waits for ever.
-        patience: how often what is safe to repeat is tried.
+        patience: how often, and how long, what is safe to repeat is tried.
         transport: of httpx, to talk to an application without a network.
     """
 
@@ -110,7 +110,7 @@ class Methods(ABC, Generic[Transport]):
         patience: Patience = PATIENCE,
         transport: Transport | None = None,
     ) -> None:
-        self._patience = patience
+        self._line = Line(patience)
         self._connect(server=server, api_key=api_key, client_id=client_id, timeout=timeout, transport=transport)
 
     @abstractmethod
@@ -120,7 +120,7 @@ class Methods(ABC, Generic[Transport]):
     @answered
     def sample(self, **ask: Unpack[Ask]) -> Flow[Job]:
         """Asks for images; returns the job, accepted and not yet done. See `Ask`."""
-        return flows.read(calls.sample(ask), self._patience, Job.of)
+        return flows.read(calls.sample(ask), self._line, Job.of)
 
     @answered
     def inpaint(self, image: Picture, mask: Picture | None = None, **ask: Unpack[InpaintAsk]) -> Flow[Job]:
@@ -131,12 +131,12 @@ class Methods(ABC, Generic[Transport]):
             mask: the same; also a bool array. White (true) is repainted.
             ask: see `InpaintAsk`.
         """
-        return flows.read(calls.inpaint(image, mask, ask), self._patience, Job.of)
+        return flows.read(calls.inpaint(image, mask, ask), self._line, Job.of)
 
     @answered
     def job(self, job: Job | str) -> Flow[Job]:
         """The job as it is now."""
-        return flows.read(calls.job(id_of(job)), self._patience, Job.of)
+        return flows.read(calls.job(id_of(job)), self._line, Job.of)
 
     @emitted
     def jobs(
@@ -149,12 +149,12 @@ class Methods(ABC, Generic[Transport]):
             model: only those of one of these models.
             page: how many are fetched at once, 1 to 100.
         """
-        return flows.jobs(_several(state), _several(model), page, self._patience)
+        return flows.jobs(_several(state), _several(model), page, self._line)
 
     @answered
     def cancel(self, job: Job | str) -> Flow[Job]:
         """Cancels a job; raises Conflict if it has ended."""
-        return flows.read(calls.cancel(id_of(job)), self._patience, Job.of)
+        return flows.read(calls.cancel(id_of(job)), self._line, Job.of)
 
     @emitted
     def events(self, job: Job | str, *, previews: bool = False, last_id: str | None = None) -> Feed[Event, Job]:
@@ -165,12 +165,12 @@ class Methods(ABC, Generic[Transport]):
             previews: whether pictures of the denoised estimates come too.
             last_id: `id` of the last event that was seen before, to go on after it.
         """
-        return flows.events(id_of(job), previews, last_id, self._patience)
+        return flows.events(id_of(job), previews, last_id, self._line)
 
     @emitted
     def follow(self, job: Job | str, *, previews: bool = False) -> Feed[Event, Job]:
         """The same from the beginning; where the service has no events, its progress by asking again and again."""
-        return flows.follow(id_of(job), previews, self._patience)
+        return flows.follow(id_of(job), previews, self._line)
 
     @answered
     def wait(self, job: Job | str, timeout: float | None = None) -> Flow[Job]:
@@ -183,23 +183,23 @@ class Methods(ABC, Generic[Transport]):
         Raises:
             JobFailed: it failed or was cancelled.
         """
-        return flows.wait(job, timeout, self._patience)
+        return flows.wait(job, timeout, self._line)
 
     @answered
     def grid(self, job: Job | str, *, columns: int | None = None, padding: int = 2, scale: int = 2) -> Flow[Image]:
         """All images of a finished job in one picture."""
         call = calls.view(id_of(job), "grid.png", {"columns": columns, "padding": padding, "scale": scale})
-        return flows.content(call, self._patience, pictures.decode)
+        return flows.content(call, self._line, pictures.decode)
 
     @answered
     def image(self, job: Job | str, index: int) -> Flow[Image]:
         """One image of a finished job."""
-        return flows.content(calls.view(id_of(job), f"images/{index}.png", {}), self._patience, pictures.decode)
+        return flows.content(calls.view(id_of(job), f"images/{index}.png", {}), self._line, pictures.decode)
 
     @answered
     def arrays(self, job: Job | str) -> Flow[np.ndarray]:
         """All images of a finished job: uint8 [count, height, width, channels]."""
-        return flows.content(calls.view(id_of(job), "samples.npz", {}), self._patience, pictures.arrays)
+        return flows.content(calls.view(id_of(job), "samples.npz", {}), self._line, pictures.arrays)
 
     @answered
     def view(self, /, job: Job | str, name: str, **parameters: Any) -> Flow[bytes]:
@@ -210,22 +210,22 @@ class Methods(ABC, Generic[Transport]):
             name: grid.png, samples.npz, images.zip, animation.webp, animation.gif, filmstrip.png, images/0.png, ...
             parameters: of the query, such as columns=8.
         """
-        return flows.content(calls.view(id_of(job), name, parameters), self._patience, bytes)
+        return flows.content(calls.view(id_of(job), name, parameters), self._line, bytes)
 
     @answered
     def models(self) -> Flow[list[Model]]:
         """What can be sampled."""
-        return flows.read(calls.get("models"), self._patience, lambda cards: [Model.of(card) for card in cards])
+        return flows.read(calls.get("models"), self._line, lambda cards: [Model.of(card) for card in cards])
 
     @answered
     def model(self, name: str, version: int | None = None) -> Flow[Model]:
         """One model, the newest version of it by default."""
-        return flows.read(calls.model(name, version), self._patience, Model.of)
+        return flows.read(calls.model(name, version), self._line, Model.of)
 
     @answered
     def samplers(self) -> Flow[list[Sampler]]:
         """In which ways images can be made."""
-        return flows.read(calls.get("samplers"), self._patience, lambda found: [Sampler.of(one) for one in found])
+        return flows.read(calls.get("samplers"), self._line, lambda found: [Sampler.of(one) for one in found])
 
     @answered
     def unready(self) -> Flow[str | None]:

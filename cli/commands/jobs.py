@@ -39,6 +39,7 @@ def jobs(
     columns: asking.Columns = None,
     scale: asking.Scale = 2,
     show: asking.Show = None,
+    patience: connection.Patient = connection.PATIENCE.seconds,
     as_json: connection.Json = False,
     server: connection.Server = connection.LOCAL,
     api_key: connection.ApiKey = None,
@@ -49,7 +50,7 @@ def jobs(
     if job is not None and (state or model):
         fail("--state and --model choose among jobs: leave them out where one is named", connection.USAGE)
     protocol = asking.protocol(show, as_json, out) if out is not None else None
-    with connection.service(server, api_key) as client:
+    with connection.service(server, api_key, patience) as client:
         if job is not None:
             found = client.job(job)
             if out is not None:

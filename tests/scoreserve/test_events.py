@@ -8,7 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from scoreserve import Ended, JobFailed, NotFound, Preview, Progress, UnexpectedAnswer, Unreachable, WaitedTooLong
+from scoreserve import (
+    Ended,
+    JobFailed,
+    NotFound,
+    Patience,
+    Preview,
+    Progress,
+    UnexpectedAnswer,
+    Unreachable,
+    WaitedTooLong,
+)
 from scoreserve.events import Decoder, Message
 
 PROGRESS = {"state": "running", "image_steps": 14, "sigma": 0.5, "queue_position": None, "eta_seconds": 1.5}
@@ -119,11 +129,74 @@ def test_a_lost_stream_goes_on_after_the_last_event(
     assert pauses == [3, 3, 7, 3]
 
 
-def test_a_stream_that_is_lost_again_and_again_is_given_up(connect: Callable[..., Any], pauses: list[float]) -> None:
-    client = connect(lambda _: stream(lost=True))
-    with pytest.raises(Unreachable, match="connection reset"):
-        list(client.events(JOB))
-    assert len(pauses) == 4
+def gone() -> httpx.Response:
+    return httpx.Response(404, json={"code": "not-found", "detail": "there are no events"})
+
+
+@pytest.mark.parametrize("seconds", [60, 300])
+def test_a_service_that_stays_away_is_waited_for_as_long_as_told(
+    connect: Callable[..., Any], pauses: list[float], seconds: float
+) -> None:
+    def away(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    for answer, said in ((lambda _: stream(lost=True), "connection reset"), (away, "refused")):
+        client = connect(answer, patience=Patience(seconds=seconds))
+        before = sum(pauses)
+        for wait in (client.wait, lambda job: list(client.follow(job))):  # noqa: B023 (called at once)
+            with pytest.raises(Unreachable, match=said):
+                wait(JOB)
+        assert 2 * seconds <= sum(pauses) - before <= 2 * (seconds + 10)
+        assert max(pauses) <= 10
+
+
+def test_a_service_that_comes_back_is_found(
+    connect: Callable[..., Any], view: Callable[..., Any], pauses: list[float]
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(202, json=view("queued"))
+        if sum(pauses) < 100:
+            if int(sum(pauses)) % 2:
+                return httpx.Response(502)
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json=view("finished")) if not request.url.path.endswith("events") else gone()
+
+    for wait in ({}, {"timeout": 120}):
+        client = connect(answer)
+        assert client.wait(client.sample(), **wait).state == "finished"
+        pauses.clear()
+        client.sample()
+        assert client.job(JOB).state == "finished", "a service that has answered before is waited for"
+        assert sum(pauses) >= 100
+        pauses.clear()
+
+
+def test_a_service_that_was_never_there_is_given_up_soon(connect: Callable[..., Any], pauses: list[float]) -> None:
+    def away(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    client = connect(away)
+    for ask in (client.sample, client.models, lambda: client.job(JOB)):
+        with pytest.raises(Unreachable, match="refused"):
+            ask()
+    assert sum(pauses) < 15
+
+
+def test_a_wait_of_limited_time_is_left_on_time_while_the_service_is_away(
+    connect: Callable[..., Any], view: Callable[..., Any], pauses: list[float]
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(202, json=view("queued"))
+        raise httpx.ConnectError("refused")
+
+    client = connect(answer)
+    with pytest.raises(WaitedTooLong, match="is queued after 20 s"):
+        client.wait(client.sample(), timeout=20)
+    assert sum(pauses) == pytest.approx(20)
+    with pytest.raises(Unreachable):  # nothing is known of it
+        client.wait(JOB, timeout=20)
 
 
 def test_where_the_service_has_no_events_the_job_is_asked_for(

@@ -110,6 +110,16 @@ def test_who_does_not_wait_is_told_the_id(run: Command, service: Service, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_id_is_told_before_the_wait_and_the_wait_lasts_as_told(
+    run: Command, service: Service, failed: Command, tmp_path: Path
+) -> None:
+    service.answers["POST /samples"] = as_json(view("queued"), 202)
+    service.answers[f"GET /jobs/{JOB}/events"] = (503, {}, b"no API behind this proxy")
+    done = run("--patience", "0")
+    failed(done, "503", code=4)
+    assert done.stderr.splitlines()[0] == f"job {JOB}"
+
+
 def test_a_service_without_events_is_asked_again(run: Command, service: Service) -> None:
     service.has("finished")
     del service.answers[f"GET /jobs/{JOB}/events"]
