@@ -1,6 +1,7 @@
 """What every route works with, made once for an application."""
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -60,7 +61,7 @@ class Context:
         self.endings.close()
         soon = asyncio.get_running_loop().time() + BODY_SECONDS
         for body in self.bodies:
-            if body.when() is None or body.when() > soon:
+            if (body.when() or math.inf) > soon:
                 body.reschedule(soon)
 
     @classmethod
