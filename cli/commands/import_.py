@@ -222,8 +222,10 @@ def _contract(
         fail(f"--image {image}: expected channels x height x width, such as 1x28x28")
     try:
         low, high = (float(number) for number in range_.split(","))
+        if not low < high:
+            raise ValueError
     except ValueError:
-        fail(f"--range {range_}: expected two numbers, such as 0,1 or -1,1")
+        fail(f"--range {range_}: expected two numbers, the lower first, such as 0,1 or -1,1")
     names = None
     if classes is not None:
         names = tuple(map(str, range(int(classes)))) if classes.isdecimal() else tuple(classes.split(","))

@@ -1,0 +1,85 @@
+"""docs/your-model.md is followed as a reader would, from a network of one's own to images over HTTP."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.system.markdown import ROOT, Block, Shell, blocks
+
+PAGE = blocks(ROOT / "docs" / "your-model.md")
+MADE, ASKED = (block for block in PAGE if block.heading == "In fifteen lines")
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    """A reader's shell, with nothing in it."""
+    home = Path(tempfile.mkdtemp(prefix="reader"))  # of a short path, for the socket in it
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    (home / "work").mkdir()
+    environment = {"HOME": str(home), "XDG_STATE_HOME": "", "XDG_CACHE_HOME": "", "OMP_NUM_THREADS": "1"}
+    yield Shell(home / "work", address, environment)
+    shutil.rmtree(home)
+
+
+def test_a_network_of_ones_own_is_served_after_fifteen_lines(shell: Shell) -> None:
+    assert len(MADE.text.splitlines()) == 15
+    port = shell.address.rpartition(":")[2]
+    assert MADE.text.endswith("scoreserve up")
+    environment = {**os.environ, **shell.environment}
+    log = shell.directory / "log"
+    with log.open("wb") as said:
+        up = subprocess.Popen(
+            ["bash", "-ec", f"{MADE.text} --port {port} --grace-seconds 0"],
+            cwd=shell.directory,
+            env=environment,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not _is_ready(shell.address):
+            assert up.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        assert "SCORESERVE_NETWORKS=my_net:Net" in log.read_text()
+        shell.run(ASKED)
+        shell.run(Block("sh", ASKED.text.replace("mine.png", "again.png"), 0, ""))
+    finally:
+        os.killpg(up.pid, signal.SIGTERM)
+        up.wait(30)
+    with Image.open(shell.directory / "mine.png") as picture:
+        assert picture.size == (4 * 18 + 2, 4 * 18 + 2)
+    assert (shell.directory / "mine.png").read_bytes() == (shell.directory / "again.png").read_bytes()
+
+
+def test_a_program_is_exported_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            return x * sigma[:, None, None, None]
+
+    (block,) = [block for block in PAGE if "torch.export" in block.text]
+    monkeypatch.chdir(tmp_path)
+    exec(block.text, {"torch": torch, "network": Net(), "x": torch.rand(4, 1, 8, 8), "sigma": torch.rand(4)})
+    network = torch.export.load("model.pt2").module()
+    assert network(torch.ones(7, 1, 8, 8), torch.full((7,), 2.0)).shape == (7, 1, 8, 8)
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
