@@ -254,7 +254,7 @@ class Intake:
             seed=seed,
             sampler=planned.sampler,
             frames=body.frames,
-            labels=planned.labels,
+            labels=planned.labels and planned.labels[: body.count],
             guidance=None if body.guidance == 1 else body.guidance,
             guidance_interval=body.guidance_interval,
         )

@@ -20,7 +20,7 @@ from worker.queue.job import Job, JobState
 from worker.queue.priority import Priority
 from worker.queue.requests import MAX_FRAMES
 
-LONGEST_LABEL, MAX_LABELS = 200, 1000
+LONGEST_LABEL, MAX_LABELS = 200, 10_000
 
 
 def _name_sampler(value: Any) -> Any:

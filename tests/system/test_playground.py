@@ -24,8 +24,13 @@ AXE = "axe-core@4.14.1"
 
 
 @pytest.fixture(scope="module")
-def service(models_dir: Path, valkey: ValkeyServer) -> Iterator[Service]:
-    service = Service(models_dir, f"unix://{valkey.unix_socket_path}")
+def service(
+    models_dir: Path, labelled_dir: Path, tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer
+) -> Iterator[Service]:
+    both = tmp_path_factory.mktemp("both")
+    for directory in (models_dir, labelled_dir):
+        shutil.copytree(directory, both, dirs_exist_ok=True)
+    service = Service(both, f"unix://{valkey.unix_socket_path}")
     yield service
     service.stop()
 
@@ -123,6 +128,41 @@ def test_a_reload_finds_the_job_again_and_a_restart_is_survived(page: Any, servi
     assert page.is_hidden("#sample .job .trouble")
     assert all("ERR_CONNECTION_REFUSED" in c or "ERR_INCOMPLETE" in c for c in page.complaints), page.complaints
     page.complaints.clear()  # the browser's own, of a service that was away
+
+
+def test_classes_are_chosen_and_led_to_where_a_model_has_any(page: Any, service: Service) -> None:
+    tiny(page, "sample")
+    assert page.is_hidden("#sample .choices")
+    page.select_option("#sample-model", "labelled")
+    assert page.locator("#sample .choices button").all_inner_texts() == ["shirt", "shoe", "7"]
+    assert page.is_disabled("#sample [name=guidance]")
+    page.click("#sample .choices button:has-text('7')")
+    page.click("#sample .choices button:has-text('shirt')")
+    assert "In turn: 7, shirt." in page.inner_text("#sample [data-part=turns]")
+    page.fill("#sample [name=guidance]", "2.5")
+    page.click("#sample summary:has-text('At which noise levels')")
+    page.fill("#sample [name=guidance_highest]", "3")
+    page.fill("#sample [name=count]", "4")
+    page.fill("#sample [name=seed]", "7")
+    page.click("#sample .go")
+    ended(page, "sample")
+    job = service.job(job_id(page))
+    assert (job["labels"], job["guidance"], job["guidance_interval"]) == ([2, 0], 2.5, [0, 3])
+    assert "labels 2, 0, guidance 2.5" in page.inner_text("#sample [data-part=what]")
+    page.reload()
+    ended(page, "sample")
+    pressed = page.locator("#sample .choices [aria-pressed=true]").all_inner_texts()
+    assert (pressed, page.input_value("#sample [name=guidance]")) == (["shirt", "7"], "2.5")
+    page.select_option("#sample-model", "needy")
+    assert page.is_hidden("#sample [name=guidance]"), "it cannot be guided"
+    assert "one class after another" in page.inner_text("#sample [data-part=turns]")
+
+
+def test_what_a_model_cannot_do_is_not_offered(page: Any) -> None:
+    tiny(page, "sample")
+    offered = page.locator("#sample [data-part=sampler] option").evaluate_all("all => all.map(o => o.value)")
+    assert "heun" in offered
+    assert "multistep_consistency" not in offered
 
 
 def test_errors_are_sentences_beside_their_field(page: Any) -> None:

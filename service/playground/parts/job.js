@@ -139,7 +139,7 @@ export class JobPanel {
     part(this.root, "frames").hidden = !job.frames;
     part(this.root, "legend").textContent = job.frames > 1 ? (LEGENDS[job.state] ?? "") : "";
     const seed = `${job.model} ${job.version}, ${job.sampler.name.replaceAll("_", " ")}, seed ${job.seed}`;
-    part(this.root, "what").textContent = `${plural(job.count, "image")} of ${seed}`;
+    part(this.root, "what").textContent = `${plural(job.count, "image")} of ${seed}${told(job)}`;
     if (job.ended_at) this.#progress({ ...job.progress, ...job, sigma: null });
     this.onState(job);
   }
@@ -193,6 +193,13 @@ export class JobPanel {
       this.#say(error.message);
     }
   }
+}
+
+/** The labels and the guidance of a job, in words. */
+function told({ labels, guidance }) {
+  if (!labels) return "";
+  const of = `, label${labels.length > 1 ? "s" : ""} ${labels.slice(0, 10).join(", ")}${labels.length > 10 ? ", …" : ""}`;
+  return guidance === null ? of : `${of}, guidance ${short(guidance)}`;
 }
 
 /** A job by its id; null if it is no more. */

@@ -46,6 +46,7 @@ function facts(card) {
     ["Noise levels σ", `${short(card.sigma_max)} down to ${short(card.sigma_min)}${card.sigmas ? `, ${card.sigmas.length} of them` : ""}`],
     ["Version", String(card.version)],
   ];
+  if (card.classes) list.splice(2, 0, ["Classes", few(card.classes)]);
   const trained = [
     provenance.images && `${whole(provenance.images)} images`,
     provenance.steps && `${whole(provenance.steps)} steps`,
@@ -60,6 +61,11 @@ function facts(card) {
     list.push(["Quality", `${text} (${best.sampler.name.replaceAll("_", " ")}, ${best.evaluations} evaluations an image)`]);
   }
   return list;
+}
+
+/** A list of names, cut where it grows long. */
+function few(names, most = 20) {
+  return names.length > most ? `${names.slice(0, most).join(", ")}, … (${names.length})` : names.join(", ");
 }
 
 /** The model's own picture, where its card's Link header says that there is one. */

@@ -49,7 +49,9 @@ export class Neighbours {
     let asked = job;
     try {
       if (seed !== job.seed) {
-        asked = await ask("samples", { ...bodyOf(job), seed, count: index + 1 });
+        const body = { ...bodyOf(job), seed, count: index + 1 };
+        body.labels &&= body.labels.slice(0, body.count);
+        asked = await ask("samples", body);
         if (signal.aborted) await cancelJob(asked.id);
         const nothing = () => {};
         asked = await follow(asked.id, { lost: nothing, found: nothing }, signal);

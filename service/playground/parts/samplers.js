@@ -32,13 +32,15 @@ export class SamplerForm {
     this.select.addEventListener("change", () => this.#draw({}));
   }
 
-  /** Offers the samplers for a model; `chosen` is a sampler's settings or name, else the card's own. */
+  /** Offers the samplers that a model can do; `chosen` is a sampler's settings or name, else the card's own. */
   offer(all, card, chosen = null) {
-    this.all = all;
+    const can = card.abilities.samplers.filter(({ why_not }) => why_not === null).map(({ name }) => name);
+    this.all = all.filter(({ name }) => can.includes(name));
     this.card = card;
-    const options = all.map(({ name, title }) => make("option", { value: name, textContent: title }));
+    const options = this.all.map(({ name, title }) => make("option", { value: name, textContent: title }));
     this.select.replaceChildren(...options);
     this.select.value = chosen?.name ?? chosen ?? card.sampler.name;
+    if (this.select.value === "") this.select.value = card.sampler.name;
     this.#draw(typeof chosen === "string" ? {} : (chosen ?? {}));
   }
 

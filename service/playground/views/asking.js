@@ -66,7 +66,7 @@ export class AskingView {
     const { count, seed } = this.fields;
     const body = { model: this.card.name, count: count.valueAsNumber, frames: FRAMES };
     if (seed.value !== "") body.seed = seed.valueAsNumber;
-    return body;
+    return { ...body, ...this.classes?.value(body.count) };
   }
 
   /** Asks, for fewer frames if there are fewer evaluations. */

@@ -1,6 +1,7 @@
 // The view “Inpaint”: a picture, a mask painted on it, and completions side by side.
 
 import { AskingView } from "./asking.js";
+import { ClassForm } from "../parts/classes.js";
 import { make, part } from "../parts/dom.js";
 import { JobPanel } from "../parts/job.js";
 import { cardOf } from "../parts/models.js";
@@ -14,6 +15,7 @@ const KEPT = "inpaint"; // the picture and mask of the last request, so that a r
 export class InpaintView extends AskingView {
   constructor(on) {
     super("inpaint", on);
+    this.classes = new ClassForm(part(this.root, "class-form"));
     this.sampler = new SamplerForm(part(this.root, "sampler-form"));
     this.painter = new Painter(part(this.root, "editor"), () => this.busy());
     this.panel = new JobPanel(part(this.root, "job"), {
@@ -27,6 +29,7 @@ export class InpaintView extends AskingView {
   }
 
   async choose() {
+    this.classes.offer(this.card);
     this.sampler.offer(this.samplers, this.card);
     this.source ??= await load(new URL(`../examples/${EXAMPLES[0]}.png`, import.meta.url));
     this.#put();
@@ -105,6 +108,7 @@ export class InpaintView extends AskingView {
     if (id === this.panel.job?.id) return;
     const job = await this.adopt(id);
     const card = await cardOf(job.model, job.version);
+    this.classes.offer(this.card, job);
     this.sampler.offer(this.samplers, this.card, job.sampler);
     const { id: kept, ...pictures } = remembered();
     if (kept === id) {

@@ -1,6 +1,7 @@
 // The view “Sample”: a grid out of the noise.
 
 import { AskingView } from "./asking.js";
+import { ClassForm } from "../parts/classes.js";
 import { part } from "../parts/dom.js";
 import { JobPanel } from "../parts/job.js";
 import { cardOf, showCard } from "../parts/models.js";
@@ -9,6 +10,7 @@ import { SamplerForm } from "../parts/samplers.js";
 export class SampleView extends AskingView {
   constructor(on) {
     super("sample", on);
+    this.classes = new ClassForm(part(this.root, "class-form"));
     this.sampler = new SamplerForm(part(this.root, "sampler-form"));
     this.panel = new JobPanel(part(this.root, "job"), {
       onChoose: (index) => on.onChoose(this.panel, index),
@@ -20,6 +22,7 @@ export class SampleView extends AskingView {
   }
 
   async choose() {
+    this.classes.offer(this.card);
     this.sampler.offer(this.samplers, this.card);
     await showCard(part(this.root, "card"), this.card);
   }
@@ -27,6 +30,7 @@ export class SampleView extends AskingView {
   async find(id) {
     if (id === this.panel.job?.id) return;
     const job = await this.adopt(id);
+    this.classes.offer(this.card, job);
     this.sampler.offer(this.samplers, this.card, job.sampler);
     this.#show(job, await cardOf(job.model, job.version));
   }

@@ -8,9 +8,10 @@ const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** What gives the same images again: every setting in full, and the seed. */
 export function bodyOf(job, pictures = {}) {
-  const { model, version, count, seed, sampler } = job;
+  const { model, version, count, seed, sampler, labels, guidance, guidance_interval } = job;
   const { name, ...settings } = sampler;
-  return { model, version, count, seed, sampler: { name, ...settings }, ...pictures };
+  const of = Object.entries({ labels, guidance, guidance_interval }).filter(([, value]) => value !== null);
+  return { model, version, count, seed, sampler: { name, ...settings }, ...Object.fromEntries(of), ...pictures };
 }
 
 export function curl(path, body) {

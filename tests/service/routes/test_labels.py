@@ -98,6 +98,12 @@ def test_a_job_says_its_labels_and_counts_a_guided_row_twice(client, work, body,
     assert np.array_equal(client.images(job), client.images(twin))
 
 
+def test_labels_that_were_not_asked_for_can_be_asked_for_again(client) -> None:
+    job = client.submit(model="needy", count=2)
+    assert job["labels"] == [0, 1]
+    assert client.submit(model="needy", count=2, labels=job["labels"])["labels"] == [0, 1]
+
+
 def test_an_image_has_the_same_pixels_alone_and_in_company(client, work) -> None:
     """Of a mixed grid in shards of other widths, beside jobs of all kinds."""
     guided = {"guidance": 1.5, "guidance_interval": [0.1, 9]}
