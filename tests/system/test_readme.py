@@ -21,6 +21,7 @@ from tests.system.markdown import ROOT, Shell, blocks, commands
 from worker.settings import WorkerSettings
 
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "docs" / "contributing.md"
 DOCUMENTS = [README, ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Headings whose blocks are run. Share comes last, since from the first key on every request needs one.
 RUN = ("Start", "Ask", "From Python", "From the shell", "Share")
@@ -52,7 +53,7 @@ def test_the_readers_files_are_there(ran: Shell) -> None:
 def test_every_block_is_run_or_says_what_it_needs() -> None:
     not_run = {block.heading for block in blocks(README) if block.heading not in RUN and block.language}
     needs_data, needs_docker = {"Train", "Evaluate", "Study"}, {"Deploy"}
-    assert not_run == {*needs_data, *needs_docker, "Checkpoints of others", "Work on it"}
+    assert not_run == {*needs_data, *needs_docker, "Checkpoints of others"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -83,6 +84,14 @@ def test_every_setting_exists(document: Path) -> None:
     fields |= set(re.findall(r"\bSCORESERVE_[A-Z_]+", code))
     fields |= {f"{field}_FILE" for field in fields}  # in containers, from a file
     assert set(re.findall(r"\bSCORESERVE_[A-Z_]+[A-Z]\b", document.read_text())) - fields == set()
+
+
+def test_every_file_that_the_map_names_is_there() -> None:
+    """Beside those of what is to be added, called NAME or GROUP: then their folder."""
+    named = re.findall(r"`((?:cli|service|worker|models|scoreserve|docker|tests)/[^\s`*]*)", CONTRIBUTING.read_text())
+    folders = [path.rpartition("/")[0] if "NAME" in path or "GROUP" in path else path for path in named]
+    assert len(folders) > 50
+    assert [path for path in folders if not (ROOT / path.replace("checkpoints/NAME", "checkpoints")).exists()] == []
 
 
 def _asked(document: Path) -> Iterator[tuple[list[str], int]]:
