@@ -55,7 +55,10 @@ def setting(wanted: SamplerSettings, card: ModelCard) -> Setting:
     """
     complete, table = plan(wanted, card)
     asked = wanted.model_dump(exclude_none=True)
-    shown = {k: v for k, v in complete.model_dump(exclude={"name"}).items() if k in SHOWN or k in asked}
+    said = complete.model_dump(exclude={"name"}, exclude_none=True)
+    shown = {k: v for k, v in said.items() if k in SHOWN or k in asked}
+    if sigmas := shown.pop("sigmas", None):
+        shown["sigma"] = f"{sigmas[0]:g}..{sigmas[-1]:g} ({len(sigmas)} listed)"
     if {"sigma_max", "sigma_min"} <= shown.keys():
         shown["sigma"] = f"{shown.pop('sigma_max'):g}..{shown.pop('sigma_min'):g}"
     details = " ".join(f"{k}={v}" if isinstance(v, str) else f"{k}={v:g}" for k, v in shown.items())

@@ -46,9 +46,11 @@ def test_no_table_is_there_twice(tiny_card: ModelCard) -> None:
 
 
 def test_a_label_tells_what_tells_settings_apart(tiny_card: ModelCard) -> None:
-    asked = [AnnealedLangevin(sigma_max=5.0), Heun(name="heun", rho=3.0), Heun(name="heun", levels=4)]
+    listed = Euler(name="euler", sigmas=(9.0, 4.0, 0.5))
+    asked = [AnnealedLangevin(sigma_max=5.0), Heun(name="heun", rho=3.0), Heun(name="heun", levels=4), listed]
     assert [s.label for s in settings_of(asked, [], tiny_card)] == [
         "annealed_langevin levels=6 steps_per_level=2 sigma=5..0.01",
         "heun levels=18 rho=3 sigma=10..0.01",
         "heun levels=4 sigma=10..0.01",
+        "euler sigma=9..0.5 (3 listed)",
     ]
