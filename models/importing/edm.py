@@ -3,7 +3,6 @@
 The networks are made anew, from the arguments of the constructors that stand beside the weights.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,18 +108,17 @@ def import_edm(checkpoint: Path, target: Target) -> tuple[ModelCard, Path]:
         raise ImportRefused(f"{checkpoint} has no network inside its {ema.kind}")
     try:
         arguments = dict(mapping(ema.state.get("_init_kwargs", {})))
-        told = json.loads(json.dumps(arguments, default=lambda value: type(value).__name__))
         wrapper = _Wrapper.model_validate(arguments)
         parametrisation, sigmas = _parametrisation(ema.kind, wrapper)
         network, weights, label_dropout = _network(inner, wrapper, arguments, parametrisation)
     except ValidationError as error:
         raise ImportRefused(f"{checkpoint} asks for what is not served: {in_one_line(error)}") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ImportRefused(f"{checkpoint}: {error}") from error
     check_fit(weights, network, f"{checkpoint} is not what it says it is", "take the file as it was published")
     classes = tuple(str(i) for i in range(wrapper.label_dim)) or None
     found = Found(
-        origin=Origin("edm", checkpoint, digest, {"arguments": told, "weights": "moving average, float32"}),
+        origin=Origin("edm", checkpoint, digest, {"arguments": _told(arguments), "weights": "moving average, float32"}),
         description=f"{inner.kind} with {ema.kind} (Karras 2022), imported from a checkpoint of EDM.",
         image=ImageShape(channels=wrapper.img_channels, height=wrapper.img_resolution, width=wrapper.img_resolution),
         network=network,
@@ -287,6 +285,19 @@ def _classes(weights: dict[str, Tensor], or_none: bool) -> dict[str, Tensor]:
         bias = weights.pop("map_label.bias", None)
         rows = rows if bias is None or bias.shape != rows.shape[1:] else rows + bias
     return {"embed_class.weight": rows}
+
+
+def _told(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as a card can have them: numbers, texts, and lists of them."""
+
+    def plain(value: object) -> bool:
+        return value is None or isinstance(value, bool | int | float | str)
+
+    return {
+        str(name): value
+        for name, value in arguments.items()
+        if plain(value) or (isinstance(value, list | tuple) and all(map(plain, value)))
+    }
 
 
 def _interleaved(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ the source.
 
 import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from models.importing.reading import NUMPY, ImportRefused, is_tensor, tensors_of
 
+MAX_MODULES = 100_000
+MAX_MEMO = 10_000_000  # objects that a pickle refers to again; room is made for all up to the largest number
+
 
 class Module:
     """Stands for a module of torch or of EDM: what it holds, and nothing that it does."""
@@ -24,8 +28,17 @@ class Module:
     def __init__(self, kind: str, state: Mapping[str, Any]) -> None:
         self.kind, self.state = kind, state
 
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All parameters and buffers with their names, those of inner modules included."""
+    def tensors(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """All parameters and buffers with their names, those of inner modules included.
+
+        Raises:
+            ValueError: what it holds is no tensor, no module, or a module for the second time: a few modules within one
+                another in many ways would take for ever.
+        """
+        seen = set() if seen is None else seen
+        if id(self) in seen or len(seen) > MAX_MODULES:
+            raise ValueError(f"{prefix.removesuffix('.')} is a module that has been there before, or one of too many")
+        seen.add(id(self))
         for part in ("_parameters", "_buffers"):
             for name, value in mapping(self.state.get(part, {})).items():
                 if value is not None:
@@ -35,7 +48,7 @@ class Module:
         for name, inner in mapping(self.state.get("_modules", {})).items():
             if not isinstance(inner, Module | Container):
                 raise ValueError(f"{prefix}{name} is no module")
-            yield from inner.tensors(f"{prefix}{name}.")
+            yield from inner.tensors(f"{prefix}{name}.", seen)
 
 
 class Container(Module):
@@ -103,6 +116,9 @@ def read_ema(path: Path, data: bytes) -> Module:
         ImportRefused: it is no such pickle.
     """
     try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name.endswith("PUT") and int(argument) > MAX_MEMO:
+                raise pickle.UnpicklingError("it is no pickle that anybody writes")
         content = Reader(io.BytesIO(data)).load()
     except pickle.UnpicklingError as error:
         raise ImportRefused(f"{path} cannot be read: {error}") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 import safetensors.torch
@@ -172,13 +173,8 @@ def check_shapes(
 
 def in_one_line(error: ValidationError) -> str:
     """What a validation refused, in one line."""
-    lines = (f"{'.'.join(map(str, e['loc'])) or 'all'} = {_short(e['input'])}: {e['msg']}" for e in error.errors())
+    lines = (f"{'.'.join(map(str, e['loc'])) or 'all'} = {repr(e['input'])}: {e['msg']}" for e in error.errors())
     return "; ".join(lines)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _provenance(found: Found, target: Target) -> dict[str, Any]:

@@ -118,15 +118,16 @@ class Writer(pickle.Pickler):
         return NotImplemented
 
 
-def restore(module: Module) -> None:
-    """Makes torch's containers of those inside that stand for them."""
+def restore(module: Module, made: dict[int, nn.Module]) -> None:
+    """Makes torch's containers of those inside that stand for them; `made` are those that there are."""
     modules = module.state.get("_modules", {})
     for name, inner in modules.items():
-        if isinstance(inner, Module):
-            restore(inner)
+        if isinstance(inner, Module) and id(inner) not in made:
+            made[id(inner)] = nn.ModuleDict.__new__(nn.ModuleDict)
+            restore(inner, made)
+            made[id(inner)].__dict__.update(inner.state)
         if isinstance(inner, Container):
-            modules[name] = nn.ModuleDict.__new__(nn.ModuleDict)
-            modules[name].__dict__.update(inner.state)
+            modules[name] = made[id(inner)]
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def write(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             whole(content)
         for module in content.values():
             if isinstance(module, Module):
-                restore(module)
+                restore(module, {})
         buffer = io.BytesIO()
         writer = Writer(buffer)
         writer.source = source
@@ -421,9 +422,46 @@ def test_a_file_of_something_else(write: Any, check_refused: Any, whole: Any, sa
     check_refused(lambda target: import_edm(path, target), said)
 
 
-def test_arguments_that_are_no_json_are_named_by_their_kind(write: Any, tmp_path: Path) -> None:
+def test_arguments_that_a_card_cannot_have_are_left_out(write: Any, tmp_path: Path) -> None:
     path = write(lambda state: state["_init_kwargs"].update(odd=torch.zeros(2), whole=math.inf))
-    assert imported(path, tmp_path)[0].provenance["arguments"]["odd"] == "Tensor"
+    arguments = imported(path, tmp_path)[0].provenance["arguments"]
+    assert "odd" not in arguments
+    assert arguments["channel_mult"] == [1, 2, 2]
+
+
+def within_one_another(state: dict[str, Any]) -> None:
+    """Thirty modules, each in the next one twice."""
+    inner = Module("Any", {"_parameters": {"weight": torch.zeros(1)}})
+    for _ in range(30):
+        inner = Module("Any", {"_modules": {"a": inner, "b": inner}})
+    state["_modules"]["more"] = inner
+
+
+def in_itself(state: dict[str, Any]) -> None:
+    inner = Container()
+    inner.state = {"_modules": {"a": inner}}
+    state["_modules"]["more"] = inner
+
+
+@pytest.mark.parametrize("change", [within_one_another, in_itself])
+def test_modules_within_one_another(write: Any, check_refused: Any, change: Change) -> None:
+    path = write(inner=change)
+    check_refused(lambda target: import_edm(path, target), "has been there before")
+
+
+def test_a_list_of_lists_that_would_never_end_is_not_written_out(write: Any, check_refused: Any) -> None:
+    value: Any = [0]
+    for _ in range(40):
+        value = [value, value]
+    path = write(lambda state: state["_init_kwargs"].update(img_channels=value))
+    check_refused(lambda target: import_edm(path, target), "img_channels = [[[")
+
+
+@pytest.mark.parametrize("opcode", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
+def test_a_pickle_that_asks_for_room_is_refused(tmp_path: Path, check_refused: Any, opcode: bytes) -> None:
+    path = tmp_path / "large.pkl"
+    path.write_bytes(b"\x80\x02}" + opcode + b".")
+    check_refused(lambda target: import_edm(path, target), "no pickle that anybody writes")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"ema": 1}, Counter(a=1)], ids=str)
