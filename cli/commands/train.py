@@ -1,5 +1,6 @@
 """`scoreserve train`: the training job."""
 
+import os
 import shlex
 import signal
 import sys
@@ -21,8 +22,11 @@ def train(
     preset: Annotated[str, typer.Argument(help="What to train: the name of a preset, or the path of one of your own.")],
     out: Annotated[Path, typer.Option(help="Directory of the run: checkpoint, sample grids, models.")],
     data: Annotated[
-        Path | None, typer.Option(help="Data set: idx files, CIFAR-10, an npz file, or a folder of pictures.")
+        Path | None, typer.Option(help="Data set: idx files, CIFAR-10, an npz or npy file, or a folder of pictures.")
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, and say which.")
+    ] = False,
     store: Annotated[Path | None, typer.Option(help="Model store to publish into.", show_default="OUT/models")] = None,
     origin: Annotated[
         str | None,
@@ -49,6 +53,10 @@ def train(
         str | None, typer.Option(help="Learning-rate decay: cosine, linear or constant.", rich_help_panel=SETTINGS)
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=SETTINGS)] = None,
+    classes: Annotated[
+        bool | None,
+        typer.Option(help="Whether the network is told what is on an image.", rich_help_panel=SETTINGS),
+    ] = None,
     compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", rich_help_panel=SETTINGS)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.", rich_help_panel=SETTINGS)] = None,
     device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
@@ -68,6 +76,7 @@ def train(
         "learning_rate": learning_rate,
         "decay": decay,
         "precision": precision,
+        "classes": classes,
         "compile": compile,
         "seed": seed,
     }
@@ -79,15 +88,19 @@ def train(
         overrides={k: v for k, v in settings.items() if v is not None},
         origin=origin,
         average=average,
+        skip_bad=skip_bad,
         device=device,
         save_every=save_every,
         grid_every=grid_every,
         command=shlex.join(["scoreserve", *sys.argv[1:]]),
     )
     progress = TrainingProgress(save_every)
+    speak = say if os.environ.get("RANK", "0") == "0" else lambda _line: None  # of several processes, the first one
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        speak(f"started in the background, where Ctrl-C is ignored; `kill {os.getpid()}` saves and stops")
     try:
-        with sigterm() as received:
-            published = job.run(progress.start, lambda trainer, _loss: progress.step(trainer), received)
+        with told_to_stop() as received:
+            published = job.run(progress.start, lambda trainer, _loss: progress.step(trainer), received, speak)
     except TrainingFailed as error:
         progress.stop()
         fail(str(error))
@@ -105,11 +118,19 @@ def train(
 
 
 @contextmanager
-def sigterm() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM does not end the process; it is for the caller to ask whether it came."""
+def told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM and the end of the terminal do not end the process; the caller asks whether they came.
+
+    A signal that whoever started the process lets it ignore stays ignored: nohup's SIGHUP, and Ctrl-C's for what a
+    script starts with `&`.
+    """
     came = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number, action in before.items() if action is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, lambda *_: came.set())
     try:
         yield came.is_set
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            signal.signal(number, before[number])

@@ -95,9 +95,15 @@ class UNet(nn.Module):
                 f"channels, blocks and attention have {len(channels)}, {len(blocks)} and {len(attention)} entries; "
                 "they must have one for each resolution"
             )
+        if not channels or min(*channels, *blocks, patch, embedding, groups, head_channels) < 1:
+            raise ValueError(
+                f"channels {list(channels)}, blocks {list(blocks)}, patch, embedding, groups and head_channels must be "
+                "1 or more, of one resolution at least"
+            )
         if any(attend and width % head_channels for width, attend in zip(channels, attention, strict=True)):
             raise ValueError(f"where there is attention, channels {channels} must be multiples of {head_channels}")
         self.patch = patch
+        self.side_multiple = patch * 2 ** (len(channels) - 1)
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, 5, 32)), persistent=False)
         self.embed = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         if classes:

@@ -1,4 +1,4 @@
-"""Training images, read into memory as uint8."""
+"""Training images, read into memory as uint8, and what is on them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,31 +12,24 @@ from models.training.formats import DataError
 from models.training.formats.cifar10 import class_names, find_batches, read_batches, read_labelled_batches
 from models.training.formats.folder import classes_of, find_pictures, read_pictures
 from models.training.formats.idx import read_idx, read_labels
-from models.training.formats.npz import read_npz, read_training_labels
+from models.training.formats.npz import holds_images, read_npy, read_npz, read_training_labels
 
 IDX_IMAGES = "train-images-idx3-ubyte"
+IDX_NAMES = (IDX_IMAGES, "train-images.idx3-ubyte")  # the second is what Kaggle's archive of MNIST calls it
+TRAINING, HELD_BACK = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 EXPECTED = (
     f"expected one of: {IDX_IMAGES}[.gz] (MNIST and data sets in its format), data_batch_1 and so on (CIFAR-10, python "
-    "version), one .npz with an array of images, or a folder of pictures (.png, .jpg and the like)"
+    "version), one .npz or .npy with an array of images, or a folder of pictures (.png, .jpg and the like)"
 )
-
-
-def load_images(path: Path, image: ImageShape) -> Tensor:
-    """The training images in a file or a directory, uint8 [n, c, h, w].
-
-    What is there decides how it is read: idx files, batches of CIFAR-10, an npz file, or pictures at any depth.
-    Pictures are cropped and resized to the shape wanted; the others must have it.
-
-    Args:
-        path: a directory, or an idx or npz file.
-        image: shape of an image of the model.
-
-    Raises:
-        DataError: nothing is there that can be read, it is damaged, or its images are of another shape.
-    """
-    images = _read(path, image)
-    check_shape(path, images, image)
-    return images
+# What is found where images are expected, and what to do about it.
+NO_IMAGES = {
+    (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"): "an archive: unpack it, and name the folder",
+    (".csv", ".tsv"): "a table: save its pixels as an array [n, h, w] with numpy.savez",
+    (".parquet", ".arrow", ".feather"): "a table: save its pictures as files, or as an array with numpy.savez",
+    (".tfrecord", ".tfrecords", ".lmdb", ".mdb", ".h5", ".hdf5", ".mat"): "a container that is not read: save its "
+    "pictures as files, or as an array [n, h, w, c] with numpy.savez",
+    (".pt", ".pth", ".pkl", ".pickle"): "a pickle, which can run code: save its pixels as an array with numpy.savez",
+}
 
 
 @dataclass(frozen=True)
@@ -52,25 +45,72 @@ class Labels:
     names: tuple[str, ...]
 
 
-def load_labels(path: Path, images: Tensor, names: tuple[str, ...] | None = None) -> Labels:
-    """The labels of the images that `load_images` read from the same path.
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
 
     Args:
-        path: see there.
-        images: those images.
+        images: uint8 [n, c, h, w].
+        labels: what is on them; None where nobody asked.
+        told: in a line, how many images there are, where they are from, and what was left out.
+    """
+
+    images: Tensor
+    labels: Labels | None
+    told: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    images: Tensor
+    path: Path  # of what the images were read from
+    files: list[Path] | None = None  # of each image, where each has one
+    left_out: tuple[str, ...] = ()
+
+
+def load_data(
+    path: Path,
+    image: ImageShape,
+    labelled: bool = False,
+    names: tuple[str, ...] | None = None,
+    skip_bad: bool = False,
+) -> TrainingData:
+    """The training images in a file or a directory.
+
+    What is there decides how it is read: idx files, batches of CIFAR-10, an npz or npy file, or pictures at any depth,
+    also as torchvision and Kaggle lay them out. Pictures are cropped and resized to the shape wanted; the others must
+    have it. Where there are folders for training and for tests, those for training are read.
+
+    Args:
+        path: a directory, or an idx, npz or npy file.
+        image: shape of an image of the model.
+        labelled: whether the labels are read too.
         names: what the classes are called; None for what their folders or, of CIFAR-10, its batches call them, and
             else their numbers.
+        skip_bad: whether pictures that cannot be read are left out.
 
     Raises:
-        DataError: there are none, or they do not match the images.
+        DataError: nothing is there that can be read, it is damaged, its images are of another shape, or labels are
+            missing or do not match.
     """
-    found = _read_labels(path)
-    found = Labels(found.indices, names or found.names)
-    if len(found.indices) != len(images):
-        raise DataError(f"{path} has {len(found.indices)} labels for {len(images)} images")
-    if int(found.indices.min()) < 0 or int(found.indices.max()) >= len(found.names):
-        raise DataError(f"the labels of {path} must be from 0 to {len(found.names) - 1}: {', '.join(found.names)}")
-    return found
+    read = _read(path, image, skip_bad)
+    check_shape(read.path, read.images, image)
+    labels = None
+    if labelled:
+        found = _read_labels(read)
+        labels = Labels(found.indices, names or found.names)
+        _check_labels(read, labels)
+    told = f"{len(read.images):,} images of {read.path}"
+    return TrainingData(read.images, labels, told + "".join(f"; left out: {line}" for line in read.left_out))
+
+
+def load_images(path: Path, image: ImageShape) -> Tensor:
+    """The training images of `load_data`, uint8 [n, c, h, w].
+
+    Raises:
+        DataError: see there.
+    """
+    return load_data(path, image).images
 
 
 def check_shape(path: Path, images: Tensor, image: ImageShape) -> None:
@@ -87,38 +127,96 @@ def images_sha256(images: Tensor) -> str:
     return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
-def _read(path: Path, image: ImageShape) -> Tensor:
+def find_training_idx(directory: Path) -> Path | None:
+    """The idx file of training images in a directory, under any of the names that it goes by; None if it has none.
+
+    Torchvision puts it in MNIST/raw (or FashionMNIST/raw and the like), and Kaggle's archive in a folder of its name.
+    """
+    for place in (directory, directory / "raw", *sorted(directory.glob("*/raw"))):
+        for folder in (place, *(place / name for name in IDX_NAMES)):
+            for name in IDX_NAMES:
+                for path in (folder / name, folder / f"{name}.gz"):
+                    if path.is_file():
+                        return path
+    return None
+
+
+def _read(path: Path, image: ImageShape, skip_bad: bool) -> _Read:
     if path.is_file():
-        return read_npz(path) if path.suffix == ".npz" else _read_idx(path)
+        return _Read(_read_file(path, image), path)
     if not path.is_dir():
         raise DataError(f"no data in {path}, which is not there; {EXPECTED}")
-    for name in (IDX_IMAGES, f"{IDX_IMAGES}.gz"):
-        if (path / name).is_file():
-            return _read_idx(path / name)
+    if idx := find_training_idx(path):
+        return _Read(_read_idx(idx), idx)
     if batches := find_batches(path):
-        return read_batches(batches)
-    archives = sorted(path.glob("*.npz"))
-    if len(archives) == 1:
-        return read_npz(archives[0])
-    if archives:
-        raise DataError(f"{path} holds {len(archives)} npz files: name one of them, such as {archives[0]}")
-    if pictures := find_pictures(path):
-        return read_pictures(pictures, image)
-    raise DataError(f"no data in {path}; {EXPECTED}")
+        return _Read(read_batches(batches), batches[0].parent)
+    arrays = sorted(found for found in (*path.glob("*.npz"), *path.glob("*.npy")) if holds_images(found))
+    if len(arrays) == 1:
+        return _Read(_read_file(arrays[0], image), arrays[0])
+    if arrays:
+        raise DataError(f"{path} holds {len(arrays)} files of arrays: name one of them, such as {arrays[0]}")
+    return _read_folder(path, image, skip_bad)
 
 
-def _read_labels(path: Path) -> Labels:
+def _read_file(path: Path, image: ImageShape) -> Tensor:
+    if path.suffix == ".npz":
+        return read_npz(path, image.chw)
+    if path.suffix == ".npy":
+        return read_npy(path, image.chw)
+    for suffixes, what in NO_IMAGES.items():
+        if path.suffix.lower() in suffixes and "idx" not in path.name:
+            raise DataError(f"{path} is {what}")
+    return _read_idx(path)
+
+
+def _read_folder(path: Path, image: ImageShape, skip_bad: bool) -> _Read:
+    left_out = list[str]()
+    here = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_dir()}
+    training = next((here[name] for name in TRAINING if name in here), None)
+    if training and (others := [here[name].name for name in HELD_BACK if name in here]):
+        left_out.append(f"the folder {', '.join(others)} beside {training.name}")
+        path = training
+    pictures, rest = find_pictures(path)
+    if not pictures:
+        for array in sorted(path.glob("*.np[yz]")):
+            _read_file(array, image)  # which says what it holds instead
+        raise DataError(f"no data in {path}{_what_is_there(path)}; {EXPECTED}")
+    read = read_pictures(pictures, image, skip_bad)
+    if read.bad:
+        left_out.append(f"{len(read.bad)} of {len(pictures)} pictures that cannot be read ({'; '.join(read.bad[:3])})")
+    if rest:
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(rest.items()))
+        left_out.append(f"{rest.total()} files that are no pictures ({kinds})")
+    return _Read(read.images, path, read.paths, tuple(left_out))
+
+
+def _what_is_there(path: Path) -> str:
+    """Words on a file in a directory that holds images in a way that is not read."""
+    for entry in sorted(path.iterdir()):
+        for suffixes, what in NO_IMAGES.items():
+            if entry.suffix.lower() in suffixes:
+                return f": {entry.name} is {what}"
+    return ""
+
+
+def _read_labels(read: _Read) -> Labels:
+    path = read.path
+    if read.files is not None:
+        return Labels(*classes_of(read.files, path))
     if path.is_dir():
-        for name in (IDX_IMAGES, f"{IDX_IMAGES}.gz"):
-            if (path / name).is_file():
-                return _numbered(read_labels(path / name))
-        if batches := find_batches(path):
-            indices = read_labelled_batches(batches)[1]
-            return Labels(indices, class_names(batches[0].parent) or _numbered(indices).names)
-        if archives := sorted(path.glob("*.npz")):
-            return _numbered(read_training_labels(archives[0]))
-        return Labels(*classes_of(find_pictures(path), path))
+        indices = read_labelled_batches(find_batches(path))[1]
+        return Labels(indices, class_names(path) or _numbered(indices).names)
+    if path.suffix == ".npy":
+        raise DataError(f"{path} has no labels: put x_train and y_train into one .npz")
     return _numbered(read_training_labels(path) if path.suffix == ".npz" else read_labels(path))
+
+
+def _check_labels(read: _Read, labels: Labels) -> None:
+    if len(labels.indices) != len(read.images):
+        raise DataError(f"{read.path} has {len(labels.indices)} labels for {len(read.images)} images")
+    if int(labels.indices.min()) < 0 or int(labels.indices.max()) >= len(labels.names):
+        last, names = len(labels.names) - 1, ", ".join(labels.names)
+        raise DataError(f"the labels of {read.path} must be from 0 to {last}: {names}")
 
 
 def _numbered(indices: Tensor) -> Labels:

@@ -23,7 +23,7 @@ from models.sampling.sample import sample
 from models.store import ZOO, ModelStore
 from models.training import presets
 from models.training.curve import loss_png
-from models.training.data import Labels, load_images, load_labels
+from models.training.data import TrainingData, load_data
 from models.training.events import Events
 from models.training.formats import DataError
 from models.training.origin import Origin, find, read_weights
@@ -57,6 +57,7 @@ class TrainingJob(BaseModel):
         origin: the model whose weights the run starts from, `NAME` or `NAME/VERSION`, of `store` or of those that ship;
             None for fresh ones.
         average: decay of the average that is published; None for the one that the settings name.
+        skip_bad: whether pictures that cannot be read are left out.
         device: torch device name.
         save_every, grid_every: steps between checkpoints and between sample grids.
         command: what the card says it was made with.
@@ -71,6 +72,7 @@ class TrainingJob(BaseModel):
     overrides: dict[str, Any]
     origin: str | None = None
     average: float | None = None
+    skip_bad: bool = False
     device: str
     save_every: int
     grid_every: int
@@ -81,6 +83,7 @@ class TrainingJob(BaseModel):
         on_start: Callable[[Trainer], None],
         on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> tuple[ModelCard, Path] | None:
         """Trains (or goes on training) to the end and publishes; returns the card and its directory.
 
@@ -89,6 +92,7 @@ class TrainingJob(BaseModel):
         Args:
             on_start, on_step: called before the first step and after every one, with its loss.
             stopping: asked after every step whether this is to be the last.
+            say: told of the data, in a line.
 
         Raises:
             TrainingFailed: with one clear line.
@@ -96,7 +100,7 @@ class TrainingJob(BaseModel):
             KeyboardInterrupt: passed on, after a checkpoint.
         """
         try:
-            return self._run(on_start, on_step, stopping)
+            return self._run(on_start, on_step, stopping, say)
         except BaseException as error:
             _clear_frames(error)  # they hold the trainer, and the trainer what `leave` ends
             raise
@@ -108,16 +112,17 @@ class TrainingJob(BaseModel):
         on_start: Callable[[Trainer], None],
         on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> tuple[ModelCard, Path] | None:
         with _one_line():
             preset = presets.load(self.preset)
             settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
-            images, labels = self._images(preset, settings)
-            origin = self._origin()
+            data = self._data(preset, settings)
+            trainer = self._trainer(data, settings, self._origin())
+            table = grid_table(draft(trainer, preset.model))
+        say(data.told)
         with self._alone():
             with _one_line():
-                trainer = self._trainer(images, settings, labels, origin)
-                table = grid_table(draft(trainer, preset.model))
                 if not trainer.resume():
                     trainer.choose_execution()
                     trainer.save()  # what cannot be written is found out now, not after hours
@@ -125,15 +130,14 @@ class TrainingJob(BaseModel):
 
     def _trainer(
         self,
-        images: Tensor,
+        data: TrainingData,
         settings: TrainingSettings,
-        labels: Labels | None,
         origin: tuple[Origin, dict[str, Tensor]] | None,
     ) -> Trainer:
         processes, device = join(self.device)
         if device.startswith("cuda"):
             torch.backends.cudnn.deterministic = True  # a run that goes on must round as it would have
-        return Trainer(images, settings, self.out, device, processes, labels, origin)
+        return Trainer(data.images, settings, self.out, device, processes, data.labels, origin)
 
     def _train(
         self,
@@ -195,16 +199,13 @@ class TrainingJob(BaseModel):
                 ) from error
             yield
 
-    def _images(self, preset: presets.Preset, settings: TrainingSettings) -> tuple[Tensor, Labels | None]:
+    def _data(self, preset: presets.Preset, settings: TrainingSettings) -> TrainingData:
         """The training images, and their labels where the network is to be told them."""
         if preset.data is not None:
-            return two_gaussians(preset.data.points), None
+            return TrainingData(two_gaussians(preset.data.points), None, f"{preset.data.points:,} points")
         if self.data is None:
             raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
-        images = load_images(self.data, preset.image)
-        if not settings.classes:
-            return images, None
-        return images, load_labels(self.data, images, preset.model.classes)
+        return load_data(self.data, preset.image, settings.classes, preset.model.classes, self.skip_bad)
 
     def _origin(self) -> tuple[Origin, dict[str, Tensor]] | None:
         """The model that the run starts from, and its weights."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from models.images import Pixels
-from models.training.data import IDX_IMAGES
+from models.training.data import find_training_idx
 from models.training.formats import DataError
 from models.training.formats.cifar10 import TEST_BATCH, find_batches, read_labelled_batches
 from models.training.formats.idx import load_mnist
@@ -69,8 +69,8 @@ def _read(path: Path) -> Labelled:
         return _from_npz(path)
     if not path.is_dir():
         raise DataError(f"no labelled data in {path}; {EXPECTED}")
-    if any((path / name).is_file() for name in (IDX_IMAGES, f"{IDX_IMAGES}.gz")):
-        return Labelled(Part(*load_mnist(path, "train")), Part(*load_mnist(path, "t10k")))
+    if idx := find_training_idx(path):
+        return Labelled(Part(*load_mnist(idx.parent, "train")), Part(*load_mnist(idx.parent, "t10k")))
     if batches := find_batches(path):
         test = [batches[0].with_name(TEST_BATCH)]
         return Labelled(Part(*read_labelled_batches(batches)), Part(*read_labelled_batches(test)))

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from models.card import NetworkSpec
@@ -36,6 +36,9 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer finite; the last checkpoint was written before that."""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class AnotherRun(ValueError):
     """A checkpoint is there, but of a run that this one does not go on; the message says what to do."""
 
@@ -49,27 +52,27 @@ class TrainingSettings(BaseModel):
         default_factory=dict, description="Arguments of the network, and its `kind` if it is no unet."
     )
     batch: int = Field(128, ge=1)
-    epochs: float = Field(20, gt=0)
+    epochs: Finite = Field(20, gt=0)
     optimizer: OptimizerName = "adam"
-    learning_rate: float = Field(2e-3, gt=0)
-    muon_learning_rate: float = Field(0.03, gt=0, description="Of the weights that Muon trains.")
+    learning_rate: Finite = Field(2e-3, gt=0)
+    muon_learning_rate: Finite = Field(0.03, gt=0, description="Of the weights that Muon trains.")
     warmup_steps: int = Field(300, ge=0, description="At most; a quarter of the run at most.")
     decay: Literal["cosine", "linear", "constant"] = "cosine"
-    ema_decay: float = Field(
+    ema_decay: Finite = Field(
         0.999,
         ge=0,
         lt=1,
         description="Song & Ermon 2020, technique 5. Of the average that is published; one four times as short and one "
         "four times as long are kept beside it.",
     )
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: Finite = Field(1.0, gt=0)
     objective: ObjectiveName = "edm"
-    log_sigma_mean: float = Field(-0.9, description="Noise levels are log-normal, unless `levels` says otherwise.")
-    log_sigma_std: float = Field(1.4, gt=0)
+    log_sigma_mean: Finite = Field(-0.9, description="Noise levels are log-normal, unless `levels` says otherwise.")
+    log_sigma_std: Finite = Field(1.4, gt=0)
     levels: NoiseLevels | None = Field(None, description="The only noise levels, in place of log-normal ones.")
     flip: bool = Field(False, description="Whether half of the images, at random, are mirrored left to right.")
     classes: bool = Field(False, description="Whether the network is told what is on an image.")
-    label_dropout: float = Field(
+    label_dropout: Finite = Field(
         0.1, gt=0, le=1, description="Share of the images whose label is not told, so that all classes are learned too."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto is the faster one.")
@@ -77,7 +80,7 @@ class TrainingSettings(BaseModel):
         None, description="How a step is run; what is left out is found by measurement at the start of a run."
     )
     compile: bool = Field(False, description="torch.compile: minutes at the start, fewer milliseconds a step.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _compilable(self) -> "TrainingSettings":
@@ -135,6 +138,7 @@ class Trainer:
         self.parametrisation = self.spec.parametrised(self.sigmas)
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
+        check_sides(self.network, images)
         if origin:
             start_from(self.network, origin[1], origin[0])
         self.averages = Averages(self.network, lengths(settings.ema_decay))
@@ -197,11 +201,14 @@ class Trainer:
         if s.precision != "auto":
             precisions = (s.precision,)
         among = candidates(self.device, precisions, in_pieces=alone and once)
-        batch = self.batches.batch(0)
+        batch, warm = self.batches.batch(0), set[StepExecution]()
 
         def seconds(execution: StepExecution) -> float:
             gradients = self._gradients(execution)
             try:
+                if execution not in warm:
+                    gradients.seconds(batch)
+                    warm.add(execution)
                 taken = gradients.seconds(batch)
             finally:
                 gradients.close()
@@ -437,6 +444,17 @@ class Trainer:
 def named(origin: Origin | None) -> str:
     """What a run started from."""
     return f"{origin.name} version {origin.version}" if origin else "fresh weights"
+
+
+def check_sides(network: nn.Module, images: Tensor) -> None:
+    """Raises ValueError if a network halves the sides of images [n, c, h, w] more often than they can be halved."""
+    multiple = getattr(network, "side_multiple", 1)
+    height, width = images.shape[2:]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"images of {height} x {width} do not fit this network, whose sides are multiples of {multiple}: give it "
+            "fewer channels or another patch, or the images another size"
+        )
 
 
 def mean_and_std(images: Tensor) -> tuple[float, float]:

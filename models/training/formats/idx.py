@@ -43,7 +43,7 @@ def read_labels(images: Path) -> Tensor:
     Raises:
         DataError: they are not there, or damaged.
     """
-    name = images.name.removesuffix(".gz")
+    name = images.name.removesuffix(".gz").replace(".idx", "-idx")
     labels = read_idx(find_idx(images.parent, name.replace("images", "labels").replace("idx3", "idx1")))
     if labels.ndim != 1:
         raise DataError(f"the labels beside {images} have the shape {list(labels.shape)}, labels have [n]")
@@ -68,12 +68,15 @@ def load_mnist(directory: Path, part: str = "train") -> tuple[Tensor, Tensor]:
 
 
 def find_idx(directory: Path, name: str) -> Path:
-    """The path of an idx file, plain or gzipped.
+    """The path of an idx file, plain or gzipped; Kaggle's archive has a dot in the name, or a folder of the name.
 
     Raises:
-        DataError: neither is there.
+        DataError: none of them is there.
     """
-    for path in (directory / name, directory / f"{name}.gz"):
-        if path.is_file():
-            return path
+    names = name, name.replace("-idx", ".idx")
+    for place in (directory, *(above / known for above in (directory, directory.parent) for known in names)):
+        for known in names:
+            for path in (place / known, place / f"{known}.gz"):
+                if path.is_file():
+                    return path
     raise DataError(f"no {name} or {name}.gz in {directory}: it must hold the MNIST idx files")

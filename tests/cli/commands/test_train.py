@@ -68,6 +68,15 @@ class Run:
         trainer.train(lambda *_: None)
         return trainer.losses
 
+    def start_ignoring(self, *signals: signal.Signals) -> "subprocess.Popen[str]":
+        """As nohup starts a program (SIGHUP), or a script one with `&` (SIGINT): with signals that are ignored."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+        try:
+            return self.start()
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
 
 def train(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["train", *arguments])
@@ -139,8 +148,41 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
     with run.start() as resumed:
         said = resumed.communicate(timeout=60)[1].splitlines()
     assert resumed.returncode == 0, said
-    assert said[1].startswith("continuing after step ")
+    assert said[0] == f"128 images of {run.data}"
+    assert said[2].startswith("continuing after step ")
     assert said[-2].startswith(f"step {STEPS}/{STEPS}  loss ")
     assert said[-2].endswith(" images/s  0:00:00 left")
     assert said[-1] == f"published dots version 1 in {run.out}/models/dots/1"
     assert run.checkpoint()["losses"].tolist() == run.losses_of_a_run_that_is_left_alone()
+
+
+def test_signals_that_are_ignored_where_it_was_started_stay_ignored(tmp_path: Path, until: Callable[..., None]) -> None:
+    run = Run(tmp_path)
+    with run.start_ignoring(signal.SIGINT, signal.SIGHUP, signal.SIGTERM) as started:
+        until(lambda: run.has_come_to(5))
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            started.send_signal(number)
+        said = started.communicate(timeout=60)[1].splitlines()
+    assert started.returncode == 0, said
+    assert said[0] == f"started in the background, where Ctrl-C is ignored; `kill {started.pid}` saves and stops"
+    assert said[-1] == f"published dots version 1 in {run.out}/models/dots/1"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "last"),
+    [
+        (signal.SIGINT, 130, "error: stopped; run the same command again to go on"),
+        (signal.SIGHUP, 0, "stopped after step"),
+    ],
+)
+def test_a_run_saves_when_its_terminal_ends_or_ctrl_c_is_pressed(
+    tmp_path: Path, until: Callable[..., None], number: signal.Signals, code: int, last: str
+) -> None:
+    run = Run(tmp_path)
+    with run.start() as started:
+        until(lambda: run.has_come_to(5))
+        started.send_signal(number)
+        said = started.communicate(timeout=60)[1].splitlines()
+    assert started.returncode == code, said
+    assert said[-1].startswith(last)
+    assert 5 <= int(run.checkpoint()["step"]) < STEPS

@@ -13,7 +13,7 @@ def test_the_fastest_is_found_though_the_machine_was_busy_now_and_then() -> None
 
     def seconds(execution: StepExecution) -> float:
         tried.append(execution.pieces)
-        busy = tried.count(execution.pieces) == 1  # all alike
+        busy = (len(tried) * 7 + execution.pieces) % 5 < 3  # more often than not
         return {1: 1.0, 2: 0.5, 3: 0.4, 4: 0.3, 5: 0.9}[execution.pieces] + 5.0 * busy
 
     assert fastest(WAYS, seconds) == WAYS[3]

@@ -106,3 +106,13 @@ def test_models_with_classes_need_no_guide(store: ModelStore) -> None:
     main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
     with pytest.raises(ValueError, match="guided by their labels"):
         publish_guided(store, main.model_copy(update={"classes": ("cat", "dog")}), guide, 1.5, "")
+
+
+def test_weights_that_are_not_finite_are_no_guide(store: ModelStore) -> None:
+    main = published(store, "dots", [16, 32])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", lambda tensor: torch.full_like(tensor, float("nan")))
+        guide = published(store, "worse", [8, 16])
+    with pytest.raises(ValueError, match=r"not all weights are finite: guide\."):
+        publish_guided(store, main, guide, 1.5, "")
+    assert store.versions("dots") == [1]

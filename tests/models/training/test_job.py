@@ -231,6 +231,12 @@ def test_a_disk_that_is_full_from_the_start_is_found_out_before_the_first_step(t
         ({"overrides": OVERRIDES | {"network": TINY | {"groups": 3}}}, "divisible"),
         ({"overrides": OVERRIDES | {"network": TINY | {"attention": [False, True]}}}, "must be multiples of 32"),
         ({"overrides": OVERRIDES | {"network": TINY | {"patch": 8}}}, "8"),
+        ({"overrides": OVERRIDES | {"network": TINY | {"channels": [], "blocks": [], "attention": []}}}, "1 or more"),
+        ({"overrides": OVERRIDES | {"network": TINY | {"blocks": [0, 0]}}}, "1 or more"),
+        ({"overrides": OVERRIDES | {"network": TINY | {"patch": 8}}}, "sides are multiples of 16"),
+        ({"overrides": OVERRIDES | {"epochs": float("inf")}}, "epochs: .*finite"),
+        ({"overrides": OVERRIDES | {"learning_rate": float("nan")}}, "learning_rate: "),
+        ({"overrides": OVERRIDES | {"seed": 2**31}}, "seed: .*less than 2147483648"),
         ({"device": "abacus"}, "abacus"),
         ({"out": Path("/dev/null/run")}, "/dev/null"),
         ({"overrides": OVERRIDES | {"levels": {"sigma_min": 100.0}}}, "farther apart than .*levels.sigma_max"),
@@ -245,6 +251,12 @@ def test_a_disk_that_is_full_from_the_start_is_found_out_before_the_first_step(t
         "groups",
         "heads",
         "patch",
+        "no channels",
+        "no blocks",
+        "sides",
+        "epochs",
+        "rate",
+        "seed",
         "device",
         "out",
         "levels",
@@ -254,7 +266,7 @@ def test_what_cannot_start_is_one_clear_line(tmp_path: Path, changes: dict[str, 
     with pytest.raises(TrainingFailed, match=message) as failed:
         job(tmp_path, **changes).run(ignore, ignore)
     assert "\n" not in str(failed.value).strip()
-    assert not (tmp_path / "models").exists()
+    assert list(tmp_path.iterdir()) == [], "nothing is made before it is known that all is well"
 
 
 def test_a_diverged_run_publishes_nothing(tmp_path: Path) -> None:
