@@ -29,11 +29,15 @@ from cli.connection import (
 )
 from cli.console import err, fail
 from cli.output import STDOUT, Output
-from scoreserve import Ask, Client, Conflict, Ended, Job, JobFailed, Progress, Urgency
+from scoreserve import Ask, Client, Conflict, Ended, Fit, Job, JobFailed, Progress, Urgency
 
 Columns = Annotated[int | None, typer.Option("--columns", metavar="<int>", min=1, help="Images in a row.")]
 Scale = Annotated[
     int, typer.Option("--scale", metavar="<int>", min=1, max=16, help="Factor by which each pixel is repeated.")
+]
+Fitting = Annotated[
+    Fit | None,
+    typer.Option("--fit", help="What to do with a picture of another size than the model's; error by default."),
 ]
 Show = Annotated[
     bool | None,
@@ -166,6 +170,14 @@ def asks(out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         return run
 
     return with_options
+
+
+def content(path: Path) -> bytes:
+    """Of the file of a picture."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}", USAGE)
 
 
 def sampler_settings(option: str | None) -> str | dict[str, Any] | None:

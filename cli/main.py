@@ -9,6 +9,7 @@ import typer
 from cli import connection
 from cli.commands import (
     api,
+    colorize,
     doctor,
     evaluate,
     guide,
@@ -21,6 +22,7 @@ from cli.commands import (
     study,
     train,
     up,
+    upscale,
     worker,
 )
 from cli.extras import needs
@@ -64,6 +66,8 @@ app.command()(needs("train")(guide.guide))
 app.command()(needs("train")(evaluate.evaluate))
 app.command(epilog=connection.CODES)(sample.sample)
 app.command(epilog=connection.CODES)(inpaint.inpaint)
+app.command(epilog=connection.CODES)(upscale.upscale)
+app.command(epilog=connection.CODES)(colorize.colorize)
 app.command(epilog=connection.CODES)(jobs.jobs)
 app.command(epilog=connection.CODES)(jobs.cancel)
 app.command(epilog=connection.CODES)(models.models)

@@ -151,6 +151,11 @@ class ModelCard(BaseModel):
         description="What runs when a request names no sampler; its fields are also the defaults of a request that "
         "names the same sampler.",
     )
+    inpainting: SamplerSettings | None = Field(
+        None,
+        description="What runs when a request of which something is known names no sampler: to inpaint, to upscale, to "
+        "colorize. Null: repaint, or `sampler` where the model knows but a few levels.",
+    )
     samplers: tuple[SamplerSettings, ...] = Field(
         (), description="The defaults of requests that name one of these other samplers."
     )
@@ -188,6 +193,10 @@ class ModelCard(BaseModel):
         names = [settings.name for settings in (self.sampler, *self.samplers)]
         if len(set(names)) < len(names):
             raise ValueError(f"samplers must not repeat one another, nor sampler: {', '.join(names)}")
+        if self.sampler.needs_known:
+            raise ValueError(
+                f"{self.sampler.name} is for images of which something is known: it belongs into inpainting"
+            )
         return self
 
     @model_validator(mode="after")

@@ -102,6 +102,16 @@ def inpaint(image: Picture, mask: Picture | None, ask: InpaintAsk) -> Call:
     return _asking("inpaint", ask, {name: base64.b64encode(encode(file)).decode() for name, file in files.items()})
 
 
+def upscale(image: Picture, ask: Ask) -> Call:
+    """POST /upscale, as JSON."""
+    return _asking("upscale", ask, {"image": base64.b64encode(encode(image)).decode()})
+
+
+def colorize(image: Picture, ask: InpaintAsk) -> Call:
+    """POST /colorize, as JSON."""
+    return _asking("colorize", ask, {"image": base64.b64encode(encode(image)).decode()})
+
+
 def job(job_id: str) -> Call:
     """GET /jobs/{id}."""
     return Call("GET", _address(job_id))

@@ -128,10 +128,30 @@ class Methods(ABC, Generic[Transport]):
 
         Args:
             image: a Pillow image, a uint8 array [height, width(, channels)], the path of a file, or its bytes.
-            mask: the same; also a bool array. White (true) is repainted.
+            mask: the same; also a bool array. White (true) is repainted, what is transparent is kept.
             ask: see `InpaintAsk`.
         """
         return flows.read(calls.inpaint(image, mask, ask), self._line, Job.of)
+
+    @answered
+    def upscale(self, image: Picture, **ask: Unpack[Ask]) -> Flow[Job]:
+        """Asks to enlarge a picture to the model's size: the mean of each block of a result is the given pixel.
+
+        Args:
+            image: as for `inpaint`; both sides are the model's over the same whole number, at least 2.
+            ask: see `Ask`.
+        """
+        return flows.read(calls.upscale(image, ask), self._line, Job.of)
+
+    @answered
+    def colorize(self, image: Picture, **ask: Unpack[InpaintAsk]) -> Flow[Job]:
+        """Asks to colour a grey picture: the mean of a result's red, green and blue is everywhere the given value.
+
+        Args:
+            image: as for `inpaint`; grey, or of equal red, green and blue.
+            ask: see `InpaintAsk`.
+        """
+        return flows.read(calls.colorize(image, ask), self._line, Job.of)
 
     @answered
     def job(self, job: Job | str) -> Flow[Job]:

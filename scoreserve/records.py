@@ -15,7 +15,7 @@ class Job:
     Args:
         id: of the job.
         state: the last three states are final.
-        kind: `sample` or `inpaint`.
+        kind: `sample`, `inpaint`, `upscale` or `colorize`.
         model: name of the model.
         version: of the model.
         count: how many images.

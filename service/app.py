@@ -13,10 +13,10 @@ from service import docs, links
 from service.access.auth import public
 from service.answering import problems
 from service.answering.problems import ProblemDetails
-from service.asking.schemas import InpaintBody, JobsView, JobView, SampleBody
+from service.asking.schemas import ColorizeBody, InpaintBody, JobsView, JobView, SampleBody, UpscaleBody
 from service.context import Context
 from service.middleware import HeadMiddleware, RequestMiddleware
-from service.routes import events, health, house, jobs, models, pages, playground, samples
+from service.routes import completions, events, health, house, jobs, models, pages, playground, samples
 from service.settings import ServiceSettings
 
 DESCRIPTION = """Samples from score-based generative models: image grids and inpainting.
@@ -94,7 +94,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         )
     problems.install(app)
     docs.install(app)
-    for room in (samples, jobs, events, models, house, health, pages, playground):
+    for room in (samples, completions, jobs, events, models, house, health, pages, playground):
         app.include_router(room.router)
     _describe(app)
     return app
@@ -107,7 +107,7 @@ def _describe(app: FastAPI) -> None:
     def described() -> dict[str, Any]:
         document = plain()
         template = "#/components/schemas/{model}"
-        for model in (ProblemDetails, SampleBody, InpaintBody):
+        for model in (ProblemDetails, SampleBody, InpaintBody, UpscaleBody, ColorizeBody):
             schema = model.model_json_schema(ref_template=template)
             document["components"]["schemas"].update(schema.pop("$defs", {}))
             document["components"]["schemas"][model.__name__] = schema

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_ASKING = ("/samples", "/inpaint")
+_ASKING = ("/samples", "/inpaint", "/upscale", "/colorize")
 
 
 def describe(document: dict[str, Any]) -> None:

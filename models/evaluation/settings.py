@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from models.card import ModelCard
 from models.evaluation.budgets import within
 from models.samplers import COMPARED
-from models.samplers.plan import offered, plan
+from models.samplers.plan import offered, plan, usual
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 from models.samplers.table import Table
@@ -29,31 +29,39 @@ class Setting:
     table: Table
 
 
-def settings_of(samplers: Sequence[SamplerSettings], evaluations: Sequence[int], card: ModelCard) -> list[Setting]:
+def settings_of(
+    samplers: Sequence[SamplerSettings], evaluations: Sequence[int], card: ModelCard, known: bool = False
+) -> list[Setting]:
     """Each sampler with each number of evaluations, no table twice.
 
     Without samplers: with `evaluations` all that the model can follow, else the model's own and, if the model can
     follow it, that by which models are compared.
 
+    Args:
+        samplers: that are asked for.
+        evaluations: that each may spend.
+        card: of the model.
+        known: whether something is known of the images.
+
     Raises:
         SamplerRefused: the model cannot follow one that was asked for, or not with so few evaluations.
     """
     if evaluations:
-        found = _budgeted(samplers, evaluations, card)
+        found = _budgeted(samplers, evaluations, card, known)
     elif samplers:
-        found = (setting(sampler, card) for sampler in samplers)
+        found = (setting(sampler, card, known) for sampler in samplers)
     else:
-        found = _usual(card)
+        found = _usual(card, known)
     return list({s.table.rows.tobytes(): s for s in found}.values())
 
 
-def setting(wanted: SamplerSettings, card: ModelCard) -> Setting:
+def setting(wanted: SamplerSettings, card: ModelCard, known: bool = False) -> Setting:
     """A setting completed from the card.
 
     Raises:
         SamplerRefused: the model cannot follow it.
     """
-    complete, table = plan(wanted, card)
+    complete, table = plan(wanted, card, known)
     asked = wanted.model_dump(exclude_none=True)
     said = complete.model_dump(exclude={"name"}, exclude_none=True)
     shown = {k: v for k, v in said.items() if k in SHOWN or k in asked}
@@ -65,18 +73,20 @@ def setting(wanted: SamplerSettings, card: ModelCard) -> Setting:
     return Setting(f"{complete.name} {details}", complete, table)
 
 
-def _usual(card: ModelCard) -> Iterator[Setting]:
-    yield setting(card.sampler, card)
+def _usual(card: ModelCard, known: bool) -> Iterator[Setting]:
+    yield setting(usual(card, known), card, known)
     compared = bare(COMPARED)
-    if type(compared) in offered(card):
-        yield setting(compared, card)
+    if type(compared) in offered(card, known):
+        yield setting(compared, card, known)
 
 
-def _budgeted(samplers: Sequence[SamplerSettings], evaluations: Sequence[int], card: ModelCard) -> Iterator[Setting]:
-    for sampler in samplers or [bare(sampler.known_as()) for sampler in offered(card)]:
+def _budgeted(
+    samplers: Sequence[SamplerSettings], evaluations: Sequence[int], card: ModelCard, known: bool
+) -> Iterator[Setting]:
+    for sampler in samplers or [bare(sampler.known_as()) for sampler in offered(card, known)]:
         for n in evaluations:
             try:
-                yield setting(within(sampler, n, card), card)
+                yield setting(within(sampler, n, card, known), card, known)
             except SamplerRefused as error:
                 if samplers:
                     raise SamplerRefused(

@@ -14,7 +14,9 @@ NAMES = (
     "adams_bashforth",
     "heun",
     "multistep_consistency",
+    "repaint",
 )
+KNOWING = "repaint"  # where a card does not say what images are made by of which something is known
 USUAL = "annealed_langevin"  # where a request or a card has settings without a name, or none
 # What models with a score at all noise levels are sampled by for a comparison, or where nothing is known of them.
 COMPARED = "heun"

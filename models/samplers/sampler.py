@@ -55,7 +55,7 @@ class Model(Protocol):
     """What a sampler is told of the model that it is to run: a part of the model card.
 
     `denoises` is whether it has a score; a consistency model has none. `sigma_min` to `sigma_max` are the noise levels
-    that it knows, or else `sigmas` alone, descending. `sampler` and `samplers` are its own settings.
+    that it knows, or else `sigmas` alone, descending. `sampler`, `samplers` and `inpainting` are its own settings.
     """
 
     @property
@@ -74,6 +74,8 @@ class Model(Protocol):
     def sampler(self) -> "Sampler": ...
     @property
     def samplers(self) -> "tuple[Sampler, ...]": ...
+    @property
+    def inpainting(self) -> "Sampler | None": ...
 
 
 class Sampler(BaseModel, ABC):
@@ -89,6 +91,7 @@ class Sampler(BaseModel, ABC):
     title: ClassVar[str]
     of_consistency: ClassVar[bool] = False  # whether it samples consistency models; the others sample scores
     needs_all_levels: ClassVar[bool] = False  # whether a model that knows but a few levels cannot be sampled by it
+    needs_known: ClassVar[bool] = False  # whether it is only for images of which something is known
     counts: ClassVar[tuple[str, ...]]  # the fields that decide how many network evaluations are spent
 
     name: str
@@ -117,7 +120,8 @@ class Sampler(BaseModel, ABC):
 
     def filled(self, model: Model) -> Self:
         """These settings, with what they leave out taken from the model's own of this sampler, if it has them."""
-        own = next((settings for settings in (model.sampler, *model.samplers) if settings.name == self.name), None)
+        settings = (model.sampler, *model.samplers, *([model.inpainting] if model.inpainting else []))
+        own = next((one for one in settings if one.name == self.name), None)
         left_out = {k: v for k, v in own or () if getattr(self, k) is None and self.carries(k)}
         return self.model_copy(update=left_out)
 

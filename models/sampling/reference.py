@@ -12,6 +12,7 @@ from torch import Tensor
 Score = Callable[[Tensor, float], Tensor]
 Noise = Callable[[int], Tensor]
 Paint = Callable[[Tensor, float, int], Tensor]
+PaintBeyond = Callable[[Tensor, float, int, Tensor, float], Tensor]
 
 
 def _paint_nothing(x: Tensor, _sigma: float, _k: int) -> Tensor:
@@ -84,6 +85,35 @@ def ancestral(score: Score, x: Tensor, sigmas: Sequence[float], noise: Noise, pa
         mean = x + (sigma**2 - following**2) * score(x, sigma)
         std = ((sigma**2 - following**2) * following**2 / sigma**2) ** 0.5
         x = paint(mean + std * noise(i) if std else mean, following, i)
+    return x
+
+
+def repaint(
+    score: Score,
+    x: Tensor,
+    sigmas: Sequence[float],
+    resamples: int,
+    feedback: Callable[[float], float],
+    noise: Noise,
+    paint_beyond: PaintBeyond,
+) -> Tensor:
+    """RePaint (Lugmayr 2022, Algorithm 1) by variances in place of its alphas, with feedback at each level.
+
+    `paint_beyond(x, sigma, k, denoised, feedback)` is as `paint`, but the known image is one beyond the known image, by
+    `feedback` times what `denoised` lacks of it. The two Gaussian steps, down and up again, are one.
+    """
+    k = 0
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        for u in range(resamples if following else 1):
+            again = following > 0 and u < resamples - 1
+            denoised = x + sigma**2 * score(x, sigma)
+            kept = following**2 / sigma**2  # of the noise's variance
+            variance = (1 - kept) * following**2 + (sigma**2 - following**2 if again else 0.0)
+            x = denoised + kept * (x - denoised) + (variance**0.5 * noise(k) if variance else 0.0)
+            level = sigma if again else following
+            x = paint_beyond(x, level, k, denoised, feedback(level))
+            k += 1
     return x
 
 

@@ -97,6 +97,7 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
         classes=trainer.classes or None,
         sampler=published.sampler,
         samplers=published.samplers,
+        inpainting=published.inpainting,
         weights_sha256=sha256(b""),
     )
 

@@ -49,6 +49,8 @@ class ModelView(ModelCard):
     @classmethod
     def of(cls, card: ModelCard) -> "ModelView":
         """The view of a card."""
-        samplers = [Ability(name=sampler.known_as(), why_not=why_not(sampler, card)) for sampler in SAMPLERS]
+        samplers = [
+            Ability(name=sampler.known_as(), why_not=why_not(sampler, card, known=True)) for sampler in SAMPLERS
+        ]
         guidance = Ability(name="guidance", why_not=why_unguided(card))
         return cls(**dict(card), abilities=Abilities(samplers=samplers, guidance=guidance))

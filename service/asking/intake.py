@@ -4,7 +4,9 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from models import networks
 from models.card import ModelCard
@@ -16,7 +18,7 @@ from models.store import BrokenModel, ModelNotFound, ModelStore
 from service.access.auth import Caller
 from service.answering import views
 from service.answering.problems import Problem, invalid
-from service.asking.pictures import Picture, read_picture
+from service.asking.pictures import read_grey, read_picture, read_small
 from service.asking.schemas import InpaintFields, SampleBody
 from service.settings import ServiceSettings
 from service.webhooks.addresses import Refused, check_url
@@ -26,7 +28,9 @@ from worker.queue.idempotency import Once
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.offer import Offer, Webhook
-from worker.queue.requests import InpaintRequest, SampleRequest
+from worker.queue.requests import ColorizeRequest, InpaintRequest, SampleRequest, UpscaleRequest
+
+Files = Mapping[str, bytes]  # by their names in a request
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,19 @@ class Planned:
     image_steps: int
     stamp: tuple[int, ...]
     at: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the images of a request.
+
+    Args:
+        kind: of request.
+        fields: that it has besides those of all kinds.
+    """
+
+    kind: type[InpaintRequest | UpscaleRequest | ColorizeRequest]
+    fields: Mapping[str, Any]
 
 
 class Intake:
@@ -92,32 +109,48 @@ class Intake:
         """The plan, if the like was planned a moment ago and nothing else takes long: so the event loop may do it."""
         return self._planned(body) if body.deadline_seconds is None and body.webhook is None else None
 
-    def picture(self, body: InpaintFields, image: bytes, mask: bytes | None) -> Picture:
-        """The picture of `POST /inpaint` and its mask, from their files, as the model takes them.
+    def unmasked(self, body: InpaintFields, files: Files) -> Known:
+        """What is known of the images of `POST /inpaint`, from its picture and mask.
 
         Raises:
             Problem: there is no such model, or the files do not fit it.
         """
-        return read_picture(image, mask, self._plan(body).card.image, body.fit, self.settings.max_picture_pixels)
+        shape, most = self._plan(body, known=True).card.image, self.settings.max_picture_pixels
+        picture = read_picture(files["image"], files.get("mask"), shape, body.fit, most)
+        return Known(InpaintRequest, {"image": picture.pixels.tobytes(), "mask": picture.mask.tobytes()})
 
-    def inpaint(
-        self, body: SampleBody, picture: Picture, as_grid: bool, caller: Caller, once: Once | None = None
+    def small(self, body: SampleBody, files: Files) -> Known:
+        """What is known of the images of `POST /upscale`, from its picture.
+
+        Raises:
+            Problem: there is no such model, or the file does not fit it.
+        """
+        shape = self._plan(body, known=True).card.image
+        pixels = read_small(files["image"], shape)
+        return Known(UpscaleRequest, {"image": pixels.tobytes(), "factor": shape.height // len(pixels)})
+
+    def grey(self, body: InpaintFields, files: Files) -> Known:
+        """What is known of the images of `POST /colorize`, from its picture.
+
+        Raises:
+            Problem: there is no such model, it has no colours, or the file does not fit it.
+        """
+        shape, most = self._plan(body, known=True).card.image, self.settings.max_picture_pixels
+        return Known(ColorizeRequest, {"image": read_grey(files["image"], shape, body.fit, most).tobytes()})
+
+    def complete(
+        self, body: SampleBody, known: Known, as_grid: bool, caller: Caller, once: Once | None = None
     ) -> Offer:
-        """A job of `POST /inpaint`, to be accepted, with what `picture` returned; else as `sample`.
+        """A job of images of which something is known, to be accepted; else as `sample`.
 
         Raises:
             Problem: the request cannot be fulfilled.
         """
-        planned = self._plan(body)
+        planned = self._plan(body, known=True)
         request, image_steps = self._complete(body, planned, as_grid)
-        inpaint = InpaintRequest.model_construct(
-            **request.model_dump(exclude={"kind", "sampler"}),
-            kind="inpaint",
-            sampler=request.sampler,
-            image=picture.pixels.tobytes(),
-            mask=picture.mask.tobytes(),
-        )
-        return self._offer(body, planned, inpaint, image_steps, caller, once)
+        fields = request.model_dump(exclude={"kind", "sampler"})
+        complete = known.kind.model_construct(**fields, sampler=request.sampler, **known.fields)
+        return self._offer(body, planned, complete, image_steps, caller, once)
 
     def _offer(
         self,
@@ -196,14 +229,19 @@ class Intake:
             raise invalid("/model", f"the model {name!r} cannot be used: {error}", another) from error
         return card
 
-    def _plan(self, body: SampleBody) -> "Planned":
-        """The model, the sampler and the labels of a request; those of late ones are remembered."""
-        planned = self._planned(body)
+    def _plan(self, body: SampleBody, known: bool = False) -> "Planned":
+        """The model, the sampler and the labels of a request; those of late ones are remembered.
+
+        Args:
+            body: of the request.
+            known: whether something is known of its images.
+        """
+        planned = self._planned(body, known)
         if planned is None:
             name = body.model or self.settings.default_model
             stamp, now, card = self.store.stamp(name), time.monotonic(), self._card(body)
             try:
-                sampler, table = plan(body.sampler, card)
+                sampler, table = plan(body.sampler, card, known)
                 labels = labels_of(body.label, body.labels, card)
                 guidance = guidance_of(body.guidance, body.guidance_interval, labels, card, table)
             except SamplerRefused as error:
@@ -213,11 +251,11 @@ class Intake:
             planned = Planned(card, sampler, labels, len(table), guidance.image_steps(table), stamp, now)
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            self._plans[_like(body)] = planned
+            self._plans[_like(body, known)] = planned
         return planned
 
-    def _planned(self, body: SampleBody) -> "Planned | None":
-        planned = self._plans.get(_like(body))
+    def _planned(self, body: SampleBody, known: bool = False) -> "Planned | None":
+        planned = self._plans.get(_like(body, known))
         if planned is None or time.monotonic() - planned.at > KEEP_SECONDS:
             return None
         return planned if planned.stamp == self.store.stamp(planned.card.name) else None
@@ -280,10 +318,11 @@ class Intake:
             raise invalid("/count", reason, f"at most {self.settings.max_grid_pixels:,}: {advice}") from problem
 
 
-def _like(body: SampleBody) -> tuple[object, ...]:
+def _like(body: SampleBody, known: bool) -> tuple[object, ...]:
     """What a plan depends on."""
     sampler = body.sampler and body.sampler.model_dump_json()
-    return body.model, body.version, sampler, body.label, body.labels, body.guidance, body.guidance_interval
+    asked = body.label, body.labels, body.guidance, body.guidance_interval
+    return known, body.model, body.version, sampler, *asked
 
 
 def ready(job: Job) -> Job:

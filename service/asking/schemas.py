@@ -66,6 +66,9 @@ PICTURE = (  # 28 x 28, and its mask
     "rkJggg=="
 )
 MASK = "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQAAAABaduI5AAAAFElEQVR42mNgYP7/gYmBgYFh4AkAGPQCKbS5fe0AAAAASUVORK5CYII="
+SMALL = (  # 7 x 7
+    "iVBORw0KGgoAAAANSUhEUgAAAAcAAAAHCAAAAADhOQgPAAAAFElEQVR4nGNkEBERERERYRIhjQYAaKQDziUILdQAAAAASUVORK5CYII="
+)
 EXAMPLE_ID = "5f0c9d7b1e2a4c6d8e9f0a1b"
 EXAMPLE_JOB: dict[str, Any] = {
     "id": EXAMPLE_ID,
@@ -204,7 +207,7 @@ class SampleBody(BaseModel):
 
 
 class InpaintFields(SampleBody):
-    """What is said of completions besides the picture and its mask."""
+    """What is said of completions besides the picture and what is known of it."""
 
     fit: Fit = Field(
         Fit.ERROR,
@@ -224,8 +227,28 @@ class InpaintBody(InpaintFields):
     mask: str | None = Field(
         None,
         description="The mask, a base64-encoded picture of the same size, or already of the model's: white = repaint, "
-        "black = keep. Without it, what is transparent in the picture is repainted.",
+        "black or transparent = keep. Without it, what is transparent in the picture is repainted.",
     )
+
+
+class UpscaleBody(SampleBody):
+    """Enlargements of one small picture: the mean of each block of a result is the given pixel."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": SMALL, "count": 16}]})
+
+    image: str = Field(
+        description="The picture, a base64-encoded file; both sides are the model's over the same whole number."
+    )
+
+
+class ColorizeBody(InpaintFields):
+    """Colourings of one grey picture: the mean of a result's red, green and blue is everywhere the given value."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"image": PICTURE, "fit": "resize", "count": 16}]}
+    )
+
+    image: str = Field(description="The picture, a base64-encoded file: grey, or of equal red, green and blue.")
 
 
 class Progress(BaseModel):
@@ -257,7 +280,7 @@ class JobView(BaseModel):
 
     id: str
     state: JobState
-    kind: Literal["sample", "inpaint"]
+    kind: Literal["sample", "inpaint", "upscale", "colorize"]
     model: str
     version: int
     count: int

@@ -64,6 +64,7 @@ class Sampler(BaseModel):
                     "name": "heun",
                     "title": "Heun's method",
                     "description": "Heun's method on the probability-flow equation.",
+                    "needs_known": False,
                     "parameters": [
                         {
                             "name": "levels",
@@ -82,6 +83,7 @@ class Sampler(BaseModel):
     name: str
     title: str
     description: str
+    needs_known: bool = Field(description="Whether it is only for images of which something is known.")
     parameters: list[Parameter]
 
 
@@ -104,6 +106,7 @@ def _described(kind: type[sampler.Sampler]) -> Sampler:
         name=kind.known_as(),
         title=kind.title,
         description=schema["description"],
+        needs_known=kind.needs_known,
         parameters=[_parameter(name, field) for name, field in properties.items()],
     )
 

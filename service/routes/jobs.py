@@ -18,7 +18,7 @@ from service.answering.problems import Problem, invalid, responses
 from service.asking.intake import ready
 from service.asking.schemas import JobsView, JobView
 from service.context import Context, InContext, context_of
-from service.routes.samples import _HEADERS
+from service.routes.samples import HEADERS
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobEnded, Place
 
@@ -56,7 +56,7 @@ def _whole_file(media_type: str) -> dict[str, Any]:
     }
 
 
-@router.get("", responses=responses("invalid", "unavailable"), openapi_extra={"parameters": _HEADERS[-1:]})
+@router.get("", responses=responses("invalid", "unavailable"), openapi_extra={"parameters": HEADERS[-1:]})
 def jobs(
     request: Request,
     response: Response,

@@ -55,7 +55,7 @@ class Service:
         running = {"state": "running", "image_steps_done": 3, "image_steps": 13, "sigma": 1.0}
         self.answers |= {
             "POST /samples": as_json(view("queued"), 202),
-            "POST /inpaint": as_json(view("queued", kind="inpaint"), 202),
+            **{f"POST /{kind}": as_json(view("queued", kind=kind), 202) for kind in ("inpaint", "upscale", "colorize")},
             f"GET /jobs/{JOB}": as_json(ended),
             f"GET /jobs/{JOB}/events": events(("progress", running | {"eta_seconds": 61.0}), (kind, ended)),
             f"GET /jobs/{JOB}/grid.png": (200, {"Content-Type": "image/png"}, b"a picture"),

@@ -20,6 +20,8 @@ COMMANDS = (
     "guide",
     "sample",
     "inpaint",
+    "upscale",
+    "colorize",
     "jobs",
     "cancel",
     "models",

@@ -131,6 +131,18 @@ def test_a_picture_in_any_form(
             assert (np.asarray(picture) == expected).all()
 
 
+def test_a_picture_to_enlarge_or_to_colour(
+    answering: Connect, asked: list[httpx.Request], view: Callable[..., Any]
+) -> None:
+    client = answering(httpx.Response(202, json=view(kind="upscale")))
+    assert client.upscale(b"small", count=3).kind == "upscale"
+    assert client.colorize(b"grey", fit="crop").kind == "upscale"
+    assert [request.url.path for request in asked] == ["/upscale", "/colorize"]
+    assert body(asked[0]) == {"count": 3, "image": base64.b64encode(b"small").decode()}
+    assert body(asked[1]) == {"fit": "crop", "image": base64.b64encode(b"grey").decode()}
+    assert len({request.headers["idempotency-key"] for request in asked}) == 2
+
+
 def test_without_a_mask_none_is_sent(answering: Connect, asked: list[httpx.Request], view: Callable[..., Any]) -> None:
     answering(httpx.Response(202, json=view())).inpaint(b"a picture")
     assert set(body(asked[0])) == {"image"}

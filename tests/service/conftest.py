@@ -5,7 +5,7 @@ import base64
 import io
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -210,14 +210,24 @@ def png() -> Callable[[np.ndarray], bytes]:
 
 
 @pytest.fixture
-def inpaint(client: Client) -> Callable[..., httpx.Response]:
+def asked(client: Client) -> Callable[..., httpx.Response]:
+    """A request with files, as a form or as JSON."""
+
+    def post(form: str, path: str, files: Mapping[str, bytes | None], **fields: Any) -> httpx.Response:
+        given = {name: data for name, data in files.items() if data is not None}
+        if form == "multipart":
+            return client.post(path, files={n: (n, d) for n, d in given.items()}, data=fields)
+        encoded = {name: base64.b64encode(data).decode() for name, data in given.items()}
+        return client.post(path, json={**encoded, **fields})
+
+    return post
+
+
+@pytest.fixture
+def inpaint(asked: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
     """POST /inpaint, as a form or as JSON."""
 
     def post(form: str, image: bytes | None, mask: bytes | None, **fields: Any) -> httpx.Response:
-        files = {name: data for name, data in (("image", image), ("mask", mask)) if data is not None}
-        if form == "multipart":
-            return client.post("/inpaint", files={n: (n, d) for n, d in files.items()}, data=fields)
-        encoded = {name: base64.b64encode(data).decode() for name, data in files.items()}
-        return client.post("/inpaint", json={**encoded, **fields})
+        return asked(form, "/inpaint", {"image": image, "mask": mask}, **fields)
 
     return post

@@ -22,7 +22,7 @@ from models.card import ModelCard
 from models.store import ModelStore
 from service.answering.models import ModelView
 from service.answering.problems import KINDS, MEDIA_TYPE, ProblemDetails
-from service.asking.schemas import InpaintBody, JobsView, JobView, SampleBody
+from service.asking.schemas import ColorizeBody, InpaintBody, JobsView, JobView, SampleBody, UpscaleBody
 from service.routes.house import Sampler, WorkersView
 from tests.conftest import DATA
 
@@ -87,6 +87,21 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/VarianceExploding: added",
     "components/schemas/VariancePreserving: added",
     "components/schemas/X0: added",
+    # Repaint is a sampler, for images of which something is known, which may be what is enlarged or coloured.
+    "components/schemas/*/repaint: added",
+    "components/schemas/*/oneOf/[89]: added",
+    "components/schemas/Repaint: added",
+    "components/schemas/ModelCard/properties/inpainting: added",
+    "components/schemas/Sampler/*/needs_known: added",
+    "components/schemas/JobView/properties/kind/enum/upscale: added",
+    "components/schemas/JobView/properties/kind/enum/colorize: added",
+    "components/schemas/UpscaleBody: added",
+    "components/schemas/ColorizeBody: added",
+    "paths//upscale: added",
+    "paths//colorize: added",
+    # What is transparent in a mask is kept.
+    "components/schemas/InpaintBody/properties/mask/description: changed: *",
+    "paths//inpaint/*/mask/description: changed: *",
 )
 
 
@@ -180,6 +195,8 @@ def test_every_operation_is_described(document) -> None:
     assert found >= {
         ("post", "/samples"),
         ("post", "/inpaint"),
+        ("post", "/upscale"),
+        ("post", "/colorize"),
         ("get", "/jobs/{job_id}"),
         ("delete", "/jobs/{job_id}"),
         ("get", "/jobs/{job_id}/grid.png"),
@@ -220,7 +237,18 @@ def test_every_operation_tells_the_errors_that_any_can_answer_with(document) -> 
 
 
 def test_every_operation_has_examples_that_are_valid(document) -> None:
-    models = (SampleBody, InpaintBody, JobView, JobsView, ModelView, WorkersView, Sampler, ProblemDetails)
+    models = (
+        SampleBody,
+        InpaintBody,
+        UpscaleBody,
+        ColorizeBody,
+        JobView,
+        JobsView,
+        ModelView,
+        WorkersView,
+        Sampler,
+        ProblemDetails,
+    )
     by_name: dict[str, type[BaseModel]] = {model.__name__: model for model in models}
 
     def check(content: dict[str, Any], where: str) -> None:
@@ -269,9 +297,11 @@ def test_examples_are_accepted(
         assert client.post("/samples", json=example).status_code == 202
 
 
-def test_the_form_of_inpaint_names_the_fields_of_samples(document) -> None:
-    form = document["paths"]["/inpaint"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {*InpaintBody.model_fields}
+@pytest.mark.parametrize("body", [InpaintBody, UpscaleBody, ColorizeBody])
+def test_the_form_of_a_completion_names_the_fields_of_its_body(document, body: type[SampleBody]) -> None:
+    path = f"/{body.__name__.removesuffix('Body').lower()}"
+    form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {*body.model_fields}
     assert form["properties"]["count"]["default"] == SampleBody.model_fields["count"].default
 
 
@@ -300,7 +330,7 @@ def test_what_needs_a_key_says_so(document) -> None:
 def test_links_lead_from_an_accepted_job_to_all_that_can_be_asked_of_it(document) -> None:
     ids = {operation["operationId"]: path for path, _, operation in operations(document)}
     of_jobs = {key for key, path in ids.items() if path.startswith("/jobs/{job_id}")}
-    for asking in ("/samples", "/inpaint"):
+    for asking in ("/samples", "/inpaint", "/upscale", "/colorize"):
         links = document["paths"][asking]["post"]["responses"]["202"]["links"]
         assert {link["operationId"] for link in links.values()} == of_jobs
         assert {link["parameters"]["job_id"] for link in links.values()} == {"$response.body#/id"}

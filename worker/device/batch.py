@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -10,6 +11,7 @@ from itertools import count as counter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import ModelCard
@@ -21,13 +23,13 @@ from models.sampling.chain import Chain
 from models.sampling.choice import Remembered
 from models.sampling.execution import Execution
 from models.sampling.memory import out_of_memory
-from models.sampling.projections import Unmasked
+from models.sampling.projections import Blocks, Grey, Projection, Unmasked
 from models.sampling.sample import from_pixels
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from worker.device import state
 from worker.device.lane import DeviceFailed, Lane, Part
-from worker.queue.requests import InpaintRequest, SampleRequest
+from worker.queue.requests import ColorizeRequest, InpaintRequest, Request, UpscaleRequest
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +129,7 @@ class Batch:
         """Model -> seconds of a step of one image, and image-steps a second with all slots in use."""
         return {name: (lane.step_seconds, lane.image_steps_per_second) for (name, *_), lane in self._lanes.items()}
 
-    def admit(
-        self, request: SampleRequest | InpaintRequest, first: int, count: int, saved: bytes | None = None
-    ) -> Part:
+    def admit(self, request: Request, first: int, count: int, saved: bytes | None = None) -> Part:
         """Takes on `count` images of a request, from image `first` on, where `saved` left them.
 
         Raises:
@@ -139,12 +139,12 @@ class Batch:
         """
         try:
             lane = self._lane_of(request)
-            _, table = plan(request.sampler, lane.card)
+            _, table = plan(request.sampler, lane.card, known=request.kind != "sample")
             labels_of(None, request.labels, lane.card)
             guidance = guidance_of(request.guidance, request.guidance_interval, request.labels, lane.card, table)
         except (ModelNotFound, BrokenModel, SamplerRefused, LabelRefused) as error:
             raise Refused(str(error)) from error
-        known, projection = _decode(request, lane.card) if isinstance(request, InpaintRequest) else (None, None)
+        known, projection = _known(request, lane.card)
         if request.frames > len(table):
             raise Refused(f"{request.frames} frames were asked for, of {len(table)} network evaluations")
         keep = snapshots(len(table), request.frames)[:-1]
@@ -235,7 +235,7 @@ class Batch:
             part.lane.engine.admit(admitted)
             free -= len(admitted)
 
-    def _lane_of(self, request: SampleRequest) -> Lane:
+    def _lane_of(self, request: Request) -> Lane:
         """The lane of a request's model; the version that is loaded stays what it is, whatever happens to its files."""
         for (name, version, sha256), lane in self._lanes.items():
             if (name, version) == (request.model, request.version) and request.weights_sha256 in (None, sha256):
@@ -327,12 +327,24 @@ class Batch:
             return False
 
 
-def _decode(request: InpaintRequest, card: ModelCard) -> tuple[Tensor, Unmasked]:
-    """The known image float32 [c, h, w] in [0, 1], and what is known of it."""
+def _known(request: Request, card: ModelCard) -> tuple[Tensor | None, Projection | None]:
+    """What is known of a request's images, float32 [c, h, w] in [0, 1], and of what in them: see Chain."""
     c, h, w = card.image.chw
-    image, mask = np.frombuffer(request.image, np.uint8), np.frombuffer(request.mask, np.uint8)
-    if image.size != c * h * w or mask.size != h * w:
-        raise Refused(
-            f"image and mask have {image.size} and {mask.size} pixels; {card.name} takes {c * h * w} and {h * w}"
-        )
-    return from_pixels(image.reshape(h, w, c)), Unmasked(torch.from_numpy(mask.reshape(1, h, w) != 0))
+    match request:
+        case InpaintRequest():
+            mask = torch.from_numpy(_array("mask", request.mask, (1, h, w), card) != 0)
+            return from_pixels(_array("image", request.image, (h, w, c), card)), Unmasked(mask)
+        case UpscaleRequest(factor=k):
+            small = _array("image", request.image, (h // k, w // k, c), card)
+            return from_pixels(small.repeat(k, 0).repeat(k, 1)), Blocks(k)
+        case ColorizeRequest():
+            grey = _array("image", request.image, (h, w, 1), card)
+            return from_pixels(grey.repeat(c, 2)), Grey()
+    return None, None
+
+
+def _array(name: str, data: bytes, shape: tuple[int, int, int], card: ModelCard) -> NDArray[np.uint8]:
+    array = np.frombuffer(data, np.uint8)
+    if array.size != math.prod(shape):
+        raise Refused(f"{name} has {array.size} pixels; {card.name} takes {math.prod(shape)}")
+    return array.reshape(shape)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from models.card import ImageShape
 from worker.queue.priority import Priority
-from worker.queue.requests import REQUEST, InpaintRequest, SampleRequest
+from worker.queue.requests import REQUEST, Request
 
 
 class JobState(StrEnum):
@@ -34,7 +34,7 @@ class Job(BaseModel):
 
     id: str
     state: JobState
-    request: SampleRequest | InpaintRequest = Field(discriminator="kind")
+    request: Request = Field(discriminator="kind")
     image: ImageShape
     shards: int
     shard_size: int

@@ -25,7 +25,7 @@ from worker.queue.idempotency import AnotherRequest, Once
 from worker.queue.job import Job, JobNotFound, JobState, job_of
 from worker.queue.offer import UNLIMITED, Limits, Offer, Webhook, flat
 from worker.queue.priority import Priority
-from worker.queue.requests import InpaintRequest, SampleRequest
+from worker.queue.requests import Request
 from worker.queue.settings import QueueSettings
 
 MAX_SHARDS = 10_000  # of a job: one that would have more has larger ones
@@ -131,7 +131,7 @@ class JobQueue:
 
     def offer(
         self,
-        request: SampleRequest | InpaintRequest,
+        request: Request,
         image: ImageShape,
         image_steps: int,
         client: str = ANYBODY,

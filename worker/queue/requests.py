@@ -46,5 +46,20 @@ class InpaintRequest(SampleRequest):
     mask: Base64Bytes = Field(description="uint8, height x width: 1 = repaint, 0 = keep.")
 
 
-Request = Annotated[SampleRequest | InpaintRequest, Field(discriminator="kind")]
-REQUEST: TypeAdapter[SampleRequest | InpaintRequest] = TypeAdapter(Request)
+class UpscaleRequest(SampleRequest):
+    """Enlargements of one small image: the mean of each block of factor x factor pixels is the given one."""
+
+    kind: Literal["upscale"] = "upscale"  # type: ignore[assignment]
+    image: Base64Bytes = Field(description="uint8 pixels, height / factor x width / factor x channels of the model.")
+    factor: int = Field(ge=2)
+
+
+class ColorizeRequest(SampleRequest):
+    """Colourings of one grey image: the mean of each pixel's channels is the given one."""
+
+    kind: Literal["colorize"] = "colorize"  # type: ignore[assignment]
+    image: Base64Bytes = Field(description="uint8, height x width of the model.")
+
+
+Request = SampleRequest | InpaintRequest | UpscaleRequest | ColorizeRequest
+REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="kind")])

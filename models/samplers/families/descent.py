@@ -40,15 +40,24 @@ class Descent(Descending):
 
     def complete(self, model: Model) -> tuple[Self, Table]:
         """See Sampler."""
+        told, sigmas = self.descending(model)
+        return told, self.table(sigmas)
+
+    def descending(self, model: Model) -> tuple[Self, list[float]]:
+        """These settings with what chooses the levels, and the levels.
+
+        Raises:
+            SamplerRefused: the model cannot follow them.
+        """
         if self.sigmas is not None:
-            return self, self.table(self.listed(self.sigmas, model))
+            return self, self.listed(self.sigmas, model)
         sigma_max, sigma_min = self.span(model)
         levels, rho = otherwise(self.levels, self.usual_levels), otherwise(self.rho, 7.0)
         if levels < 2:
             raise SamplerRefused("levels", "a single level leads nowhere", "at least 2")
         check_rows("levels", self.rows_per_level * levels)
         told = {"levels": levels, "rho": rho, "sigma_max": sigma_max, "sigma_min": sigma_min}
-        return self.model_copy(update=told), self.table(schedules.karras(sigma_max, sigma_min, levels, rho))
+        return self.model_copy(update=told), schedules.karras(sigma_max, sigma_min, levels, rho)
 
     def within(self, evaluations: int, model: Model) -> Self:  # noqa: ARG002
         """A level for each evaluation."""

@@ -24,6 +24,7 @@ class PublishedAs(BaseModel):
         sampler: the sampler by default. Levels and step size that it leaves out follow from the range.
         samplers: the defaults of requests that name another.
         classes: names of the classes in place of those that the data have.
+        inpainting: the sampler by default where something is known of the images; None leaves it to `plan.usual`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class PublishedAs(BaseModel):
     sampler: SamplerSettings = Field(default_factory=lambda: bare(USUAL))
     samplers: tuple[SamplerSettings, ...] = ()
     classes: tuple[str, ...] | None = None
+    inpainting: SamplerSettings | None = None
 
 
 class GeneratedData(BaseModel):

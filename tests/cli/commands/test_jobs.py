@@ -94,6 +94,20 @@ def test_inpaint(command: Command, service: Service, failed: Command, tmp_path: 
     assert out.read_bytes() == b"a picture"
 
 
+def test_upscale_and_colorize(command: Command, service: Service, failed: Command, tmp_path: Path) -> None:
+    service.has("finished")
+    image, out = tmp_path / "image.png", tmp_path / "out.png"
+    for name in ("upscale", "colorize"):
+        failed(command(name, str(image), "--out", str(out)), f"cannot read {image}", code=2)
+    image.write_bytes(b"an image")
+    assert command("upscale", str(image), "--out", str(out), "--count", "4").exit_code == 0
+    assert command("colorize", str(image), "--out", str(out), "--fit", "crop", "--seed", "3").exit_code == 0
+    picture = {"image": base64.b64encode(b"an image").decode()}
+    assert service.bodies() == [{"count": 4, **picture}, {"count": 16, "seed": 3, "fit": "crop", **picture}]
+    assert [asked for asked, body in service.asked if body is not None] == ["POST /upscale", "POST /colorize"]
+    assert out.read_bytes() == b"a picture"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -28,7 +28,9 @@ def test_each_sampler_with_each_budget(tiny_card: ModelCard) -> None:
 
 
 def test_budgets_alone_are_for_every_sampler_that_can_follow_them(tiny_card: ModelCard) -> None:
-    assert {s.sampler.name for s in settings_of([], [20], tiny_card)} == {*NAMES} - {"multistep_consistency"}
+    of_scores = {*NAMES} - {"multistep_consistency"}
+    assert {s.sampler.name for s in settings_of([], [20], tiny_card, known=True)} == of_scores
+    assert {s.sampler.name for s in settings_of([], [20], tiny_card)} == of_scores - {"repaint"}
     names = {s.sampler.name for s in settings_of([], [20], discrete(tiny_card))}
     assert names == {"annealed_langevin", "consistent_annealed", "langevin", "follow_scores"}
     assert [s.sampler.name for s in settings_of([], [1], tiny_card)] == ["follow_scores"]

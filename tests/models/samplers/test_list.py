@@ -91,7 +91,7 @@ assert [p.name for p in listed["halved"].parameters] == ["levels", "sigma_max", 
 
 app = create_app(ServiceSettings(redis_url=sys.argv[1]))
 schemas = app.openapi()["components"]["schemas"]
-for name in ("SampleBody", "InpaintBody", "JobView", "ModelCard"):
+for name in ("SampleBody", "InpaintBody", "JobView", "ModelView"):
     assert "#/components/schemas/Halved" in json.dumps(schemas[name]), name
 
 server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))

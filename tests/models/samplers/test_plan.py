@@ -172,11 +172,11 @@ def test_levels_may_be_listed(tiny_card: ModelCard, consistency_card: ModelCard,
     eta = {"eta": 1.0} if name == "consistent_annealed" else {}
     asked = ADAPTER.validate_python({"name": name, "sigmas": LISTED, **eta})
     card = consistency_card if asked.of_consistency else tiny_card
-    complete, table = plan(asked, card)
+    complete, table = plan(asked, card, asked.needs_known)
     assert set(table.column("sigma")) == set(LISTED)
     assert complete.model_dump()["sigmas"] == LISTED
     assert {complete.model_dump().get(field) for field in ("levels", "rho", "sigma_max", "sigma_min")} == {None}
-    again, same = plan(ADAPTER.validate_json(ADAPTER.dump_json(complete)), card)
+    again, same = plan(ADAPTER.validate_json(ADAPTER.dump_json(complete)), card, asked.needs_known)
     assert again == complete
     assert same.rows.tobytes() == table.rows.tobytes()
 

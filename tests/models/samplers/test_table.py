@@ -12,7 +12,7 @@ from models.samplers.table import Table, snapshots
 def table(request: pytest.FixtureRequest, tiny_card: ModelCard, consistency_card: ModelCard) -> Table:
     """Of each sampler, as it is by default."""
     settings = bare(request.param)
-    return plan(settings, consistency_card if settings.of_consistency else tiny_card)[1]
+    return plan(settings, consistency_card if settings.of_consistency else tiny_card, settings.needs_known)[1]
 
 
 def test_known_pixels_end_exact_and_rows_cannot_be_changed(table: Table) -> None:

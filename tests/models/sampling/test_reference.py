@@ -15,12 +15,13 @@ from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.multistep_consistency import MultistepConsistency
+from models.samplers.repaint import FINEST, Repaint
 from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table
 from models.sampling import noise, reference
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
-from models.sampling.projections import Unmasked
+from models.sampling.projections import Blocks, Grey, Means, Unmasked
 from models.sampling.sample import run
 from models.score import ScoreModel
 
@@ -122,6 +123,36 @@ def test_the_engine_follows_the_paper_with_an_exact_score(
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_engine_follows_the_paper_with_a_network(tiny_model: ScoreModel, sampler: str, inpainting: bool) -> None:
     compare(tiny_model, sampler, inpainting)
+
+
+@pytest.mark.parametrize("projection", ["mask", "blocks", "grey"])
+def test_repaint_with_feedback_follows_its_loop(exact_score: Callable[..., ScoreModel], projection: str) -> None:
+    model = exact_score((0.7, 0.2, 0.1), (0.3, 0.9, 0.05), image=(2, 4, 6))
+    shape = model.image.chw
+    generator = torch.Generator().manual_seed(2)
+    known = torch.rand((N, *shape), generator=generator)
+    mask = torch.rand((N, *shape[1:]), generator=generator) < 0.4
+    means: dict[str, Means] = {"blocks": Blocks(2), "grey": Grey()}
+    projections = [Unmasked(mask[i]) if projection == "mask" else means[projection] for i in range(N)]
+
+    def drawn(k: int, stream: int) -> Tensor:
+        return noise.normal([SEED] * N, range(N), [k] * N, stream, shape)
+
+    def paint(x: Tensor, sigma: float, k: int, denoised: Tensor, feedback: float) -> Tensor:
+        target = known + feedback * (known - denoised) + sigma * drawn(k, noise.KNOWN)
+        if projection == "mask":
+            return torch.where(mask[:, None], x, target)
+        return means[projection].exactly(x, known) if sigma == 0 else means[projection].toward(x, target)
+
+    chains = [Chain(Repaint.table(LEVELS, 3, 1.5), SEED, i, known[i], projections[i]) for i in range(N)]
+    initial = torch.stack([chain.initial(shape) for chain in chains])
+    expected = reference.repaint(
+        model.score, initial, LEVELS, 3, lambda level: min(1.5, level / FINEST), lambda k: drawn(k, noise.STEP), paint
+    )
+    run(Engine(model, 3), chains)
+    found = torch.stack([chain.x for chain in chains if chain.x is not None])
+    assert (found - expected).abs().max() <= 1e-4
+    assert (found - known).abs().mean() > 0.05
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -49,8 +49,8 @@ def test_samplers_tell_what_they_can_be_told(client) -> None:
         body |= {"sigma_min": 0.1} if "sigma_min" in body else {}
         body.pop("step_size", None)
         answer = client.post("/samples", json={"count": 1, "sampler": body})
-        of_consistency = sampler["name"] == "multistep_consistency"
-        assert answer.status_code == (422 if of_consistency else 202), body
+        refused = sampler["name"] == "multistep_consistency" or sampler["needs_known"]
+        assert answer.status_code == (422 if refused else 202), body
     levels = next(p for p in samplers["heun"]["parameters"] if p["name"] == "levels")
     assert (levels["type"], levels["minimum"], levels["maximum"]) == ("integer", 1, 100_000)
     assert "2n - 1" in levels["description"]

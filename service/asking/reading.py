@@ -1,0 +1,111 @@
+"""Reading: from an HTTP request to a body, its files, and what it is known by if it is sent again."""
+
+import json
+import re
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from service.access.auth import Caller
+from service.answering.problems import Problem, invalid, invalid_body
+from service.asking.pictures import decode_base64
+from service.asking.schemas import SampleBody
+from worker.queue.idempotency import Once
+
+Body = TypeVar("Body", bound=SampleBody)
+
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
+IN_FORMS = {  # what a form has as JSON, and an example of it
+    "sampler": '{"name": "heun"}',
+    "labels": "[0, 1, 2]",
+    "guidance_interval": "[0.1, 2.0]",
+    "webhook": '{"url": "https://example.com/hooks/scoreserve"}',
+}
+
+
+def media_type(request: Request) -> str:
+    """Of what the request holds, without parameters."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def read(model: type[Body], data: bytes) -> Body:
+    """The body that JSON holds.
+
+    Raises:
+        Problem: it is no JSON, or says what cannot be.
+    """
+    try:
+        return model.model_validate_json(data or b"null")  # nothing at all is no broken JSON
+    except ValidationError as error:
+        raise invalid_body(error) from error
+
+
+async def read_with_files(
+    request: Request, of_json: type[Body], of_form: type[Body], files: Collection[str]
+) -> tuple[Body, dict[str, bytes]]:
+    """The body of a request and its files: fields and files of a form, or JSON with files in base64.
+
+    Args:
+        request: any.
+        of_json: with a field for each of the files.
+        of_form: without.
+        files: their names; `image` must be there.
+
+    Raises:
+        Problem: it is neither, is broken, or says what cannot be.
+    """
+    match media_type(request):
+        case "multipart/form-data":
+            return await _from_form(request, of_form, files)
+        case "application/json":
+            body = read(of_json, await request.body())
+            texts = {name: getattr(body, name) for name in files}
+            return body, {name: decode_base64(name, text) for name, text in texts.items() if text is not None}
+        case other:
+            allowed = "send multipart/form-data or application/json"
+            raise Problem("unsupported-media-type", f"Content-Type {other or 'missing'}; {allowed}")
+
+
+def once_of(request: Request, caller: Caller, route: bytes, body: SampleBody, *files: bytes) -> Once | None:
+    """What a request is known by, if it has an Idempotency-Key; however it was written down.
+
+    Raises:
+        Problem: what it has is no key.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not re.fullmatch(IDEMPOTENCY_KEY, key):
+        raise invalid("Idempotency-Key", "this is no key", "1 to 255 visible ASCII characters")
+    return Once.of(caller.client, key, route, body.model_dump_json(exclude={"image", "mask"}).encode(), *files)
+
+
+async def _from_form(request: Request, model: type[Body], known: Collection[str]) -> tuple[Body, dict[str, bytes]]:
+    async with request.form(max_files=4, max_fields=16, max_part_size=64 * 1024) as form:
+        files: dict[str, bytes] = {}
+        fields: dict[str, str] = {}
+        for name, value in form.multi_items():
+            if name in files or name in fields:
+                raise invalid(f"/{name}", "the field is there twice", "each field once")
+            if isinstance(value, UploadFile):
+                files[name] = await value.read()
+            else:
+                fields[name] = value
+    if "image" not in files:
+        raise invalid("/image", "the file is missing", "a picture file")
+    if unknown := files.keys() - known:
+        raise invalid(f"/{min(unknown)}", "there is no such file field", " and ".join(known))
+    values: dict[str, Any] = dict(fields)
+    for name, example in IN_FORMS.items():
+        if name in fields:
+            try:
+                values[name] = json.loads(fields[name])
+            except (ValueError, RecursionError) as error:
+                raise invalid(f"/{name}", f"this is not JSON: {error}", f"such as {example}") from error
+    try:
+        return model.model_validate(values), files
+    except ValidationError as error:
+        raise invalid_body(error) from error

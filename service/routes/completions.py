@@ -1,0 +1,185 @@
+"""POST /inpaint, /upscale and /colorize: asking for images of which something is known."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from models.card import MODEL_NAME
+from models.guidance import MAX_WEIGHT
+from models.samplers.sampler import MAX_SEED
+from service.access.auth import caller_of
+from service.answering.views import PNG
+from service.answering.waiting import answer, wanted
+from service.asking.intake import Known
+from service.asking.pictures import Fit
+from service.asking.reading import IN_FORMS, Body, once_of, read_with_files
+from service.asking.schemas import (
+    MAX_DEADLINE_SECONDS,
+    ColorizeBody,
+    InpaintBody,
+    InpaintFields,
+    SampleBody,
+    UpscaleBody,
+)
+from service.context import context_of
+from service.routes.samples import ANSWERS, HEADERS
+from worker.queue.priority import Priority
+from worker.queue.requests import MAX_FRAMES
+
+router = APIRouter(tags=["sampling"])
+
+_FIELDS: dict[str, Any] = {
+    "model": {"type": "string", "pattern": MODEL_NAME, "description": "Name of a model.", "examples": ["mnist"]},
+    "version": {"type": "integer", "minimum": 1, "description": "Version of the model."},
+    "count": {"type": "integer", "minimum": 1, "default": 16, "description": "How many completions."},
+    "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "description": "Drawn at random by default."},
+    "sampler": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The sampler of POST /samples, as JSON.",
+        "examples": [IN_FORMS["sampler"]],
+    },
+    "label": {"type": "string", "description": "As in POST /samples.", "examples": ["7"]},
+    "labels": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The labels of POST /samples, as JSON.",
+        "examples": [IN_FORMS["labels"]],
+    },
+    "guidance": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": MAX_WEIGHT,
+        "description": "As in POST /samples.",
+        "examples": [1.5],
+    },
+    "guidance_interval": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The guidance_interval of POST /samples, as JSON.",
+        "examples": [IN_FORMS["guidance_interval"]],
+    },
+    "frames": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_FRAMES,
+        "default": 0,
+        "description": "As in POST /samples.",
+    },
+    "priority": {"type": "string", "enum": list(Priority), "default": "normal", "description": "As in POST /samples."},
+    "deadline_seconds": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": MAX_DEADLINE_SECONDS,
+        "description": "As in POST /samples.",
+        "examples": [60],
+    },
+    "webhook": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The webhook of POST /samples, as JSON.",
+        "examples": [IN_FORMS["webhook"]],
+    },
+}
+_FIT: dict[str, Any] = {
+    "type": "string",
+    "enum": list(Fit),
+    "default": "error",
+    "description": "What happens to a picture that is not of the model's size.",
+}
+_PICTURE: dict[str, Any] = {"type": "string", "format": "binary", "description": "The picture."}
+_MASK: dict[str, Any] = {
+    "type": "string",
+    "format": "binary",
+    "description": "White = repaint, black or transparent = keep; of the picture's size or the model's. Without it, "
+    "what is transparent in the picture is repainted.",
+}
+
+
+def _described(body: type[SampleBody], **fields: Any) -> dict[str, Any]:
+    """What the OpenAPI document says of a request: a form of these fields and those of all, or JSON."""
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": _FIELDS | fields,
+        "additionalProperties": False,
+    }
+    content = {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}},
+    }
+    return {"requestBody": {"required": True, "content": content}, "parameters": HEADERS}
+
+
+@router.post(
+    "/inpaint",
+    responses=ANSWERS,
+    status_code=202,
+    openapi_extra=_described(InpaintBody, fit=_FIT, image=_PICTURE, mask=_MASK),
+)
+async def inpaint(request: Request) -> Response:
+    """Asks to fill in the white part of a mask, or what is transparent in the picture; everything else is kept.
+
+    The picture and its mask are files of a form, or base64 in JSON. The picture is turned as its EXIF data say,
+    converted to the model's channels, and brought to the model's size as `fit` says; all pixels of that which are not
+    repainted come back exactly.
+    """
+    read = partial(read_with_files, request, InpaintBody, InpaintFields, ("image", "mask"))
+    return await _complete(request, read, context_of(request).intake.unmasked)
+
+
+@router.post(
+    "/upscale",
+    responses=ANSWERS,
+    status_code=202,
+    openapi_extra=_described(UpscaleBody, image=_PICTURE),
+)
+async def upscale(request: Request) -> Response:
+    """Asks to enlarge a small picture to the model's size: the mean of each block of a result is the given pixel.
+
+    Both sides of the picture are those of the model's images over the same whole number, at least 2. It is a file of a
+    form, or base64 in JSON, turned as its EXIF data say and converted to the model's channels.
+    """
+    read = partial(read_with_files, request, UpscaleBody, SampleBody, ("image",))
+    return await _complete(request, read, context_of(request).intake.small)
+
+
+@router.post(
+    "/colorize",
+    responses=ANSWERS,
+    status_code=202,
+    openapi_extra=_described(ColorizeBody, fit=_FIT, image=_PICTURE),
+)
+async def colorize(request: Request) -> Response:
+    """Asks to colour a grey picture: the mean of a result's red, green and blue is everywhere the given value.
+
+    For models of three channels. The picture is a file of a form, or base64 in JSON, turned as its EXIF data say and
+    brought to the model's size as `fit` says.
+    """
+    read = partial(read_with_files, request, ColorizeBody, InpaintFields, ("image",))
+    return await _complete(request, read, context_of(request).intake.grey)
+
+
+async def _complete(
+    request: Request,
+    read: Callable[[], Awaitable[tuple[Body, dict[str, bytes]]]],
+    known: Callable[[Body, Mapping[str, bytes]], Known],
+) -> Response:
+    """The answer to a request of which `read` reads the body and the files, and `known` makes what is known."""
+    context, caller = context_of(request), caller_of(request)
+    how = wanted(request, context.settings.max_wait_seconds)
+    body, files = await read()
+    route = request.url.path.strip("/").encode()
+    once = once_of(request, caller, route, body, *(files.get(name, b"") for name in ("image", "mask")))
+    accepted = await context.jobs.before(once)
+    if accepted is None:
+        # The decoder has a thread of its own, so that no other request waits for a large picture.
+        decoded = await asyncio.wrap_future(context.decoder.submit(known, body, files))
+        as_grid = how.media_type == PNG
+        offer = await run_in_threadpool(context.intake.complete, body, decoded, as_grid, caller, once)
+        accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
+    return await answer(request, context, accepted, how)
