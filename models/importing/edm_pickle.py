@@ -117,7 +117,7 @@ def read_ema(path: Path, data: bytes) -> Module:
     """
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name.endswith("PUT") and int(argument) > MAX_MEMO:
+            if opcode.name.endswith("PUT") and isinstance(argument, int) and argument > MAX_MEMO:
                 raise pickle.UnpicklingError("it is no pickle that anybody writes")
         content = Reader(io.BytesIO(data)).load()
     except pickle.UnpicklingError as error:
