@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DModel
+from torch import Tensor
 from torch.nn import functional as F
 
 from models.networks.ncsnpp import NCSNpp, Resample
@@ -87,3 +89,73 @@ def test_the_long_filter_weighs_nine_parts_to_three_to_one() -> None:
 def test_a_network_that_cannot_be_is_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         NCSNpp(**SMALL | arguments)
+
+
+LAYERS = {
+    "norm1": "norm_in",
+    "conv1": "conv_in",
+    "time_emb_proj": "film",
+    "norm2": "norm_out",
+    "conv2": "conv_out",
+    "conv_shortcut": "skip",
+}
+
+
+def ours(theirs: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """Weights of the NCSN++ of diffusers, of one block a level, by our names."""
+    found: dict[str, Tensor] = {"frequencies": theirs.pop("time_proj.weight")}
+    blocks = {f"mid_block.resnets.{i}": f"middle.{i}" for i in range(2)} | {"mid_block": "middle.0"}
+    for level in range(levels):
+        down, up = f"down_blocks.{level}", f"up_blocks.{level}"
+        blocks |= {f"{down}.resnets.0": f"down.{2 * level}", f"{down}.resnet_down": f"down.{2 * level + 1}"}
+        blocks |= {f"{up}.resnets.{i}": f"up.{3 * level + i}" for i in range(2)}
+        blocks |= {f"{up}.resnet_up": f"up.{3 * level + 2}", down: f"down.{2 * level}", up: f"up.{3 * level + 1}"}
+    plain = {"conv_in": "conv_in", "time_embedding.linear_1": "embed.0", "time_embedding.linear_2": "embed.2"}
+    plain |= {f"down_blocks.{level}.skip_conv": f"pictures.{level}.conv" for level in range(levels)}
+    for level in range(levels):
+        plain |= {f"up_blocks.{level}.skip_{kind}": f"to_pixels.{level}.{kind}" for kind in ("norm", "conv")}
+    plain |= {"conv_norm_out": f"to_pixels.{levels - 1}.norm", "conv_out": f"to_pixels.{levels - 1}.conv"}
+    for name, tensor in theirs.items():
+        module, _, last = name.rpartition(".")
+        block, _, layer = module.rpartition(".")
+        room, _, attention = module.partition(".attentions.0.")
+        if attention == "to_q":
+            parts = [theirs[f"{room}.attentions.0.to_{part}.{last}"] for part in "qkv"]
+            whole = torch.cat(parts)
+            found[f"{blocks[room]}.attention.qkv.{last}"] = whole[..., None, None] if last == "weight" else whole
+        elif attention == "to_out.0":
+            found[f"{blocks[room]}.attention.out.{last}"] = tensor[..., None, None] if last == "weight" else tensor
+        elif attention == "group_norm":
+            found[f"{blocks[room]}.attention.norm.{last}"] = tensor
+        elif not attention:
+            found[f"{plain[module] if module in plain else f'{blocks[block]}.{LAYERS[layer]}'}.{last}"] = tensor
+    return found
+
+
+def test_pictures_go_in_and_out_as_in_the_ncsnpp_of_diffusers() -> None:
+    torch.manual_seed(0)
+    theirs = UNet2DModel(
+        sample_size=16,
+        time_embedding_type="fourier",
+        freq_shift=0,
+        block_out_channels=(128, 128, 128),
+        layers_per_block=1,
+        down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"),
+        up_block_types=("SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"),
+        mid_block_scale_factor=2**0.5,
+        norm_eps=1e-6,
+        norm_num_groups=None,
+        attention_head_dim=None,
+    ).eval()
+    network = NCSNpp(
+        multipliers=[1, 1, 1], blocks=1, attention=[False, True, False], picture_in="skip", pictures_out=True
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    network.load_state_dict(ours(dict(theirs.state_dict()), 3))
+    x, sigma = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 4.0])
+    with torch.inference_mode():
+        expected = theirs(x, sigma).sample * sigma[:, None, None, None]
+        found = network(x, network.condition(sigma.log()))
+    assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
