@@ -12,9 +12,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from service import docs, links
 from service.access.auth import public
 from service.answering import problems
+from service.answering.addresses import PREFIX
 from service.answering.problems import ProblemDetails
 from service.asking.schemas import ColorizeBody, InpaintBody, JobsView, JobView, SampleBody, UpscaleBody
 from service.context import Context
+from service.forwarded import ForwardedMiddleware
 from service.middleware import HeadMiddleware, RequestMiddleware
 from service.routes import completions, events, health, house, jobs, models, pages, playground, samples
 from service.settings import ServiceSettings
@@ -57,6 +59,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        PREFIX.set(settings.root_path)  # of what goes out without a request
         pulse = asyncio.create_task(context.pulse.feel())
         listening = asyncio.create_task(context.endings.listen())
         webhooks = context.webhooks()
@@ -92,6 +95,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             allow_headers=ASKED_IN_HEADERS,
             expose_headers=TOLD_IN_HEADERS,
         )
+    app.add_middleware(ForwardedMiddleware, settings=settings)
     problems.install(app)
     docs.install(app)
     for room in (samples, completions, jobs, events, models, house, health, pages, playground):
@@ -115,7 +119,7 @@ def _describe(app: FastAPI) -> None:
             document["components"]["schemas"][view.__name__]["examples"] = view.model_json_schema()["examples"]
         _describe_errors(document)
         links.describe(document)
-        return document
+        return {**document, "servers": [{"url": PREFIX.get()}]} if PREFIX.get() else document
 
     app.openapi = described  # type: ignore[method-assign]
 

@@ -10,16 +10,16 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-ROOM = "/static/docs"
+ROOM = "static/docs"  # relative: to the page, and so to wherever a proxy has it
 
 
 def install(app: FastAPI) -> None:
     """Adds the page and its files to an application without one."""
     assets = files("fastapi_offline") / "static"
-    app.mount(ROOM, StaticFiles(directory=str(assets)), name="docs")
+    app.mount(f"/{ROOM}", StaticFiles(directory=str(assets)), name="docs")
     html = bytes(
         get_swagger_ui_html(
-            openapi_url="/openapi.json",
+            openapi_url="openapi.json",
             title=f"{app.title}: documentation",
             swagger_js_url=f"{ROOM}/swagger-ui-bundle.js",
             swagger_css_url=f"{ROOM}/swagger-ui.css",

@@ -1,7 +1,11 @@
 """Settings of the HTTP service, from the environment: SCORESERVE_PORT and so on."""
 
+import os
+from ipaddress import ip_network
+
 from pydantic import Field, field_validator
 
+from service.answering.addresses import parse_prefix
 from service.webhooks.addresses import Network, parse_networks
 from service.webhooks.signatures import parse_secret
 from worker.queue.settings import QueueSettings
@@ -12,6 +16,13 @@ class ServiceSettings(QueueSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback unless asked otherwise.")
     port: int = Field(8000, ge=0, le=65535)
+    root_path: str = Field(
+        "", description="Below which path a proxy has this service, such as /score; else what X-Forwarded-Prefix says."
+    )
+    forwarded_allow_ips: str = Field(
+        default_factory=lambda: os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1"),
+        description="Addresses and networks of proxies whose X-Forwarded-For, -Proto and -Prefix are true; * for all.",
+    )
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
     max_picture_pixels: int = Field(2**24, ge=1, description="Largest picture that is fitted to a model's size.")
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
@@ -39,6 +50,22 @@ class ServiceSettings(QueueSettings):
     max_frames_bytes: int = Field(2**25, ge=1, description="Largest `frames` of a job: frames x images x their pixels.")
     max_event_streams: int = Field(2000, ge=1, description="Streams of events that may be open at a time.")
     redis_timeout_seconds: float = Field(1.5, gt=0, description="How long one Redis command may take.")
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root(cls, text: str) -> str:
+        return parse_prefix(text)
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _check_proxies(cls, text: str) -> str:
+        for proxy in text.split(","):
+            try:
+                ip_network(proxy.strip(), strict=False)
+            except ValueError as error:
+                if proxy.strip() != "*":
+                    raise ValueError(f"{proxy!r} is no address or network, such as 10.0.0.0/8, and not *") from error
+        return text
 
     @field_validator("webhook_secret")
     @classmethod

@@ -62,6 +62,7 @@ def api(
         port=settings.port,
         log_config=None,  # its records go where ours go
         log_level="warning",
+        proxy_headers=False,  # the application takes them
         timeout_graceful_shutdown=10,
     )
 

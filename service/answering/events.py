@@ -20,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from redis.exceptions import RedisError
 
 from models.images import grid, to_png
+from service.answering.addresses import PLACEHOLDER, PREFIX
 from service.answering.problems import Problem
 from service.asking.schemas import JobView
 from worker.queue import keys
@@ -74,13 +75,14 @@ class Stream:
     def __init__(self, events: "Events", job_id: str, previews: bool) -> None:
         self.events, self.job_id, self.previews = events, job_id, previews
         self.seen: Id = (0, 0)  # the last event that was put
+        self.prefix = PREFIX.get()
         self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
 
     def put(self, text: str, last: bool = False) -> bool:
         """Puts what is to be sent next; says whether the client keeps up. One that does not has to connect again."""
         behind = self._waiting.qsize() >= MAX_BEHIND
         if not behind:
-            self._waiting.put_nowait(text)
+            self._waiting.put_nowait(text.replace(PLACEHOLDER, self.prefix) if last else text)
         if last or behind:
             self._waiting.put_nowait(None)
         return not behind
@@ -294,6 +296,7 @@ class Events:
             return self._preview(job, event)
         with suppress(JobNotFound):
             job = self.queue.get(job.id)
+        PREFIX.set(PLACEHOLDER)  # in the context of this thread's task; a stream puts its own
         return JobView.of(job).model_dump_json()
 
     def _progress(self, job: Job, event: Event | None) -> str:

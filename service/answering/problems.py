@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from models.samplers import NAMES
+from service.answering.addresses import address
 from worker.queue.job import JobNotFound
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ def respond(request: Request, problem: Problem) -> JSONResponse:
     """The response that tells a client of a problem."""
     status, title, _ = KINDS[problem.code]
     body = ProblemDetails(
-        type=f"/problems/{problem.code}",
+        type=address(f"/problems/{problem.code}"),
         title=title,
         status=status,
         detail=problem.detail,

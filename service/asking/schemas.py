@@ -13,6 +13,7 @@ from models.guidance import MAX_WEIGHT
 from models.samplers import USUAL
 from models.samplers.sampler import MAX_SEED
 from models.samplers.settings import SamplerSettings
+from service.answering.addresses import address
 from service.asking.pictures import Fit
 from service.webhooks.addresses import LONGEST_URL
 from worker.queue.forecast import UNKNOWN, Outlook
@@ -318,7 +319,7 @@ class JobView(BaseModel):
     @classmethod
     def of(cls, job: Job, outlook: Outlook = UNKNOWN) -> "JobView":
         """The view of a job that has this before it."""
-        request, base = job.request, f"/jobs/{job.id}"
+        request, base = job.request, address(f"/jobs/{job.id}")
         return cls(
             id=job.id,
             state=job.state,

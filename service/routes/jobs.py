@@ -14,6 +14,7 @@ from models.card import ModelName
 from models.images import to_png
 from service.access.auth import Caller, InCaller, caller_of
 from service.answering import caching, ranges, views
+from service.answering.addresses import address
 from service.answering.problems import Problem, invalid, responses
 from service.asking.intake import ready
 from service.asking.schemas import JobsView, JobView
@@ -76,7 +77,7 @@ def jobs(
     page = JobsView(jobs=[context.view(job) for job in found], next=following and _cursor(following))
     if page.next is not None:
         url = request.url.include_query_params(cursor=page.next)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        response.headers["Link"] = f'<{address(url.path)}?{url.query}>; rel="next"'
     return page
 
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from models.store import BrokenModel, ModelNotFound
 from service.answering import caching, ranges
+from service.answering.addresses import address
 from service.answering.models import ModelView
 from service.answering.problems import Problem, responses
 from service.answering.views import PNG
@@ -40,7 +41,8 @@ def model(name: Name, context: InContext, response: Response, version: Version =
     except (ModelNotFound, BrokenModel) as error:
         raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
     if preview is not None:
-        response.headers["Link"] = f'</models/{name}/preview.png?version={card.version}>; rel="preview"'
+        where = address(f"/models/{name}/preview.png")
+        response.headers["Link"] = f'<{where}?version={card.version}>; rel="preview"'
     return ModelView.of(card)
 
 

@@ -7,6 +7,7 @@ from html import escape
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from service.answering.addresses import address
 from service.answering.problems import KINDS, Problem
 
 router = APIRouter(include_in_schema=False)
@@ -25,8 +26,9 @@ POLICY = (
 @router.get("/problems")
 async def problems() -> HTMLResponse:
     """All kinds."""
+    home = address("/problems")
     rows = "".join(
-        f'<tr><td>{status}</td><td><a href="/problems/{code}"><code>{code}</code></a></td><td>{escape(title)}</td></tr>'
+        f'<tr><td>{status}</td><td><a href="{home}/{code}"><code>{code}</code></a></td><td>{escape(title)}</td></tr>'
         for code, (status, title, _) in KINDS.items()
     )
     text = "Every error of this service is a problem (RFC 9457) of one of these kinds."
@@ -43,7 +45,8 @@ async def problem(code: str) -> HTMLResponse:
         f"<p><code>{code}</code>, status {status}.</p><p>{_marked(remedy)}</p>"
         "<p>The answer's <code>detail</code> says what was wrong with that very request, and <code>errors</code> which "
         "fields, and what is allowed. Its <code>request_id</code> finds it in the service's log.</p>"
-        '<p><a href="/problems">All problems</a> &middot; <a href="/docs">Documentation</a></p>'
+        f'<p><a href="{address("/problems")}">All problems</a> &middot; '
+        f'<a href="{address("/docs")}">Documentation</a></p>'
     )
     return _page(title, body)
 

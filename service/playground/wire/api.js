@@ -18,7 +18,7 @@ export class Problem extends Error {
     this.status = status;
     this.code = body.code;
     this.errors = body.errors ?? [];
-    this.page = body.type?.startsWith("/problems/") ? new URL(body.type.slice(1), BASE).href : null;
+    this.page = body.type?.includes("/problems/") ? new URL(body.type, BASE).href : null;
     this.retryAfter = retryAfter;
   }
 

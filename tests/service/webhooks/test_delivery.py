@@ -135,6 +135,17 @@ def test_a_receiver_gets_the_job_that_has_ended(
     until(lambda: not redis.exists(WEBHOOKS), 5)
 
 
+def test_its_links_are_below_the_path_that_a_proxy_has_for_the_service(
+    new_client, settings, receiver: Receiver, until: Callable[..., None]
+) -> None:
+    client = new_client(settings.model_copy(update={"root_path": "/score"}))
+    job = client.submit(webhook={"url": receiver.url})
+    client.delete(job["links"]["self"])
+    until(lambda: len(receiver.got) == 1, 20)
+    assert json.loads(receiver.got[0][2])["data"]["links"] == job["links"]
+    assert job["links"]["self"] == f"/score/jobs/{job['id']}"
+
+
 def test_a_secret_of_the_clients_own_and_two_of_the_service(
     new_client, settings, receiver: Receiver, until: Callable[..., None]
 ) -> None:
