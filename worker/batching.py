@@ -29,7 +29,7 @@ from worker.keeper import Keeper
 from worker.leases import Lease, Leases
 from worker.member import AWAY_SECONDS, Member
 from worker.metrics import WorkerMetrics
-from worker.queue import keys, shards
+from worker.queue import keys, scripts, shards
 from worker.queue.forecast import PACE, STATUS
 from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import unavailable
@@ -281,7 +281,7 @@ class BatchingWorker(Member):
                 claim.lease.extend(self.settings.lease_seconds, pipeline)
                 if claim.watched:
                     self._show(claim, pipeline)
-            pipeline.zrange(keys.DEADLINES, "-inf", time.time(), byscore=True, offset=0, num=10)
+            pipeline.eval(scripts.OVERDUE, 0)
             told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
             pipeline.hset(self.key, mapping=told)
             pipeline.hincrby(keys.TOTALS, "image_steps_computed", steps - self._reported_steps)
@@ -306,8 +306,9 @@ class BatchingWorker(Member):
         self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
         for job_id in overdue:
             with suppress(JobNotFound, ValidationError):
-                self.queue.get(job_id.decode())  # which ends it
-        if self.should_run_maintenance_tasks and time.monotonic() >= self._next_upkeep:
+                self.queue.end_overdue(job_id.decode())
+        if time.monotonic() >= self._next_upkeep:
+            self._next_upkeep = time.monotonic() + self.settings.lease_seconds
             self.run_maintenance_tasks()
 
     def _status(self, steps: int) -> dict[str, Any]:

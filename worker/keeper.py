@@ -60,7 +60,7 @@ class Keeper(threading.Thread):
         """Extends all leases, in one round trip."""
         with self.connection.pipeline(transaction=False) as pipeline:
             for lease in self.leases():
-                lease.keep(self.seconds, pipeline)
+                lease.extend(self.seconds, pipeline)
             pipeline.expire(self.worker_key, self.worker_seconds)
             pipeline.execute()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from redis.client import Pipeline
@@ -22,10 +23,12 @@ from models.images import Pixels
 from worker.queue import shards
 from worker.queue.jobs import JobQueue
 from worker.queue.results import encode
+from worker.queue.scripts import load
 from worker.queue.shards import Shard, ShardJob
 
 log = logging.getLogger(__name__)
 
+KEEP = load(Path(__file__).with_name("keep.lua"))
 SUSPECT_DEATHS = 3  # of workers that held a shard; after so many it may be what kills them
 
 
@@ -60,16 +63,15 @@ class Lease:
         shards.report(self.shard, image_steps, pipeline, state, sigma, lease)
 
     def extend(self, seconds: int, pipeline: Pipeline) -> None:
-        """Adds the commands that extend the lease; one that is lost is never taken again (ZADD XX)."""
-        self.execution.heartbeat(self.rq_job.started_job_registry, seconds, pipeline)
+        """Adds the commands that extend the lease. One that is lost is never taken again, and nothing is made anew.
 
-    def keep(self, seconds: int, pipeline: Pipeline) -> None:
-        """The same from another thread, while this one may end the lease: nothing that is gone is made again."""
-        pipeline.zadd(
-            self.rq_job.started_job_registry.key, {self.execution.composite_key: time.time() + seconds}, xx=True
-        )
+        It is RQ's lease, but by the clock of Redis: by that of this machine another might think that it is over.
+        """
+        pipeline.eval(KEEP, 1, self.rq_job.started_job_registry.key, self.execution.composite_key, seconds)
         pipeline.expire(self.execution.key, seconds)
-        pipeline.expire(self.rq_job.execution_registry.key, seconds + 60)
+        executions = self.rq_job.execution_registry
+        pipeline.zadd(executions.key, {self.execution.id: time.time() + seconds + 60}, xx=True)  # for RQ's own tools
+        pipeline.expire(executions.key, seconds + 60)
 
 
 class Leases:
@@ -105,6 +107,7 @@ class Leases:
                         execution = Execution.create(job, self.seconds, pipeline, self.worker.name)
                         job.prepare_for_execution(self.worker.name, pipeline)
                         pipeline.persist(job.key)
+                        Lease(job, execution).extend(self.seconds, pipeline)
                     pipeline.execute()
                     return None if job is None or execution is None else Lease(job, execution)
 

@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,11 +23,13 @@ from rq.worker import SimpleWorker
 from worker import upkeep
 from worker.queue import keys
 from worker.queue.jobs import JobQueue, unavailable
+from worker.queue.scripts import load
 from worker.queue.shards import ShardJob
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
+TURN = load(Path(__file__).with_name("turn.lua"))
 AWAY_SECONDS = 0.5  # between two tries to reach a Redis that is away or full
 
 
@@ -112,7 +115,7 @@ class Member(SimpleWorker):
     def clean_registries(self) -> None:
         """Puts back what dead workers held, and what RQ's own tools took for abandoned."""
         queue = self.queue.rq
-        if self.connection.set(f"{queue.registry_cleaning_key}:lease", 1, nx=True, ex=self.settings.lease_seconds):
+        if self.connection.eval(TURN, 1, f"{queue.registry_cleaning_key}:turn", self.settings.lease_seconds):
             upkeep.look_after(self.queue, self.settings.lease_seconds)
         self.last_cleaned_at = now()  # type: ignore[assignment]
 

@@ -28,7 +28,7 @@ from worker.queue.scripts import load
 
 log = logging.getLogger(__name__)
 
-CLAIM = load(Path(__file__).with_name("claim.lua"))
+CLAIM, AGAIN = (load(Path(__file__).with_name(f"{name}.lua")) for name in ("claim", "again"))
 
 ATTEMPT_SECONDS = 15.0  # that a receiver has to answer
 CONNECT_SECONDS = 5.0  # of them, for each of its addresses
@@ -99,9 +99,8 @@ class Webhooks:
         room = AT_ONCE - len(self._tasks)
         if room <= 0:
             return LOOK_SECONDS
-        now = time.time()
         try:
-            claimed: Any = await self.connection.eval(CLAIM, 0, str(now), str(now + LEASE_SECONDS), str(room))
+            claimed: Any = await self.connection.eval(CLAIM, 0, str(LEASE_SECONDS), str(room))
         except (RedisError, OSError) as error:
             if not self._away:
                 log.warning("webhooks wait: %s", error)
@@ -143,8 +142,8 @@ class Webhooks:
         )  # fmt: skip
         try:
             if result == "failed":
-                due = time.time() + max(pause or 0.0, _pause(attempt))
-                await self.connection.zadd(keys.WEBHOOKS, {job_id: due}, xx=True)
+                seconds = max(pause or 0.0, _pause(attempt))
+                await self.connection.eval(AGAIN, 0, job_id, str(seconds))
             else:
                 await self.connection.zrem(keys.WEBHOOKS, job_id)
         except RedisError as error:

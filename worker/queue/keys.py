@@ -3,9 +3,9 @@
 from typing import Literal
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
-DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes
-WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when
-TAKEN = "scoreserve:taken"  # sorted set of the shards that are taken and not yet started, by when
+DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes, of Lua's `clock`
+WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when, of `clock`
+TAKEN = "scoreserve:taken"  # sorted set of the shards that are taken and not yet started, by when, of `clock`
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
 ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits

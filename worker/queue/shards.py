@@ -133,7 +133,7 @@ def take(queue: Queue, models: Sequence[str] | None) -> str | None:
         queue: of all shards.
         models: those that shards may be taken of; None for all.
     """
-    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, time.time(), json.dumps(models))
+    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, json.dumps(models))
     return None if taken is None else taken.decode()
 
 
@@ -167,8 +167,7 @@ def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:
 
 def reclaim(queue: Queue, lease_seconds: int) -> list[str]:
     """Puts back what dead workers held; returns the ids of shards that have no retry left."""
-    rq, clock = (queue.key, queue.started_job_registry.key), time.time()
-    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, *rq, int(clock), clock - lease_seconds)
+    dead: Any = queue.connection.eval(scripts.RECLAIM, 2, queue.key, queue.started_job_registry.key, lease_seconds)
     return [shard.decode() for shard in dead]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.clocks import set_back
+
 JOB = 13  # image-steps of one image of `tiny`
 
 
@@ -116,3 +118,12 @@ def test_where_no_pace_is_known_retry_after_is_a_minute(new_client, settings) ->
     client = new_client(settings.model_copy(update={"max_queue_jobs": 1}))
     client.submit()
     assert client.post("/samples", json={}).headers["retry-after"] == "60"
+
+
+def test_nobody_is_shut_out_by_a_clock_that_is_set_back(new_client, settings, redis: Redis) -> None:
+    client = new_client(settings.model_copy(update={"requests_per_minute": 60}))
+    for _ in range(3):
+        assert client.get("/models", headers={"Client-Id": "a"}).status_code == 200
+    set_back(redis, 3600)
+    refused = client.get("/models", headers={"Client-Id": "a"})
+    assert int(refused.headers.get("retry-after", "0")) <= 1

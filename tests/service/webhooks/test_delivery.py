@@ -22,6 +22,7 @@ from redis import Redis
 from service.settings import ServiceSettings
 from service.webhooks import delivery as webhooks
 from service.webhooks.signatures import parse_secret, sign
+from tests.clocks import set_back
 from worker.queue import scripts
 from worker.queue.keys import WEBHOOKS
 
@@ -274,16 +275,32 @@ def test_a_service_that_died_is_replaced_by_another(
     job = first.submit(webhook={"url": receiver.url})
     first.call(first._life.__aexit__(None, None, None))
     redis.eval(scripts.END, 0, job["id"], "cancelled", time.time(), 3600, "cancelled")
-    now = time.time()
-    ((claimed, _, attempt),) = redis.eval(webhooks.CLAIM, 0, now, now + 0.5, 10)
+    ((claimed, _, attempt),) = redis.eval(webhooks.CLAIM, 0, 0.5, 10)
     assert (claimed.decode(), attempt) == (job["id"], 1)
-    assert redis.eval(webhooks.CLAIM, 0, now, now + 0.5, 10) == []
+    assert redis.eval(webhooks.CLAIM, 0, 0.5, 10) == []
     assert not receiver.got
     second = new_client(settings)
     until(lambda: attempts(second, "delivered") == 1, 20)
     assert len(receiver.got) == 1
     first._life = first.app.router.lifespan_context(first.app)
     first.call(first._life.__aenter__())
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(
+    new_client, settings, receiver: Receiver, redis: Redis, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One webhook that is due, and one that a service which died had in hand."""
+    client = new_client(settings.model_copy(update={"redis_url": settings.redis_url}))
+    jobs = [client.submit(webhook={"url": receiver.url}) for _ in range(2)]
+    client.call(client._life.__aexit__(None, None, None))
+    for job in jobs:
+        redis.eval(scripts.END, 0, job["id"], "cancelled", time.time(), 3600, "cancelled")
+    assert len(redis.eval(webhooks.CLAIM, 0, 0.5, 1)) == 1
+    set_back(redis, 3600)
+    second = new_client(settings)
+    until(lambda: attempts(second, "delivered") == 2, 20)
+    client._life = client.app.router.lifespan_context(client.app)
+    client.call(client._life.__aenter__())
 
 
 def test_services_share_the_work(new_client, settings, receiver: Receiver, until: Callable[..., None]) -> None:

@@ -7,7 +7,7 @@
 -- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
 -- shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
 -- then fields and values of the job's record as JSON, and those of RQ's record of every shard
--- luacheck: read_globals key load tell_progress join
+-- luacheck: read_globals clock key load tell_progress join
 
 local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
 local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
@@ -30,7 +30,7 @@ if once then redis.call('SET', once, id .. ' ' .. fingerprint) end
 redis.call('HSET', key(id), unpack(record))
 if deadline ~= '' then
     redis.call('HSET', key(id), 'deadline', deadline)
-    redis.call('ZADD', 'scoreserve:deadlines', deadline, id)
+    redis.call('ZADD', 'scoreserve:deadlines', string.format('%.6f', clock() + deadline - now), id)
 end
 redis.call('ZADD', 'scoreserve:active', now, id)
 redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)

@@ -1,10 +1,10 @@
 #!lua
 -- Puts back what dead workers held: shards whose lease is over, each for one retry, and those that were taken and never
 -- started. Answers with the ids of those that have no retry left.
--- RQ's queue, RQ's registry of started jobs; now, taken before
--- luacheck: read_globals over again
+-- RQ's queue, RQ's registry of started jobs; seconds in which what is taken is started
+-- luacheck: read_globals clock over again
 
-local dead = {}
+local dead, now = {}, clock()
 local function put_back(shard)
     local id, number = string.match(shard, '^(.*)-(%d+)$')
     if over(id) then
@@ -14,7 +14,7 @@ local function put_back(shard)
         again(KEYS[1], id, number)
     end
 end
-for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, 1000)) do
+for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 1000)) do
     local shard, execution = string.match(lease, '^(.*):(.*)$')
     local job, executions = 'rq:job:' .. shard, 'rq:executions:' .. shard
     local latest = redis.call('EXISTS', executions) == 0 or redis.call('ZSCORE', executions, execution)
@@ -30,7 +30,7 @@ for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LI
         end
     end
 end
-for _, shard in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:taken', '-inf', ARGV[2])) do
+for _, shard in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:taken', '-inf', now - ARGV[1])) do
     redis.call('ZREM', 'scoreserve:taken', shard)
     if redis.call('HGET', 'rq:job:' .. shard, 'status') == 'queued' then put_back(shard) end
 end

@@ -1,5 +1,5 @@
 -- The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
--- luacheck: read_globals key load tell leave
+-- luacheck: read_globals clock key load tell leave
 
 local function file(id, client, created, ttl)
     local jobs = 'scoreserve:client:' .. client
@@ -27,7 +27,7 @@ local function finish(id, state, now, ttl, reason)
     local once = redis.call('HGET', key(id), 'once')
     if once then redis.call('EXPIRE', 'scoreserve:once:' .. once, ttl) end
     if redis.call('HEXISTS', key(id), 'webhook') == 1 then
-        redis.call('ZADD', 'scoreserve:webhooks', now, id)
+        redis.call('ZADD', 'scoreserve:webhooks', string.format('%.6f', clock()), id)
         redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'NX')
         redis.call('EXPIRE', 'scoreserve:webhooks', ttl, 'GT')
     end
