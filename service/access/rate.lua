@@ -9,7 +9,7 @@ now = now[1] + now[2] / 1e6
 local window = tonumber(ARGV[2])
 local each = window / ARGV[1]
 local full_at = tonumber(redis.call('GET', KEYS[1]) or '0')
-full_at = math.min(math.max(now, full_at), now + window) -- later it would only be where the clock was set back
+full_at = math.min(math.max(now, full_at), now + window)  -- later it would only be where the clock was set back
 local wait = full_at + each - now - window
 if wait > 1e-6 then return {tostring(wait), 0, tostring(full_at - now)} end
 full_at = full_at + each
