@@ -8,6 +8,7 @@ from typing import Any, Literal
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from models import networks
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from scoreserve import Client, Patience, ScoreserveError
 from worker.queue.jobs import JobQueue, connect
@@ -173,6 +174,9 @@ def _checkpoint(store: ModelStore, name: str) -> Finding:
     try:
         card = store.card(name)
         weights = store.weights(card)
+        networks.check(card.network.kind)
+    except networks.UnknownNetwork as error:
+        return Finding("models", "mend", f"{name} version {card.version}: {error}", "see docs/your-model.md")
     except (BrokenModel, ModelNotFound, OSError) as error:
         remedy = f"publish {name} again, or take that version's directory away"
         return Finding("models", "mend", str(error).partition("\n")[0], remedy)

@@ -149,6 +149,17 @@ def test_a_checkpoint_that_is_damaged(
     assert "zzz" in found["models"][1]
 
 
+def test_a_model_whose_network_is_not_here(
+    command: Command, sound: dict[str, str], publish_other: Callable[..., Any], tmp_path: Path
+) -> None:
+    publish_other(tmp_path, "zzz")
+    path = tmp_path / "zzz" / "1" / "card.json"
+    path.write_text(path.read_text().replace('"kind": "unet"', '"kind": "theirs"'))
+    state, said = findings(command("doctor", "--json", **sound, SCORESERVE_MODELS_DIR=str(tmp_path)))["models"]
+    assert state == "mend"
+    assert "zzz version 1: network 'theirs' is unknown here" in said
+
+
 def test_a_device_that_is_not_there(command: Command, sound: dict[str, str]) -> None:
     state, said = findings(command("doctor", "--json", **sound, SCORESERVE_DEVICE="cuda:77"))["device"]
     assert state == "mend"
