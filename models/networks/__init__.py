@@ -58,7 +58,7 @@ class OurNetwork(NamedTuple):
 OURS = {
     "unet": OurNetwork("models.networks.unet:UNet", "edm"),
     "guided-unet": OurNetwork("models.networks.guided:GuidedUNet", "edm"),
-    "ncsnpp": OurNetwork("models.networks.ncsnpp:NCSNpp"),
+    "ncsnpp": OurNetwork("models.networks.ncsnpp:NCSNpp", "edm"),
     "refinenet-v1": OurNetwork("models.networks.refinenet:RefineNetV1", "discrete"),
     "refinenet-v2": OurNetwork("models.networks.refinenet:RefineNetV2", "over_sigma"),
     "adm": OurNetwork("models.networks.adm:ADM"),

@@ -548,3 +548,13 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
     Trainer(IMAGES, SETTINGS, tmp_path, processes=Processes(0, 2)).save()
     assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_an_ncsnpp_is_trained_as_a_unet_is(tmp_path: Path) -> None:
+    network = {"kind": "ncsnpp", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [False, True]}
+    trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"network": network}), tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.train(ignore)
+    after = trainer.network.state_dict()
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert {name for name in before if torch.equal(before[name], after[name])} == {"frequencies"}
