@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import report
+from models import schedules
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
-from models.samplers import schedules
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.heun import Heun
 from models.samplers.plan import plan

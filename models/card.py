@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from models import networks
 from models.parametrisation import TOLERANCE, DiscreteLevels, Edm, OverSigma, Parametrisation
-from models.samplers import USUAL
+from models.samplers import KNOWING, USUAL
 from models.samplers.settings import SamplerSettings, bare
 
 EXECUTION = r"^(eager|channels_last) (float32|bfloat16)$"
@@ -154,7 +154,7 @@ class ModelCard(BaseModel):
     inpainting: SamplerSettings | None = Field(
         None,
         description="What runs when a request of which something is known names no sampler: to inpaint, to upscale, to "
-        "colorize. Null: repaint, or `sampler` where the model knows but a few levels.",
+        f"colorize. Null: {KNOWING}, or `sampler` where the model knows but a few levels.",
     )
     samplers: tuple[SamplerSettings, ...] = Field(
         (), description="The defaults of requests that name one of these other samplers."

@@ -15,12 +15,12 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from models import schedules
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.config import ConfigRefused, OfficialConfig, SamplingSection, read_config
 from models.importing.publishing import Found, Origin, Target, check_fit, publish
 from models.importing.reading import ImportRefused, is_tensor, read_torch, unwrapped, weights_of
 from models.networks.refinenet import STAGES
-from models.samplers import schedules
 from models.samplers.annealed_langevin import AnnealedLangevin
 
 NCSN_SAMPLING = SamplingSection(n_steps_each=100, step_lr=2e-5, denoise=False)  # constants in the code of NCSN

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from models.samplers import schedules
+from models import schedules
 from models.samplers.families.annealing import Annealing
 from models.samplers.sampler import Model, SamplerRefused, Steps, StepSize, check_step_size, otherwise
 from models.samplers.table import Row, Table, denoising

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from models.samplers.families.descent import Descent
-from models.samplers.schedules import to_zero
 from models.samplers.table import Table
+from models.schedules import to_zero
 
 
 class Euler(Descent):

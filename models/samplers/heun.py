@@ -7,8 +7,8 @@ from pydantic import Field
 
 from models.samplers.families.descent import Descent
 from models.samplers.sampler import Model, Steps
-from models.samplers.schedules import to_zero
 from models.samplers.table import Row, Table
+from models.schedules import to_zero
 
 
 class Heun(Descent):

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from models.samplers import schedules
+from models import schedules
 from models.samplers.families.descending import Descending
 from models.samplers.sampler import Model, Steps, check_rows, otherwise
-from models.samplers.schedules import to_zero
 from models.samplers.table import Row, Table
+from models.schedules import to_zero
 
 
 class MultistepConsistency(Descending):

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from models.samplers.families.descent import Descent
 from models.samplers.sampler import Model, Steps, check_rows, otherwise
-from models.samplers.schedules import to_zero
 from models.samplers.table import Row, Table
+from models.schedules import to_zero
 
 RESAMPLES, FEEDBACK = 10, 2.0
 FINEST = 0.1  # in units of pixels in [0, 1]: how far an image may be from what is known and still look right

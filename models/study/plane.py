@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models import schedules
 from models.evaluation.bench import Progress
-from models.samplers import schedules
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
 from models.samplers.langevin import Langevin

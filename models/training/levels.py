@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from models.samplers import schedules
+from models import schedules
 from models.training.diameter import diameter
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.samplers import schedules
+from models import schedules
 from models.samplers.families.descending import Descending
 from models.samplers.sampler import Model, SamplerRefused, check_rows, otherwise
 

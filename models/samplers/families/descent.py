@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from models.samplers import schedules
+from models import schedules
 from models.samplers.families.descending import Descending
 from models.samplers.sampler import Model, SamplerRefused, Steps, check_rows, otherwise
 from models.samplers.table import Table

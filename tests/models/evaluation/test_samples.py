@@ -7,8 +7,8 @@ import pytest
 from models.evaluation.samples import Samples, key
 from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
-from models.samplers.schedules import karras
 from models.sampling.sample import sample
+from models.schedules import karras
 from models.score import ScoreModel
 
 TABLE = Euler.table(karras(10, 0.01, 3, 7))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.samplers.annealed_langevin import AnnealedLangevin
-from models.samplers.schedules import geometric, langevin_step_size
+from models.schedules import geometric, langevin_step_size
 
 
 def test_annealed_langevin_steps_scale_with_the_variance_of_their_level() -> None:

@@ -5,8 +5,8 @@ import pytest
 from models.samplers.ancestral import Ancestral
 from models.samplers.consistent_annealed import ConsistentAnnealed
 from models.samplers.euler import Euler
-from models.samplers.schedules import geometric
 from models.samplers.table import Table
+from models.schedules import geometric
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])

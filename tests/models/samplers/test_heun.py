@@ -1,7 +1,7 @@
 import pytest
 
 from models.samplers.heun import Heun
-from models.samplers.schedules import karras
+from models.schedules import karras
 
 
 def test_heun_of_18_levels_takes_35_evaluations() -> None:

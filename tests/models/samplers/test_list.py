@@ -22,7 +22,7 @@ from typing import ClassVar, Literal, Self
 
 from models.samplers.families.descent import Descent
 from models.samplers.sampler import Model
-from models.samplers.schedules import to_zero
+from models.schedules import to_zero
 from models.samplers.table import Table
 
 

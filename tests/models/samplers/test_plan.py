@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from models import schedules
 from models.card import ModelCard
-from models.samplers import NAMES, schedules
+from models.samplers import NAMES
 from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin

@@ -13,8 +13,8 @@ from models.samplers.euler import Euler
 from models.samplers.plan import plan
 from models.samplers.repaint import FINEST, Repaint
 from models.samplers.sampler import SamplerRefused
-from models.samplers.schedules import karras
 from models.samplers.settings import bare
+from models.schedules import karras
 
 SIGMAS = karras(10, 0.01, 6, 7)
 

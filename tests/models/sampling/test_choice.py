@@ -12,10 +12,10 @@ from models.card import ImageShape, ModelCard
 from models.parametrisation import Edm
 from models.samplers.euler import Euler
 from models.samplers.plan import plan
-from models.samplers.schedules import karras
 from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.execution import Execution
 from models.sampling.sample import sample
+from models.schedules import karras
 from models.score import ScoreModel
 
 TABLE = Euler.table(karras(10, 0.01, 8, 7))

@@ -21,7 +21,6 @@ from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.repaint import Repaint
-from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
@@ -29,6 +28,7 @@ from models.sampling.engine import Engine
 from models.sampling.pieces import Pieces, one_each
 from models.sampling.projections import Blocks, Grey, Unmasked
 from models.sampling.sample import run
+from models.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel, build_network
 from models.store import ZOO, ModelStore
 

@@ -14,10 +14,10 @@ from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
-from models.samplers.schedules import geometric, karras
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
+from models.schedules import geometric, karras
 from models.score import ScoreModel
 
 TABLES = [

@@ -18,11 +18,11 @@ from models.samplers.consistent_annealed import ConsistentAnnealed
 from models.samplers.euler import Euler
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
-from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run
+from models.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel
 
 COUNT = 1000

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from models.samplers.ancestral import Ancestral
-from models.samplers.schedules import karras
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.projections import Blocks, Grey, Means, Unmasked
 from models.sampling.sample import run, to_pixels
+from models.schedules import karras
 from models.score import ScoreModel
 
 MEANS = [Blocks(2), Blocks(4), Blocks(7), Blocks(28), Grey()]

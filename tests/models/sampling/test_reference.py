@@ -16,13 +16,13 @@ from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.multistep_consistency import MultistepConsistency
 from models.samplers.repaint import FINEST, Repaint
-from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table
 from models.sampling import noise, reference
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.projections import Blocks, Grey, Means, Unmasked
 from models.sampling.sample import run
+from models.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel
 
 SEED, N = 11, 5

@@ -12,12 +12,12 @@ from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
-from models.samplers.schedules import geometric, karras, langevin_step_size
 from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.projections import Unmasked
 from models.sampling.sample import from_pixels, run, sample, to_pixels
+from models.schedules import geometric, karras, langevin_step_size
 from models.score import ScoreModel
 
 N = 256

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import schedules
 from models.card import ModelCard
 from models.evaluation.figures import Figures
 from models.evaluation.settings import setting
-from models.samplers import schedules
 from models.samplers.sampler import SamplerRefused
 from models.store import ModelNotFound
 from models.study import hyperparameters, hyperparameters_report

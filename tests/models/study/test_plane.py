@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.samplers import schedules
+from models import schedules
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
 from models.samplers.langevin import Langevin

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.samplers import schedules
+from models import schedules
 from models.training.levels import NoiseLevels, stratified_log_normal, uniform
 
 

@@ -7,8 +7,8 @@ from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
 from models.samplers.heun import Heun
-from models.samplers.schedules import karras
 from models.samplers.table import Table
+from models.schedules import karras
 
 
 @pytest.mark.parametrize(

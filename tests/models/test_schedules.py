@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from models.samplers import schedules
+from models import schedules
 
 
 def test_ten_geometric_levels_have_the_ratio_of_ncsn() -> None:

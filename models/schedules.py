@@ -1,4 +1,4 @@
-"""Noise schedules and step sizes, apart from the samplers that use them. Numpy only."""
+"""Noise schedules and step sizes, for training and for samplers. Numpy only."""
 
 import math
 from collections.abc import Iterator, Sequence
