@@ -11,6 +11,7 @@ import pickletools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ class Module:
 
     def __init__(self, kind: str, state: Mapping[str, Any]) -> None:
         self.kind, self.state = kind, state
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a module cannot be changed")
 
     def tensors(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
         """All parameters and buffers with their names, those of inner modules included.
@@ -52,10 +56,13 @@ class Module:
 
 
 class Container(Module):
-    """Stands for `torch.nn.ModuleDict`, which a pickle makes empty and fills afterwards."""
+    """Stands for `torch.nn.ModuleDict`, which a pickle makes empty, without calling it, and fills afterwards."""
+
+    kind = "ModuleDict"
+    state: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self) -> None:
-        super().__init__("ModuleDict", {})
+        super().__init__(self.kind, {})
 
     def __setstate__(self, state: object) -> None:
         self.state = mapping(state)
@@ -104,6 +111,8 @@ class Reader(pickle.Unpickler):
             return type("ModuleDict", (Container,), {})  # a new one, so that nothing is left of what a file does to it
         if full in ("collections.OrderedDict", "dnnlib.util.EasyDict"):
             return OrderedDict
+        if full == "builtins.set":
+            return set
         if full not in NAMES:
             raise pickle.UnpicklingError(f"it names {full}, which no checkpoint of EDM needs")
         return Called(NAMES[full])
@@ -131,11 +140,11 @@ def read_ema(path: Path, data: bytes) -> Module:
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """A value that should be a dict.
+    """A value that should be a dict, or nothing that was ever filled.
 
     Raises:
         ValueError: it is none.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise ValueError(f"a {type(value).__name__} where names and values are expected")
     return value

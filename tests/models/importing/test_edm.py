@@ -139,7 +139,11 @@ def write(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
 
     def changed(
-        change: Change | None = None, inner: Change | None = None, whole: Change | None = None, source: str = ""
+        change: Change | None = None,
+        inner: Change | None = None,
+        whole: Change | None = None,
+        source: str = "",
+        protocol: int = 4,
     ) -> Path:
         content = Reader(io.BytesIO(checkpoint.read_bytes())).load()
         ema = content["ema"]
@@ -153,7 +157,7 @@ def write(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             if isinstance(module, Module):
                 restore(module, {})
         buffer = io.BytesIO()
-        writer = Writer(buffer)
+        writer = Writer(buffer, protocol)
         writer.source = source
         writer.dump(content)
         path = tmp_path / "changed.pkl"
@@ -477,3 +481,31 @@ def test_a_name_that_is_none(checkpoint: Path, check_refused: Any) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path, check_refused: Any) -> None:
     check_refused(lambda target: import_edm(tmp_path / "gone.pkl", target), "gone.pkl cannot be read: No such file")
+
+
+def test_containers_where_networks_should_be(write: Any, check_refused: Any) -> None:
+    path = write(whole=lambda content: content["ema"].state["_modules"].update(model=Container()))
+    check_refused(lambda target: import_edm(path, target), "ModuleDict is not served")
+    path = write(whole=lambda content: content.update(ema=nn.ModuleDict()))
+    check_refused(lambda target: import_edm(path, target), "has no network inside its ModuleDict")
+
+
+def test_a_container_that_is_never_filled(tmp_path: Path, check_refused: Any) -> None:
+    path = tmp_path / "empty.pkl"
+    path.write_bytes(b"\x80\x02}X\x03\x00\x00\x00emactorch.nn.modules.container\nModuleDict\n)\x81s.")
+    check_refused(lambda target: import_edm(path, target), "has no network inside its ModuleDict")
+
+
+def test_a_module_that_is_changed(tmp_path: Path, check_refused: Any) -> None:
+    described = b"}(X\x0a\x00\x00\x00class_nameX\x01\x00\x00\x00AX\x05\x00\x00\x00state}u"
+    module = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n" + described + b"\x85R"
+    path = tmp_path / "changed.pkl"
+    path.write_bytes(b"\x80\x02}X\x03\x00\x00\x00ema" + module + b"}X\x05\x00\x00\x00stateK\x01sbs.")
+    check_refused(lambda target: import_edm(path, target), "a module cannot be changed")
+
+
+def test_a_pickle_of_the_protocol_before(checkpoint: Path, write: Any, tmp_path: Path, card: ModelCard) -> None:
+    """In which sets are a name that is called."""
+    path = write(lambda state: state.update(_non_persistent_buffers_set={"a"}), protocol=3)
+    assert b"cbuiltins\nset\n" in path.read_bytes()
+    assert imported(path, tmp_path)[0].weights_sha256 == card.weights_sha256

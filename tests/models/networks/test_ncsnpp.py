@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -159,3 +160,14 @@ def test_pictures_go_in_and_out_as_in_the_ncsnpp_of_diffusers() -> None:
         expected = theirs(x, sigma).sample * sigma[:, None, None, None]
         found = network(x, network.condition(sigma.log()))
     assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
+
+
+def test_ddpmpp_is_told_the_sines_and_cosines_of_ddpm() -> None:
+    network = NCSNpp(**KINDS[1] | {"classes": 0})
+    told: list[Tensor] = []
+    network.embed.register_forward_pre_hook(lambda _module, inputs: told.append(inputs[0]))
+    times = torch.tensor([0.3, 17.25, 999.0])
+    network.condition(times)
+    expected = get_timestep_embedding(times, 8, downscale_freq_shift=1, flip_sin_to_cos=False)
+    assert torch.allclose(told[0], expected, atol=1e-4)
+    assert not torch.allclose(told[0].flip(1), expected, atol=1e-4)
