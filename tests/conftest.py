@@ -175,6 +175,17 @@ def publish_other() -> Callable[..., ModelCard]:
 
 
 @pytest.fixture
+def publish_labelled(tmp_path: Path) -> Callable[..., Path]:
+    """Publishes a model with classes into a store of its own, and says where that is."""
+
+    def publish(name: str, classes: tuple[str, ...]) -> Path:
+        publish_tiny(ModelStore(tmp_path / name), name, classes=classes)
+        return tmp_path / name
+
+    return publish
+
+
+@pytest.fixture
 def until() -> Callable[..., None]:
     """Waits until a condition holds; fails if it does not in time."""
 

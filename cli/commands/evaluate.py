@@ -14,7 +14,7 @@ from cli.console import fail
 from cli.progress import StageProgress, say
 
 if TYPE_CHECKING:
-    from models.evaluation.figures import Figures
+    from models.evaluation.figures import ByClass, Figures
     from models.evaluation.record import Entry, Record
     from models.samplers.settings import SamplerSettings
 
@@ -38,6 +38,20 @@ def evaluate(
         typer.Option(
             help="Network evaluations an image that each sampler may spend, such as 20,35,100; may be repeated."
         ),
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(help="Of a model with classes: samples of one class after another, or of none in particular."),
+    ] = True,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How far samples are led to their class, such as 1,1.5,2; may be repeated.", metavar="<weight>"
+        ),
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="<sigma> <sigma>", help="The lowest and the highest noise level that is guided."),
     ] = None,
     count: Annotated[int, typer.Option(min=10, help="Samples of each setting.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
@@ -63,11 +77,13 @@ def evaluate(
 
     A classifier of the real images, trained at the first use and then kept, judges samples beside as many real ones:
     Frechet distance in its features, precision and recall, the share it recognises, and the balance of classes; and the
-    nearest training images show whether samples are copies. --out collects the figures of all runs, with pictures.
+    nearest training images show whether samples are copies. Of a model with classes it tells too how many samples it
+    names as they were asked for, and the distance of each class. --out collects the figures of all runs, with pictures.
     Samples are kept: stopped and started again it goes on, and with a larger --count it draws only what is missing.
     """
     samplers = [_sampler(text) for text in sampler or []]
     budgets = [_budget(text) for texts in evaluations or [] for text in texts.split(",")]
+    weights = [_weight(text) for texts in guidance or [] for text in texts.split(",")]
     from models.environment import describe  # noqa: PLC0415 (torch)
     from models.evaluation.evaluation import Evaluation, EvaluationFailed  # noqa: PLC0415
     from models.store import ZOO  # noqa: PLC0415
@@ -78,6 +94,9 @@ def evaluate(
         store=store or ZOO,
         samplers=tuple(samplers),
         evaluations=tuple(budgets),
+        labelled=labels,
+        guidance=tuple(weights),
+        guidance_interval=guidance_interval,
         count=count,
         seed=seed,
         out=out,
@@ -116,20 +135,24 @@ def table(record: "Record") -> Table:
     inception = any(entry.inception for entry in record.entries)
     columns = ["sampler", "evaluations", "samples", "distance"]
     columns += [f"distance of {record.compared:,}"] * several
-    columns += ["precision", "recall", "recognised", "smallest class", "largest class", "nearest", "image-steps/s"]
+    by_class = any(entry.by_class for entry in record.entries)
+    columns += ["precision", "recall", "recognised", "smallest class", "largest class"]
+    columns += ["named as asked", "nearest class", "farthest class"] * by_class
+    columns += ["nearest", "image-steps/s"]
     columns += ["FID", "Inception score"] * inception
     for i, column in enumerate(columns):
         out.add_column(column, justify="right" if i else "left", overflow="fold")
     for entry in record.entries:
         count = f"{entry.count:,}{' *' * (entry.count != record.compared)}"
         compared = "gone" if entry.compared is None else f"{entry.compared:.3f}"
-        cells = _cells(entry.figures, [compared] * several)
+        cells = [*_cells(entry.figures, [compared] * several), *_of_classes(entry.by_class) * by_class]
         near = f"{entry.copying.samples:.2f}" + ("" if entry.copying.ratio is None else f" ({entry.copying.ratio:.2f})")
         tail = [near, f"{entry.image_steps_per_second:.0f}", *_inception(entry) * inception]
         out.add_row(entry.label, str(entry.evaluations), count, *cells, *tail)
     for floor in record.floors:
         compared = f"{floor.figures.distance:.3f}" if floor.count == record.compared else ""
-        out.add_row("real training images", "", f"{floor.images:,}", *_cells(floor.figures, [compared] * several))
+        cells = [*_cells(floor.figures, [compared] * several), *_of_classes(floor.by_class) * by_class]
+        out.add_row("real training images", "", f"{floor.images:,}", *cells)
     judge = record.judge
     test = ["0", *[""] * several, "", "", f"{judge.test_recognised:.1%}", *_classes(judge.test_classes)]
     out.add_row("real test images", "", f"{record.subject.test_images:,}", *test)
@@ -147,6 +170,10 @@ def notes(record: "Record") -> list[str]:
     ]
     if any(entry.count != record.compared for entry in record.entries):
         lines.append("* has more samples than the fewest: compare `distance` of equal numbers alone")
+    for entry in record.entries:
+        if entry.by_class:
+            told = ("few" if distance is None else f"{distance:.3f}" for distance in entry.by_class.distances)
+            lines.append(f"{entry.label}: distances of the classes, each to real test images of it: {', '.join(told)}")
     lines.append(
         "`nearest` is the median pixel distance from a sample to its nearest training image, and that over the same of "
         "real test images: copies would be far below 1"
@@ -172,6 +199,15 @@ def _classes(shares: list[float]) -> list[str]:
     return [f"{share:.1%} ({shares.index(share)})" for share in (min(shares), max(shares))]
 
 
+def _of_classes(found: "ByClass | None") -> list[str]:
+    """Share that is named as it was asked for, and the distances of the classes that are nearest and farthest."""
+    if found is None:
+        return ["", "", ""]
+    known = [(distance, label) for label, distance in enumerate(found.distances) if distance is not None]
+    ends = [f"{distance:.3f} ({label})" for distance, label in (min(known), max(known))] if known else ["", ""]
+    return [f"{found.accuracy:.1%} ± {found.standard_error:.1%}", *ends]
+
+
 def _inception(entry: "Entry") -> list[str]:
     found = entry.inception
     return [f"{found.fid:.2f}", f"{found.score:.2f} ± {found.score_deviation:.2f}"] if found else ["", ""]
@@ -194,6 +230,19 @@ def _sampler(text: str) -> "SamplerSettings":
         if first["type"].startswith("union_tag"):
             fail(f"--sampler {text}: there is no such sampler; there is: {', '.join(NAMES)}", code=2)
         fail(f"--sampler {text}: {'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
+
+
+def _weight(text: str) -> float:
+    """A weight of guidance; one clear line if it is none."""
+    from models.guidance import MAX_WEIGHT  # noqa: PLC0415 (numpy)
+
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= MAX_WEIGHT:
+        fail(f"--guidance {text}: numbers from 0 to {MAX_WEIGHT:g}, such as 1,1.5,2", code=2)
+    return weight
 
 
 def _budget(text: str) -> int:

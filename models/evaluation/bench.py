@@ -7,7 +7,7 @@ import numpy as np
 
 from models.evaluation.classifier import CONFIDENT, Classifier
 from models.evaluation.distances import Moments, evenly, frechet
-from models.evaluation.figures import Figures
+from models.evaluation.figures import ByClass, Figures, Labels
 from models.evaluation.inception import Inception, InceptionFigures
 from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Floor, Judge
@@ -32,6 +32,8 @@ class Bench:
 
     def __init__(self, data: Labelled, classifier: Classifier, inception: Inception | None, cache: Path) -> None:
         self.train, self.test = data.train.pixels, data.test.pixels
+        self.train_labels, self.test_labels = data.train.labels.numpy(), data.test.labels.numpy()
+        self.classes = data.classes
         self.train_sha256 = images_sha256(data.train.images)
         self.classifier, self.inception, self.cache = classifier, inception, cache
         self.real = classifier.features(self.test)
@@ -55,6 +57,10 @@ class Bench:
         """What the classifier makes of images uint8 [n, h, w, c]."""
         return Figures.of(pixels, self.classifier, self.real)
 
+    def by_class(self, pixels: Pixels, labels: Labels) -> ByClass:
+        """What the classifier makes of images uint8 [n, h, w, c] and their labels [n]."""
+        return ByClass.of(pixels, labels, self.classifier, self.real, self.test_labels)
+
     def distance(self, pixels: Pixels) -> float:
         """Frechet distance of images uint8 [n, h, w, c] to the real test images, in the classifier's features."""
         return frechet(self.classifier.features(pixels), self.real)
@@ -62,7 +68,9 @@ class Bench:
     def floor(self, count: int) -> Floor:
         """The figures of `count` real training images, or of all if there are fewer, from all over the data set."""
         n = min(count, len(self.train))
-        return Floor(count=count, images=n, figures=self.figures(self.train[evenly(len(self.train), n)]))
+        chosen = evenly(len(self.train), n)
+        by_class = self.by_class(self.train[chosen], self.train_labels[chosen])
+        return Floor(count=count, images=n, figures=self.figures(self.train[chosen]), by_class=by_class)
 
     def copying(self, pixels: Pixels) -> Copying:
         """How near the first COPIES of the samples, uint8 [n, h, w, c], are to the training images."""

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from models import files
@@ -16,15 +17,17 @@ from models.evaluation.nearest import neighbours_picture
 from models.evaluation.plot import quality_png
 from models.evaluation.record import FILE, Entry, Judge, Record, Subject
 from models.evaluation.samples import Samples, key
-from models.evaluation.settings import Setting, settings_of
-from models.images import grid, to_png
+from models.evaluation.settings import Setting, Told, settings_of
+from models.guidance import UNGUIDED
+from models.images import Pixels, grid, to_png
+from models.labels import labels_of
 from models.samplers.settings import SamplerSettings
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.data import check_shape
 from models.training.labelled import load_labelled
 
-GRID, ROWS = 64, 10  # samples of a grid, and of a picture of neighbours
+GRID, COLUMNS, ROWS = 64, 8, 10  # samples of a grid, its columns, and samples of a picture of neighbours
 COMPARABLE = 1000  # samples whose distance every entry tells that has so many
 SLOTS, SLOTS_OF_A_GPU = 64, 256  # samples drawn at a time
 
@@ -42,6 +45,9 @@ class Evaluation(BaseModel):
         store: directory of the model store.
         samplers: what is judged; see `settings_of`.
         evaluations: network evaluations an image that each sampler may spend; none leaves each as it is.
+        labelled: whether samples of a model with classes are of one class after another, or of none in particular.
+        guidance: weights, each of which is judged; none leaves samples unguided.
+        guidance_interval: the lowest and the highest noise level that is guided; None for all.
         count: samples of each setting.
         seed: of the samples.
         out: directory of all that is written; None takes runs/evaluate/NAME-VERSION, or of a seed that is not 0,
@@ -60,6 +66,9 @@ class Evaluation(BaseModel):
     store: Path
     samplers: tuple[SamplerSettings, ...] = ()
     evaluations: tuple[PositiveInt, ...] = ()
+    labelled: bool = True
+    guidance: tuple[float, ...] = ()
+    guidance_interval: tuple[float, float] | None = None
     count: int
     seed: int = 0
     out: Path | None = None
@@ -88,11 +97,14 @@ class Evaluation(BaseModel):
     def _run(self, on_progress: Progress) -> tuple[Record, Path]:
         store = ModelStore(self.store)
         card = store.card(self.model)
-        wanted = settings_of(self.samplers, self.evaluations, card)
+        wanted = settings_of(self.samplers, self.evaluations, card, told=self._told(card))
         model = ScoreModel.load(store, card, self.device)
         inception = Inception(self.inception_weights, self.device) if self.inception_weights else None
         data = load_labelled(self.data)
         check_shape(self.data, data.train.images, card.image)
+        if wanted[0].labels is not None and data.classes != len(card.classes or ()):
+            known = f"{card.name} knows {len(card.classes or ())} classes, and {self.data} has {data.classes}"
+            raise ValueError(f"{known}: other data, or --no-labels")
         out = (
             self.out
             or Path("runs") / "evaluate" / f"{card.name}-{card.version}{f'-seed-{self.seed}' * bool(self.seed)}"
@@ -116,6 +128,14 @@ class Evaluation(BaseModel):
             store.add_metrics(card, {"quality": record.quality(found, self.count)})
         return record, out
 
+    def _told(self, card: ModelCard) -> list[Told]:
+        """What samples are told of classes."""
+        labels = tuple(range(len(card.classes))) if card.classes and self.labelled else labels_of(None, None, card)
+        weights = self.guidance or (1.0,)
+        if self.guidance_interval is not None and set(weights) == {1.0}:
+            raise ValueError("--guidance-interval: there is no --guidance that it could limit")
+        return [Told(labels, weight, self.guidance_interval) for weight in weights]
+
     def _subject(self, card: ModelCard, bench: Bench) -> Subject:
         return Subject(
             name=card.name,
@@ -137,28 +157,33 @@ class Evaluation(BaseModel):
         on_progress: Progress,
     ) -> Entry:
         """Draws what is missing of a setting's samples, and judges them."""
-        rows = len(setting.table)
-        stem = f"{setting.sampler.name}-{rows}-{key(card.weights_sha256, setting.table, self.seed)}"
+        steps_each, labels, guidance = setting.image_steps, setting.labels, setting.guidance
+        digest = key(card.weights_sha256, setting.table, self.seed, labels, guidance)
+        stem = f"{setting.sampler.name}-{steps_each}-{digest}"
         samples = Samples(out / "samples" / stem)
-        kept, total = samples.count() * rows, self.count * rows
+        kept, total = samples.count() * steps_each, self.count * steps_each
 
         def drawing(steps: int) -> None:
             on_progress(setting.label, kept + steps, total)
 
         slots = SLOTS if model.device.type == "cpu" else SLOTS_OF_A_GPU
-        samples.draw(model, setting.table, self.seed, self.count, slots, drawing)
+        samples.draw(model, setting.table, self.seed, self.count, slots, drawing, labels, guidance)
         drawn = samples.read(self.count)
         pixels = drawn.pixels
-        files.write(out / "grids" / f"{stem}.png", to_png(grid(pixels[:GRID], columns=8, scale=2)))
+        files.write(out / "grids" / f"{stem}.png", _grid(pixels, labels))
         neighbours = neighbours_picture(pixels[:ROWS], bench.train)
         files.write(out / "nearest" / f"{stem}.png", to_png(neighbours))
         return Entry(
             stem=stem,
             label=setting.label,
             sampler=setting.sampler.model_dump(),
-            evaluations=rows,
+            labels=labels,
+            guidance=None if guidance == UNGUIDED else guidance.weight,
+            guidance_interval=None if guidance == UNGUIDED else self.guidance_interval,
+            evaluations=steps_each,
             count=self.count,
             figures=bench.figures(pixels),
+            by_class=None if labels is None else bench.by_class(pixels, np.resize(labels, self.count)),
             distance_1000=bench.distance(pixels[:COMPARABLE]) if self.count >= COMPARABLE else None,
             copying=bench.copying(pixels),
             inception=bench.inception_figures(pixels, on_progress),
@@ -169,6 +194,12 @@ class Evaluation(BaseModel):
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self.command,
         )
+
+
+def _grid(pixels: Pixels, labels: tuple[int, ...] | None) -> bytes:
+    """The first samples as a PNG, with a column for each class where these are few."""
+    columns = len(labels) if labels and len(labels) <= GRID // COLUMNS * 2 else COLUMNS
+    return to_png(grid(pixels[: GRID // COLUMNS * columns], columns=columns, scale=2))
 
 
 def earlier(out: Path, subject: Subject, judge: Judge, machine: dict[str, Any]) -> Record:

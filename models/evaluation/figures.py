@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.evaluation.classifier import CONFIDENT, Classifier
 from models.evaluation.distances import Features, frechet, precision_recall
 from models.images import Pixels
+
+Labels = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,36 @@ class Figures:
             standard_error=math.sqrt(recognised * (1 - recognised) / n),
             classes=(counts / n).tolist(),
         )
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """What a classifier makes of images whose classes are known.
+
+    Args:
+        accuracy: share of them that it names as their label says.
+        standard_error: of that share, from the number of images.
+        distances: Frechet distance of the images of each class to the real test images of that class; None of fewer
+            than 2. Each is of few images, so compare only equal numbers.
+    """
+
+    accuracy: float
+    standard_error: float
+    distances: list[float | None]
+
+    @classmethod
+    def of(
+        cls, pixels: Pixels, labels: Labels, classifier: Classifier, real: Features, real_labels: Labels
+    ) -> "ByClass":
+        """From images uint8 [n, h, w, c] and their labels [n], and features [m, f] and labels [m] of real test images.
+
+        Raises:
+            ValueError: the images have another shape than the classifier's.
+        """
+        probabilities, features = classifier.probabilities(pixels), classifier.features(pixels)
+        accuracy = float((probabilities.argmax(1) == labels).mean())
+        distances: list[float | None] = []
+        for label in range(probabilities.shape[1]):
+            of_class, real_ones = features[labels == label], real[real_labels == label]
+            distances.append(frechet(of_class, real_ones) if min(len(of_class), len(real_ones)) > 1 else None)
+        return cls(accuracy, math.sqrt(accuracy * (1 - accuracy) / len(pixels)), distances)

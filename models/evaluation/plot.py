@@ -15,7 +15,8 @@ MARKERS = "osD^vPX*"
 
 
 def quality_png(record: Record) -> bytes | None:
-    """Frechet distance and share recognised against network evaluations an image, a line for each sampler, as a PNG.
+    """Frechet distance and share recognised against network evaluations an image, as a PNG: a line for each sampler and
+    what it is told of classes.
 
     The distances are those of equal numbers of samples; a hollow marker is an entry that has more of them. None without
     matplotlib.
@@ -27,8 +28,8 @@ def quality_png(record: Record) -> bytes | None:
 
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     distances, shares = figure.subplots(1, 2)
-    for i, name in enumerate(sorted({entry.sampler["name"] for entry in record.entries})):
-        entries = sorted((e for e in record.entries if e.sampler["name"] == name), key=lambda e: e.evaluations)
+    for i, name in enumerate(sorted({entry.line for entry in record.entries})):
+        entries = sorted((e for e in record.entries if e.line == name), key=lambda e: e.evaluations)
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         known = [(e, e.compared) for e in entries if e.compared is not None]
         _line(distances, known, record.compared, name, colour, marker)

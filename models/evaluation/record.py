@@ -6,11 +6,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models import files
-from models.evaluation.figures import Figures
+from models.evaluation.figures import ByClass, Figures
 from models.evaluation.inception import InceptionFigures
 from models.evaluation.nearest import Copying
 
 FILE = "evaluation.json"
+SHOWN = {"sampler", "labels", "guidance", "guidance_interval", "evaluations", "by_class", "inception"}  # in a card
 WHAT = (
     "samples as a classifier of the real images sees them: Frechet distance of its features to those of the real test "
     "images (comparable with no FID), precision and recall of the same, share with a probability above 0.9, share of "
@@ -50,6 +51,7 @@ class Floor(_Part):
     count: int
     images: int
     figures: Figures
+    by_class: ByClass | None = None
 
 
 class Entry(_Part):
@@ -59,9 +61,12 @@ class Entry(_Part):
         stem: names the files of the setting: its samples, its grid, its neighbours.
         label: names it in tables.
         sampler: the settings, complete.
-        evaluations: network evaluations an image.
+        labels: the classes of samples 0, 1 and so on, repeated; None of samples of no class in particular.
+        guidance, guidance_interval: how they were led there; None for not at all, and at all noise levels.
+        evaluations: network evaluations an image; a row that is guided is two.
         count: samples that the figures are of.
         figures: what the classifier makes of them.
+        by_class: what it makes of their labels.
         distance_1000: Frechet distance of the first 1,000; None of fewer.
         compared: Frechet distance of as many as the entry with the fewest has, for comparing; None if they are gone.
         copying: how near they are to the training images.
@@ -73,9 +78,13 @@ class Entry(_Part):
     stem: str
     label: str
     sampler: dict[str, Any]
+    labels: tuple[int, ...] | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None
     evaluations: int
     count: int
     figures: Figures
+    by_class: ByClass | None = None
     distance_1000: float | None
     compared: float | None = None
     copying: Copying
@@ -86,6 +95,15 @@ class Entry(_Part):
     devices: list[str]
     date: str
     command: str
+
+    @property
+    def line(self) -> str:
+        """What it has in common with entries that differ in nothing but in what they spend."""
+        name = str(self.sampler["name"])
+        if self.guidance is not None:
+            name += f" guidance={self.guidance:g}"
+            return f"{name} at {self.guidance_interval}" if self.guidance_interval else name
+        return name if self.labels is None else f"{name} by class"
 
 
 class Record(BaseModel):
@@ -158,7 +176,7 @@ class Record(BaseModel):
             },
             "samplers": [
                 {
-                    **entry.model_dump(mode="json", include={"sampler", "evaluations", "inception"}, exclude_none=True),
+                    **entry.model_dump(mode="json", include=SHOWN, exclude_none=True),
                     **entry.model_dump(mode="json")["figures"],
                 }
                 for entry in entries

@@ -4,7 +4,7 @@ import hashlib
 import io
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,24 @@ import numpy as np
 
 from models import files
 from models.environment import device_name
+from models.guidance import UNGUIDED, Guidance
 from models.images import Pixels
 from models.samplers.table import Table
 from models.sampling.sample import sample
 from models.score import ScoreModel
 
 
-def key(weights_sha256: str, table: Table, seed: int) -> str:
-    """Names all that images depend on but their numbers: the weights, the table and the seed."""
+def key(
+    weights_sha256: str,
+    table: Table,
+    seed: int,
+    labels: Sequence[int] | None = None,
+    guidance: Guidance = UNGUIDED,
+) -> str:
+    """Names all that images depend on but their numbers: weights, table, seed, and labels and guidance if there are."""
     start = f"{weights_sha256} {table.initial_mean!r} {table.initial_std!r} {seed}"
+    if labels is not None:
+        start += f" {list(labels)} {guidance}"
     return hashlib.sha256(start.encode() + table.rows.tobytes()).hexdigest()[:12]
 
 
@@ -62,8 +71,10 @@ class Samples:
         count: int,
         slots: int,
         on_step: Callable[[int], None] = lambda _: None,
+        labels: Sequence[int] | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> None:
-        """Draws what is missing of the first `count` samples, and keeps them `slots` at a time.
+        """Draws what is missing of the first `count` samples, and keeps them `slots` at a time; see `sample`.
 
         `on_step` is called after every step with the image-steps that this call has done.
 
@@ -78,9 +89,9 @@ class Samples:
         for first in range(self.count(), count, slots):
             n = min(slots, count - first)
             start = time.perf_counter()
-            pixels = sample(model, table, n, seed, slots, first, stepped)
+            pixels = sample(model, table, n, seed, slots, first, stepped, labels, guidance)
             seconds = time.perf_counter() - start
-            done += n * len(table)
+            done += n * guidance.image_steps(table)
             file = io.BytesIO()
             np.savez(file, pixels=pixels, seconds=seconds, device=device)
             files.write(self.directory / f"{first:07d}-{first + n:07d}.npz", file.getvalue())

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.guidance import UNGUIDED, Guidance
 from models.images import Pixels
 from models.samplers.table import Table
 from models.sampling.chain import Chain, quantize
@@ -38,13 +39,20 @@ def sample(
     slots: int = 16,
     first: int = 0,
     on_step: Callable[[int], None] = lambda _: None,
+    labels: Sequence[int] | None = None,
+    guidance: Guidance = UNGUIDED,
 ) -> Pixels:
-    """`count` images uint8 [count, h, w, c], from number `first` on; image i depends on (seed, i) and the table.
+    """`count` images uint8 [count, h, w, c], from number `first` on; image i depends on (seed, i), the table, its label
+    and guidance.
 
     Where the bits of a score change with the width of a batch, as on most GPUs, its last bits depend on `slots` and
-    `count` too. `on_step` is called after every step with the image-steps done so far.
+    `count` too. `on_step` is called after every step with the image-steps done so far; `labels` are those of images 0,
+    1 and so on, repeated, and `guidance` leads to them.
     """
-    chains = [Chain(table, seed, index) for index in range(first, first + count)]
+    chains = [
+        Chain(table, seed, index, label=None if labels is None else labels[index % len(labels)], guidance=guidance)
+        for index in range(first, first + count)
+    ]
     with one_each() as threads:
         run(Engine(model, slots, threads=threads), chains, on_step)
     return np.stack([to_pixels(chain.x) for chain in chains if chain.x is not None])

@@ -1,6 +1,7 @@
 """`scoreserve evaluate`: what it says. The figures are tested in tests/models/evaluation."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,32 @@ def test_fid_says_how_many_images_it_would_need(options: list[str], tmp_path: Pa
     Console(file=shown, width=300).print(table(record))
     assert shown.getvalue().splitlines()[1].split()[-4:] == ["3.14", "2.50", "±", "0.25"]
     assert notes(record)[-1] == "FID to all training images, of 12 samples: it needs 50,000, and is larger of fewer"
+
+
+def test_of_classes_it_shows_how_many_are_named_as_asked_and_each_ones_distance(
+    data: Path, cache: Path, tmp_path: Path, publish_labelled: Callable[..., Path]
+) -> None:
+    places = (
+        "--data",
+        str(data),
+        "--cache",
+        str(cache),
+        "--store",
+        str(publish_labelled("shades", ("dark", "bright"))),
+    )
+    told = (
+        "--count",
+        "12",
+        "--sampler",
+        '{"name": "heun", "levels": 3}',
+        "--guidance",
+        "1,2",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["evaluate", "shades", *places, *told])
+    assert result.exit_code == 0, result.output
+    assert "named as asked" in result.stdout.splitlines()[0]
+    assert "guidance=2" in result.stdout
+    assert "guidance=2: distances of the classes, each to real test images of it: " in result.stderr
+    check_failed(evaluate("--data", str(data), "--guidance", "much"), 2, "--guidance much: numbers from 0 to 100")

@@ -17,6 +17,8 @@ from models.evaluation.evaluation import Evaluation, EvaluationFailed
 from models.evaluation.inception import InceptionFigures
 from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Record
+from models.evaluation.samples import Samples
+from models.guidance import Guidance
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.euler import Euler
 from models.samplers.heun import Heun
@@ -281,3 +283,37 @@ def test_the_picture_is_one(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch)
         assert (pixels == colour).all(1).any(), "a line for each sampler"
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert subject.quality_png(record) is None
+
+
+def test_samples_of_classes_are_judged_by_their_labels(evaluate: Evaluate, labelled_dir: Path) -> None:
+    changes = {"model": "labelled", "store": labelled_dir, "guidance": (1.0, 2.0), "guidance_interval": (0.1, 20.0)}
+    record, out = evaluate(**changes)
+    plain, guided = record.entries
+    assert (plain.labels, plain.guidance, plain.evaluations) == ((0, 1, 2), None, 5)
+    assert (guided.labels, guided.guidance, guided.guidance_interval) == ((0, 1, 2), 2.0, (0.1, 20.0))
+    assert (guided.evaluations, guided.image_steps) == (8, 20 * 8), "of five rows three are guided"
+    assert [entry.line for entry in record.entries] == ["heun by class", "heun guidance=2 at (0.1, 20.0)"]
+    for entry in record.entries:
+        assert entry.by_class is not None
+        assert len(entry.by_class.distances) == 3
+    card = ModelStore(labelled_dir).card("labelled")
+    _, table = plan(HEUN, card)
+    model = ScoreModel.load(ModelStore(labelled_dir), card)
+    pixels = sample(model, table, 20, 0, labels=(0, 1, 2), guidance=Guidance(2.0, 0.1, 20.0))
+    assert np.array_equal(Samples(out / "samples" / guided.stem).read(20).pixels, pixels)
+    assert record.floors[0].by_class is not None
+    with Image.open(out / "grids" / f"{guided.stem}.png") as grid:
+        assert grid.size == (3 * 18 + 2, 7 * 18 + 2), "a column for each class"
+    (unlabelled,) = evaluate(model="labelled", store=labelled_dir, labelled=False, out=out.parent / "other")[0].entries
+    assert (unlabelled.labels, unlabelled.by_class) == (None, None)
+
+
+def test_what_cannot_be_judged_by_label_is_refused(
+    evaluate: Evaluate, labelled_dir: Path, publish_labelled: Callable[..., Path]
+) -> None:
+    with pytest.raises(EvaluationFailed, match="guidance: tiny knows no classes"):
+        evaluate(guidance=(2.0,))
+    with pytest.raises(EvaluationFailed, match="there is no --guidance that it could limit"):
+        evaluate(model="labelled", store=labelled_dir, guidance_interval=(0.1, 1.0))
+    with pytest.raises(EvaluationFailed, match=r"two knows 2 classes, and .* has 3: other data, or --no-labels"):
+        evaluate(model="two", store=publish_labelled("two", ("a", "b")))

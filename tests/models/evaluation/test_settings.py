@@ -1,7 +1,8 @@
 import pytest
 
 from models.card import ModelCard
-from models.evaluation.settings import settings_of
+from models.evaluation.settings import Told, settings_of
+from models.guidance import Guidance
 from models.samplers import NAMES
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.consistent_annealed import ConsistentAnnealed
@@ -56,3 +57,20 @@ def test_a_label_tells_what_tells_settings_apart(tiny_card: ModelCard) -> None:
         "heun levels=4 sigma=10..0.01",
         "euler sigma=9..0.5 (3 listed)",
     ]
+
+
+def test_each_is_told_of_classes(labelled_card: ModelCard) -> None:
+    told = [Told((0, 1, 2)), Told((0, 1, 2), 2.0), Told((0, 1, 2), 2.0, (0.1, 5.0))]
+    found = settings_of([Heun(name="heun", levels=3)], [], labelled_card, told=told)
+    said = [s.label.partition(" sigma=10..0.01 ")[2] for s in found]
+    assert said == ["by class", "guidance=2", "guidance=2 at 5..0.1"]
+    guided = Guidance(2.0, 0.1, 5.0).image_steps(found[0].table)
+    assert [s.image_steps for s in found] == [5, 10, guided]
+    assert 5 < guided < 10
+
+
+def test_a_guided_row_is_two_evaluations_of_a_budget(labelled_card: ModelCard) -> None:
+    (found,) = settings_of([Heun(name="heun")], [35], labelled_card, told=[Told((0,), 2.0)])
+    assert (len(found.table), found.image_steps) == (17, 34)
+    with pytest.raises(SamplerRefused, match="heun with 1 evaluations"):
+        settings_of([Heun(name="heun")], [1], labelled_card, told=[Told((0,), 2.0)])
