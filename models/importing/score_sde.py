@@ -237,14 +237,16 @@ def _state(path: Path, content: object, raw: bool) -> dict[str, Tensor]:
         ImportRefused: it is no such checkpoint.
     """
     match content:
+        case {"model": dict() as state} if raw:
+            return weights_of(state, path)
         case {"model": dict() as state, "ema": {"shadow_params": list() as averages}}:
             found = weights_of(state, path)
+        case {"model": dict()}:
+            raise ImportRefused(f"{path} has no averaged weights: ask for those of the last step (--raw)")
         case _:
             raise ImportRefused(
                 f"{path} is no checkpoint of score_sde_pytorch: expected a dict of optimizer, model, ema and step"
             )
-    if raw:
-        return found
     trained = [name for name in found if name not in ("sigmas", "all_modules.0.W")]
     if len(averages) != len(trained):
         raise ImportRefused(

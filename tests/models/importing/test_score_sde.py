@@ -226,7 +226,8 @@ def change(checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (lambda c: c.pop("ema"), "no checkpoint of score_sde_pytorch"),
+        (lambda c: c.pop("ema"), "no averaged weights: ask for those of the last step (--raw)"),
+        (lambda c: c.update(ema={}), "no averaged weights: ask for those of the last step (--raw)"),
         (lambda c: c.pop("model"), "no checkpoint of score_sde_pytorch"),
         (lambda c: c["ema"]["shadow_params"].pop(), "155 averages of 156 weights"),
         (lambda c: c["ema"]["shadow_params"].reverse(), "is not shaped as it"),
@@ -302,3 +303,10 @@ def test_a_name_that_is_not_published_is_refused_with_those_that_are() -> None:
         ImportRefused, match=r"no configuration 've/mine'; there is .*ve/cifar10_ncsnpp_continuous.*json"
     ):
         read_config("ve/mine")
+
+
+def test_without_averages_the_weights_of_the_last_step_can_be_had(change: Any, config: Path, tmp_path: Path) -> None:
+    path = change(lambda content: content.pop("ema"))
+    store = ModelStore(tmp_path / "store")
+    import_score_sde(path, str(config), Target(store, "raw"), raw=True)
+    assert store.names() == ["raw"]
