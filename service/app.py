@@ -33,6 +33,7 @@ ASKED_IN_HEADERS = [
     "Client-Id",
     "Content-Type",
     "Idempotency-Key",
+    "If-None-Match",
     "If-Range",
     "Last-Event-ID",
     "Prefer",

@@ -93,6 +93,10 @@ class RequestMiddleware:
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
                 request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
+            coding = request.headers.get("content-encoding", "identity").strip().lower()
+            if coding not in ("", "identity"):
+                what = f"Content-Encoding {coding}; send the body as it is"
+                raise Problem("unsupported-media-type", what, headers={"Accept-Encoding": "identity"})
             return await self._read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
         except Problem as problem:
             if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:

@@ -1,6 +1,7 @@
 """Settings of the HTTP service, from the environment: SCORESERVE_PORT and so on."""
 
 import os
+import re
 from ipaddress import ip_network
 
 from pydantic import Field, field_validator
@@ -65,6 +66,14 @@ class ServiceSettings(QueueSettings):
             except ValueError as error:
                 if proxy.strip() != "*":
                     raise ValueError(f"{proxy!r} is no address or network, such as 10.0.0.0/8, and not *") from error
+        return text
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, text: str) -> str:
+        for origin in text.split(","):
+            if origin.strip() and not re.fullmatch(r"\*|https?://[^/?#@\s]+", origin.strip()):
+                raise ValueError(f"{origin.strip()!r} is no origin: https://example.com, without a slash or path, or *")
         return text
 
     @field_validator("webhook_secret")

@@ -204,9 +204,9 @@ class Events:
     async def _since(self, job: Job, after: Id | None) -> list[Event]:
         """What a client has missed; one that comes for the first time, how the job stands now."""
         key = keys.of(job.id, "events")
-        if after is not None:
-            return _events(await self.connection.xrange(key, f"({_text(after)}", "+", count=BACKLOG))
         newest = _events(await self.connection.xrevrange(key, "+", "-", count=20))
+        if after is not None and (not newest or after <= newest[0].id):
+            return _events(await self.connection.xrange(key, f"({_text(after)}", "+", count=BACKLOG))
         latest = next((event for event in newest if event.kind != "preview"), None)
         if latest is None and job.state.final:
             return [Event((round((job.ended_at or 0) * 1000), 0), job.state.value, {})]

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from redis.exceptions import RedisError
 
 from service.answering import views
-from service.answering.problems import Problem, invalid
+from service.answering.problems import Problem
 from service.context import Context
 from service.jobs import Accepted
 from worker.queue import keys
@@ -42,18 +42,19 @@ class Answer:
 def wanted(request: Request, most_seconds: float) -> Answer:
     """Reads `Accept` and `Prefer`. Who asks for the images themselves waits without having to say so.
 
+    A preference that cannot be read is ignored, and of several the first is taken, as RFC 7240 has it.
+
     Raises:
-        Problem: nothing acceptable can be made, or the preference cannot be read.
+        Problem: nothing acceptable can be made.
     """
     media_type = _negotiate(request.headers.get("accept") or "*/*")
     preferences = [part.strip() for line in request.headers.getlist("prefer") for part in re.split("[,;]", line)]
     asynchronous = any(part.lower() == "respond-async" for part in preferences)
     for part in preferences:
         name, _, value = part.partition("=")
-        if name.strip().lower() == "wait":
-            if not re.fullmatch(r'"?\d{1,9}"?', value.strip()):
-                raise invalid("Prefer", f"wait={value.strip()!r} is no number of seconds", "wait=0, wait=30, ...")
-            seconds = min(float(value.strip().strip('"')), most_seconds)
+        number = re.fullmatch(r'("?)(\d{1,9}(\.\d{0,9})?)\1', value.strip())
+        if name.strip().lower() == "wait" and number:
+            seconds = min(float(round(float(number[2]))), most_seconds)
             return Answer(media_type, seconds, f"wait={seconds:.0f}")
     if asynchronous:
         return Answer(media_type, 0.0, "respond-async")

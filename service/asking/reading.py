@@ -2,6 +2,7 @@
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ def read(model: type[Body], data: bytes) -> Body:
         Problem: it is no JSON, or says what cannot be.
     """
     try:
-        return model.model_validate_json(data or b"null")  # nothing at all is no broken JSON
+        return model.model_validate_json(data.removeprefix(BOM_UTF8) or b"null")  # nothing at all is no broken JSON
     except ValidationError as error:
         raise invalid_body(error) from error
 
@@ -94,15 +95,18 @@ async def _from_form(request: Request, model: type[Body], known: Collection[str]
                 files[name] = await value.read()
             else:
                 fields[name] = value
+    # What a browser sends of a field or a file that was left empty.
+    fields = {name: value for name, value in fields.items() if value or name not in {*model.model_fields, *known}}
+    files = {name: content for name, content in files.items() if content or name not in known}
     if "image" not in files:
-        raise invalid("/image", "the file is missing", "a picture file")
+        raise invalid("/image", "the file is missing, or empty", "a picture file: PNG, JPEG, WebP, BMP, GIF or TIFF")
     if unknown := files.keys() - known:
         raise invalid(f"/{min(unknown)}", "there is no such file field", " and ".join(known))
     values: dict[str, Any] = dict(fields)
     for name, example in IN_FORMS.items():
         if name in fields:
             try:
-                values[name] = json.loads(fields[name])
+                values[name] = json.loads(fields[name].removeprefix("\ufeff"))
             except (ValueError, RecursionError) as error:
                 raise invalid(f"/{name}", f"this is not JSON: {error}", f"such as {example}") from error
     try:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from models.card import ModelName
 from models.guidance import MAX_WEIGHT
@@ -31,6 +32,24 @@ def _name_sampler(value: Any) -> Any:
             "dict_type", 'Input should be an object, such as {"name": "heun"}, not its name alone'
         )
     return {"name": USUAL, **value} if isinstance(value, dict) else value
+
+
+class _Body(BaseModel):
+    """A request's body, in which null is the same as left out, for every field."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, value: Any) -> Any:
+        return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler.resolve_ref_schema(handler(core))
+        for name, field in described["properties"].items():
+            if name not in described.get("required", ()) and "anyOf" not in field:
+                kind = {key: field.pop(key) for key in list(field) if key not in ("title", "description", "default")}
+                field["anyOf"] = [kind, {"type": "null"}]
+        return described
 
 
 def _no_boolean(value: Any) -> Any:
@@ -126,7 +145,7 @@ class WebhookBody(BaseModel):
     )
 
 
-class SampleBody(BaseModel):
+class SampleBody(_Body):
     """A grid of samples. Whatever is left out comes from the model's card."""
 
     model_config = ConfigDict(

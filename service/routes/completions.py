@@ -100,12 +100,21 @@ _MASK: dict[str, Any] = {
 }
 
 
+def _or_empty(field: dict[str, Any]) -> dict[str, Any]:
+    if field.get("format") == "binary":
+        return field
+    said = ("description", "default", "examples")
+    kind = {key: value for key, value in field.items() if key not in said}
+    return {"anyOf": [kind, {"const": ""}], **{key: field[key] for key in said if key in field}}
+
+
 def _described(body: type[SampleBody], **fields: Any) -> dict[str, Any]:
     """What the OpenAPI document says of a request: a form of these fields and those of all, or JSON."""
     form = {
         "type": "object",
+        "description": "A field or a file that is empty is one that is left out.",
         "required": ["image"],
-        "properties": _FIELDS | fields,
+        "properties": {name: _or_empty(field) for name, field in (_FIELDS | fields).items()},
         "additionalProperties": False,
     }
     content = {

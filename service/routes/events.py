@@ -1,5 +1,6 @@
 """/jobs/{id}/events: what happens to a job, as it happens."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -14,6 +15,7 @@ from service.routes.jobs import JobId
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
+LAST_EVENT_ID = re.compile(r"\d{1,15}-\d{1,15}")
 _EVENT: dict[str, Any] = {
     "type": "object",
     "required": ["id", "event", "data"],
@@ -66,8 +68,8 @@ async def events(
     last_event_id: Annotated[
         str | None,
         Header(
-            pattern=r"^\d{1,15}-\d{1,15}$",
-            description="The last event that was received; what came after it follows.",
+            description="The last event that was received; what came after it follows. One that this job does not have "
+            "is the same as none.",
             examples=["1767323045000-0"],
         ),
     ] = None,
@@ -76,6 +78,6 @@ async def events(
     caller.own(await context.jobs.get(job_id))
     if request.scope.get("head"):
         return StreamingResponse(iter(()), media_type=MEDIA_TYPE)
-    after = None if last_event_id is None else parse_id(last_event_id)
+    after = parse_id(last_event_id) if last_event_id and LAST_EVENT_ID.fullmatch(last_event_id) else None
     stream = await context.events.follow(job_id, after, previews)
     return Response(status_code=204) if stream is None else _EventResponse(stream)

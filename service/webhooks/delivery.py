@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,18 @@ def _result(response: httpx.Response) -> tuple[str, str, float | None]:
         return "delivered", said, None
     if response.status_code == 410:
         return "gone", said, None
-    wish = response.headers.get("retry-after", "")
-    return "failed", said, min(float(wish), LONGEST_PAUSE) if wish.isascii() and wish.isdigit() else None
+    return "failed", said, _wish(response.headers.get("retry-after", "").strip())
+
+
+def _wish(retry_after: str) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date; None if it is neither."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return min(float(retry_after), LONGEST_PAUSE)
+    try:
+        seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, seconds), LONGEST_PAUSE)
 
 
 def _pause(attempt: int) -> float:

@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
+from service.settings import ServiceSettings
 
 LIMIT = 8 * 2**20
 
@@ -121,7 +124,10 @@ def test_other_web_sites_may_ask_only_if_they_are_named(client, new_client, sett
     assert not any(name.startswith("access-control") for name in client.get("/models", headers=friend).headers)
     origins = "https://friend.example, http://localhost:3000"
     client = new_client(settings.model_copy(update={"cors_origins": origins, "require_key": True}))
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,prefer"}
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,prefer,if-none-match",
+    }
     allowed = client.begin("OPTIONS", "/samples", headers=friend | asked).result(30)
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "https://friend.example"
@@ -129,3 +135,10 @@ def test_other_web_sites_may_ask_only_if_they_are_named(client, new_client, sett
     assert answer.headers["access-control-allow-origin"] == "https://friend.example"
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in client.get("/healthz", headers=stranger).headers
+
+
+@pytest.mark.parametrize("origins", ["https://a.example/", "https://a.example, b.example", "https://a.example/page"])
+def test_an_origin_that_is_none_is_told_at_the_start(origins: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin: https://example"):
+        ServiceSettings(cors_origins=origins)
+    ServiceSettings(cors_origins="http://localhost:3000, https://[::1]:8443,")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -196,14 +197,15 @@ def test_no_pause_is_longer_than_an_hour(
     until(lambda: 0.9 * 3600 - 60 < redis.zrange(WEBHOOKS, 0, 0, withscores=True)[0][1] - time.time() < 1.1 * 3600, 5)
 
 
+@pytest.mark.parametrize("retry_after", [lambda: "100", lambda: formatdate(time.time() + 101, usegmt=True)])
 def test_a_receiver_that_is_gone_is_left_alone_and_one_that_asks_for_time_has_it(
-    client, receiver: Receiver, until: Callable[..., None], redis: Redis
+    client, receiver: Receiver, until: Callable[..., None], redis: Redis, retry_after: Callable[[], str]
 ) -> None:
     receiver.answers = [(410, {})]
     client.delete(client.submit(webhook={"url": receiver.url})["links"]["self"])
     until(lambda: attempts(client, "gone") == 1, 20)
     until(lambda: not redis.exists(WEBHOOKS), 5)
-    receiver.answers = [(503, {"Retry-After": "100"})]
+    receiver.answers = [(503, {"Retry-After": retry_after()})]
     begun = time.time()
     client.delete(client.submit(webhook={"url": receiver.url})["links"]["self"])
     until(lambda: attempts(client, "failed") == 1, 20)

@@ -1,0 +1,97 @@
+"""Reading requests: what is null or empty is left out, and bodies as editors, browsers and proxies make them."""
+
+import gzip
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from redis import Redis
+
+from service.asking.schemas import ColorizeBody, InpaintBody, InpaintFields, SampleBody, UpscaleBody
+
+JSON = {"Content-Type": "application/json"}
+OPTIONAL = [name for name in InpaintFields.model_fields]
+WHITE = np.full((8, 8), 255, np.uint8)
+
+
+def same(job: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two jobs were asked for with the same words."""
+    of = ("kind", "model", "version", "count", "sampler", "labels", "guidance", "frames", "priority", "deadline_at")
+    return [job[name] for name in of] == [other[name] for name in of]
+
+
+@pytest.mark.parametrize("name", [*SampleBody.model_fields])
+def test_null_is_the_same_as_left_out(client, name: str) -> None:
+    assert same(client.submit(**{name: None}), client.submit())
+
+
+@pytest.mark.parametrize("name", ["levels", "steps_per_level", "step_size", "sigma_max", "sigmas"])
+def test_null_is_the_same_as_left_out_in_what_is_inside(client, name: str) -> None:
+    assert same(client.submit(sampler={name: None}), client.submit(sampler={}))
+
+
+@pytest.mark.parametrize("body", [SampleBody, InpaintBody, UpscaleBody, ColorizeBody])
+def test_the_document_says_so(body: type[SampleBody]) -> None:
+    described = body.model_json_schema()
+    for name, field in described["properties"].items():
+        optional = name not in described.get("required", ())
+        assert ({"type": "null"} in field.get("anyOf", ())) is optional, name
+    assert body.model_json_schema() == described
+
+
+@pytest.mark.parametrize("name", [*OPTIONAL, "mask"])
+def test_an_empty_field_of_a_form_is_left_out(
+    client, png: Callable[..., bytes], picture: np.ndarray, name: str
+) -> None:
+    transparent = np.stack([*[picture] * 3, np.eye(8, dtype=np.uint8) * 255], -1)
+    files = {"image": ("a.png", png(transparent), "image/png")}
+    plain = client.post("/inpaint", files=files)
+    assert plain.status_code == 202, plain.text
+    empty = client.post("/inpaint", files=files, data={name: ""})
+    assert empty.status_code == 202, empty.text
+    assert same(empty.json(), plain.json())
+
+
+def test_an_empty_file_of_a_form_is_left_out(client, png: Callable[..., bytes], picture: np.ndarray, refusal) -> None:
+    image = png(np.stack([*[picture] * 3, np.eye(8, dtype=np.uint8) * 255], -1))
+
+    def post(**files: bytes) -> httpx.Response:
+        """As a browser sends a form: a file that was not chosen has an empty name."""
+        head = 'Content-Disposition: form-data; name="{}"; filename="{}"\r\nContent-Type: application/octet-stream'
+        parts = [(head.format(name, "a.png" if file else ""), file) for name, file in files.items()]
+        content = b"".join(b"--x\r\n" + head.encode() + b"\r\n\r\n" + file + b"\r\n" for head, file in parts)
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer: httpx.Response = client.post("/inpaint", content=content + b"--x--\r\n", headers=headers)
+        return answer
+
+    assert post(image=image, mask=b"").status_code == 202
+    assert "missing" in refusal(post(image=b"", mask=png(WHITE)), "/image")
+    assert "no such file" in refusal(post(image=image, other=b""), "/other")
+    unknown = client.post("/inpaint", files={"image": ("a.png", image, "image/png")}, data={"other": ""})
+    assert "not" in refusal(unknown, "/other")
+
+
+def test_a_byte_order_mark_is_taken(client, png: Callable[..., bytes], picture: np.ndarray) -> None:
+    asked = b"\xef\xbb\xbf" + json.dumps({"count": 3}).encode()
+    assert client.post("/samples", content=asked, headers=JSON).json()["count"] == 3
+    files = {"image": png(picture), "mask": png(WHITE)}
+    sampler = {"sampler": '\ufeff{"name": "heun"}'}
+    assert client.post("/inpaint", files=files, data=sampler).json()["sampler"]["name"] == "heun"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "GZIP, identity"])
+@pytest.mark.parametrize("url", ["/samples", "/inpaint", "/upscale", "/colorize"])
+def test_a_compressed_body_is_not_understood(client, redis: Redis, problem: Any, coding: str, url: str) -> None:
+    compressed = gzip.compress(b'{"count": 3}')
+    refused: httpx.Response = client.post(url, content=compressed, headers={**JSON, "Content-Encoding": coding})
+    assert coding.lower() in problem(refused, 415, "unsupported-media-type")["detail"]
+    assert refused.headers["accept-encoding"] == "identity"
+    assert redis.dbsize() == 0
+
+
+def test_a_body_that_says_that_it_is_not_compressed(client) -> None:
+    asked = {**JSON, "Content-Encoding": "identity"}
+    assert client.post("/samples", content=b"{}", headers=asked).status_code == 202
