@@ -92,7 +92,6 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/*/repaint: added",
     "components/schemas/*/oneOf/[89]: added",
     "components/schemas/Repaint: added",
-    "components/schemas/ModelCard/properties/inpainting: added",
     "components/schemas/Sampler/*/needs_known: added",
     "components/schemas/JobView/properties/kind/enum/upscale: added",
     "components/schemas/JobView/properties/kind/enum/colorize: added",
