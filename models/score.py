@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -39,7 +38,8 @@ class ScoreModel:
         parametrisation: what turns its output into a score.
         image: shape of an image.
         device: torch device name.
-        cache: how many conditions are kept; beyond that the oldest leaves.
+        cache: how many numbers are kept in conditions; beyond that the oldest leave. A large network has tens of
+            thousands for each level and class.
         classes: how many classes the network knows.
         needs_label: whether it was never trained without a label.
     """
@@ -50,7 +50,7 @@ class ScoreModel:
         parametrisation: Parametrisation,
         image: ImageShape,
         device: str | torch.device = "cpu",
-        cache: int = 16384,
+        cache: int = 2**26,
         classes: int = 0,
         needs_label: bool = False,
     ) -> None:
@@ -89,7 +89,9 @@ class ScoreModel:
             parametrisation = card.network.parametrised(card.sigmas)
         except networks.UnknownNetwork as error:
             raise BrokenModel(str(error)) from error
-        except (safetensors.SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # the network may be code of others
             raise BrokenModel(f"model {card.name} version {card.version} cannot be loaded: {error}") from error
         classes = len(card.classes or ())
         return cls(network, parametrisation, card.image, device, classes=classes, needs_label=card.needs_label)
@@ -116,7 +118,7 @@ class ScoreModel:
                 condition = self.network.condition(level, *self._told(label))[0]  # type: ignore[operator]
                 head = torch.tensor([factors.c_in, factors.skip, factors.out], dtype=torch.float32)
                 known = torch.cat([head.to(self.device), condition])
-            if len(self._conditions) >= self._cache:
+            while self._conditions and (len(self._conditions) + 1) * len(known) > self._cache:
                 del self._conditions[next(iter(self._conditions))]
             self._conditions[sigma, label] = known
         return known

@@ -28,7 +28,7 @@ class Constant(nn.Module):
         return torch.full_like(x, self.value)
 
 
-def constant_model(value: float, cache: int = 16) -> tuple[Constant, ScoreModel]:
+def constant_model(value: float, cache: int = 64) -> tuple[Constant, ScoreModel]:
     network = Constant(value)
     return network, ScoreModel(
         network, Edm(data_mean=0.2, data_std=0.3), ImageShape(channels=1, height=4, width=4), cache=cache
@@ -75,7 +75,7 @@ def test_each_image_may_have_its_own_sigma(tiny_model: ScoreModel) -> None:
 
 
 def test_a_noise_level_is_computed_once_and_the_oldest_is_forgotten() -> None:
-    network, model = constant_model(0.0, cache=2)
+    network, model = constant_model(0.0, cache=2 * 4)  # numbers, of which a condition here has four
     first = model.condition(0.1)
     for sigma in (0.2, 0.1, 0.2, 0.1):
         model.condition(sigma)
@@ -157,6 +157,19 @@ def test_a_card_whose_network_does_not_fit_its_weights_is_broken(
     spec = NetworkSpec.model_validate({**tiny_card.network.model_dump(), "arguments": changed})
     with pytest.raises(BrokenModel, match="tiny version 1 cannot be loaded"):
         ScoreModel.load(ModelStore(models_dir), tiny_card.model_copy(update={"network": spec}))
+
+
+def test_a_network_of_others_may_fail_in_any_way(
+    tmp_path: Path, models_dir: Path, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_network.py").write_text("def net():\n    raise OSError('no licence server')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SCORESERVE_NETWORKS", "failing_network:net")
+    parametrisation = {"name": "x0", "process": {"name": "ve"}}
+    network = {"kind": "failing_network:net", "parametrisation": parametrisation}
+    card = ModelCard.model_validate(tiny_card.model_dump() | {"network": network})
+    with pytest.raises(BrokenModel, match="cannot be loaded: no licence server"):
+        ScoreModel.load(ModelStore(models_dir), card)
 
 
 def test_weights_that_are_no_safetensors_are_broken_and_missing_ones_missing(

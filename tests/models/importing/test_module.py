@@ -16,6 +16,10 @@ from models.card import ImageShape
 from models.importing.module import Contract, import_exported, import_module
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
+from models.samplers.plan import plan
+from models.sampling.chain import Chain
+from models.sampling.engine import Engine
+from models.sampling.sample import run
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelStore
 
@@ -59,6 +63,15 @@ def fails():
 
 def number():
     return 5
+
+
+class Linear(Net):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.mix = nn.Linear(24, 24)
+
+    def forward(self, x, sigma):
+        return super().forward(x + self.mix(x.flatten(1)).reshape(x.shape), sigma)
 
 
 def undefined(**arguments):
@@ -131,6 +144,27 @@ def test_classes_are_told(own: str, target: Target, tmp_path: Path, monkeypatch:
     model, x = ScoreModel.load(target.store, card), torch.rand(2, *IMAGE.chw)
     for label, mean in ((0, 0.5), (1, -0.5), (None, 0.0)):
         assert torch.allclose(model.score(x, 1.0, label), expected(x, 1.0, mean), atol=1e-5)
+
+
+def test_an_image_has_the_same_bits_alone_and_in_company(
+    own: str, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    mix = {"mix.weight": 0.1 * torch.randn(24, 24), "mix.bias": torch.zeros(24)}
+    state = {"mean": torch.tensor([0.25]), "steps": torch.tensor(7), **mix}
+    weights = saved(tmp_path / "w.pt", state)
+    card, _ = import_module(f"{own}:Linear", weights, CONTRACT, target, {"predicts": "denoised"})
+    monkeypatch.setenv(networks.SETTING, f"{own}:Linear")
+    model, (_, table) = ScoreModel.load(target.store, card), plan(None, card)
+
+    def results(indices: range, slots: int) -> dict[int, Tensor]:
+        chains = [Chain(table, 1, index) for index in indices]
+        run(Engine(model, slots), chains)
+        return {chain.index: chain.x for chain in chains if chain.x is not None}
+
+    together = results(range(7), 7)
+    for index in (0, 3, 6):
+        assert torch.equal(results(range(index, index + 1), 1)[index], together[index])
 
 
 @pytest.mark.parametrize("key", ["ema", "state.model"])
