@@ -163,12 +163,12 @@ def _network(
         weights = _weights(inner, song.resample_filter)
         if song.embedding_type == "positional":
             weights.pop("frequencies", None)  # which are fixed
-        return spec, weights | _classes(weights, or_none=True), song.label_dropout
+        return spec, weights | _classes(weights, song=True), song.label_dropout
     if inner.kind == "DhariwalUNet":
         dhariwal = _DhariwalUNet.model_validate(told)
         weights = _weights(inner, [1, 1])
         spec = _dhariwal(dhariwal, wrapper, parametrisation)
-        return spec, weights | _classes(weights, or_none=False), dhariwal.label_dropout
+        return spec, weights | _classes(weights, song=False), dhariwal.label_dropout
     raise ValueError(f"{inner.kind} is not served; those are SongUNet and DhariwalUNet")
 
 
@@ -271,17 +271,18 @@ def _weights(inner: Module, taps: list[float]) -> dict[str, Tensor]:
     return found
 
 
-def _classes(weights: dict[str, Tensor], or_none: bool) -> dict[str, Tensor]:
-    """What each class, and with `or_none` none of them, adds to what the network is told; takes it from the weights.
+def _classes(weights: dict[str, Tensor], song: bool) -> dict[str, Tensor]:
+    """What each class adds to what the network is told, from the weights, of which it is taken.
 
-    Labels were one-hot, times sqrt(classes), and none was all zeros.
+    Labels were one-hot, and none was all zeros. Those of NCSN++ and DDPM++ were multiplied by sqrt(classes), and have a
+    bias; ours knows a last row besides, which is what none of the classes adds.
     """
     weight = weights.pop("map_label.weight", None)
     if weight is None or weight.ndim != 2:
         return {}
-    rows = weight.T * math.sqrt(weight.shape[1])
-    if or_none:
-        rows = torch.cat([rows, torch.zeros_like(rows[:1])])
+    rows = weight.T
+    if song:
+        rows = torch.cat([rows * math.sqrt(len(rows)), torch.zeros_like(rows[:1])])
         bias = weights.pop("map_label.bias", None)
         rows = rows if bias is None or bias.shape != rows.shape[1:] else rows + bias
     return {"embed_class.weight": rows}

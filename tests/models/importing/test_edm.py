@@ -263,7 +263,7 @@ def dhariwal(network: ADM, classes: int) -> Module:
         "map_augment": of({"weight": torch.zeros(64, 9)}),
         "map_layer0": plain("embed.0"),
         "map_layer1": plain("embed.2"),
-        "map_label": of({"weight": state["embed_class.weight"].T / math.sqrt(classes)}),
+        "map_label": of({"weight": state["embed_class.weight"].T}),
         "enc": holding(encoder, Container()),
         "dec": holding(decoder, Container()),
         "out_norm": plain("norm_out"),
