@@ -1,4 +1,4 @@
-"""Checkpoints of diffusers: pipelines of a UNet2DModel with the scheduler of DDPM, of DDIM or of ScoreSdeVe.
+"""Checkpoints of diffusers: pipelines of a UNet2DModel with the scheduler of DDPM, DDIM, ScoreSdeVe or consistency.
 
 A repository has the network in `unet/` and its scheduler in `scheduler/`, or, as those of 2022, both in one directory.
 The network and the betas are those of the package diffusers, which the importer needs as a worker does.
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 from torch import Tensor
 
 from models import networks
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.importing.publishing import Found, Origin, Target, check_fit, publish
+from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
 from models.importing.reading import ImportRefused, read_json, read_safetensors, read_torch, weights_of
 from models.parametrisation import (
     X0,
     Betas,
+    Consistency,
     DiscreteVariancePreserving,
     Epsilon,
     Parametrisation,
@@ -30,14 +32,22 @@ from models.parametrisation import (
 )
 from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
+from models.samplers.multistep_consistency import MultistepConsistency
 from models.samplers.settings import SamplerSettings
 
 KIND = "diffusers-unet2d"
+PIXELS = (-1.0, 1.0)
 CONFIGS = (("unet/config.json", "scheduler/scheduler_config.json"), ("config.json", "scheduler_config.json"))
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 AUTOENCODERS = ("vqvae", "vae")
 DISCRETE = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 EXPLODING = "ScoreSdeVeScheduler"
+CONSISTENT = "CMStochasticIterativeScheduler"
+# The keys of the noise range of schedulers that have one, with their defaults, and how many of its units [0, 1] has.
+RANGES = {
+    EXPLODING: ((("sigma_min", 0.01), ("sigma_max", 1348.0)), 1),
+    CONSISTENT: ((("sigma_min", 0.002), ("sigma_max", 80.0)), 2),
+}
 PREDICTED: dict[str, type[Epsilon | V | X0]] = {"epsilon": Epsilon, "v_prediction": V, "sample": X0}
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}  # theirs, ours
 # Layers of attention as repositories of 2022 name them, and as they are named now.
@@ -67,14 +77,15 @@ def import_diffusers(directory: Path, target: Target, null_class: bool = False) 
     """
     repository = read_repository(directory)
     arguments = _arguments(repository.network)
-    spec = NetworkSpec(kind=KIND, arguments=arguments, parametrisation=_parametrisation(repository))
+    try:
+        spec = NetworkSpec(kind=KIND, arguments=arguments, parametrisation=_parametrisation(repository))
+    except ValidationError as error:
+        raise ImportRefused(in_one_line(error)) from error
     weights, digest = _weights(repository.weights)
     check_fit(
         weights, spec, f"{repository.weights} does not fit its config.json", "use the one that was saved beside it"
     )
-    low, high = spec.parametrised(None).range
-    if isinstance(spec.parametrisation, Score):
-        low, high = (float(repository.scheduler.get(*bound)) for bound in (("sigma_min", 0.01), ("sigma_max", 1348.0)))
+    low, high = _noise_range(repository.scheduler, spec)
     classes = arguments.get("num_class_embeds")
     if classes is None and null_class:
         raise ImportRefused(f"{directory} has no classes, so the last of them cannot stand for none")
@@ -151,17 +162,22 @@ def _parametrisation(repository: Repository) -> Parametrisation:
     """
     config, kind = repository.scheduler, repository.scheduler.get("_class_name")
     exploding = repository.network.get("time_embedding_type", "positional") == "fourier"
-    if kind not in (*DISCRETE, EXPLODING):
-        raise ImportRefused(f"the scheduler is a {kind}; those served are {', '.join((*DISCRETE, EXPLODING))}")
+    served = (*DISCRETE, EXPLODING, CONSISTENT)
+    if kind not in served:
+        raise ImportRefused(f"the scheduler is a {kind}; those served are {', '.join(served)}")
     if exploding != (kind == EXPLODING):
         embedding = "fourier" if exploding else "positional"
         raise ImportRefused(f"a {kind} does not go with a network of time_embedding_type {embedding}")
     if exploding:
         return Score(process=VarianceExploding(label="sigma"))  # of pixels in [0, 1]
+    if kind == CONSISTENT:
+        return Consistency.model_validate(
+            {"data_std": config.get("sigma_data", 0.5), "s_min": config.get("sigma_min", 0.002), "pixels": PIXELS}
+        )
     predicted = config.get("prediction_type", "epsilon")
     if predicted not in PREDICTED:
         raise ImportRefused(f"prediction_type is {predicted!r}; those served are {', '.join(PREDICTED)}")
-    return PREDICTED[predicted](process=_process(config), pixels=(-1.0, 1.0))
+    return PREDICTED[predicted](process=_process(config), pixels=PIXELS)
 
 
 def _process(config: Mapping[str, Any]) -> DiscreteVariancePreserving:
@@ -186,6 +202,22 @@ def _process(config: Mapping[str, Any]) -> DiscreteVariancePreserving:
             return DiscreteVariancePreserving(betas=named)
     products = products[products > 0]  # a schedule that ends without any signal has no noise level there
     return DiscreteVariancePreserving(alphas_cumprod=tuple(products.tolist()))
+
+
+def _noise_range(scheduler: Mapping[str, Any], spec: NetworkSpec) -> tuple[float, float]:
+    """The least and the largest noise level, in [0, 1] units.
+
+    Raises:
+        ImportRefused: the scheduler says something else than numbers.
+    """
+    kind = scheduler["_class_name"]
+    if kind not in RANGES:
+        return spec.parametrised(None).range
+    keys, scale = RANGES[kind]
+    low, high = (scheduler.get(*key) for key in keys)
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise ImportRefused(f"sigma_min and sigma_max are {low!r} and {high!r}: expected numbers")
+    return low / scale, high / scale
 
 
 @contextmanager
@@ -235,6 +267,8 @@ def _image(config: Mapping[str, Any]) -> ImageShape:
 
 
 def _sampler(repository: Repository, sigma_max: float) -> SamplerSettings:
+    if repository.scheduler["_class_name"] == CONSISTENT:
+        return MultistepConsistency(name="multistep_consistency")
     if repository.scheduler["_class_name"] == EXPLODING:
         return Ancestral(name="ancestral", levels=200)
     return Euler(name="euler", levels=50, sigma_max=min(sigma_max, LARGEST_START))

@@ -210,6 +210,25 @@ def test_a_predicted_picture_and_a_predicted_variance_besides(
     check_images(of.model.denoise(x, sigma), clean / 2 + 0.5, 1e-4)
 
 
+def test_a_consistency_model_is_sampled_as_its_scheduler_does(
+    tmp_path: Path, check_images: Callable[..., None]
+) -> None:
+    scheduler = diffusers.CMStochasticIterativeScheduler(sigma_max=60.0, clip_denoised=False)
+    network = written(tmp_path / "cm", scheduler, num_class_embeds=3)
+    of = imported(tmp_path / "store", tmp_path / "cm")
+    assert (of.card.denoises, of.card.sigma_min, of.card.sigma_max) == (False, 0.001, 30)
+    settings, table = plan(None, of.card)
+    assert (settings.name, len(table)) == ("multistep_consistency", 2)
+    scheduler.set_timesteps(1)
+    x = 60 * torch.randn(2, 1, 8, 8)
+    with torch.inference_mode():
+        t = scheduler.timesteps[0]
+        out = network(scheduler.scale_model_input(x, t), t, torch.tensor([2, 2])).sample
+        clean = scheduler.step(out, t, x).prev_sample
+    found = x / 2 + 0.5 + 30**2 * of.model.score(x / 2 + 0.5, 30.0, 2)
+    check_images(found, clean / 2 + 0.5, 1e-4)
+
+
 @pytest.mark.parametrize("how", ["trained", "another schedule", "without signal at the end"])
 def test_schedules_that_no_name_gives_are_listed(tmp_path: Path, how: str) -> None:
     scheduler = {
@@ -234,6 +253,7 @@ def test_the_last_class_may_stand_for_none(tmp_path: Path, checkpoints: Path) ->
     assert torch.equal(of.model.score(x, 1.0), with_label.model.score(x, 1.0, 9))
 
 
+CM = "CMStochasticIterativeScheduler"
 UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -274,12 +294,14 @@ def weights(directory: Path, how: Callable[[dict[str, Tensor]], Any]) -> None:
             "prediction_type is 'flow'; those served are epsilon",
         ),
         (lambda d: change(d / SCHEDULER, beta_schedule="none"), "the scheduler has no schedule"),
+        (lambda d: change(d / SCHEDULER, _class_name=CM, sigma_min="low"), "s_min = 'low': Input should"),
+        (lambda d: change(d / SCHEDULER, _class_name=CM, sigma_max=None), "sigma_max are 0.002 and None: expected"),
         (lambda d: weights(d, lambda w: w.pop("conv_out.bias")), "conv_out.bias is missing, expected (3,)"),
         (lambda d: weights(d, lambda w: w.update(more=torch.zeros(1))), "more is (1,), expected none"),
         (lambda d: weights(d, lambda w: w.update({"conv_out.bias": torch.zeros(4)})), "conv_out.bias is (4,)"),
         (lambda d: weights(d, lambda w: w["conv_out.bias"].fill_(torch.inf)), "some weights are not finite"),
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_what_does_not_fit(
     copied: Callable[[str], Path], check_refused: Callable[..., None], how: Change, said: str
