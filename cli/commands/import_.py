@@ -128,7 +128,7 @@ def diffusers(
         bool, typer.Option("--null-class", help="The last class stands for none: labels were dropped in training.")
     ] = False,
 ) -> None:
-    """Import a pipeline of diffusers: a UNet2DModel with the scheduler of DDPM, DDIM, ScoreSdeVe or a consistency model.
+    """Import a pipeline of diffusers: a UNet2DModel with a scheduler of DDPM, DDIM, ScoreSdeVe or consistency.
 
     The network is diffusers' own, so here and on every worker the extra `diffusers` is needed.
     """
