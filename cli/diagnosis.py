@@ -97,13 +97,16 @@ def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
     """Whether workers are alive, how fast they are, and whether all give an image the same bits."""
     try:
         alive, depth, statuses = queue.workers(), queue.depth(), queue.worker_statuses()
-        paces = {name: queue.forecast.pace(name) for name in settings.store().names()}
+        paces, suspended = {name: queue.forecast.pace(name) for name in settings.store().names()}, queue.suspended()
     except RedisError as error:
         yield Finding("workers", "mend", f"Redis does not tell: {error}", "give its user what docker/users.acl does")
         return
     waiting = f"{depth.jobs} jobs of {depth.image_steps:,} image-steps have not ended"
     if not alive:
         yield Finding("workers", "mend", f"none is alive; {waiting}", "start `scoreserve worker`, or look at its log")
+        return
+    if suspended:
+        yield Finding("workers", "mend", f"{alive} alive, but suspended; {waiting}", "`rq resume` lets them go on")
         return
     yield Finding("workers", "good", f"{alive} alive; {waiting}")
     for name in sorted({name for status in statuses for name in status.arithmetics}):

@@ -33,10 +33,12 @@ async def healthz() -> Alive:
 
 @router.get("/readyz", responses=responses("no-worker", "unavailable"))
 def readyz(context: InContext) -> Ready:
-    """Whether a job would be accepted and worked on: Redis answers and a worker is alive."""
+    """Whether a job would be accepted and worked on: Redis answers and a worker is alive, and not suspended."""
     workers = context.queue.workers()
     if workers == 0:
         raise Problem("no-worker", "no worker is alive: start `scoreserve worker`")
+    if context.queue.suspended():
+        raise Problem("no-worker", "the workers are suspended, and take nothing: `rq resume` lets them go on")
     return Ready(workers=workers)
 
 

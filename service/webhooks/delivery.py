@@ -2,7 +2,8 @@
 
 What is due stands in Redis since the moment the job ended (`finish` in the queue's Lua), and is claimed with a lease:
 so a call is made at least once, whoever dies, and by any of the services. It is made again with growing pauses until
-the receiver answers with 2xx or 410, or the job is forgotten.
+the receiver answers with 2xx or 410, or the job is forgotten: what one service may not call by its settings, or has no
+secret for, another may.
 """
 
 import asyncio
@@ -142,7 +143,7 @@ class Webhooks:
             "webhook of job %s, attempt %d: %s: %s", job_id, attempt, result, said, extra={"job": job_id},
         )  # fmt: skip
         try:
-            if result == "failed":
+            if result in ("failed", "refused"):  # another service may be set up to do it
                 seconds = max(pause or 0.0, _pause(attempt))
                 await self.connection.eval(AGAIN, 0, job_id, str(seconds))
             else:

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from redis import Redis
+from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import Worker
 
 from worker.queue import keys, scripts
@@ -234,11 +235,13 @@ class Forecast:
         with self.connection.pipeline(transaction=False) as pipeline:
             for worker in workers:
                 pipeline.hget(worker, PACE)
+            pipeline.exists(WORKERS_SUSPENDED)
             for first in range(0, many, JOBS_AT_ONCE):
                 pipeline.eval(scripts.LOOK, 0, first, first + JOBS_AT_ONCE - 1)
             answers = pipeline.execute()
-        paces, looks = answers[: len(workers)], answers[len(workers) :]
-        self._paces = _together([json.loads(pace) for pace in paces if pace is not None])
+        paces, suspended, *looks = answers[: len(workers)], *answers[len(workers) :]
+        known = [] if suspended else [json.loads(pace) for pace in paces if pace is not None]  # `rq suspend`: no end
+        self._paces = _together(known)
         tasks = {task.id: task for jobs in looks for task in map(_task, jobs)}  # one may move while it is looked at
         lines: dict[str, list[Task]] = defaultdict(list)
         for task in tasks.values():

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import Worker
 
 from models.card import ImageShape
@@ -323,6 +324,10 @@ class JobQueue:
         """How many workers are alive."""
         worker_keys = Worker.all_keys(connection=self.connection, queue=self.rq)
         return self.connection.exists(*worker_keys) if worker_keys else 0
+
+    def suspended(self) -> bool:
+        """Whether an operator lets no worker take anything, by `rq suspend`."""
+        return bool(self.connection.exists(WORKERS_SUSPENDED))
 
     def memory(self) -> Memory:
         """How full Redis is. A full one accepts no job."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq.suspension import resume, suspend
 
 from cli.diagnosis import judge
 from cli.running import Running
@@ -180,3 +181,10 @@ def test_what_runs_here_is_looked_at(
     assert any("aaa" in one["found"] for one in json.loads(result.stdout)["findings"] if one["subject"] == "models")
     assert held is not None
     os.close(held)
+
+
+def test_workers_that_are_suspended(command: Command, sound: dict[str, str], redis: Redis) -> None:
+    suspend(redis)
+    state, said = findings(command("doctor", "--json", **sound))["workers"]
+    resume(redis)
+    assert (state, "rq resume" in said) == ("mend", True)

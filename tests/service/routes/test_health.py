@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rq.suspension import resume, suspend
 
 from worker.batching import BatchingWorker
 
@@ -35,6 +36,18 @@ def test_a_worker_makes_it_ready(client, new_worker: Callable[[], BatchingWorker
     worker.register_death()
     assert client.get("/readyz").status_code == 503
     assert client.get("/healthz").status_code == 200
+
+
+def test_workers_that_are_suspended_make_it_unready(client, new_worker: Callable[[], BatchingWorker], redis) -> None:
+    worker = new_worker()
+    worker.register_birth()
+    suspend(redis)
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert "rq resume" in response.json()["detail"]
+    resume(redis)
+    assert client.get("/readyz").status_code == 200
+    worker.register_death()
 
 
 def test_a_worker_that_died_makes_it_unready(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from rq.suspension import resume, suspend
 
 from models.card import ModelCard
 from worker.queue.forecast import PACE, Forecast, Line, Share, Task
@@ -116,3 +117,14 @@ def test_a_line_is_summed_up_as_its_tasks_one_by_one() -> None:
     everything = sum(task.remaining for task in tasks)
     assert line.meanwhile(1e9) == everything
     assert line.first(everything + 5).turns == pytest.approx(line.turns[-1] + 5)
+
+
+@pytest.mark.usefixtures("workers")
+def test_nothing_ends_while_workers_are_suspended(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    job = submit(4, "a")
+    suspend(queue.connection)
+    assert queue.outlook(job).seconds is None
+    assert queue.outlook(job).position == 0
+    assert seconds(queue, "a", 13_000) is None
+    resume(queue.connection)
+    assert seconds(queue, "b", 13_000) is not None
