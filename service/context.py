@@ -76,6 +76,8 @@ class Context:
         swift = _connect(settings.redis_url, settings.redis_timeout_seconds)  # of few connections: no stream takes one
         pulse.guard(async_redis.connection_pool)
         pulse.guard(swift.connection_pool)
+        messages = _connect(settings.redis_url, settings.redis_timeout_seconds)
+        pulse.release(messages.connection_pool)
         return cls(
             settings=settings,
             store=store,
@@ -87,7 +89,7 @@ class Context:
             jobs=Jobs(queue, Together(swift)),
             auth=Auth(settings, swift),
             pulse=pulse,
-            endings=Endings(_connect(settings.redis_url, settings.redis_timeout_seconds)),
+            endings=Endings(messages),
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
             decoder=ThreadPoolExecutor(1, "decoder"),
             bodies=set(),

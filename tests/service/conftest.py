@@ -84,7 +84,9 @@ class Client:
 
 @pytest.fixture
 def settings(service_url: str, models_dir: Path) -> ServiceSettings:
-    return ServiceSettings(redis_url=service_url, models_dir=models_dir, default_model="tiny", shard_size=4)
+    return ServiceSettings(
+        redis_url=service_url, models_dir=models_dir, default_model="tiny", shard_size=4, redis_timeout_seconds=20
+    )  # so long, since the machine may be busy
 
 
 @pytest.fixture

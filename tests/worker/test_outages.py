@@ -13,11 +13,15 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from models.card import ModelCard
 from models.score import ScoreModel
-from tests.worker.conftest import LONG, NewWorker, deaths, expected, expire
+from tests.failover import pair
+from tests.worker.conftest import LONG, Ask, NewWorker, deaths, expected, expire
+from worker.batching import BatchingWorker
+from worker.device.batch import Batch
 from worker.queue import keys, shards
 from worker.queue.job import JobState
-from worker.queue.jobs import JobQueue, unavailable
+from worker.queue.jobs import JobQueue, connect, unavailable
 from worker.queue.results import Results
+from worker.settings import WorkerSettings
 
 
 def test_when_redis_is_back_others_have_time_to_say_that_they_live(
@@ -183,3 +187,31 @@ def test_a_full_redis_can_be_emptied_by_cancelling(
         assert [claim.job.id for claim in worker._claims.values()] == [done.id]
     finally:
         redis.config_set("maxmemory", 0)
+
+
+def test_after_a_failover_behind_its_address_work_goes_on_with_the_new_master(
+    ask: Ask, settings: WorkerSettings, tiny_card: ModelCard, new_worker: NewWorker
+) -> None:
+    request, image_steps = ask(count=2)
+    with pair() as servers:
+        connection = connect(servers.url, timeout=10, attempts=2)
+        batch = Batch(settings.store(), settings.slots, "cpu")
+        worker = BatchingWorker(connection, batch, settings)
+        assert worker._register()
+        for _ in range(3):
+            worker._advance()
+            worker._talk()
+        servers.demote()
+        assert worker._talk() in (None, True)
+        servers.move()
+        queue = JobQueue(connect(f"unix://{servers._directory}/second", timeout=10, attempts=0), settings)
+        job = queue.accept(queue.offer(request, tiny_card.image, image_steps))
+        deadline = time.monotonic() + 60
+        while not queue.get(job.id).state.final and time.monotonic() < deadline:
+            worker._advance()
+            worker._away_until = min(worker._away_until, 1e-9)
+            worker._talk()
+        assert queue.get(job.id).state == JobState.FINISHED
+        worker.unsubscribe()
+        connection.close()
+        queue.connection.close()

@@ -82,14 +82,15 @@ def connect(url: str, timeout: float, attempts: int) -> Redis:
     Args:
         url: redis://, rediss:// or unix://.
         timeout: seconds that one command may take.
-        attempts: how often a command is tried again, with growing pauses of up to 2 s, while the server is away.
+        attempts: how often a command is tried again, with growing pauses of up to 2 s, while the server is away, or is
+            a replica: then by a new connection, since the address may lead elsewhere by now.
     """
     return Redis.from_url(
         url,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(ExponentialBackoff(cap=2, base=0.05), attempts),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        retry_on_error=[RedisConnectionError, RedisTimeoutError, ReadOnlyError],  # the last: what is the master now?
         health_check_interval=30,
     )
 
