@@ -22,6 +22,7 @@ from models.samplers.plan import plan
 from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.pieces import one_each
 from models.sampling.sample import run
 from models.score import ScoreModel, build_network
 from models.store import ZOO, ModelStore
@@ -53,10 +54,11 @@ def images_per_second(model: ScoreModel, table: Table, guided: int) -> float:
         Chain(table, 0, index, label=index % CLASSES, guidance=GUIDED if index < guided else UNGUIDED)
         for index in range(SLOTS)
     ]
-    engine = Engine(model, SLOTS)
-    begun = time.perf_counter()
-    run(engine, chains)
-    seconds = time.perf_counter() - begun
+    with one_each() as threads:
+        engine = Engine(model, SLOTS, threads=threads)
+        begun = time.perf_counter()
+        run(engine, chains)
+        seconds = time.perf_counter() - begun
     if engine.image_steps != len(table) * (SLOTS + guided):
         raise RuntimeError(f"{engine.image_steps} image-steps were done, not {len(table) * (SLOTS + guided)}")
     return SLOTS / seconds

@@ -16,6 +16,7 @@ from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.projections import Unmasked
 from models.sampling.sample import run
 from models.schedules import geometric, karras
 from models.score import ScoreModel
@@ -36,15 +37,20 @@ class Spec:
     seed: int
     label: int | None
     guidance: int
+    known: bool = False
 
     def chain(self) -> Chain:
         guidance = UNGUIDED if self.label is None else GUIDANCES[self.guidance]
-        return Chain(TABLES[self.table], self.seed, 0, label=self.label, guidance=guidance)
+        chain = Chain(TABLES[self.table], self.seed, 0, label=self.label, guidance=guidance)
+        if self.known:
+            generator = torch.Generator().manual_seed(self.seed)
+            chain.known = torch.rand((1, 8, 8), generator=generator)
+            chain.projection = Unmasked(torch.rand((8, 8), generator=generator) < 0.5)
+        return chain
 
 
-SPECS = st.builds(
-    Spec, st.integers(0, len(TABLES) - 1), st.integers(0, 5), st.sampled_from([None, 0, 1, 2]), st.integers(0, 4)
-)
+LABELS = st.sampled_from([None, 0, 1, 2])
+SPECS = st.builds(Spec, st.integers(0, len(TABLES) - 1), st.integers(0, 5), LABELS, st.integers(0, 4), st.booleans())
 
 
 def bits(chain: Chain) -> Tensor:
@@ -66,12 +72,19 @@ def alone(model: ScoreModel, spec: Spec) -> Tensor:
     slots=st.integers(1, 12),
     pinned=st.sampled_from([None, 4]),
     recorded=st.booleans(),
+    threads=st.integers(1, 3),
     evicted=st.lists(st.integers(0, 11), max_size=4),
 )
 def test_every_image_in_any_company_has_the_bits_it_has_alone(
-    labelled_model: ScoreModel, specs: list[Spec], slots: int, pinned: int | None, recorded: bool, evicted: list[int]
+    labelled_model: ScoreModel,
+    specs: list[Spec],
+    slots: int,
+    pinned: int | None,
+    recorded: bool,
+    threads: int,
+    evicted: list[int],
 ) -> None:
-    engine = Engine(labelled_model, slots, pinned, (lambda call: call) if recorded else None)
+    engine = Engine(labelled_model, slots, pinned, (lambda call: call) if recorded else None, threads)
     chains = [spec.chain() for spec in specs]
     waiting = list(chains)
     for turn in range(200):
