@@ -157,7 +157,7 @@ def against_textbook(model: ScoreModel, network: TimedNetwork, sampler: Sampler,
         lambda: timed(network, lambda: through_textbook(model, sampler.settings), rows),
     )
     return {
-        "sampler": sampler.settings.model_dump(),
+        "sampler": sampler.settings.model_dump(exclude_none=True),
         "evaluations": rows,
         "seconds_for_16_images": _figures([a.seconds for a, _ in pairs], sampler.limit),
         "own_share": _figures([a.own_share for a, _ in pairs], OWN_SHARE_LIMIT),

@@ -176,7 +176,7 @@ class Evaluation(BaseModel):
         return Entry(
             stem=stem,
             label=setting.label,
-            sampler=setting.sampler.model_dump(),
+            sampler=setting.sampler.model_dump(exclude_none=True),
             labels=labels,
             guidance=None if guidance == UNGUIDED else guidance.weight,
             guidance_interval=None if guidance == UNGUIDED else self.guidance_interval,
