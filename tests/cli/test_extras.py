@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
         ("evaluate mnist --data x", {"torch"}, "train"),
         ("keys list", {"redis"}, "queue"),
         ("doctor", {"rq"}, "queue"),
-        ("import ncsn x --config x --name x --store x", {"yaml"}, "train"),
+        ("import ncsn x --config x --name x --store x", {"yaml"}, "worker"),
         ("study plane --out x", {"torch"}, "train"),
     ],
 )

@@ -19,6 +19,7 @@ class Descending(Sampler):
     sigma_min: Sigma | None = None
     sigmas: Annotated[tuple[Sigma, ...], Field(max_length=1000)] | None = Field(
         None,
+        exclude_if=lambda sigmas: sigmas is None,  # who lists no levels, which most never do, is told of none
         description="The noise levels themselves, descending, instead of what chooses them: for a published schedule "
         "that no formula gives.",
     )
