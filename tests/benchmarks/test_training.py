@@ -19,4 +19,6 @@ def test_it_times_the_trainer_against_a_plain_loop(
     figures = json.loads(path.read_text())
     ratio = figures["speed_ratio_to_textbook"]
     assert 0 < ratio["lowest"] <= ratio["median"] <= ratio["highest"]
-    assert "Trainer, images/s" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Trainer, images/s" in said
+    assert f"the Trainer's step: {figures['execution']}" in said
