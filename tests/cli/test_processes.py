@@ -127,7 +127,7 @@ def test_a_killed_parent_takes_its_children_along(until: Callable[..., None]) ->
         child = int(parent.stdout.readline()) if parent.stdout else 0
         assert alive(child)
         parent.kill()
-    until(lambda: not alive(child), 10)
+    until(lambda: not alive(child))
 
 
 def test_a_lock_is_held_by_one_process(processes: Processes, tmp_path: Path) -> None:

@@ -143,10 +143,10 @@ def work_on(work: Work, settings: ServiceSettings, until: Callable[..., None]) -
         connection = connect(settings.redis_url, timeout=10, attempts=0)
         queue = JobQueue(connection, settings)
         with suppress(AssertionError):  # what came back without a job is looked at by the test
-            until(lambda: pending.done() or queue.depth().jobs > 0, 10)
+            until(lambda: pending.done() or queue.depth().jobs > 0)
         work()
         connection.close()
-        return pending.result(30)
+        return pending.result(60)
 
     return run
 

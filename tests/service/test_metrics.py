@@ -73,7 +73,7 @@ def test_requests_are_counted_by_route_and_never_by_id(client, redis: Any) -> No
     client.get(job["links"]["self"])
     client.get("/jobs/" + 24 * "0")
     client.get("/no/such/page")
-    client.begin("BREW", "/samples").result(10)
+    client.begin("BREW", "/samples").result(60)
     client.post("/samples", json={"count": 0})
     found = scrape(client)
     assert found["scoreserve_http_requests_total method=POST route=/samples status=202"] == 3

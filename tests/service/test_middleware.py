@@ -104,7 +104,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(new_client, settings) -> 
 
 
 def test_head_is_counted_by_its_route(client) -> None:
-    assert client.begin("HEAD", "/models/none").result(30).status_code == 404
+    assert client.begin("HEAD", "/models/none").result(60).status_code == 404
     text = client.get("/metrics").text
     assert 'scoreserve_http_requests_total{method="HEAD",route="/models/{name}",status="404"} 1.0' in text
     assert 'scoreserve_rejections_total{reason="not-found"} 1.0' in text
@@ -128,7 +128,7 @@ def test_other_web_sites_may_ask_only_if_they_are_named(client, new_client, sett
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,prefer,if-none-match",
     }
-    allowed = client.begin("OPTIONS", "/samples", headers=friend | asked).result(30)
+    allowed = client.begin("OPTIONS", "/samples", headers=friend | asked).result(60)
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "https://friend.example"
     answer = client.get("/healthz", headers=friend)

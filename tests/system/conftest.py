@@ -114,7 +114,7 @@ def shell(shipped_models: Path) -> Iterator[Shell]:
             yield Shell(home / "work", address, environment)
         finally:
             up.terminate()  # which stops what it has started
-            up.wait(30)
+            up.wait(60)
     shutil.rmtree(home)
 
 

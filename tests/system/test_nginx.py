@@ -54,7 +54,7 @@ def site(models_dir: Path, valkey: ValkeyServer, tmp_path_factory: pytest.TempPa
         time.sleep(0.05)
     yield address
     nginx.terminate()
-    nginx.wait(30)
+    nginx.wait(60)
     if nginx.stderr:
         nginx.stderr.close()
     service.stop()

@@ -60,7 +60,7 @@ def test_a_network_of_ones_own_is_served_after_fifteen_lines(shell: Shell) -> No
         shell.run(Block("sh", ASKED.text.replace("mine.png", "again.png"), 0, ""))
     finally:
         os.killpg(up.pid, signal.SIGTERM)
-        up.wait(30)
+        up.wait(60)
     with Image.open(shell.directory / "mine.png") as picture:
         assert picture.size == (4 * 18 + 2, 4 * 18 + 2)
     assert (shell.directory / "mine.png").read_bytes() == (shell.directory / "again.png").read_bytes()

@@ -120,7 +120,7 @@ def test_cancelling_frees_the_slots_before_the_next_step_and_without_a_beat(
         worker._advance()
         worker._next_beat = float("inf")
         queue.cancel(cancelled.id)
-        until(lambda: worker._mail.qsize() > 0, 5)
+        until(lambda: worker._mail.qsize() > 0)
         with monkeypatch.context() as patch:
             patch.setattr(queue.connection, "execute_command", lambda *_, **__: pytest.fail("no round trip is needed"))
             worker._read_mail()
@@ -139,7 +139,7 @@ def test_a_new_job_wakes_an_idle_worker(
     def ask_and_stop() -> None:
         for _ in range(3):
             job = submit(count=1)
-            until(lambda job=job: queue.get(job.id).state.final, 20)
+            until(lambda job=job: queue.get(job.id).state.final)
         time.sleep(0.5)  # until it is asleep: Python sees a signal that comes just before that only when it wakes
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -34,7 +34,7 @@ def test_what_a_dead_worker_held_comes_back_though_the_clock_is_set_back(
         living._beat()
         return len(queue.rq.job_ids) == job.shards
 
-    until(back, 30)
+    until(back)
 
 
 def test_a_worker_whose_clock_is_wrong_keeps_its_leases(

@@ -243,7 +243,7 @@ def test_a_shard_is_in_hand_for_a_while_first(
     begin(worker, long)
     short = submit(client="b")
     assert look(worker) == [long.id]
-    until(lambda: look(worker) == [short.id], 5)
+    until(lambda: look(worker) == [short.id])
 
 
 @pytest.mark.parametrize(("factor", "least", "most"), [(50, 5.0, 15.0), (10**6, 30.0, 30.0)])

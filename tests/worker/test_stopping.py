@@ -97,24 +97,22 @@ def test_a_worker_that_lost_its_lease_saves_nothing(submit, queue: JobQueue, new
 
 
 def test_a_second_signal_ends_the_grace_time(
-    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+    submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit(count=4, sampler=FollowScores(name="follow_scores", steps=100_000))
-    worker = new_worker()
+    worker = new_worker(settings=settings.model_copy(update={"grace_seconds": 10_000}))
     stop_at(worker, 3, monkeypatch)
     monkeypatch.setattr(worker, "_beat", lambda: os.kill(os.getpid(), signal.SIGTERM) if worker._stop_requested else 0)
-    begun = time.monotonic()
     worker.work()
-    assert time.monotonic() - begun < 10, "the grace time is 20 seconds"
-    assert len(queue.rq.job_ids) == 1
+    assert len(queue.rq.job_ids) == 1, "within the grace time it would have been done"
 
 
-def test_an_idle_worker_stops_at_once(new_worker: NewWorker) -> None:
+def test_an_idle_worker_stops_at_once(new_worker: NewWorker, settings: WorkerSettings) -> None:
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     timer.start()
     begun = time.monotonic()
     new_worker().work()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < settings.grace_seconds
     timer.join()
 
 

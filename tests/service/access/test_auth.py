@@ -52,7 +52,7 @@ def test_another_client_sees_nothing(client, new_key: Callable[..., Header], wor
     asked = [(method, view) for view in OF_A_JOB for method in ("GET", "HEAD")]
     for job in (done, waiting):
         for method, view in [("DELETE", ""), ("POST", "/cancel"), *asked]:
-            answers = [client.begin(method, f"/jobs/{i}{view}", headers=bob).result(30) for i in (job, nobodys)]
+            answers = [client.begin(method, f"/jobs/{i}{view}", headers=bob).result(60) for i in (job, nobodys)]
             assert answers[0].headers.keys() == answers[1].headers.keys()
             assert answers[0].status_code == answers[1].status_code == 404, f"{method} {view}"
             if method == "HEAD":
@@ -91,7 +91,7 @@ def test_whatever_is_of_a_job_is_asked_for_above(client) -> None:
 def test_who_has_no_key_may_nothing(client, new_key, redis: Redis, problem, spoil: Callable[[str], Header]) -> None:
     headers = {name: value.encode() for name, value in spoil(new_key()["Authorization"]).items()}
     for method, url in (("POST", "/samples"), ("GET", "/models"), ("GET", f"/jobs/{24 * '0'}"), ("GET", "/nowhere")):
-        response = client.begin(method, url, headers=headers).result(30)
+        response = client.begin(method, url, headers=headers).result(60)
         problem(response, 401, "unauthorized")
         assert response.headers["www-authenticate"].startswith("Bearer")
     assert redis.keys("scoreserve:*") == []

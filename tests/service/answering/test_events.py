@@ -257,7 +257,7 @@ def test_nothing_of_events_is_left_of_a_forgotten_job(
     until(lambda: bool(redis.exists(keys.of(job, "watched"))))
     work()
     assert follower.all()[-1].kind == "done"
-    until(lambda: not redis.keys(f"*{job}*"), 10)
+    until(lambda: not redis.keys(f"*{job}*"))
 
 
 def test_many_reports_at_once_are_told_once(server: Server, redis: Redis) -> None:
@@ -285,7 +285,7 @@ def test_what_stands_in_the_queue_is_told_as_it_moves_up(server: Server, until: 
     until(lambda: len(follower.events) >= 1)
     assert follower.events[0].data["queue_position"] == 1
     httpx.delete(f"{server.url}/jobs/{first}")
-    until(lambda: follower.events[-1].data["queue_position"] == 0, 10)
+    until(lambda: follower.events[-1].data["queue_position"] == 0)
     httpx.delete(f"{server.url}/jobs/{second}")
     follower.all()
 
@@ -335,7 +335,7 @@ def test_too_many_streams_are_refused_and_room_is_made_by_who_goes(
         assert response.status_code == 200
         problem(httpx.get(url), 503, "busy")
     events = server.app.state.context.events
-    until(lambda: not events._streams and not events._feeds, 10)
+    until(lambda: not events._streams and not events._feeds)
     with httpx.stream("GET", url) as response:
         assert response.status_code == 200
 

@@ -106,7 +106,7 @@ def test_who_has_the_file_needs_no_part(client, job: str) -> None:
 def test_head_tells_of_parts_and_knows_none(client, job: str) -> None:
     """Range is defined for GET alone."""
     for asked in ("bytes=0-1", "bytes=100000000-"):
-        head = client.begin("HEAD", f"{job}/grid.png", headers={"Range": asked}).result(30)
+        head = client.begin("HEAD", f"{job}/grid.png", headers={"Range": asked}).result(60)
         assert head.status_code == 200
         assert head.headers["accept-ranges"] == "bytes"
         assert head.headers["content-length"] == str(len(client.get(f"{job}/grid.png").content))
@@ -116,7 +116,7 @@ def test_head_tells_of_parts_and_knows_none(client, job: str) -> None:
 def test_what_is_sent_while_it_is_made_has_no_parts(client, job: str) -> None:
     for view in ("samples.npz", "images.zip"):
         for method in ("GET", "HEAD"):
-            answer = client.begin(method, f"{job}/{view}", headers={"Range": "bytes=0-1"}).result(30)
+            answer = client.begin(method, f"{job}/{view}", headers={"Range": "bytes=0-1"}).result(60)
             assert answer.status_code == 200
             assert answer.headers["accept-ranges"] == "none"
             assert "content-range" not in answer.headers

@@ -170,7 +170,7 @@ def test_views_are_kept_by_their_tags(client, job) -> None:
 def test_head_is_answered_like_get_without_the_body(client, job, problem: Check) -> None:
     urls = [f"/jobs/{job['id']}/{view}" for view in VIEWS]
     for url in (*urls, "/jobs", f"/jobs/{job['id']}", "/models", "/healthz", f"/jobs/{job['id']}/events"):
-        response = client.begin("HEAD", url).result(30)
+        response = client.begin("HEAD", url).result(60)
         assert response.status_code == 200, url
         assert response.content == b""
         if url.endswith("events"):
@@ -180,6 +180,6 @@ def test_head_is_answered_like_get_without_the_body(client, job, problem: Check)
             if name in response.headers:
                 assert response.headers[name] == got[name]
         assert (url in urls) == ("etag" in response.headers)
-    assert client.begin("HEAD", f"/jobs/{24 * '0'}/grid.png").result(30).status_code == 404
-    assert client.begin("HEAD", f"/jobs/{24 * '0'}/events").result(30).status_code == 404
-    assert client.begin("HEAD", "/samples").result(30).status_code == 405
+    assert client.begin("HEAD", f"/jobs/{24 * '0'}/grid.png").result(60).status_code == 404
+    assert client.begin("HEAD", f"/jobs/{24 * '0'}/events").result(60).status_code == 404
+    assert client.begin("HEAD", "/samples").result(60).status_code == 405

@@ -55,7 +55,7 @@ def test_a_worker_that_died_makes_it_unready(
     worker = new_worker()
     worker.register_birth()
     redis.pexpire(worker.key, 50)  # what its heartbeats put off
-    until(lambda: client.get("/readyz").status_code == 503, 5)
+    until(lambda: client.get("/readyz").status_code == 503)
 
 
 def test_without_redis_the_service_says_so_and_soon(away, problem: Callable[..., Any]) -> None:
@@ -68,7 +68,7 @@ def test_without_redis_the_service_says_so_and_soon(away, problem: Callable[...,
     ]
     pending = [away.begin(method, url, **options) for method, url, options in requests]
     for answer in pending:
-        response = answer.result(20)
+        response = answer.result(60)
         assert "Redis" in problem(response, 503, "unavailable")["detail"]
         assert int(response.headers["retry-after"]) >= 1
 

@@ -179,7 +179,7 @@ def test_an_ended_job_is_forgotten_altogether(
     work()
     assert client.images(jobs[0]).shape == (6, 8, 8, 1)
     ids = [job["id"].encode() for job in jobs]
-    until(lambda: not any(id_ in key for key in redis.scan_iter() for id_ in ids), 10)
+    until(lambda: not any(id_ in key for key in redis.scan_iter() for id_ in ids))
     for job in jobs:
         assert "forgotten" in problem(client.get(job["links"]["self"]), 404, "not-found")["detail"]
         problem(client.get(job["links"]["grid"]), 404, "not-found")

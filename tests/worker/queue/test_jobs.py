@@ -116,11 +116,14 @@ def test_a_large_job_has_larger_shards_and_not_more_of_them(queue: JobQueue, red
     job = queue.accept(queue.offer(*_with_image(ask(count=100_000), tiny_card)))
     assert (job.shards, job.shard_size) == (10_000, 10), "of 4 images each there would be 25,000"
     assert queue.rq.count == 10_000
-    begun = time.perf_counter()
-    behind = queue.accept(queue.offer(*_with_image(ask(count=100_000), tiny_card)))
-    accepted = time.perf_counter()
-    queue.cancel(behind.id)
-    assert time.perf_counter() - accepted < 5 * (accepted - begun), "being behind costs little"
+    ratios = []
+    for _ in range(3):  # one may be held up by other programs
+        begun = time.perf_counter()
+        behind = queue.accept(queue.offer(*_with_image(ask(count=100_000), tiny_card)))
+        accepted = time.perf_counter()
+        queue.cancel(behind.id)
+        ratios.append((time.perf_counter() - accepted) / (accepted - begun))
+    assert min(ratios) < 5, "being behind costs little"
     queue.cancel(job.id)
     assert queue.rq.count == 0
     assert not redis.keys(f"rq:*{job.id}*")
