@@ -216,9 +216,13 @@ class TrainingJob(BaseModel):
         return Origin.of(card), read_weights(card, models)
 
     def _draw(self, trainer: Trainer, table: Table, events: Events) -> None:
-        """Samples of the EMA weights, always of the same seeds, the loss curve, and the record of the run."""
+        """Samples of the EMA weights, the loss curve, and the record of the run.
+
+        The samples are always of the same seeds, and of each class in turn.
+        """
         count = POINTS if is_plane(trainer.images) else GRID
-        images = sample(ema_model(trainer), table, count=count, seed=0, slots=count)
+        labels = range(len(trainer.classes)) if trainer.classes else None
+        images = sample(ema_model(trainer), table, count=count, seed=0, slots=count, labels=labels)
         if not is_plane(trainer.images):
             (self.out / f"grid-{trainer.step:06d}.png").write_bytes(to_png(grid(images)))
             events.grid(grid(images), trainer.step)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.samplers.plan import plan
@@ -90,6 +91,19 @@ def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path:
         assert grid.size == (8 * 30 + 2, 8 * 30 + 2)
         assert np.asarray(grid).max() > 0
     assert json.loads((out / "run.json").read_text()) == made
+
+
+def test_the_grid_shows_each_class_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def remember(*_: object, labels: Any, count: int, **__: object) -> NDArray[np.uint8]:
+        asked.append(labels)
+        return np.zeros((count, 28, 28, 1), np.uint8)
+
+    monkeypatch.setattr("models.training.job.sample", remember)
+    job(tmp_path).run(ignore, ignore)
+    job(tmp_path / "plain", overrides=OVERRIDES | {"classes": False}).run(ignore, ignore)
+    assert asked == [range(10), None]
 
 
 PRESET = """
