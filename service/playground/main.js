@@ -1,4 +1,4 @@
-// The page: which view is shown, by the address's hash: #sample, #sample/JOB, #inpaint/JOB, #compare/JOB,JOB, #queue.
+// The page: which view is shown, by the address's hash: #sample, #sample/JOB, #inpaint/JOB, #upscale/JOB, #compare/JOB,JOB, #queue.
 
 import { CompareView } from "./views/compare.js";
 import { byId } from "./parts/dom.js";
@@ -6,6 +6,7 @@ import { InpaintView } from "./views/inpaint.js";
 import { KeyDialog } from "./parts/key.js";
 import { QueueView } from "./views/queue.js";
 import { SampleView } from "./views/sample.js";
+import { UpscaleView } from "./views/upscale.js";
 import { Viewer } from "./parts/viewer.js";
 
 const addresses = {}; // of what each view shows
@@ -27,6 +28,7 @@ const viewer = new Viewer((canvas, job) => {
 const views = {
   sample: new SampleView(listeners("sample")),
   inpaint,
+  upscale: new UpscaleView(listeners("upscale")),
   compare: new CompareView(listeners("compare")),
   queue: new QueueView(),
 };

@@ -92,7 +92,7 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/X0: added",
     # Repaint is a sampler, for images of which something is known, which may be what is enlarged or coloured.
     "components/schemas/*/repaint: added",
-    "components/schemas/*/oneOf/[89]: added",
+    "components/schemas/*/oneOf/9: added",
     "components/schemas/Repaint: added",
     "components/schemas/Sampler/*/needs_known: added",
     "components/schemas/JobView/properties/kind/enum/upscale: added",

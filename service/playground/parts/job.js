@@ -43,7 +43,7 @@ export class JobPanel {
   }
 
   get path() {
-    return this.job.kind === "inpaint" ? "inpaint" : "samples";
+    return this.job.kind === "sample" ? "samples" : this.job.kind;
   }
 
   get body() {

@@ -18,8 +18,12 @@ export async function samplers() {
 let fields = 0; // every field needs an id of its own
 
 export class SamplerForm {
-  /** @param {Element} place is replaced by the form. */
-  constructor(place, label = "Sampler") {
+  /**
+   * @param {Element} place is replaced by the form.
+   * @param {boolean} known whether something is known of the images that are asked for.
+   */
+  constructor(place, { label = "Sampler", known = false } = {}) {
+    this.known = known;
     const root = copyOf("sampler-form");
     place.replaceWith(root);
     const id = `field-${++fields}`;
@@ -35,12 +39,12 @@ export class SamplerForm {
   /** Offers the samplers that a model can do; `chosen` is a sampler's settings or name, else the card's own. */
   offer(all, card, chosen = null) {
     const can = card.abilities.samplers.filter(({ why_not }) => why_not === null).map(({ name }) => name);
-    this.all = all.filter(({ name }) => can.includes(name));
+    this.all = all.filter(({ name, needs_known }) => can.includes(name) && (this.known || !needs_known));
     this.card = card;
     const options = this.all.map(({ name, title }) => make("option", { value: name, textContent: title }));
     this.select.replaceChildren(...options);
-    this.select.value = chosen?.name ?? chosen ?? card.sampler.name;
-    if (this.select.value === "") this.select.value = card.sampler.name;
+    this.select.value = chosen?.name ?? chosen ?? this.#usual;
+    if (this.select.value === "") this.select.value = this.#usual;
     this.#draw(typeof chosen === "string" ? {} : (chosen ?? {}));
   }
 
@@ -58,9 +62,16 @@ export class SamplerForm {
     return this.select.selectedOptions[0]?.textContent ?? "";
   }
 
+  /** The sampler by default: where something is known the card's own for that, or else the one that needs it. */
+  get #usual() {
+    const knowing = this.all.find(({ needs_known }) => needs_known);
+    return (this.known && (this.card.inpainting ?? knowing)?.name) || this.card.sampler.name;
+  }
+
   #draw(values) {
     const sampler = this.all.find(({ name }) => name === this.select.value);
-    const own = [this.card.sampler, ...this.card.samplers].find(({ name }) => name === sampler.name) ?? {};
+    const ofCard = [this.card.sampler, ...this.card.samplers, ...(this.card.inpainting ? [this.card.inpainting] : [])];
+    const own = ofCard.find(({ name }) => name === sampler.name) ?? {};
     this.about.textContent = sampler.description;
     this.inputs.clear();
     this.settings.replaceChildren(

@@ -36,7 +36,7 @@ export class CompareView extends AskingView {
   #add(name) {
     const root = copyOf("compare-side");
     part(this.root, "sides").append(root);
-    const sampler = new SamplerForm(part(root, "sampler-form"), `Sampler ${this.sides.length + 1}`);
+    const sampler = new SamplerForm(part(root, "sampler-form"), { label: `Sampler ${this.sides.length + 1}` });
     sampler.offer(this.samplers, this.card, name);
     const panel = new JobPanel(part(root, "job"), {
       onChoose: (index) => this.on.onChoose(panel, index),

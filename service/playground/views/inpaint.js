@@ -2,36 +2,35 @@
 
 import { AskingView } from "./asking.js";
 import { ClassForm } from "../parts/classes.js";
-import { make, part } from "../parts/dom.js";
+import { part } from "../parts/dom.js";
 import { JobPanel } from "../parts/job.js";
 import { cardOf } from "../parts/models.js";
 import { Painter } from "../parts/painter.js";
 import { fitted, inImage, load } from "../parts/pictures.js";
 import { SamplerForm } from "../parts/samplers.js";
+import { first, offerPictures } from "../parts/source.js";
 
-const EXAMPLES = ["two", "three", "four", "five", "eight", "nine"];
 const KEPT = "inpaint"; // the picture and mask of the last request, so that a reload finds them again
 
 export class InpaintView extends AskingView {
   constructor(on) {
     super("inpaint", on);
     this.classes = new ClassForm(part(this.root, "class-form"));
-    this.sampler = new SamplerForm(part(this.root, "sampler-form"));
+    this.sampler = new SamplerForm(part(this.root, "sampler-form"), { known: true });
     this.painter = new Painter(part(this.root, "editor"), () => this.busy());
     this.panel = new JobPanel(part(this.root, "job"), {
       onChoose: (index) => on.onChoose(this.panel, index),
       onState: () => this.busy(),
     });
     this.fields.negative.addEventListener("change", () => this.#put());
-    this.fields.file.addEventListener("change", () => this.#file(this.fields.file.files[0]));
-    this.#drop(part(this.root, "drop"));
-    part(this.root, "examples").append(...EXAMPLES.map((name) => this.#example(name)));
+    const places = { zone: part(this.root, "drop"), examples: part(this.root, "examples"), input: this.fields.file };
+    offerPictures(places, this.trouble, (source, ofFile) => this.#use(source, ofFile && this.fields.negative.checked));
   }
 
   async choose() {
     this.classes.offer(this.card);
     this.sampler.offer(this.samplers, this.card);
-    this.source ??= await load(new URL(`../examples/${EXAMPLES[0]}.png`, import.meta.url));
+    this.source ??= await first();
     this.#put();
   }
 
@@ -42,45 +41,6 @@ export class InpaintView extends AskingView {
       this.#use(canvas);
       await this.pick(model);
       part(this.root, "surface").focus();
-    });
-  }
-
-  #example(name) {
-    const address = new URL(`../examples/${name}.png`, import.meta.url);
-    const picture = make("img", { src: address.href, alt: "", width: 44, height: 44 });
-    return make(
-      "button",
-      {
-        type: "button",
-        "aria-label": `Handwritten ${name}`,
-        onclick: () => this.trouble.around(async () => this.#use(await load(address))),
-      },
-      picture,
-    );
-  }
-
-  #drop(zone) {
-    const leave = () => zone.classList.remove("over");
-    zone.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      zone.classList.add("over");
-    });
-    zone.addEventListener("dragleave", leave);
-    zone.addEventListener("drop", (event) => {
-      event.preventDefault();
-      leave();
-      this.#file(event.dataTransfer.files[0]);
-    });
-  }
-
-  async #file(file) {
-    if (!file) return;
-    await this.trouble.around(async () => {
-      try {
-        this.#use(await createImageBitmap(file), this.fields.negative.checked);
-      } catch {
-        throw new Error(`“${file.name}” is no picture that the browser can read. Choose a PNG, JPEG, WebP or GIF.`);
-      }
     });
   }
 

@@ -7,6 +7,9 @@ import { Trouble } from "../parts/trouble.js";
 const LOOK_MS = 2000;
 const LIMIT = 20;
 
+const VIEWS = ["inpaint", "upscale"]; // that show jobs of their kind; others are shown as samples
+const WHAT = { inpaint: "completion", upscale: "enlargement", colorize: "colouring" };
+
 export class QueueView {
   constructor() {
     this.root = byId("queue");
@@ -77,7 +80,7 @@ export class QueueView {
   }
 
   #row(job) {
-    const view = job.kind === "inpaint" ? "inpaint" : "sample";
+    const view = VIEWS.includes(job.kind) ? job.kind : "sample";
     const link = make("a", { href: `#${view}/${job.id}`, textContent: job.id.slice(0, 8) });
     const cancel = make("button", { type: "button", textContent: "Cancel", "aria-label": `Cancel job ${job.id}` });
     cancel.addEventListener("click", () => this.#cancel(job.id));
@@ -93,7 +96,7 @@ export class QueueView {
   #fill(row, job) {
     const { image_steps_done: done, image_steps: all } = job.progress;
     row.dataset.state = job.state;
-    part(row, "what").textContent = `${plural(job.count, job.kind === "inpaint" ? "completion" : "image")}, ${job.model}, ${job.sampler.name.replaceAll("_", " ")}`;
+    part(row, "what").textContent = `${plural(job.count, WHAT[job.kind] ?? "image")}, ${job.model}, ${job.sampler.name.replaceAll("_", " ")}`;
     row.querySelector(".state").textContent = job.state;
     const bar = row.querySelector("progress");
     bar.max = all;
