@@ -16,6 +16,7 @@ from cli.progress import StageProgress, say
 if TYPE_CHECKING:
     from models.evaluation.figures import ByClass, Figures
     from models.evaluation.record import Entry, Record
+    from models.evaluation.restoration import Restorations
     from models.samplers.settings import SamplerSettings
 
 WIDTH = 200  # of a table that goes into a file
@@ -72,6 +73,10 @@ def evaluate(
         Path | None, typer.Option(help="Directory that keeps classifiers.", show_default="~/.cache/scoreserve")
     ] = None,
     into_card: Annotated[bool, typer.Option("--into-card", help="Write what is found into the model's card.")] = False,
+    restore: Annotated[
+        bool,
+        typer.Option("--restore", help="Judge completions of real test images instead: under masks, and enlarged."),
+    ] = False,
 ) -> None:
     """Measure how good a model's samples are, and how much each sampler spends on them.
 
@@ -84,6 +89,11 @@ def evaluate(
     samplers = [_sampler(text) for text in sampler or []]
     budgets = [_budget(text) for texts in evaluations or [] for text in texts.split(",")]
     weights = [_weight(text) for texts in guidance or [] for text in texts.split(",")]
+    if restore:
+        if into_card or inception_weights or weights:
+            fail("--restore goes without --into-card, --inception-weights and --guidance", code=2)
+        _restore(model, data, store, samplers, budgets, count, seed, out, device, cache)
+        return
     from models.environment import describe  # noqa: PLC0415 (torch)
     from models.evaluation.evaluation import Evaluation, EvaluationFailed  # noqa: PLC0415
     from models.store import ZOO  # noqa: PLC0415
@@ -126,6 +136,70 @@ def evaluate(
     say(f"figures and pictures are in {directory}")
     if not (directory / "quality.png").exists():
         say("quality.png needs matplotlib: install scoreserve[train]")
+
+
+def _restore(
+    model: str,
+    data: Path,
+    store: Path | None,
+    samplers: "list[SamplerSettings]",
+    budgets: list[int],
+    count: int,
+    seed: int,
+    out: Path | None,
+    device: str,
+    cache: Path | None,
+) -> None:
+    from models.evaluation.evaluation import EvaluationFailed  # noqa: PLC0415 (torch)
+    from models.evaluation.restoration import Restoration  # noqa: PLC0415
+    from models.store import ZOO  # noqa: PLC0415
+
+    restoration = Restoration(
+        model=model,
+        data=data,
+        store=store or ZOO,
+        samplers=tuple(samplers),
+        evaluations=tuple(budgets),
+        count=count,
+        seed=seed,
+        out=out,
+        device=device,
+        **({"cache": cache} if cache else {}),
+        command=shlex.join(["scoreserve", *sys.argv[1:]]),
+    )
+    progress = StageProgress()
+    try:
+        found, directory = restoration.run(progress.show)
+    except EvaluationFailed as error:
+        progress.stop()
+        fail(str(error))
+    except KeyboardInterrupt:
+        progress.stop()
+        fail("stopped", code=130)
+    progress.stop()
+    out_console = Console(highlight=False)
+    if not out_console.is_terminal:
+        out_console = Console(width=WIDTH, highlight=False)
+    out_console.print(restored_table(found))
+    real = f"{found.real_same:.1%} are named rightly, {found.real_recognised:.1%} recognised"
+    say(f"of the {found.count} originals {real}; * marks what runs when a request names no sampler")
+    say(f"figures and pictures are in {directory}")
+
+
+def restored_table(found: "Restorations") -> Table:
+    """All tasks and settings of a run; * marks what runs when a request names no sampler."""
+    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    columns = ["task", "sampler", "evaluations", "same class", "recognised", "distance"]
+    columns += ["off", "best", "diversity", "jump", "seconds"]
+    for i, column in enumerate(columns):
+        out.add_column(column, justify="right" if i > 1 else "left", overflow="fold")
+    for entry in found.entries:
+        jump = "" if entry.jump is None else f"{entry.jump:.2f}"
+        of_classes = [f"{entry.same:.1%}", f"{entry.recognised:.1%}", f"{entry.distance:.2f}"]
+        of_pixels = [f"{entry.off:.3f}", f"{entry.best:.3f}", f"{entry.diversity:.3f}", jump]
+        label = f"{entry.label}{' *' * entry.usual}"
+        out.add_row(entry.task, label, str(entry.evaluations), *of_classes, *of_pixels, f"{entry.seconds:.3f}")
+    return out
 
 
 def table(record: "Record") -> Table:

@@ -145,3 +145,14 @@ def test_of_classes_it_shows_how_many_are_named_as_asked_and_each_ones_distance(
     assert "guidance=2" in result.stdout
     assert "guidance=2: distances of the classes, each to real test images of it: " in result.stderr
     check_failed(evaluate("--data", str(data), "--guidance", "much"), 2, "--guidance much: numbers from 0 to 100")
+
+
+def test_restoring_is_told_as_a_table(options: list[str]) -> None:
+    settings = '{"name": "repaint", "levels": 2, "resamples": 2}'
+    found = CliRunner().invoke(app, ["evaluate", "tiny", "--restore", "--sampler", settings, *options])
+    assert found.exit_code == 0, found.output
+    for words in ("right half", "enlarged by 4", "same class", "recognised", "repaint levels=2"):
+        assert words in found.output
+    refused = CliRunner().invoke(app, ["evaluate", "tiny", "--restore", "--into-card", *options])
+    assert refused.exit_code == 2
+    assert "--restore goes without --into-card" in refused.output
