@@ -1,5 +1,6 @@
 """What every command says in the same way."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -27,7 +28,8 @@ def settings(kind: type[S], options: Mapping[str, Any]) -> S:
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        fail("; ".join(f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()), code=2)
+        said = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        fail(re.sub(r"(://[^\s/]*:)[^\s/@]*@", r"\1***@", "; ".join(said)), code=2)  # an address may hold a password
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

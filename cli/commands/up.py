@@ -11,6 +11,7 @@ import typer
 
 from cli import valkey
 from cli.console import err, fail
+from cli.console import settings as read
 from cli.processes import ProcessEnded, Processes, python
 from cli.running import FILE, Running, default_data_dir
 from cli.signals import handle
@@ -41,6 +42,10 @@ def up(
     ] = 1.0,
 ) -> None:
     """Run the API, one worker and, unless a Redis is given, an embedded Valkey. Ctrl-C drains and stops all."""
+    if redis_url is not None:
+        from worker.queue.settings import QueueSettings  # noqa: PLC0415 (only services and workers have it)
+
+        read(QueueSettings, {"redis_url": redis_url})
     directory = _directory(data_dir)
     _check_port(host, port, directory)
     stop: list[int] = []

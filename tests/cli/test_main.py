@@ -96,3 +96,12 @@ def test_a_worker_without_redis_says_so(tmp_path: Path) -> None:
     result = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["worker", "--redis-url", address])
     assert result.exit_code == 1
     assert f"error: no Redis at {address}" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["api", "worker", "up", "doctor", "keys list"])
+def test_an_address_of_no_redis_is_told_in_one_line_and_without_its_password(command: str) -> None:
+    done = CliRunner(env={"SCORESERVE_REDIS_URL": "http://me:secret@somewhere/"}).invoke(app, command.split())
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "http://me:***@somewhere/" in done.stderr
+    assert "redis://" in done.stderr

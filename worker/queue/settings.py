@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from models.store import ZOO, ModelStore
 
@@ -24,6 +25,12 @@ class QueueSettings(BaseSettings):
     max_images_per_job: int = Field(100_000, ge=1)
     max_image_steps_per_job: int = Field(50_000_000, ge=1)
     result_ttl_seconds: int = Field(3600, ge=1, description="How long an ended job and its images are kept.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parse_url(url)
+        return url
 
     def store(self) -> ModelStore:
         """The models that are served."""
