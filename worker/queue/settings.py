@@ -29,7 +29,7 @@ class QueueSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        parse_url(url)
+        parse_url(url)  # type: ignore[no-untyped-call]
         return url
 
     def store(self) -> ModelStore:
