@@ -50,7 +50,10 @@ class WorkerMetrics:
             registry=registry,
         )
         self.active_slots = Histogram(
-            "scoreserve_batch_active_slots", "Chains in a step.", buckets=SLOT_BUCKETS, registry=registry
+            "scoreserve_batch_active_slots",
+            "Images that the network saw in a step: a guided chain is two.",
+            buckets=SLOT_BUCKETS,
+            registry=registry,
         )
         self.last_step = Gauge(
             "scoreserve_worker_last_step_timestamp_seconds", "When the last step ended.", registry=registry
