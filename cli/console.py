@@ -25,11 +25,13 @@ def settings(kind: type[S], options: Mapping[str, Any]) -> S:
     """Settings from the environment and from the options that were given; one clear line if they are impossible."""
     from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
 
+    from models.sentences import faults  # noqa: PLC0415
+
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        said = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        fail(re.sub(r"(://[^\s/]*:)[^\s/@]*@", r"\1***@", "; ".join(said)), code=2)  # an address may hold a password
+        said = "; ".join(map(str, faults(error, kind)))
+        fail(re.sub(r"(://[^\s/]*:)[^\s/@]*@", r"\1***@", said), code=2)  # an address may hold a password
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -91,7 +91,7 @@ class ProblemError(ScoreserveError):
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        allowed = [f"allowed: {error.allowed}" for error in errors if error.allowed]
+        allowed = [f"allowed: {error.allowed}" for error in errors if error.allowed and error.allowed not in detail]
         super().__init__("; ".join([detail, *allowed]))
         self.status, self.code, self.detail, self.errors = status, code, detail, errors
         self.request_id, self.retry_after = request_id, retry_after

@@ -291,8 +291,8 @@ def _sampler(text: str) -> "SamplerSettings":
     """A sampler by its name, or by its settings as JSON; one clear line if it is neither."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (only services and workers have it)
 
-    from models.samplers import NAMES  # noqa: PLC0415
     from models.samplers.settings import SamplerSettings  # noqa: PLC0415
+    from models.sentences import fault  # noqa: PLC0415
 
     try:
         kind: TypeAdapter[SamplerSettings] = TypeAdapter(SamplerSettings)
@@ -301,9 +301,8 @@ def _sampler(text: str) -> "SamplerSettings":
         fail(f"--sampler is not JSON: {error}", code=2)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["type"].startswith("union_tag"):
-            fail(f"--sampler {text}: there is no such sampler; there is: {', '.join(NAMES)}", code=2)
-        fail(f"--sampler {text}: {'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
+        found = fault({**first, "loc": ("sampler", *first["loc"])})
+        fail(f"--sampler {text}: {found.reason}; allowed: {found.allowed or 'other settings'}", code=2)
 
 
 def _weight(text: str) -> float:

@@ -44,11 +44,13 @@ def create(
     """Make a key, and print it: once, since only a hash of it is kept. From the first key on, all requests need one."""
     from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
 
+    from models.sentences import faults  # noqa: PLC0415
+
     with _keys(redis_url, data_dir) as keys:
         try:
             key, secret = keys.create(name, image_steps, requests_per_minute)
         except ValidationError as error:
-            fail("; ".join(f"{e['loc'][0]} = {e['input']!r}: {e['msg']}" for e in error.errors()), code=2)
+            fail("; ".join(map(str, faults(error))), code=2)
         if len(keys.all()) == 1:
             _wait_for_services()
             err.print("that is the first key: from now on every request needs one, and who has none is refused")

@@ -20,6 +20,7 @@ from models.samplers.plan import plan
 from models.samplers.settings import bare
 from models.samplers.table import Table
 from models.sampling.sample import sample
+from models.sentences import faults
 from models.store import ZOO, ModelStore
 from models.training import presets
 from models.training.curve import loss_png
@@ -239,8 +240,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TrainingFailed("; ".join(lines).replace("\n", " ")) from error
+        raise TrainingFailed("; ".join(map(str, faults(error))).replace("\n", " ")) from error
     except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise TrainingFailed(one_line(error)) from error
 

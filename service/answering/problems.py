@@ -1,7 +1,7 @@
 """Errors as RFC 9457 problem details: what was wrong, what is allowed, what to do."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from models.samplers import NAMES
+from models.sentences import Fault, fault, faults
 from service.answering.addresses import address
 from worker.queue.job import JobNotFound
 
@@ -126,9 +126,11 @@ def invalid(pointer: str, reason: str, allowed: str | None = None) -> Problem:
     return Problem("invalid", f"{pointer}: {reason}", [error])
 
 
-def invalid_body(error: ValidationError) -> Problem:
+def invalid_body(error: ValidationError, model: type[BaseModel]) -> Problem:
     """The problem of a body that does not fit its model."""
-    return _from_validation([e | {"loc": ("body", *e["loc"])} for e in error.errors()])
+    if any(one["type"] == "json_invalid" for one in error.errors()):
+        return _malformed(error.errors())
+    return _of_faults(faults(error, model), lambda path: "".join(f"/{step}" for step in path))
 
 
 def install(app: FastAPI) -> None:
@@ -219,25 +221,18 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _from_validation(errors: Sequence[Any]) -> Problem:
+    """The problem of parameters that the framework has refused."""
     if any(error["type"] == "json_invalid" for error in errors):
-        context = errors[0].get("ctx", {})
-        return Problem("malformed", f"the body is not JSON: {context.get('error', errors[0]['msg'])}")
-    fields = [_field_error(error) for error in errors]
-    return Problem("invalid", "; ".join(f"{field.pointer or 'the body'}: {field.reason}" for field in fields), fields)
+        return _malformed(errors)
+    found = [fault(error | {"loc": error["loc"][1:]}) for error in errors]  # without the word for where it was
+    return _of_faults(found, lambda path: ".".join(map(str, path)))
 
 
-def _field_error(error: Any) -> FieldError:
-    place, *path = error["loc"]
-    if path[:1] == ["sampler"] and path[1:2] and path[1] in NAMES:
-        del path[1]  # pydantic's word for which of the samplers it is
-    pointer = "".join(f"/{step}" for step in path) if place == "body" else ".".join(map(str, path))
-    context = error.get("ctx", {})
-    bounds = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    allowed = [f"{words} {context[name]}" for name, words in bounds.items() if name in context]
-    if "expected" in context:
-        allowed.append(str(context["expected"]))
-    if "expected_tags" in context:
-        allowed.append(str(context["expected_tags"]))
-    if error["type"] == "extra_forbidden":
-        allowed.append("only the fields that the documentation at /docs names")
-    return FieldError(pointer=pointer, reason=error["msg"], allowed=", ".join(allowed) or None)
+def _malformed(errors: Sequence[Any]) -> Problem:
+    context = errors[0].get("ctx", {})
+    return Problem("malformed", f"the body is not JSON: {context.get('error', errors[0]['msg'])}")
+
+
+def _of_faults(found: Sequence[Fault], pointer: Callable[[tuple[str | int, ...]], str]) -> Problem:
+    fields = [FieldError(pointer=pointer(one.path), reason=one.reason, allowed=one.allowed) for one in found]
+    return Problem("invalid", "; ".join(map(str, found)), fields)

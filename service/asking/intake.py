@@ -14,6 +14,7 @@ from models.labels import LabelRefused, guidance_of, labels_of
 from models.samplers.plan import plan
 from models.samplers.sampler import MAX_SEED, SamplerRefused
 from models.samplers.settings import SamplerSettings
+from models.sentences import suggestion
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service.access.auth import Caller
 from service.answering import views
@@ -212,7 +213,9 @@ class Intake:
         names = self.store.names()
         if name not in names:
             raise invalid(
-                "/model", f"there is no model {name!r}", f"one of: {', '.join(names) or 'none are installed'}"
+                "/model",
+                f"there is no model {name!r}{suggestion(name, names)}",
+                f"one of: {', '.join(names) or 'none are installed'}",
             )
         another = "another model, or another version"
         try:

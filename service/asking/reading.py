@@ -41,7 +41,7 @@ def read(model: type[Body], data: bytes) -> Body:
     try:
         return model.model_validate_json(data.removeprefix(BOM_UTF8) or b"null")  # nothing at all is no broken JSON
     except ValidationError as error:
-        raise invalid_body(error) from error
+        raise invalid_body(error, model) from error
 
 
 async def read_with_files(
@@ -112,4 +112,4 @@ async def _from_form(request: Request, model: type[Body], known: Collection[str]
     try:
         return model.model_validate(values), files
     except ValidationError as error:
-        raise invalid_body(error) from error
+        raise invalid_body(error, model) from error

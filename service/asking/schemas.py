@@ -29,9 +29,12 @@ def _name_sampler(value: Any) -> Any:
     """Settings without a name are those of the usual sampler."""
     if isinstance(value, str):
         raise PydanticCustomError(
-            "dict_type", 'Input should be an object, such as {"name": "heun"}, not its name alone'
+            "dict_type", 'Input should be an object such as {"name": "heun"}, and not its name alone'
         )
     return {"name": USUAL, **value} if isinstance(value, dict) else value
+
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 class _Body(BaseModel):
@@ -49,12 +52,16 @@ class _Body(BaseModel):
             if name not in described.get("required", ()) and "anyOf" not in field:
                 kind = {key: field.pop(key) for key in list(field) if key not in ("title", "description", "default")}
                 field["anyOf"] = [kind, {"type": "null"}]
+            for option in field.get(
+                "anyOf", ()
+            ):  # where a validator comes before a bound, pydantic leaves its own word
+                option |= {word: option.pop(own) for own, word in _BOUNDS.items() if own in option}
         return described
 
 
 def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
-        raise PydanticCustomError("int_type", "Input should be a valid integer, not a boolean")
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
     return value
 
 
@@ -62,13 +69,13 @@ def _label(value: Any) -> Any:
     """Refuses here what is no label: of a union pydantic says what is wrong with each of its members."""
     is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if not is_index and not (isinstance(value, str) and 0 < len(value) <= LONGEST_LABEL):
-        raise PydanticCustomError("label_type", "Input should be a class: its index, from 0 on, or its name")
+        raise PydanticCustomError("label_type", "Input should be the index of a class, from 0 on, or its name")
     return value
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
-        raise PydanticCustomError("float_type", "Input should be a valid number, not a boolean")
+        raise PydanticCustomError("float_type", "Input should be a valid number")
     return value
 
 

@@ -104,6 +104,9 @@ ALLOWED: tuple[str, ...] = (
     # Null, and an empty field of a form, are the same as left out.
     "components/schemas/*Body/properties/*: gone",
     "components/schemas/*Body/properties/*/anyOf: added",
+    # Bounds are told by JSON schema's words.
+    "components/schemas/*Body/properties/*/anyOf/0/minimum: added",
+    "components/schemas/*Body/properties/*/anyOf/0/maximum: added",
     "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/*: gone",
     "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/*/anyOf: added",
     "paths//inpaint/post/requestBody/content/multipart/form-data/schema/description: added",

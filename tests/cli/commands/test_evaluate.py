@@ -94,10 +94,10 @@ def test_what_cannot_start_is_one_line(options: list[str], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--sampler", "magic", "--sampler magic: there is no such sampler; there is: annealed_langevin, "),
-        ("--sampler", '{"name": "heun", "levels": 0}', "heun.levels: Input should be greater"),
+        ("--sampler", "magic", "--sampler magic: there is no sampler magic; allowed: annealed_langevin, "),
+        ("--sampler", '{"name": "heun", "levels": 0}', "levels is 0; allowed: at least 1"),
         ("--sampler", '{"name": "heun"', "--sampler is not JSON"),
-        ("--sampler", "{}", "there is no such sampler"),
+        ("--sampler", "{}", "sampler has no name"),
         ("--evaluations", "20;35", "--evaluations 20;35: whole numbers from 1 on, such as 20,35,100"),
         ("--evaluations", "20,0", "--evaluations 0: whole numbers"),
     ],

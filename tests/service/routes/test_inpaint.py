@@ -65,7 +65,7 @@ def test_any_picture_is_fitted_and_what_is_transparent_is_repainted(
 def test_how_a_picture_is_fitted_is_one_of_three(
     form: str, inpaint: Inpaint, refusal: Refusal, png: Png, picture: np.ndarray
 ) -> None:
-    assert "'resize' or 'crop'" in refusal(inpaint(form, png(picture), png(WHITE), fit="stretch"), "/fit")
+    assert "error or resize or crop" in refusal(inpaint(form, png(picture), png(WHITE), fit="stretch"), "/fit")
 
 
 def test_both_forms_ask_for_the_same(

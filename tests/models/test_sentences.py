@@ -1,0 +1,95 @@
+"""Sentences about values that cannot be."""
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from models.sentences import faults, suggestion
+
+
+class Square(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["square"] = "square"
+    side: int = Field(1, ge=1, le=9)
+
+
+class Circle(BaseModel):
+    kind: Literal["circle"]
+    radius: float = Field(gt=0)
+
+
+class Drawing(BaseModel):
+    """What is tried."""
+
+    model_config = ConfigDict(extra="forbid")
+    count: int = Field(1, ge=1, le=64)
+    share: float | None = Field(None, gt=0, lt=1)
+    least: int = Field(0, ge=0)
+    colour: Literal["red", "green"] = "red"
+    name: str = Field("a", max_length=3, pattern="^[a-z]+$", examples=["abc"])
+    tags: list[int] = Field([], max_length=2)
+    shape: Annotated[Square | Circle, Field(discriminator="kind")] | None = None
+    webhook_secret: str = Field("", max_length=3)
+    even: int = 0
+    done: bool = False
+
+    @field_validator("even")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("an even number is needed")
+        return value
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"count": 65}, "count is 65; 1 to 64 are allowed"),
+        ({"count": 0}, "count is 0; 1 to 64 are allowed"),
+        ({"count": "65"}, "count is 65; 1 to 64 are allowed"),
+        ({"count": "many"}, "count is 'many'; allowed: a whole number, 1 to 64"),
+        ({"count": 1.5}, "count is 1.5; allowed: a whole number, 1 to 64"),
+        ({"count": {}}, "count is an object; allowed: a whole number, 1 to 64"),
+        ({"share": 1}, "share is 1; allowed: above 0, below 1"),
+        ({"least": -1}, "least is -1; allowed: at least 0"),
+        ({"colour": "gren"}, "there is no colour gren; did you mean green?"),
+        ({"colour": "blue"}, "there is no colour blue; allowed: red or green"),
+        ({"colour": 5}, "colour is 5; allowed: 'red' or 'green'"),
+        ({"name": "A"}, "name is 'A'; allowed: what fits ^[a-z]+$, such as abc"),
+        ({"name": "aaaa"}, "name has 4 characters; allowed: at most 3 characters"),
+        ({"tags": [1, 2, 3]}, "tags has 3 items; allowed: at most 2 items"),
+        ({"tags": [1, "x"]}, "tags 1 is 'x'; allowed: a whole number"),
+        ({"tags": "x"}, "tags is 'x'; allowed: a valid list"),
+        ({"cuont": 3}, "there is no field cuont; did you mean count?"),
+        ({"shape": {"kind": "sqare"}}, "there is no shape sqare; did you mean square?"),
+        ({"shape": {}}, "shape has no kind"),
+        ({"shape": {"kind": "square", "side": 10}}, "side is 10; 1 to 9 are allowed"),
+        ({"shape": {"kind": "square", "sid": 1}}, "there is no field sid; did you mean side?"),
+        ({"shape": {"kind": "circle"}}, "radius is missing"),
+        ({"shape": {"kind": "circle", "radius": 0}}, "radius is 0; allowed: above 0"),
+        ({"webhook_secret": "geheim"}, "webhook_secret has 6 characters; allowed: at most 3 characters"),
+        ({"webhook_secret": 12345}, "webhook_secret is not shown; allowed: a valid string"),
+        ({"even": 3}, "even is 3: an even number is needed"),
+        ({"name": 5, "count": 0}, "count is 0; 1 to 64 are allowed; name is 5; allowed: a valid string"),
+        ({"done": "x" * 500}, f"done is '{'x' * 55}...'; allowed: a valid boolean"),
+    ],
+)
+def test_what_is_said(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Drawing.model_validate(given)
+    found = faults(raised.value, Drawing)
+    assert "; ".join(map(str, found)) == said
+    assert all(
+        one.path[0] == name
+        for one, name in zip(found, sorted(given, key=list(given).index), strict=False)
+        if len(given) == 1
+    )
+    for one in faults(raised.value):  # without the schema less is known, and the same is said
+        assert one.reason.partition("; did")[0] in said
+
+
+def test_suggestions() -> None:
+    assert suggestion("minst", ["mnist", "cifar10"]) == "; did you mean mnist?"
+    assert suggestion("Heun", ["heun"]) == "; did you mean heun?"
+    assert suggestion("x", ["mnist"]) == ""
