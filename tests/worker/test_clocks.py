@@ -75,6 +75,14 @@ def test_a_deadline_passes_though_the_clock_is_set_back(
         assert queue.get(job.id).state == JobState.FAILED
 
 
+def test_a_deadline_does_not_pass_because_a_clock_is_ahead(submit: Submit, queue: JobQueue) -> None:
+    job = submit(count=4, deadline_seconds=60)
+    real = time.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: real() + HOUR)
+        assert queue.get(job.id).state == JobState.QUEUED
+
+
 def test_upkeep_is_done_by_one_worker_within_a_lease(queue: JobQueue, redis: Redis, new_worker: NewWorker) -> None:
     first, second, done = new_worker(), new_worker(), list[JobQueue]()
     with pytest.MonkeyPatch.context() as patch:

@@ -133,6 +133,7 @@ def test_a_deadline_that_passed_ends_the_job_even_without_workers(queue: JobQueu
     job = queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), deadline_seconds=600))
     assert queue.get(job.id).state == JobState.QUEUED
     queue.connection.hset(keys.of(job.id), "deadline", job.created_at + 0.001)
+    queue.connection.zadd(keys.DEADLINES, {job.id: 1})
     late = queue.get(job.id)
     assert late.state == JobState.FAILED
     assert late.error == "its deadline of 0.001 s passed with 0 of 26 image-steps done"
