@@ -2,11 +2,12 @@
 
 import inspect
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
@@ -29,6 +30,7 @@ from cli.connection import (
 )
 from cli.console import err, fail
 from cli.output import STDOUT, Output
+from cli.signals import handle
 from scoreserve import Ask, Client, Conflict, Ended, Fit, Job, JobFailed, Progress, Urgency
 
 Columns = Annotated[int | None, typer.Option("--columns", metavar="<int>", min=1, help="Images in a row.")]
@@ -230,7 +232,8 @@ def duration(seconds: float) -> str:
 
 
 def _follow(client: Client, job: Job) -> Job:
-    """Shows a job's progress until it has ended; Ctrl-C cancels it."""
+    """Shows a job's progress until it has ended; Ctrl-C, SIGTERM and SIGHUP cancel it."""
+    handle(signal.SIGTERM, signal.SIGHUP, by=_stop)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
     try:
         with Bar(*columns, console=err) as bar:
@@ -244,13 +247,29 @@ def _follow(client: Client, job: Job) -> Job:
                     case Ended(ended):
                         bar.update(task, description=ended.state, completed=ended.image_steps_done, left="")
                         job = ended
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        code = interrupt.code if isinstance(interrupt, Stopped) else CANCELLED
         try:
             client.cancel(job)
         except Conflict:
-            fail(f"job {job.id} had ended before it could be cancelled", CANCELLED)
-        fail(f"job {job.id} is cancelled", CANCELLED)
+            fail(f"job {job.id} had ended before it could be cancelled", code)
+        fail(f"job {job.id} is cancelled", code)
     return job
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal says that the command should end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.code = 128 + number  # as a shell has it
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    raise Stopped(number)
 
 
 def _place(position: int | None) -> str:

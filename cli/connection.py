@@ -27,7 +27,7 @@ from scoreserve import (
 FAILED, USAGE, REFUSED, UNAVAILABLE, CANCELLED = 1, 2, 3, 4, 130
 CODES = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the service refused, 4 the service is not there or is full, "
-    "130 cancelled by Ctrl-C."
+    "130 cancelled by Ctrl-C, 143 by SIGTERM."
 )
 LOCAL = "http://127.0.0.1:8000"
 PATIENCE = Patience()

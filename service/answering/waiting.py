@@ -18,10 +18,12 @@ from service.context import Context
 from service.jobs import Accepted
 from worker.queue import keys
 from worker.queue.job import Job
+from worker.queue.jobs import JobEnded
 
 POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
 HEARD_SECONDS = 2.0  # at most, while messages tell of jobs that end
 JSON = "application/json"
+CANCEL = "cancel-on-disconnect"
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Answer:
         media_type: of the body.
         wait_seconds: how long to wait for the job; 0 answers at once.
         applied: the Preference-Applied header, if there is a preference.
+        cancel: whether the job is cancelled if the client goes while it waits.
     """
 
     media_type: str
     wait_seconds: float
     applied: str | None
+    cancel: bool = False
 
 
 def wanted(request: Request, most_seconds: float) -> Answer:
@@ -50,15 +54,18 @@ def wanted(request: Request, most_seconds: float) -> Answer:
     media_type = _negotiate(request.headers.get("accept") or "*/*")
     preferences = [part.strip() for line in request.headers.getlist("prefer") for part in re.split("[,;]", line)]
     asynchronous = any(part.lower() == "respond-async" for part in preferences)
+    cancel = any(part.lower() == CANCEL for part in preferences)
+    also = f", {CANCEL}" if cancel else ""
     for part in preferences:
         name, _, value = part.partition("=")
         number = re.fullmatch(r'("?)(\d{1,9}(\.\d{0,9})?)\1', value.strip())
         if name.strip().lower() == "wait" and number:
             seconds = min(float(round(float(number[2]))), most_seconds)
-            return Answer(media_type, seconds, f"wait={seconds:.0f}")
+            return Answer(media_type, seconds, f"wait={seconds:.0f}{also}", cancel)
     if asynchronous:
         return Answer(media_type, 0.0, "respond-async")
-    return Answer(media_type, 0.0 if media_type == JSON else most_seconds, None)
+    seconds = 0.0 if media_type == JSON else most_seconds
+    return Answer(media_type, seconds, CANCEL if cancel and seconds else None, cancel)
 
 
 async def answer(request: Request, context: Context, accepted: Accepted, how: Answer) -> Response:
@@ -73,7 +80,7 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
     if how.applied:
         headers["Preference-Applied"] = how.applied
     try:
-        job = await _wait(request, context, job, how.wait_seconds)
+        job = await _wait(request, context, job, how)
         if job.state == "finished" and how.media_type != JSON:
             return await run_in_threadpool(_images, context, job, how, headers)
         view = await context.jobs.view(job)
@@ -95,12 +102,15 @@ def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) ->
     return StreamingResponse(views.samples_npz(job, context.results.pieces(job)), 200, headers, how.media_type)
 
 
-async def _wait(request: Request, context: Context, job: Job, seconds: float) -> Job:
+async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Job:
     """The job once it has ended, or as it is when the time is over, the client has gone, or the service stops."""
-    deadline, pause = time.monotonic() + seconds, POLL_SECONDS[0]
+    deadline, pause = time.monotonic() + how.wait_seconds, POLL_SECONDS[0]
     with context.endings.of(job.id) as ended:
         while not (job.state.final or context.endings.closed or time.monotonic() >= deadline):
             if await request.is_disconnected():
+                if how.cancel:
+                    with suppress(JobEnded):
+                        await run_in_threadpool(context.queue.cancel, job.id)
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), min(pause, max(0.0, deadline - time.monotonic())))

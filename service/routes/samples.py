@@ -42,7 +42,8 @@ HEADERS = [
     {
         "name": "Prefer",
         "in": "header",
-        "description": "`wait=N`: answer when the job has ended, at most N seconds later. `respond-async`: at once.",
+        "description": "`wait=N`: answer when the job has ended, at most N seconds later. `respond-async`: at once. "
+        "`cancel-on-disconnect`, beside a wait: the job is cancelled if you hang up before it has ended.",
         "schema": {"type": "string"},
         "example": "wait=60",
     },

@@ -110,6 +110,8 @@ ALLOWED: tuple[str, ...] = (
     "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/*: gone",
     "paths//inpaint/post/requestBody/content/multipart/form-data/schema/properties/*/anyOf: added",
     "paths//inpaint/post/requestBody/content/multipart/form-data/schema/description: added",
+    # Who hangs up may want the job cancelled.
+    "paths//*/post/parameters/0/description: changed: *",
     # A Last-Event-ID that the job does not have is no mistake.
     "paths//jobs/{job_id}/events/get/parameters/2/*",
     # What is transparent in a mask is kept.

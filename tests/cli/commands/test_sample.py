@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,6 +207,23 @@ def test_ctrl_c_cancels_the_job(
     assert service.asked[-1][0] == f"DELETE /jobs/{JOB}"
     service.answers[f"DELETE /jobs/{JOB}"] = problem(409, "already-ended", "it has ended")
     failed(run(), "had ended before it could be cancelled", code=130)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_the_job(
+    run: Command, service: Service, failed: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def killed(*_: object) -> Iterator[None]:
+        yield from ()
+        signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Client, "follow", killed)
+    service.has("finished")
+    service.answers[f"DELETE /jobs/{JOB}"] = as_json(view("cancelled"))
+    failed(run(), f"job {JOB} is cancelled", code=128 + number)
+    assert service.asked[-1][0] == f"DELETE /jobs/{JOB}"
+    signal.signal(number, before)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`Prefer` and `Accept`: when an answer comes, and in which form."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,10 @@ from worker.queue.keys import ACTIVE
         ({"prefer": "return=minimal"}, "application/json", 0, None),
         ({"prefer": "wait=1.5"}, "application/json", 2, "wait=2"),
         ({"prefer": 'wait="0.2"'}, "application/json", 0, "wait=0"),
+        ({"prefer": "wait=5; cancel-on-disconnect"}, "application/json", 5, "wait=5, cancel-on-disconnect"),
+        ({"prefer": "Cancel-On-Disconnect, wait=5"}, "application/json", 5, "wait=5, cancel-on-disconnect"),
+        ({"prefer": "cancel-on-disconnect", "accept": "image/png"}, "image/png", 60, "cancel-on-disconnect"),
+        ({"prefer": "cancel-on-disconnect"}, "application/json", 0, None),
         ({"prefer": "wait=5, wait=9"}, "application/json", 5, "wait=5"),
         ({"prefer": "wait=5; foo=bar"}, "application/json", 5, "wait=5"),
         *(
@@ -103,6 +108,33 @@ def test_when_redis_goes_away_who_waits_is_told_that_the_job_is_kept(
         body = problem(pending.result(60), 503, "unavailable")
     assert job_id.decode() in body["detail"]
     assert pending.result().headers["location"] == f"/jobs/{job_id.decode()}"
+
+
+@pytest.mark.parametrize("preference", ["wait=60; cancel-on-disconnect", "wait=60, cancel-on-disconnect", "wait=60"])
+def test_the_job_of_a_client_that_hangs_up_is_cancelled_if_it_says_so(
+    client, redis: Redis, until: Callable[..., None], preference: str
+) -> None:
+    gone = asyncio.Event()
+    body = [{"type": "http.request", "body": b'{"count": 2}', "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if body:
+            return body.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None:
+        pass
+
+    headers = [(b"content-type", b"application/json"), (b"prefer", preference.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/samples", "query_string": b"", "headers": headers}
+    asked = asyncio.run_coroutine_threadsafe(client.app(scope, receive, send), client.loop)
+    until(lambda: redis.zcard(ACTIVE) == 1)
+    ((job_id, _),) = redis.zrange(ACTIVE, 0, -1, withscores=True)
+    client.loop.call_soon_threadsafe(gone.set)
+    asked.result(60)
+    state = client.get(f"/jobs/{job_id.decode()}").json()["state"]
+    assert state == ("cancelled" if "cancel" in preference else "queued")
 
 
 def test_those_who_wait_hold_up_nobody(client, redis: Redis, until: Callable[..., None]) -> None:
