@@ -19,7 +19,7 @@ from benchmarks import report
 from models.environment import describe
 from models.files import write_json
 from models.training import presets
-from models.training.data import load_data
+from models.training.data.images import load_data
 from models.training.execution import Precision, StepExecution
 from models.training.trainer import Trainer, TrainingSettings
 

@@ -12,7 +12,7 @@ from models.evaluation.inception import Inception, InceptionFigures
 from models.evaluation.nearest import Copying, median_distance
 from models.evaluation.record import Floor, Judge
 from models.images import Pixels
-from models.training.data import images_sha256
+from models.training.data.images import images_sha256
 from models.training.labelled import Labelled
 
 COPIES = 1000  # samples whose nearest training images are looked for

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.files import cache_dir
 from models.images import Pixels
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 from models.training.labelled import Labelled, Part, load_labelled
 
 CACHE = cache_dir()

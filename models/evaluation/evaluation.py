@@ -24,7 +24,7 @@ from models.labels import labels_of
 from models.samplers.settings import SamplerSettings
 from models.score import ScoreModel
 from models.store import ModelStore
-from models.training.data import check_shape
+from models.training.data.images import check_shape
 from models.training.labelled import load_labelled
 
 GRID, COLUMNS, ROWS = 64, 8, 10  # samples of a grid, its columns, and samples of a picture of neighbours

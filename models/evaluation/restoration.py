@@ -26,7 +26,7 @@ from models.sampling.projections import Unmasked
 from models.sampling.sample import from_pixels, run, to_pixels
 from models.score import ScoreModel
 from models.store import ModelStore
-from models.training.data import check_shape
+from models.training.data.images import check_shape
 from models.training.labelled import load_labelled
 
 FILE = "restoration.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 from models.card import ImageShape
 from models.evaluation.bench import Bench, Progress
 from models.evaluation.classifier import classifier_of
-from models.training.data import check_shape
+from models.training.data.images import check_shape
 from models.training.labelled import Labelled, load_labelled
 
 SLOTS, SLOTS_OF_A_GPU = 64, 256  # samples drawn at a time

@@ -1,4 +1,4 @@
-"""The two Gaussians of models.training.toy in closed form: their density, and their score as a model to sample from."""
+"""The two Gaussians of models.training.data.toy in closed form: their density, and their score as a model."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.card import ImageShape
 from models.parametrisation import Score, VarianceExploding
 from models.score import ScoreModel
-from models.training.toy import SPAN
+from models.training.data.toy import SPAN
 
 IMAGE = ImageShape(channels=2, height=1, width=1)
 WEIGHTS, MEANS = (0.2, 0.8), (-5.0, 5.0)  # a mean has both coordinates alike

@@ -25,9 +25,9 @@ from models.score import ScoreModel
 from models.study import mixture
 from models.study.training import changed, trained
 from models.training import presets
+from models.training.data.toy import two_gaussians
 from models.training.levels import NoiseLevels
 from models.training.publish import ema_model
-from models.training.toy import two_gaussians
 from models.training.trainer import TrainingSettings
 
 SMALL, LARGE = 0.2 / mixture.UNIT, 5.0 / mixture.UNIT  # sigmas in units of pixels

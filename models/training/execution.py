@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from models.training.batches import Batch
+from models.training.data.batches import Batch
 from models.training.objectives import Objective
 from models.training.processes import Processes
 

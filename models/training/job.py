@@ -23,15 +23,15 @@ from models.sampling.sample import sample
 from models.sentences import faults
 from models.store import ZOO, ModelStore
 from models.training import presets
-from models.training.curve import loss_png
-from models.training.data import TrainingData, load_data
-from models.training.events import Events
-from models.training.formats import DataError
+from models.training.data.formats import DataError
+from models.training.data.images import TrainingData, load_data
+from models.training.data.toy import is_plane, two_gaussians
 from models.training.origin import Origin, find, read_weights
 from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
-from models.training.scatter import POINTS, points_png
-from models.training.toy import is_plane, two_gaussians
+from models.training.records.curve import loss_png
+from models.training.records.events import Events
+from models.training.records.scatter import POINTS, points_png
 from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings
 
 GRID = 64  # samples of a grid

@@ -6,11 +6,11 @@ from pathlib import Path
 from torch import Tensor
 
 from models.images import Pixels
-from models.training.data import find_training_idx
-from models.training.formats import DataError
-from models.training.formats.cifar10 import TEST_BATCH, find_batches, read_labelled_batches
-from models.training.formats.idx import load_mnist
-from models.training.formats.npz import read_labelled_npz
+from models.training.data.formats import DataError
+from models.training.data.formats.cifar10 import TEST_BATCH, find_batches, read_labelled_batches
+from models.training.data.formats.idx import load_mnist
+from models.training.data.formats.npz import read_labelled_npz
+from models.training.data.images import find_training_idx
 
 EXPECTED = (
     "expected one of: the four idx files of MNIST or of a data set in its format (train and t10k, images and labels), "

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from models import schedules
-from models.training.diameter import diameter
+from models.training.data.diameter import diameter
 
 
 class NoiseLevels(BaseModel):

@@ -19,8 +19,8 @@ from torch.optim.swa_utils import AveragedModel
 from models.card import NetworkSpec
 from models.score import build_network
 from models.training.averages import Averages, lengths
-from models.training.batches import Batch, Batches, Draw
-from models.training.data import Labels, images_sha256
+from models.training.data.batches import Batch, Batches, Draw
+from models.training.data.images import Labels, images_sha256
 from models.training.execution import Gradients, Precision, StepExecution, candidates, fastest, has_dropout
 from models.training.levels import NoiseLevels
 from models.training.objectives import Objective, ObjectiveName

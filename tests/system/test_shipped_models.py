@@ -12,7 +12,7 @@ from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
-from models.training.formats.idx import read_idx
+from models.training.data.formats.idx import read_idx
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
 NAMES = ["fashion-mnist", "mnist"]

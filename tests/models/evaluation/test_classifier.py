@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.evaluation.classifier import Classifier, load
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 from models.training.labelled import load_labelled
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist"

@@ -12,7 +12,7 @@ from models.samplers.langevin import Langevin
 from models.samplers.table import Table
 from models.study import mixture, plane
 from models.study.plane import Ends, ScoreMap
-from models.training.toy import two_gaussians
+from models.training.data.toy import two_gaussians
 
 NOTHING = lambda *_: None  # noqa: E731
 

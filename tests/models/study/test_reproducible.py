@@ -13,7 +13,7 @@ from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.study import reproducible_report
 from models.study.reproducible import VARIANTS, Found, Judged, Reproduction, Variant, draw
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 
 SMALL = Reproduction(seeds=2, epochs=1, checkpoints=2, samples=10, sampling_seeds=2, levels=2, steps_per_level=1)
 

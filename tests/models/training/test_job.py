@@ -15,8 +15,8 @@ from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
-from models.training.data import images_sha256
-from models.training.formats.idx import load_mnist
+from models.training.data.formats.idx import load_mnist
+from models.training.data.images import images_sha256
 from models.training.job import LOCK, TrainingFailed, TrainingJob, TrainingStopped
 from models.training.levels import NoiseLevels
 from models.training.trainer import BEFORE, CHECKPOINT, Trainer, TrainingSettings

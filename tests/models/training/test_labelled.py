@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 from models.training.labelled import Labelled, load_labelled
 
 RANDOM = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import torch
 from models.card import ModelCard, NetworkSpec
 from models.score import ScoreModel, build_network
 from models.store import ModelNotFound, ModelStore, sha256
-from models.training.data import Labels
+from models.training.data.images import Labels
 from models.training.guidance import publish_guided
 from models.training.origin import Origin, find, read_weights
 from models.training.publish import ema_model

@@ -14,7 +14,7 @@ from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training import presets
-from models.training.data import Labels
+from models.training.data.images import Labels
 from models.training.job import TrainingJob
 from models.training.presets import Preset
 from models.training.publish import publish

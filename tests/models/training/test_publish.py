@@ -6,7 +6,7 @@ import torch
 
 from models.score import ScoreModel
 from models.store import ModelStore
-from models.training.data import Labels
+from models.training.data.images import Labels
 from models.training.presets import PublishedAs
 from models.training.publish import ema_model, provenance, publish
 from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training.data import Labels
+from models.training.data.images import Labels
 from models.training.execution import StepExecution
 from models.training.levels import NoiseLevels
 from models.training.objectives import Objective

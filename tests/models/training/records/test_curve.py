@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.training.curve import POINTS, loss_png, smoothed
+from models.training.records.curve import POINTS, loss_png, smoothed
 
 
 @pytest.mark.parametrize("steps", [1, 7, POINTS, POINTS + 1, 12_345])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from models.training.diameter import diameter
+from models.training.data.diameter import diameter
 
 
 def brute_force(images: Tensor) -> float:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.training.toy import from_points, to_points, two_gaussians
+from models.training.data.toy import from_points, to_points, two_gaussians
 
 
 def test_the_points_are_the_two_gaussians_of_the_paper() -> None:

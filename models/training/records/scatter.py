@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.images import Pixels
-from models.training.toy import SPAN, to_points
+from models.training.data.toy import SPAN, to_points
 
 POINTS = 1000  # drawn of each
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from models.card import ImageShape
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Formats that Pillow opens, but that are no photographs or drawings in pixels, or need another program.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.formats import DataError
-from models.training.formats.npz import read_npz
+from models.training.data.formats import DataError
+from models.training.data.formats.npz import read_npz
 
 IMAGES = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
 LABELS = np.zeros(2, np.int64)

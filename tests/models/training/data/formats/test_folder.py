@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from models.card import ImageShape
-from models.training.formats import DataError
-from models.training.formats.folder import find_pictures, read_pictures
+from models.training.data.formats import DataError
+from models.training.data.formats.folder import find_pictures, read_pictures
 
 SHAPE = ImageShape(channels=3, height=8, width=8)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from models.training.events import EVERY, Events
+from models.training.records.events import EVERY, Events
 from models.training.trainer import Trainer, TrainingSettings
 
 SETTINGS = TrainingSettings(

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.training.scatter import points_png
-from models.training.toy import from_points, two_gaussians
+from models.training.data.toy import from_points, two_gaussians
+from models.training.records.scatter import points_png
 
 BLUE = (31, 119, 180)
 

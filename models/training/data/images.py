@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from models.card import ImageShape
-from models.training.formats import DataError
-from models.training.formats.cifar10 import class_names, find_batches, read_batches, read_labelled_batches
-from models.training.formats.folder import classes_of, find_pictures, read_pictures
-from models.training.formats.idx import read_idx, read_labels
-from models.training.formats.npz import holds_images, read_npy, read_npz, read_training_labels
+from models.training.data.formats import DataError
+from models.training.data.formats.cifar10 import class_names, find_batches, read_batches, read_labelled_batches
+from models.training.data.formats.folder import classes_of, find_pictures, read_pictures
+from models.training.data.formats.idx import read_idx, read_labels
+from models.training.data.formats.npz import holds_images, read_npy, read_npz, read_training_labels
 
 IDX_IMAGES = "train-images-idx3-ubyte"
 IDX_NAMES = (IDX_IMAGES, "train-images.idx3-ubyte")  # the second is what Kaggle's archive of MNIST calls it

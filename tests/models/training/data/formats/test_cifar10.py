@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.formats import DataError
-from models.training.formats.cifar10 import find_batches, read_batches
+from models.training.data.formats import DataError
+from models.training.data.formats.cifar10 import find_batches, read_batches
 
 DATA = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 
 
 def read_idx(path: Path) -> Tensor:

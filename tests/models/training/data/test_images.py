@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from models.card import ImageShape
-from models.training.data import Labels, images_sha256, load_data, load_images
-from models.training.formats import DataError
+from models.training.data.formats import DataError
+from models.training.data.images import Labels, images_sha256, load_data, load_images
 
-MNIST = Path(__file__).parents[2] / "data" / "mnist"
+MNIST = Path(__file__).parents[3] / "data" / "mnist"
 DIGITS = ImageShape(channels=1, height=28, width=28)
 COLOURS = ImageShape(channels=3, height=32, width=32)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)

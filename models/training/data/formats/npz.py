@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 
 TRAINING_IMAGES, TRAINING_LABELS = "x_train", "y_train"
 LABELLED = "x_train", "y_train", "x_test", "y_test"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.training.formats import DataError
+from models.training.data.formats import DataError
 
 SIDE, CHANNELS = 32, 3
 BATCHES, TEST_BATCH, NAMES = "data_batch_*", "test_batch", "batches.meta"

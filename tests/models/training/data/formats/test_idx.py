@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.training.formats import DataError
-from models.training.formats.idx import find_idx, load_mnist, read_idx
+from models.training.data.formats import DataError
+from models.training.data.formats.idx import find_idx, load_mnist, read_idx
 
-MNIST = Path(__file__).parents[3] / "data" / "mnist"
+MNIST = Path(__file__).parents[4] / "data" / "mnist"
 
 
 def idx(*shape: int, pixels: bytes | None = None) -> bytes:
