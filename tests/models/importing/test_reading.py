@@ -33,6 +33,9 @@ class Called:
     def __reduce__(self) -> Any:
         return self.call
 
+    def __str__(self) -> str:  # the same in each process that collects the tests
+        return f"{self.call[0].__name__} called"
+
 
 @pytest.mark.parametrize(
     "value",
