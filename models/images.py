@@ -13,7 +13,7 @@ Background = int | Sequence[int]
 
 
 def to_image(pixels: Pixels) -> Image.Image:
-    """An image of uint8 [h, w, c], c being 1, 3 or 4."""
+    """An image of uint8 [h, w, c]: grey, grey and its opacity, colours, or colours and their opacity."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 

@@ -114,16 +114,16 @@ def _pngs(job: Job, pieces: Iterator[Pixels]) -> Iterator[bytes]:
 
 def _on(images: Pixels, background: Colour) -> tuple[Pixels, Sequence[int]]:
     """The images with the channels that a background needs, and its value in them."""
-    channels = images.shape[-1]
-    if channels == 1 and background is not None and len(set(background)) == 1:
-        return images, background[:1]
-    if channels == 1:
-        images = images.repeat(3, axis=-1)
-    if background is None and channels < 4:
-        images = np.concatenate([images, np.full_like(images[..., :1], 255)], axis=-1)
+    colours, opacity = np.split(images, [1 if images.shape[-1] < 3 else 3], axis=-1)
+    if colours.shape[-1] == 1:
+        if background is not None and len(set(background)) == 1:
+            return images, (*background[:1], 255)[: images.shape[-1]]
+        colours = colours.repeat(3, axis=-1)
     if background is None:
-        return images, (0, 0, 0, 0)
-    return images, background if images.shape[-1] == 3 else (*background, 255)
+        opacity = opacity if opacity.shape[-1] else np.full_like(colours[..., :1], 255)
+    value = (0, 0, 0, 0) if background is None else (*background, 255)
+    images = np.concatenate([colours, opacity], axis=-1)
+    return images, value[: images.shape[-1]]
 
 
 def check_grid(

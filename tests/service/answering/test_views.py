@@ -3,11 +3,15 @@
 import io
 import zipfile
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+
+from models.card import ImageShape
+from service.answering import views
 
 Check = Callable[..., Any]
 VIEWS = ("grid.png", "images/0.png", "samples.npz", "images.zip", "animation.webp", "animation.gif", "filmstrip.png")
@@ -82,7 +86,7 @@ def test_frames_are_refused_where_they_cannot_be(new_client, settings, refusal: 
     def ask(**body: Any) -> Any:
         return client.post("/samples", json=body)
 
-    assert "at most 64" in refusal(ask(frames=65), "/frames")
+    assert "0 to 64" in refusal(ask(frames=65), "/frames")
     refusal(ask(frames=-1), "/frames")
     refusal(ask(frames=True), "/frames")
     assert "14 frames are more than the 13 network evaluations" in refusal(ask(count=1, frames=14), "/frames")
@@ -183,3 +187,25 @@ def test_head_is_answered_like_get_without_the_body(client, job, problem: Check)
     assert client.begin("HEAD", f"/jobs/{24 * '0'}/grid.png").result(60).status_code == 404
     assert client.begin("HEAD", f"/jobs/{24 * '0'}/events").result(60).status_code == 404
     assert client.begin("HEAD", "/samples").result(60).status_code == 405
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_view_of_images_of_any_number_of_channels(channels: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 5, 4, 7, channels), dtype=np.uint8)  # images, frames, ...
+    pixels[..., -1] |= 255 * (channels in (2, 4))  # opaque, for what is compared below
+    request = SimpleNamespace(count=3, frames=5, model_dump_json=lambda **_: "{}", seed=1)
+    job: Any = SimpleNamespace(request=request, image=ImageShape(channels=channels, height=4, width=7))
+    results: Any = SimpleNamespace(images=lambda _: pixels[:, -1], frames=lambda _: pixels)
+    for background in ((0, 0, 0), (128, 128, 128), (255, 128, 0), None):
+        grid = picture(views.grid_png(job, results, 10**6, 3, 2, 1, background))
+        shown = np.asarray(grid.convert("RGBA"))
+        assert tuple(shown[0, 0]) == ((0, 0, 0, 0) if background is None else (*background, 255))
+        grey = channels < 3
+        assert (shown[2:6, 2:9, 0] == pixels[0, -1, :, :, 0]).all()
+        assert (shown[2:6, 2:9, 2] == pixels[0, -1, :, :, 0 if grey else 2]).all()
+    for kind in ("WEBP", "GIF"):
+        animation = picture(views.animation(job, results, kind, 10**6, 3, 1, 12.0))
+        assert animation.n_frames == 5
+    assert picture(views.filmstrip_png(job, results, 10**6)).size == (5 * 9 + 2, 3 * 6 + 2)
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(views.images_zip(job, iter([pixels[:, -1]])))))
+    assert (np.asarray(picture(archive.read("0001.png"))).reshape(4, 7, channels) == pixels[1, -1]).all()
