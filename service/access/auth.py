@@ -1,4 +1,7 @@
-"""Who asks: with keys, the client is the key; in a service without keys, what it calls itself, or its address."""
+"""Who asks, and which jobs it may see.
+
+With keys, the client is the key; in a service without keys, what it calls itself, or its address.
+"""
 
 import re
 import time

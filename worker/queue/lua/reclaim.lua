@@ -1,6 +1,7 @@
 #!lua
 -- Puts back what dead workers held: shards whose lease is over, each for one retry, and those that were taken and never
--- started. Answers with the ids of those that have no retry left.
+-- started. Answers with the ids of those that have no retry left. Run once in a lease, by worker/upkeep.py; `again`
+-- stands in parts/lines.lua.
 -- RQ's queue, RQ's registry of started jobs; seconds in which what is taken is started
 -- luacheck: read_globals clock over again
 
