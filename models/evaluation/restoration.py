@@ -158,7 +158,7 @@ class Restoration(BaseModel):
             for task in TASKS:
                 if not task.fits(card.image.height, card.image.width):
                     continue
-                completed = self._complete(model, setting, task, originals, found.several, on_progress)
+                completed = self._complete(model, setting, task, originals, labels, found.several, on_progress)
                 judge = _Judge(task, originals, labels, classifier, real, self.seed)
                 is_usual = setting.table.rows.tobytes() == usual.table.rows.tobytes()
                 found.entries.append(judge.restored(setting, is_usual, *completed))
@@ -171,15 +171,26 @@ class Restoration(BaseModel):
         return found, out
 
     def _complete(
-        self, model: ScoreModel, setting: Setting, task: Task, originals: Pixels, several: int, on_progress: Progress
+        self,
+        model: ScoreModel,
+        setting: Setting,
+        task: Task,
+        originals: Pixels,
+        labels: NDArray[np.int64],
+        several: int,
+        on_progress: Progress,
     ) -> tuple[Pixels, Pixels, float]:
-        """A completion of each original, SEVERAL of the first `several`, and the seconds that an image took."""
+        """A completion of each original, SEVERAL of the first `several`, and the seconds that an image took.
+
+        A model that needs a label is told the original's own.
+        """
         height, width = originals.shape[1:3]
         numbers = [*range(len(originals)), *[i for i in range(several) for _ in range(SEVERAL)]]
         chains = []
         for index, number in enumerate(numbers):
             known, projection = from_pixels(originals[number]), task.of(height, width, self.seed, number)
-            chains.append(Chain(setting.table, self.seed, index, known=known, projection=projection))
+            label = int(labels[number]) if model.needs_label else None
+            chains.append(Chain(setting.table, self.seed, index, known=known, projection=projection, label=label))
         slots, total = SLOTS if model.device.type == "cpu" else SLOTS_OF_A_GPU, len(chains) * len(setting.table)
         begun = time.perf_counter()
         run(Engine(model, slots), chains, lambda done: on_progress(f"{task.name}: {setting.label}", done, total))

@@ -103,6 +103,19 @@ def test_what_is_known_is_kept(restore: Restore, textures_path: Path, monkeypatc
     assert np.abs(of_blocks[0] - of_blocks[1]).max() <= 0.51
 
 
+def test_a_model_that_needs_a_label_is_told_the_originals_own(
+    restore: Restore, labelled_dir: Path, textures_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int | None] = []
+    chain = subject.Chain
+    monkeypatch.setattr(subject, "Chain", lambda *a, **fields: told.append(fields["label"]) or chain(*a, **fields))
+    restore(model="needy", store=labelled_dir, samplers=(EULER,), count=10)
+    data = load_labelled(textures_path)
+    assert told[:10] == data.test.labels.numpy()[subject.evenly(len(data.test.labels), 10)].tolist()
+    restore(samplers=(EULER,), count=10)
+    assert told[-1] is None
+
+
 def test_by_default_it_is_what_requests_get(restore: Restore) -> None:
     found, _ = restore(samplers=(), count=2)
     assert [entry.label.split()[0] for entry in found.entries if entry.usual] == ["repaint"] * 9

@@ -1,5 +1,6 @@
 """Classes and guidance over HTTP: what is asked for, refused, counted and promised."""
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,22 @@ def test_completions_have_classes_too(client, inpaint, work, png, picture, half_
     assert np.array_equal(images[:, :, :4, 0], np.stack([picture[:, :4]] * 2))
     in_turn = inpaint("multipart", png(picture), png(half_mask), labels='["shoe", 0]', seed="3", count="2").json()
     assert in_turn["labels"] == [1, 0]
+
+
+def test_enlargements_have_classes_too(client, work, png, picture) -> None:
+    image = base64.b64encode(png(picture[:4, :4])).decode()
+    asked = {"image": image, "seed": 3, "count": 2, "sampler": HEUN}
+    jobs = [
+        client.post("/upscale", json={**asked, **told}).json()
+        for told in ({"label": 2, "guidance": 2.5}, {"label": 0, "guidance": 2.5}, {})
+    ]
+    assert [job["progress"]["image_steps"] for job in jobs] == [20, 20, 10]
+    work()
+    images = [client.images(job) for job in jobs]
+    assert len({one.tobytes() for one in images}) == 3
+    for one in images:
+        means = one.reshape(2, 4, 2, 4, 2).mean((2, 4))
+        assert np.abs(means - picture[:4, :4]).max() <= 1
 
 
 def test_a_key_stands_for_the_labels_too(client, problem) -> None:
