@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
+from rq.worker import Worker
 from rq.worker_registration import clean_worker_registry
 
 from worker.queue import keys, shards
@@ -27,7 +28,16 @@ def look_after(queue: JobQueue, lease_seconds: int) -> None:
     _remove_strangers(queue)
     for registry in (FinishedJobRegistry, FailedJobRegistry):
         registry(queue.rq.name, queue.connection).cleanup()
+    _count_out(queue, 4 * lease_seconds)
     clean_worker_registry(queue.rq)
+
+
+def _count_out(queue: JobQueue, seconds: int) -> None:
+    """Takes no worker for alive for longer than that without a sign of it, though the clock of Redis was set back."""
+    with queue.connection.pipeline(transaction=False) as pipeline:
+        for key in Worker.all_keys(connection=queue.connection, queue=queue.rq):
+            pipeline.expire(key, seconds, lt=True)
+        pipeline.execute()
 
 
 def _incomplete(queue: JobQueue) -> list[str]:

@@ -37,6 +37,22 @@ def test_what_a_dead_worker_held_comes_back_though_the_clock_is_set_back(
     until(back)
 
 
+def test_a_dead_worker_does_not_pass_for_alive_though_the_clock_is_set_back(
+    queue: JobQueue, redis: Redis, new_worker: NewWorker
+) -> None:
+    dead, living = new_worker(), new_worker()
+    for worker in (dead, living):
+        worker.register_birth()
+        worker._beat()
+    set_back(redis, HOUR)
+    upkeep.look_after(queue, 2)
+    living._beat()
+    assert queue.workers() == 2
+    assert 0 < redis.ttl(dead.key) <= 8
+    for worker in (dead, living):
+        worker.register_death()
+
+
 def test_a_worker_whose_clock_is_wrong_keeps_its_leases(
     submit: Submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
