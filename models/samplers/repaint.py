@@ -11,7 +11,7 @@ from models.samplers.sampler import Model, Steps, check_rows, otherwise
 from models.samplers.table import Row, Table
 from models.schedules import to_zero
 
-RESAMPLES, FEEDBACK = 10, 2.0
+RESAMPLES, FEEDBACK = 5, 2.0
 FINEST = 0.1  # in units of pixels in [0, 1]: how far an image may be from what is known and still look right
 
 
@@ -21,7 +21,7 @@ class Repaint(Descent):
     title: ClassVar = "RePaint"
     needs_known: ClassVar = True
     counts: ClassVar[tuple[str, ...]] = (*Descent.counts, "resamples")
-    usual_levels: ClassVar = 10
+    usual_levels: ClassVar = 18
 
     name: Literal["repaint"]
     levels: Steps | None = Field(

@@ -12,7 +12,7 @@ models/sampling/projections.py. Of an inpainting Q keeps what the mask does not 
 
 `known` is the noise level that x has after the row, so that the pixels given by the client are as noisy as those
 around them, and 0 in the last row: they come back exactly as they were sent. `feedback` aims past what is known, by so
-many times what the denoised image still lacks of it.
+many times what the denoised image still lacks of it; of means of g numbers, sqrt(g) times less.
 """
 
 from collections.abc import Sequence

@@ -53,9 +53,9 @@ def test_it_is_refused_where_nothing_is_known(tiny_card: ModelCard) -> None:
     assert "repaint" not in caught.value.allowed
     complete, table = plan(bare("repaint"), tiny_card, known=True)
     assert isinstance(complete, Repaint)
-    assert (complete.levels, complete.sigma_max) == (10, 10.0)
+    assert (complete.levels, complete.sigma_max) == (18, 10.0)
     assert complete.resamples is not None
-    assert len(table) == 9 * complete.resamples + 1
+    assert len(table) == 17 * complete.resamples + 1
     assert plan(complete, tiny_card, known=True)[1].rows.tobytes() == table.rows.tobytes()
 
 
@@ -78,5 +78,5 @@ def test_a_model_of_few_levels_is_inpainted_by_its_own_sampler(tiny_card: ModelC
 
 
 def test_too_many_rows_are_refused(tiny_card: ModelCard) -> None:
-    with pytest.raises(SamplerRefused, match="resamples: this takes 900,001 network evaluations"):
+    with pytest.raises(SamplerRefused, match="resamples: this takes 1,700,001 network evaluations"):
         plan(Repaint(name="repaint", resamples=100_000), tiny_card, known=True)

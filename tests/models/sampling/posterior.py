@@ -135,6 +135,7 @@ def cases(dimensions: int, projection: str) -> list[Case]:
     """Five modes of 2, 16 or 784 dimensions: what is known is of one of two kinds, and what is not of one of three."""
     shape = {2: (2, 1, 1), 16: (1, 4, 4), 784: (1, 28, 28)}[dimensions]
     generator = torch.Generator().manual_seed(dimensions)
+    low = 0.0 if projection == "mask" else 0.25  # of what is drawn: the sums of two parts are images too
     made = []
     for number in range(3):
         rng = np.random.default_rng([dimensions, number])
@@ -146,8 +147,16 @@ def cases(dimensions: int, projection: str) -> list[Case]:
         else:
             of = Grey() if dimensions == 2 else Blocks(2)
         case = Case(weights, torch.zeros(1, *shape), torch.zeros(shape), of)
-        seen = torch.tensor([0.25, 0.75]) if dimensions == 2 else torch.rand(2, *shape, generator=generator)
-        free = torch.tensor([0.1, 0.5, 0.9]) if dimensions == 2 else torch.rand(3, *shape, generator=generator)
+        seen = (
+            torch.tensor([0.0, 1.0] if projection == "mask" else [0.3, 0.7])
+            if dimensions == 2
+            else low + (1 - 2 * low) * torch.rand(2, *shape, generator=generator)
+        )
+        free = (
+            torch.tensor([0.1, 0.5, 0.9])
+            if dimensions == 2
+            else low + (1 - 2 * low) * torch.rand(3, *shape, generator=generator)
+        )
         if dimensions == 2:
             ramp = torch.tensor([1.0, 0.0] if projection == "mask" else [1.0, 1.0]).reshape(shape)
             other = torch.tensor([0.0, 1.0] if projection == "mask" else [0.5, -0.5]).reshape(shape)
@@ -159,4 +168,15 @@ def cases(dimensions: int, projection: str) -> list[Case]:
         mode = int(rng.choice(5, p=weights.numpy() / weights.sum().item()))
         known = means[mode] + STD * torch.randn(shape, generator=generator)
         made.append(Case(weights, means, known, of))
+    return made
+
+
+def distinct(dimensions: int = 16) -> list[Case]:
+    """Six modes that are alike in nothing: what is known of a mask excludes all but one."""
+    made = []
+    for number in range(3):
+        generator = torch.Generator().manual_seed(number)
+        means = torch.rand(6, 1, 1, dimensions, generator=generator)
+        repaint = (torch.arange(dimensions) >= dimensions // 2).reshape(1, 1, dimensions)
+        made.append(Case(torch.full((6,), 1 / 6), means, means[number], Unmasked(repaint)))
     return made

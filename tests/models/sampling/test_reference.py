@@ -139,6 +139,7 @@ def test_repaint_with_feedback_follows_its_loop(exact_score: Callable[..., Score
         return noise.normal([SEED] * N, range(N), [k] * N, stream, shape)
 
     def paint(x: Tensor, sigma: float, k: int, denoised: Tensor, feedback: float) -> Tensor:
+        feedback /= {"mask": 1, "blocks": 2, "grey": 3**0.5}[projection]
         target = known + feedback * (known - denoised) + sigma * drawn(k, noise.KNOWN)
         if projection == "mask":
             return torch.where(mask[:, None], x, target)
