@@ -9,12 +9,11 @@ import typer
 from cli import connection
 from cli.commands import (
     api,
-    colorize,
+    completions,
     doctor,
     evaluate,
     guide,
     import_,
-    inpaint,
     jobs,
     keys,
     models,
@@ -22,7 +21,6 @@ from cli.commands import (
     study,
     train,
     up,
-    upscale,
     worker,
 )
 from cli.extras import needs
@@ -65,9 +63,9 @@ app.command()(needs("train")(train.train))
 app.command()(needs("train")(guide.guide))
 app.command()(needs("train")(evaluate.evaluate))
 app.command(epilog=connection.CODES)(sample.sample)
-app.command(epilog=connection.CODES)(inpaint.inpaint)
-app.command(epilog=connection.CODES)(upscale.upscale)
-app.command(epilog=connection.CODES)(colorize.colorize)
+app.command(epilog=connection.CODES)(completions.inpaint)
+app.command(epilog=connection.CODES)(completions.upscale)
+app.command(epilog=connection.CODES)(completions.colorize)
 app.command(epilog=connection.CODES)(jobs.jobs)
 app.command(epilog=connection.CODES)(jobs.cancel)
 app.command(epilog=connection.CODES)(models.models)

@@ -171,7 +171,7 @@ def test_errors_are_sentences_beside_their_field(page: Any) -> None:
     trouble = "#sample form .trouble:not([hidden])"
     page.wait_for_selector(trouble)
     assert "steps" in page.inner_text(trouble)
-    assert "greater than or equal to 1" in page.inner_text(trouble)
+    assert "allowed: 1 to 100000" in page.inner_text(trouble)
     assert page.get_attribute("#sample [name=steps]", "aria-invalid") == "true"
 
 

@@ -5,10 +5,10 @@ import { ClassForm } from "../parts/classes.js";
 import { part } from "../parts/dom.js";
 import { JobPanel } from "../parts/job.js";
 import { cardOf } from "../parts/models.js";
-import { Painter } from "../parts/painter.js";
-import { fitted, inImage, load } from "../parts/pictures.js";
+import { Painter } from "../picture/painter.js";
+import { fitted, inImage, load } from "../picture/pictures.js";
 import { SamplerForm } from "../parts/samplers.js";
-import { first, offerPictures } from "../parts/source.js";
+import { first, offerPictures } from "../picture/source.js";
 
 const KEPT = "inpaint"; // the picture and mask of the last request, so that a reload finds them again
 

@@ -5,9 +5,9 @@ import { ClassForm } from "../parts/classes.js";
 import { make, part } from "../parts/dom.js";
 import { JobPanel } from "../parts/job.js";
 import { cardOf } from "../parts/models.js";
-import { fitted, inImage } from "../parts/pictures.js";
+import { fitted, inImage } from "../picture/pictures.js";
 import { SamplerForm } from "../parts/samplers.js";
-import { first, offerPictures } from "../parts/source.js";
+import { first, offerPictures } from "../picture/source.js";
 
 export class UpscaleView extends AskingView {
   constructor(on) {

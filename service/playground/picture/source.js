@@ -1,6 +1,6 @@
 // Where a picture comes from: a file that is chosen or dropped, or an example.
 
-import { make } from "./dom.js";
+import { make } from "../parts/dom.js";
 import { load } from "./pictures.js";
 
 const EXAMPLES = ["two", "three", "four", "five", "eight", "nine"];

@@ -1,6 +1,6 @@
 // The canvas on which a mask is painted: with mouse, pen, finger, or the arrow keys and the space bar.
 
-import { announce, part } from "./dom.js";
+import { announce, part } from "../parts/dom.js";
 import { Mask } from "./mask.js";
 
 const MARK = [244, 63, 94, 150]; // seen on black, on white and on grey

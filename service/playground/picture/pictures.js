@@ -1,6 +1,6 @@
 // Pictures of any size, made into what a model takes.
 
-import { make } from "./dom.js";
+import { make } from "../parts/dom.js";
 
 /** The picture at an address. */
 export async function load(address) {
