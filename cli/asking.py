@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -31,7 +33,7 @@ from cli.connection import (
 from cli.console import err, fail
 from cli.output import STDOUT, Output
 from cli.signals import handle
-from scoreserve import Ask, Client, Conflict, Ended, Fit, Job, JobFailed, Progress, Urgency
+from scoreserve import Ask, Client, Conflict, Ended, Fit, Job, JobFailed, Patience, Progress, ScoreserveError, Urgency
 
 Columns = Annotated[int | None, typer.Option("--columns", metavar="<int>", min=1, help="Images in a row.")]
 Scale = Annotated[
@@ -133,7 +135,7 @@ class Asking:
         output = Output.of(self.out, self.columns, self.scale, self.frames, self.filmstrip)
         how = protocol(self.show, self.as_json, self.out) if self.wait else None
         with service(self.server, self.api_key, self.patience) as client:
-            job = submit(client, ask)
+            job = self._submitted(client, ask, submit)
             if self.wait:
                 err.print(f"job {job.id}", highlight=False)
                 deliver(client, job, output, how, self.as_json)
@@ -141,6 +143,18 @@ class Asking:
                 print_json(job.data)
             else:
                 typer.echo(job.id)
+
+    def _submitted(self, client: Client, ask: Ask, submit: Callable[[Client, Ask], Job]) -> Job:
+        """The job, accepted. Who stops the command before the answer is there gets what was accepted cancelled."""
+        ask = {**ask, "idempotency_key": secrets.token_hex(16)}
+        try:
+            with _stopped_by_signals():
+                return submit(client, ask)
+        except KeyboardInterrupt as interrupt:
+            options: Any = {"api_key": self.api_key, "timeout": 2, "patience": Patience(attempts=1)}
+            with suppress(ScoreserveError), Client(self.server, **options) as quick:
+                quick.cancel(submit(quick, ask))  # the same job, by its key
+            fail("stopped before the service had answered; if it accepted the job, it is cancelled", _code(interrupt))
 
 
 def asks(out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -233,10 +247,9 @@ def duration(seconds: float) -> str:
 
 def _follow(client: Client, job: Job) -> Job:
     """Shows a job's progress until it has ended; Ctrl-C, SIGTERM and SIGHUP cancel it."""
-    handle(signal.SIGTERM, signal.SIGHUP, by=_stop)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
     try:
-        with Bar(*columns, console=err) as bar:
+        with _stopped_by_signals(), Bar(*columns, console=err) as bar:
             task = bar.add_task(job.state, total=job.image_steps, completed=job.image_steps_done, left="")
             for event in client.follow(job):
                 match event:
@@ -248,7 +261,7 @@ def _follow(client: Client, job: Job) -> Job:
                         bar.update(task, description=ended.state, completed=ended.image_steps_done, left="")
                         job = ended
     except KeyboardInterrupt as interrupt:
-        code = interrupt.code if isinstance(interrupt, Stopped) else CANCELLED
+        code = _code(interrupt)
         try:
             client.cancel(job)
         except Conflict:
@@ -268,8 +281,24 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + number  # as a shell has it
 
 
-def _stop(number: int, _: object) -> NoReturn:
-    raise Stopped(number)
+def _code(interrupt: KeyboardInterrupt) -> int:
+    return interrupt.code if isinstance(interrupt, Stopped) else CANCELLED
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise `Stopped`, unless this process was started to ignore them."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise Stopped(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handle(*before, by=stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _place(position: int | None) -> str:

@@ -209,6 +209,25 @@ def test_ctrl_c_cancels_the_job(
     failed(run(), "had ended before it could be cancelled", code=130)
 
 
+def test_ctrl_c_before_the_answer_cancels_what_was_accepted(
+    run: Command, service: Service, failed: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, keys = Client.sample, []  # of the class it is the flow
+
+    def once(client: Client, **ask: Any) -> Any:
+        keys.append(ask["idempotency_key"])
+        if len(keys) == 1:
+            raise KeyboardInterrupt
+        return client._run(flow(client, **ask))
+
+    service.has("finished")
+    service.answers[f"DELETE /jobs/{JOB}"] = as_json(view("cancelled"))
+    monkeypatch.setattr(Client, "sample", once)
+    failed(run(), "if it accepted the job, it is cancelled", code=130)
+    assert [request for request, _ in service.asked] == ["POST /samples", f"DELETE /jobs/{JOB}"]
+    assert keys[0] == keys[1] == service.headers[0]["idempotency-key"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_the_job(
     run: Command, service: Service, failed: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -217,13 +236,12 @@ def test_a_signal_cancels_the_job(
         yield from ()
         signal.raise_signal(number)
 
-    before = signal.getsignal(number)
     monkeypatch.setattr(Client, "follow", killed)
     service.has("finished")
     service.answers[f"DELETE /jobs/{JOB}"] = as_json(view("cancelled"))
     failed(run(), f"job {JOB} is cancelled", code=128 + number)
     assert service.asked[-1][0] == f"DELETE /jobs/{JOB}"
-    signal.signal(number, before)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize(

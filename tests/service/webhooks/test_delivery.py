@@ -354,10 +354,14 @@ def test_nothing_is_left_once_the_job_is_forgotten(
         ({"url": "https://example.com:25/"}, "/webhook/url", "port is 25"),
         ({"url": "https://"}, "/webhook/url", "no host"),
         ({"url": 5}, "/webhook/url", "string"),
-        ({}, "/webhook/url", "required"),
+        ({}, "/webhook/url", "missing"),
         ({"url": "https://example.com/"}, "/webhook/secret", "a secret of yours: whsec_"),
         ({"url": "https://example.com/", "secret": "whsec_QQ=="}, "/webhook/secret", "24 to 64 bytes"),
-        ({"url": "https://example.com/", "secret": SECRET, "method": "PUT"}, "/webhook/method", "only the fields"),
+        (
+            {"url": "https://example.com/", "secret": SECRET, "method": "PUT"},
+            "/webhook/method",
+            "there is no field method | url, secret",
+        ),
     ],
 )
 def test_what_could_not_be_called_is_refused_at_once(
