@@ -263,23 +263,33 @@ class Engine:
         return score
 
     def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
-        """Scores of images, at most `width` at a time; a part that memory does not last for is halved."""
+        """Scores of images, about `width` at a time; a part that memory does not last for is halved."""
         evaluate = self._scores or self._pieces
         done: list[Tensor] = []
         begin = 0
         while begin < len(x):
-            piece = slice(begin, begin + self.width)
+            size = self._part(len(x) - begin)
+            piece = slice(begin, begin + size)
             try:
                 done.append(evaluate(x[piece], conditions[piece]))
             except Exception as error:
                 if not out_of_memory(error) or self.width == 1:
                     raise
-                failed = min(self.width, len(x) - begin)
+                failed = size
             else:
-                begin += self.width
+                begin += size
                 continue
             self._narrow(failed)  # here, so that the error's frames hold no tensors any more
         return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _part(self, left: int) -> int:
+        """How many of the images that are left are evaluated next.
+
+        At most `width`; or less than twice as many on a CPU whose memory has lasted, where few cost more for each.
+        """
+        if self._scores is not None or self.narrowed:
+            return min(self.width, left)
+        return left // max(1, left // self.width)
 
     def _narrow(self, failed: int) -> None:
         if self._scores is not None:

@@ -157,6 +157,10 @@ def test_more_evaluations_than_slots_are_made_in_pieces(
     engine.step()
     assert seen == [3, 3]
     assert engine.evaluated(6) == 6
+    engine.evict(engine.chains[:1])
+    engine.admit([Chain(TABLES[2], 0, 3)])
+    engine.step()
+    assert seen[2:] == [5], "a few more are no part of their own"
 
 
 def test_a_chain_is_guided_towards_a_class_or_not_at_all() -> None:
