@@ -28,6 +28,7 @@ from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.plan import plan
+from models.samplers.repaint import Repaint
 from models.samplers.settings import SamplerSettings
 from models.store import ModelStore
 from tests.conftest import USERS
@@ -35,7 +36,7 @@ from worker.device.batch import Batch
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue, connect
 from worker.queue.priority import Priority
-from worker.queue.requests import InpaintRequest, SampleRequest
+from worker.queue.requests import InpaintRequest, SampleRequest, UpscaleRequest
 from worker.queue.results import Results
 from worker.queue.settings import QueueSettings
 
@@ -204,12 +205,17 @@ def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
     }
     if chance.random() < 0.6:
         return SampleRequest(**fields)
+    if chance.random() < 0.5:
+        repaint = Repaint(name="repaint", levels=5, resamples=chance.randint(1, 20))
+        fields["sampler"], _ = plan(repaint, card, known=True)
+    if chance.random() < 0.5:
+        return UpscaleRequest.model_construct(**fields, kind="upscale", image=chance.randbytes(16), factor=2)
     image, mask = chance.randbytes(64), bytes(chance.choices((0, 1), k=64))
     return InpaintRequest.model_construct(**fields, kind="inpaint", image=image, mask=mask)
 
 
 def submit(queue: JobQueue, card: ModelCard, job: SampleRequest, chance: random.Random) -> str:
-    image_steps = job.count * len(plan(job.sampler, card)[1])
+    image_steps = job.count * len(plan(job.sampler, card, job.kind != "sample")[1])
     client, priority = chance.choice("abc"), chance.choice(list(Priority))
     return queue.accept(queue.offer(job, card.image, image_steps, client, priority)).id
 

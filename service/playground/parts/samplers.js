@@ -4,6 +4,8 @@ import { getJson } from "../wire/api.js";
 import { copyOf, make, part, short } from "./dom.js";
 import { sensible, toPlace, toValue, told } from "./ranges.js";
 
+const DISAGREES = "It does not go back: what it makes agrees less with what is kept.";
+
 let known = null;
 
 /** All samplers, asked for once. */
@@ -72,7 +74,8 @@ export class SamplerForm {
     const sampler = this.all.find(({ name }) => name === this.select.value);
     const ofCard = [this.card.sampler, ...this.card.samplers, ...(this.card.inpainting ? [this.card.inpainting] : [])];
     const own = ofCard.find(({ name }) => name === sampler.name) ?? {};
-    this.about.textContent = sampler.description;
+    const agrees = !this.known || sampler.needs_known || !this.all.some(({ needs_known }) => needs_known);
+    this.about.textContent = agrees ? sampler.description : `${sampler.description} ${DISAGREES}`;
     this.inputs.clear();
     this.settings.replaceChildren(
       ...sampler.parameters.map((parameter) => {
