@@ -26,4 +26,6 @@ def test_a_run_says_at_which_levels_it_trains_and_where_it_goes_on(
     trainer = Trainer(IMAGES, TrainingSettings(network=NETWORK, levels=levels), tmp_path)
     trainer.step = 3
     TrainingProgress(every=1).start(trainer)
-    assert capsys.readouterr().err.splitlines() == said
+    lines = capsys.readouterr().err.splitlines()
+    lines.remove(f"a step is run {trainer.execution}")
+    assert lines == said
