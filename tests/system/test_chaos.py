@@ -234,6 +234,7 @@ def digests(images: Pixels) -> list[str]:
 
 
 def left(connection: Redis) -> set[str]:
-    """What is in Redis besides counters and what RQ knows of workers."""
+    """What is in Redis besides counters, the clock, whose turn it was, and what RQ knows of workers."""
     keys = {key.decode() for key in connection.keys("*")}
-    return {key for key in keys if key not in ("scoreserve:totals", "rq:queues") and not key.startswith("rq:worker")}
+    stays = {"scoreserve:totals", "scoreserve:clock", "rq:queues", "rq:clean_registries:scoreserve:turn"}
+    return {key for key in keys - stays if not key.startswith("rq:worker")}

@@ -18,7 +18,7 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.asking.schemas import EXAMPLE_ID, MASK, PICTURE
+from service.asking.schemas import EXAMPLE_ID, MASK, PICTURE, SMALL
 
 # name: (what it is at most here, what it may be at most)
 _LARGEST = {
@@ -53,7 +53,10 @@ _PICTURES = [
     _file("I;16", "TIFF", (8, 8), 65535),
     _file("1", "BMP", (8, 8), 1),
     _file("LA", "PNG", (12, 16), (255, 0)),  # to be fitted
+    _file("L", "PNG", (4, 4), 255),  # to be enlarged
+    _file("L", "BMP", (2, 2), 255),
 ]
+_SMALL = [base64.b64encode(picture).decode() for picture in _PICTURES[-2:]]
 _BASE64 = [base64.b64encode(picture).decode() for picture in _PICTURES]
 # Of a form's files, and of the strings that are files in JSON; the others are what schemathesis would send.
 schemathesis.openapi.format("binary", st.one_of(*map(st.just, _PICTURES), st.binary()))
@@ -69,6 +72,7 @@ def before_load_schema(context: Any, document: dict[str, Any]) -> None:
         (EXAMPLE_ID, _JOB),
         (PICTURE, _BASE64[0]),
         (MASK, _BASE64[0]),
+        (SMALL, _SMALL[0]),
     ):
         text = text.replace(shown, here)
     document.update(json.loads(text))
@@ -102,7 +106,7 @@ def filter_case(context: Any, case: Any) -> bool:
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
     """The body, made small if it asks for images."""
-    if context.operation.path not in ("/samples", "/inpaint") or not isinstance(body, dict):
+    if context.operation.path not in ("/samples", "/inpaint", "/upscale", "/colorize") or not isinstance(body, dict):
         return body
     body = _small(body)
     if isinstance(body.get("sampler"), dict):
@@ -111,7 +115,8 @@ def map_body(context: Any, body: Any) -> Any:
         body["model"] = "tiny"
     for name in ("image", "mask"):  # white as a mask, transparent as a picture
         if type(body.get(name)) is str and len(body[name]) % 4:
-            body[name] = _BASE64[len(body[name]) % len(_BASE64)]
+            fitting = _SMALL if context.operation.path == "/upscale" else _BASE64
+            body[name] = fitting[len(body[name]) % len(fitting)]
     for name, value in _FORM.items():
         if isinstance(body.get(name), str):
             body[name] = value
