@@ -29,6 +29,7 @@ class Service:
             "SCORESERVE_DEFAULT_MODEL": "tiny",
             "SCORESERVE_SLOTS": "32",
             "SCORESERVE_THREADS": "1",
+            "SCORESERVE_GRACE_SECONDS": "0",
             "OMP_NUM_THREADS": "1",
         }
         self.worker = self._start("worker")
@@ -55,8 +56,10 @@ class Service:
         return job
 
     def stop(self) -> None:
+        """The worker takes its leave, or the next service here would show its slots for as long as leases last."""
+        self.api.kill()
+        self.worker.terminate()
         for process in (self.api, self.worker):
-            process.kill()
             process.wait()
 
 
