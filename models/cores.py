@@ -20,7 +20,7 @@ def usable_cores(files: Path = FILES) -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
         cores = os.cpu_count() or 1
-    return max(1, min(cores, *(int(limit) for limit in _limits(files)), cores))
+    return max(1, min([cores, *(int(limit) for limit in _limits(files))]))
 
 
 def _limits(files: Path) -> Iterator[float]:

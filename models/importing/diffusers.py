@@ -19,17 +19,8 @@ from models import networks
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
 from models.importing.reading import ImportRefused, read_json, read_safetensors, read_torch, weights_of
-from models.parametrisation import (
-    X0,
-    Betas,
-    Consistency,
-    DiscreteVariancePreserving,
-    Epsilon,
-    Parametrisation,
-    Score,
-    V,
-    VarianceExploding,
-)
+from models.parametrisation import X0, Consistency, Epsilon, Parametrisation, Score, V
+from models.processes import Betas, DiscreteVariancePreserving, VarianceExploding
 from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
 from models.samplers.multistep_consistency import MultistepConsistency

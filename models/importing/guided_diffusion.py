@@ -22,7 +22,8 @@ from models.importing.publishing import Found, Origin, Target, check_shapes, pub
 from models.importing.reading import ImportRefused, read_torch, weights_of
 from models.networks.adm import ADM, Block
 from models.networks.layers import Attention
-from models.parametrisation import X0, Betas, Consistency, DiscreteVariancePreserving, Edm, Epsilon, Parametrisation
+from models.parametrisation import X0, Consistency, Edm, Epsilon, Parametrisation
+from models.processes import Betas, DiscreteVariancePreserving
 from models.samplers.euler import Euler
 from models.samplers.heun import Heun
 from models.samplers.multistep_consistency import MultistepConsistency

@@ -16,7 +16,8 @@ from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.publishing import Found, Origin, Target, check_shapes, in_one_line, publish
 from models.importing.reading import ImportRefused, read_bytes, read_safetensors, read_torch, unwrapped
 from models.networks import UnknownNetwork
-from models.parametrisation import X0, Epsilon, Parametrisation, Score, UnitVariance, V, VarianceExploding
+from models.parametrisation import X0, Epsilon, Parametrisation, Score, V
+from models.processes import UnitVariance, VarianceExploding
 from models.score import ScoreModel, build_network
 
 Predicts = Literal["denoised", "noise", "score", "v"]

@@ -18,13 +18,10 @@ from torch import Tensor
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
 from models.importing.reading import ImportRefused, is_tensor, read_json, read_torch, weights_of
-from models.parametrisation import (
+from models.parametrisation import Epsilon, OverSigma, Parametrisation, Score
+from models.processes import (
     Betas,
     DiscreteVariancePreserving,
-    Epsilon,
-    OverSigma,
-    Parametrisation,
-    Score,
     SubVariancePreserving,
     VarianceExploding,
     VariancePreserving,

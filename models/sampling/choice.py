@@ -126,9 +126,8 @@ def choose(
     """
     if capture is None:
         capture = CudaGraphs(model.device) if model.device.type == "cuda" else plain
-    if fixed is not None:
-        among = ()
-    among = candidates(model.device, exact) if among is None else among
+    if among is None:
+        among = candidates(model.device, exact) if fixed is None else ()
     usual = fixed or Execution()
     model.executed = as_usual = None if fixed is None else fixed.of(model.network)
     with torch.inference_mode():

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from models.card import ImageShape
-from models.parametrisation import Score, VarianceExploding
+from models.parametrisation import Score
+from models.processes import VarianceExploding
 from models.score import ScoreModel
 from models.training.data.toy import SPAN
 

@@ -11,19 +11,21 @@ from torch import Tensor
 
 from models.parametrisation import (
     X0,
-    Betas,
     Consistency,
     DiscreteLevels,
-    DiscreteVariancePreserving,
     Edm,
     Epsilon,
     Flow,
     OverSigma,
     Parametrisation,
     Score,
+    V,
+)
+from models.processes import (
+    Betas,
+    DiscreteVariancePreserving,
     SubVariancePreserving,
     UnitVariance,
-    V,
     VarianceExploding,
     VariancePreserving,
 )

@@ -16,7 +16,8 @@ import safetensors.torch
 import torch
 
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.parametrisation import Epsilon, VariancePreserving
+from models.parametrisation import Epsilon
+from models.processes import VariancePreserving
 from models.samplers.heun import Heun
 from models.store import ModelStore, sha256
 from tests.system.markdown import ROOT

@@ -18,7 +18,8 @@ from models.card import ModelCard
 from models.importing.diffusers import import_diffusers
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
-from models.parametrisation import DiscreteVariancePreserving, Score
+from models.parametrisation import Score
+from models.processes import DiscreteVariancePreserving
 from models.samplers.euler import Euler
 from models.samplers.plan import plan
 from models.sampling.chain import Chain

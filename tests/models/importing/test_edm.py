@@ -20,7 +20,8 @@ from models.importing.edm import BLOCK, import_edm
 from models.importing.edm_pickle import Container, Module, Reader
 from models.importing.publishing import Target
 from models.networks.adm import ADM
-from models.parametrisation import Edm, Epsilon, OverSigma, VarianceExploding, VariancePreserving
+from models.parametrisation import Edm, Epsilon, OverSigma
+from models.processes import VarianceExploding, VariancePreserving
 from models.samplers.heun import Heun
 from models.samplers.plan import plan
 from models.sampling.chain import Chain

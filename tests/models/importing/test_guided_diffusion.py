@@ -16,7 +16,8 @@ from models.importing.guided_diffusion import import_guided_diffusion, layout, r
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
 from models.networks.adm import ADM
-from models.parametrisation import DiscreteVariancePreserving, Edm, Epsilon
+from models.parametrisation import Edm, Epsilon
+from models.processes import DiscreteVariancePreserving
 from models.samplers.euler import Euler
 from models.samplers.plan import offered, plan
 from models.sampling import noise

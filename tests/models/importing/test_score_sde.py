@@ -23,7 +23,8 @@ from models.importing.score_sde import (
     import_score_sde,
     read_config,
 )
-from models.parametrisation import Epsilon, OverSigma, SubVariancePreserving, VarianceExploding
+from models.parametrisation import Epsilon, OverSigma
+from models.processes import SubVariancePreserving, VarianceExploding
 from models.samplers.ancestral import Ancestral
 from models.samplers.heun import Heun
 from models.samplers.plan import plan

@@ -3,7 +3,8 @@ from torch import Tensor, nn
 
 from models.card import ImageShape
 from models.networks.plain import Plain
-from models.parametrisation import X0, VarianceExploding
+from models.parametrisation import X0
+from models.processes import VarianceExploding
 from models.score import ScoreModel
 
 
