@@ -21,7 +21,8 @@ from models.files import write_json
 from models.training import presets
 from models.training.data.images import load_data
 from models.training.execution import Precision, StepExecution
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 PARTS = 6  # of the run, whose mean losses are compared
 

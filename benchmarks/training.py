@@ -25,7 +25,8 @@ from benchmarks import report
 from models.environment import describe
 from models.files import write_json
 from models.training import presets
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 IMAGES = 4096
 WARM = 3  # steps that are not counted

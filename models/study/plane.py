@@ -28,7 +28,7 @@ from models.training import presets
 from models.training.data.toy import two_gaussians
 from models.training.levels import NoiseLevels
 from models.training.publish import ema_model
-from models.training.trainer import TrainingSettings
+from models.training.settings import TrainingSettings
 
 SMALL, LARGE = 0.2 / mixture.UNIT, 5.0 / mixture.UNIT  # sigmas in units of pixels
 SQUARE = 8.0  # errors are looked at from -SQUARE to SQUARE, as in Figure 2 of the paper

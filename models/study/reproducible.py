@@ -33,7 +33,8 @@ from models.study.judge import bench_of, slots_of
 from models.study.training import changed, snapshot, trained
 from models.training import presets
 from models.training.publish import draft, image_shape
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 Values = NDArray[np.float64]
 

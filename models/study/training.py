@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models import files
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 SAVE_EVERY = 200  # steps
 

@@ -32,7 +32,8 @@ from models.training.publish import draft, ema_model, provenance, publish
 from models.training.records.curve import loss_png
 from models.training.records.events import Events
 from models.training.records.scatter import POINTS, points_png
-from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer, TrainingDiverged
 
 GRID = 64  # samples of a grid
 LOCK = ".lock"

@@ -2,93 +2,35 @@
 
 import hashlib
 import math
-import os
-import pickle
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from models.card import NetworkSpec
 from models.score import build_network
 from models.training.averages import Averages, lengths
+from models.training.checkpoint import BEFORE, CHECKPOINT, AnotherRun, Checkpoint
 from models.training.data.batches import Batch, Batches, Draw
 from models.training.data.images import Labels, images_sha256
 from models.training.execution import Gradients, Precision, StepExecution, candidates, fastest, has_dropout
 from models.training.levels import NoiseLevels
-from models.training.objectives import Objective, ObjectiveName
-from models.training.optimizers import Optimizer, OptimizerName
+from models.training.objectives import Objective
+from models.training.optimizers import Optimizer
 from models.training.origin import Origin, start_from
 from models.training.processes import Processes
+from models.training.settings import TrainingSettings
 
-CHECKPOINT, BEFORE = "checkpoint.pt", "checkpoint-before.pt"
 LOOK = 20  # steps between two looks at a device that is waited for: at the losses, and at who asks to stop
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no longer finite; the last checkpoint was written before that."""
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class AnotherRun(ValueError):
-    """A checkpoint is there, but of a run that this one does not go on; the message says what to do."""
-
-
-class TrainingSettings(BaseModel):
-    """How a model is trained. The schedule runs over all `epochs`; a run resumed with more of them stretches it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of the network, and its `kind` if it is no unet."
-    )
-    batch: int = Field(128, ge=1)
-    epochs: Finite = Field(20, gt=0)
-    optimizer: OptimizerName = "adam"
-    learning_rate: Finite = Field(2e-3, gt=0)
-    muon_learning_rate: Finite = Field(0.03, gt=0, description="Of the weights that Muon trains.")
-    warmup_steps: int = Field(300, ge=0, description="At most; a quarter of the run at most.")
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
-    ema_decay: Finite = Field(
-        0.999,
-        ge=0,
-        lt=1,
-        description="Song & Ermon 2020, technique 5. Of the average that is published; one four times as short and one "
-        "four times as long are kept beside it.",
-    )
-    clip_norm: Finite = Field(1.0, gt=0)
-    objective: ObjectiveName = "edm"
-    log_sigma_mean: Finite = Field(-0.9, description="Noise levels are log-normal, unless `levels` says otherwise.")
-    log_sigma_std: Finite = Field(1.4, gt=0)
-    levels: NoiseLevels | None = Field(None, description="The only noise levels, in place of log-normal ones.")
-    flip: bool = Field(False, description="Whether half of the images, at random, are mirrored left to right.")
-    classes: bool = Field(False, description="Whether the network is told what is on an image.")
-    label_dropout: Finite = Field(
-        0.1, gt=0, le=1, description="Share of the images whose label is not told, so that all classes are learned too."
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto is the faster one.")
-    execution: StepExecution | None = Field(
-        None, description="How a step is run; what is left out is found by measurement at the start of a run."
-    )
-    compile: bool = Field(False, description="torch.compile: minutes at the start, fewer milliseconds a step.")
-    seed: int = Field(0, ge=0, lt=2**31)
-
-    @model_validator(mode="after")
-    def _compilable(self) -> "TrainingSettings":
-        if self.compile and self.objective in ("sliced", "exact"):
-            raise ValueError(
-                f"compile: torch.compile cannot differentiate twice, as the objective {self.objective} does"
-            )
-        return self
 
 
 class Trainer:
@@ -123,6 +65,7 @@ class Trainer:
         origin: tuple[Origin, dict[str, Tensor]] | None = None,
     ) -> None:
         self.images, self.directory, self.processes = images, directory, processes
+        self.checkpoint = Checkpoint(directory)
         self.device = torch.device(device)
         settings = settings.model_copy(update={"levels": self._complete(settings.levels)})
         self.settings = settings
@@ -219,15 +162,8 @@ class Trainer:
         self.settings = s.model_copy(update={"execution": fastest(among, seconds)})
 
     def rate_factor(self, step: int) -> float:
-        """The learning rate in parts of its peak: linear warm-up, then decay to zero at the end, or none."""
-        s = self.settings
-        warmup = min(s.warmup_steps, self.steps // 4)
-        if step < warmup:
-            return (step + 1) / warmup
-        if s.decay == "constant":
-            return 1.0
-        progress = min(1.0, (step - warmup) / max(1, self.steps - warmup))
-        return (1 + math.cos(math.pi * progress)) / 2 if s.decay == "cosine" else 1 - progress
+        """The learning rate in parts of its peak."""
+        return self.settings.rate_factor(step, self.steps)
 
     @cached_property
     def images_sha256(self) -> str:
@@ -277,12 +213,10 @@ class Trainer:
             TrainingDiverged: the weights are not finite; the checkpoint before it stays.
             OSError: it cannot be written; the checkpoint before it stays.
         """
-        path = self.directory / CHECKPOINT
         if self._torn or not self.processes.first:
-            return path
+            return self.checkpoint.path
         if not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
             raise TrainingDiverged(f"the weights are not finite after step {self.step}; {self._advice()}")
-        aside = path.with_suffix(".tmp")
         state = {
             "settings": self.settings.model_dump(),
             "step": self.step,
@@ -296,21 +230,8 @@ class Trainer:
             "averages": self.averages.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        try:
-            with aside.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists():
-                before = self.directory / BEFORE
-                before.unlink(missing_ok=True)
-                os.link(path, before)
-            aside.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's writer turns what the file raises into a RuntimeError
-            aside.unlink(missing_ok=True)
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            raise OSError(f"the checkpoint cannot be written to {path}: {cause}; the one before it stays") from error
-        return path
+        self.checkpoint.write(state)
+        return self.checkpoint.path
 
     def resume(self) -> bool:
         """Continues from the checkpoint if there is one; says whether there was.
@@ -319,9 +240,9 @@ class Trainer:
             ValueError: the checkpoint is damaged, or of another network, or of a run that this one does not go on:
                 on other images, with another objective or from other weights.
         """
-        if not (self.directory / CHECKPOINT).exists():
+        if not self.checkpoint.exists():
             return False
-        with self._checkpoint() as state:
+        with self.checkpoint.read(self.device) as state:
             self._check_run(state)
             self.network.load_state_dict(state["network"])
             self.averages.load_state_dict(state["averages"])
@@ -355,7 +276,7 @@ class Trainer:
 
     def _check_run(self, state: dict[str, Any]) -> None:
         """Raises AnotherRun unless a checkpoint is of a run that this one goes on."""
-        path = self.directory / CHECKPOINT
+        path = self.checkpoint.path
         settings = TrainingSettings().model_dump() | state["settings"]
         instead = "use another --out" + (", and --from to start from published weights" if not self.origin else "")
         for what, then, now in (
@@ -374,23 +295,12 @@ class Trainer:
         classes = f", {len(self.classes)} classes" if self.classes else ""
         return f"{len(self.images)} of {shape}{classes} (sha256 {self.images_sha256[:12]})"
 
-    @contextmanager
-    def _checkpoint(self) -> Iterator[dict[str, Any]]:
-        """What the checkpoint holds; errors inside, of reading and of using it, become one that says what to do."""
-        path = self.directory / CHECKPOINT
-        try:
-            yield torch.load(path, map_location=self.device, weights_only=True)
-        except AnotherRun:
-            raise
-        except (RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is damaged or of another network: use another --out, or move it away") from error
-
     def _complete(self, levels: NoiseLevels | None) -> NoiseLevels | None:
         """The levels, with what is left out taken from a run that is to be continued, else from the images."""
         if levels is None or levels.complete:
             return levels
-        if (self.directory / CHECKPOINT).exists():
-            with self._checkpoint() as state:
+        if self.checkpoint.exists():
+            with self.checkpoint.read(self.device) as state:
                 earlier = state["settings"].get("levels") or {}
             if levels.model_dump(exclude_none=True).items() <= earlier.items():
                 return NoiseLevels.model_validate(earlier)

@@ -7,7 +7,8 @@ import torch
 
 from cli.progress import TrainingProgress
 from models.training.levels import NoiseLevels
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 NETWORK = {"channels": [8], "blocks": [1], "attention": [False], "embedding": 8, "groups": 4}
 IMAGES = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 8, 8)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.card import ImageShape, ModelName
 from models.samplers import USUAL
 from models.samplers.settings import SamplerSettings, bare
-from models.training.trainer import TrainingSettings
+from models.training.settings import TrainingSettings
 
 DIRECTORY = Path(__file__).parent
 

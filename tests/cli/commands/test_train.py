@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from models.training import presets
-from models.training.trainer import CHECKPOINT, Trainer
+from models.training.checkpoint import CHECKPOINT
+from models.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[3]
 PRESET = """

@@ -5,7 +5,8 @@ import safetensors.torch
 import torch
 
 from models.study.training import snapshot, trained
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SETTINGS = TrainingSettings(

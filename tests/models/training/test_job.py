@@ -15,11 +15,13 @@ from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
+from models.training.checkpoint import BEFORE, CHECKPOINT
 from models.training.data.formats.idx import load_mnist
 from models.training.data.images import images_sha256
 from models.training.job import LOCK, TrainingFailed, TrainingJob, TrainingStopped
 from models.training.levels import NoiseLevels
-from models.training.trainer import BEFORE, CHECKPOINT, Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 MNIST = Path(__file__).parents[2] / "data" / "mnist"
 TINY = {"channels": [8, 16], "blocks": [1, 1], "attention": [False, False], "embedding": 16, "groups": 4}

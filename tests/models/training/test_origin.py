@@ -14,7 +14,8 @@ from models.training.data.images import Labels
 from models.training.guidance import publish_guided
 from models.training.origin import Origin, find, read_weights
 from models.training.publish import ema_model
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 NETWORK: dict[str, Any] = {
     "channels": [16, 32],

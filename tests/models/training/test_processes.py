@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from models.store import ModelStore
+from models.training.checkpoint import CHECKPOINT
 from models.training.presets import load
 from models.training.processes import Processes
-from models.training.trainer import CHECKPOINT, Trainer
+from models.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[3]
 PRESET = """

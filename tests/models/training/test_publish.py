@@ -9,7 +9,8 @@ from models.store import ModelStore
 from models.training.data.images import Labels
 from models.training.presets import PublishedAs
 from models.training.publish import ema_model, provenance, publish
-from models.training.trainer import Trainer, TrainingDiverged, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer, TrainingDiverged
 
 PUBLISHED = PublishedAs(name="dots", description="Dots.", sigma_min=0.02, sigma_max=5.0)
 SETTINGS = TrainingSettings(

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.training.checkpoint import BEFORE, CHECKPOINT
 from models.training.data.images import Labels
 from models.training.execution import StepExecution
 from models.training.levels import NoiseLevels
 from models.training.objectives import Objective
 from models.training.processes import Processes
-from models.training.trainer import BEFORE, CHECKPOINT, Trainer, TrainingDiverged, TrainingSettings, mean_and_std
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer, TrainingDiverged, mean_and_std
 
 SETTINGS = TrainingSettings(
     network={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},

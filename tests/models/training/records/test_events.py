@@ -6,7 +6,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.training.records.events import EVERY, Events
-from models.training.trainer import Trainer, TrainingSettings
+from models.training.settings import TrainingSettings
+from models.training.trainer import Trainer
 
 SETTINGS = TrainingSettings(
     network={"channels": [8], "blocks": [1], "attention": [False], "embedding": 8, "groups": 4},
