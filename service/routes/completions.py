@@ -126,6 +126,8 @@ def _described(body: type[SampleBody], **fields: Any) -> dict[str, Any]:
 
 @router.post(
     "/inpaint",
+    operation_id="createInpainting",
+    summary="Ask to fill in the masked part of a picture",
     responses=ANSWERS,
     status_code=202,
     openapi_extra=_described(InpaintBody, fit=_FIT, image=_PICTURE, mask=_MASK),
@@ -143,6 +145,8 @@ async def inpaint(request: Request) -> Response:
 
 @router.post(
     "/upscale",
+    operation_id="createUpscaling",
+    summary="Ask to enlarge a small picture",
     responses=ANSWERS,
     status_code=202,
     openapi_extra=_described(UpscaleBody, image=_PICTURE),
@@ -159,6 +163,8 @@ async def upscale(request: Request) -> Response:
 
 @router.post(
     "/colorize",
+    operation_id="createColorization",
+    summary="Ask to colour a grey picture",
     responses=ANSWERS,
     status_code=202,
     openapi_extra=_described(ColorizeBody, fit=_FIT, image=_PICTURE),

@@ -54,6 +54,8 @@ class _EventResponse(StreamingResponse):
 
 @router.get(
     "/{job_id}/events",
+    operation_id="streamJobEvents",
+    summary="Follow a job by server-sent events",
     response_class=Response,
     responses={**_STREAM, **responses("not-found", "invalid", "busy", "unavailable")},
 )

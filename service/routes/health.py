@@ -25,13 +25,18 @@ class Ready(BaseModel):
     workers: int = Field(description="How many are alive.", examples=[1])
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="getHealth", summary="Whether the process is alive")
 async def healthz() -> Alive:
     """Whether the process is alive."""
     return Alive()
 
 
-@router.get("/readyz", responses=responses("no-worker", "unavailable"))
+@router.get(
+    "/readyz",
+    operation_id="getReadiness",
+    summary="Whether a job would be worked on",
+    responses=responses("no-worker", "unavailable"),
+)
 def readyz(context: InContext) -> Ready:
     """Whether a job would be accepted and worked on: Redis answers and a worker is alive, and not suspended."""
     workers = context.queue.workers()
@@ -42,7 +47,13 @@ def readyz(context: InContext) -> Ready:
     return Ready(workers=workers)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 def metrics(context: InContext) -> Response:
     """Metrics in the text format of Prometheus."""
     return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -87,13 +87,15 @@ class Sampler(BaseModel):
     parameters: list[Parameter]
 
 
-@router.get("/workers", responses=responses("unavailable"))
+@router.get(
+    "/workers", operation_id="listWorkers", summary="Who works, and what waits", responses=responses("unavailable")
+)
 def workers(context: InContext) -> WorkersView:
     """The workers that are alive, and what waits for them."""
     return WorkersView(workers=context.queue.worker_statuses(), queue=context.queue.depth())
 
 
-@router.get("/samplers")
+@router.get("/samplers", operation_id="listSamplers", summary="The samplers and their settings")
 def samplers() -> list[Sampler]:
     """The samplers, and what each can be told."""
     return [_described(kind) for kind in SAMPLERS]

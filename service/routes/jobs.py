@@ -57,7 +57,13 @@ def _whole_file(media_type: str) -> dict[str, Any]:
     }
 
 
-@router.get("", responses=responses("invalid", "unavailable"), openapi_extra={"parameters": HEADERS[-1:]})
+@router.get(
+    "",
+    operation_id="listJobs",
+    summary="Your jobs, newest first",
+    responses=responses("invalid", "unavailable"),
+    openapi_extra={"parameters": HEADERS[-1:]},
+)
 def jobs(
     request: Request,
     response: Response,
@@ -95,7 +101,13 @@ def _place(cursor: str) -> Place:
     raise invalid("cursor", "this is no cursor", "`next` of the page before, as it is")
 
 
-@router.get("/{job_id}", response_model=JobView, responses=_NO_JOB)
+@router.get(
+    "/{job_id}",
+    operation_id="getJob",
+    summary="What a job asks for, and how far it is",
+    response_model=JobView,
+    responses=_NO_JOB,
+)
 async def job(job_id: JobId, request: Request) -> Response:
     """What the job asks for, its state, how far it is, and what goes before it."""
     context = context_of(request)
@@ -103,8 +115,12 @@ async def job(job_id: JobId, request: Request) -> Response:
     return (await context.jobs.view(found)).response()
 
 
-@router.delete("/{job_id}", responses=_NO_JOB | responses("already-ended"))
-@router.post("/{job_id}/cancel", responses=_NO_JOB | responses("already-ended"))
+@router.delete(
+    "/{job_id}", operation_id="deleteJob", summary="Cancel a job", responses=_NO_JOB | responses("already-ended")
+)
+@router.post(
+    "/{job_id}/cancel", operation_id="cancelJob", summary="Cancel a job", responses=_NO_JOB | responses("already-ended")
+)
 def cancel(job_id: JobId, context: InContext, caller: InCaller) -> JobView:
     """Cancels the job: what waits is removed at once, what runs leaves its slots before their next step."""
     caller.own(context.queue.get(job_id))
@@ -114,7 +130,7 @@ def cancel(job_id: JobId, context: InContext, caller: InCaller) -> JobView:
         raise Problem("already-ended", str(error)) from error
 
 
-@router.get("/{job_id}/grid.png", **_whole_file(views.PNG))
+@router.get("/{job_id}/grid.png", operation_id="getGrid", summary="All images in one PNG", **_whole_file(views.PNG))
 def grid_png(
     job_id: JobId,
     request: Request,
@@ -136,7 +152,9 @@ def grid_png(
     )  # fmt: skip
 
 
-@router.get("/{job_id}/images/{index}.png", **_whole_file(views.PNG))
+@router.get(
+    "/{job_id}/images/{index}.png", operation_id="getImage", summary="One image as PNG", **_whole_file(views.PNG)
+)
 def image_png(
     job_id: JobId,
     index: Annotated[int, Path(ge=0, le=10**9, description="Number of the image, from 0.", examples=[2])],
@@ -157,7 +175,7 @@ def image_png(
     return _view(context, caller, request, job_id, views.PNG, draw)
 
 
-@router.get("/{job_id}/samples.npz", **_file(views.NPZ))
+@router.get("/{job_id}/samples.npz", operation_id="getSamplesNpz", summary="All images for numpy", **_file(views.NPZ))
 def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
     return _view(
@@ -165,7 +183,9 @@ def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InC
     )
 
 
-@router.get("/{job_id}/images.zip", **_file(views.ZIP))
+@router.get(
+    "/{job_id}/images.zip", operation_id="getImagesZip", summary="All images as PNG files in a zip", **_file(views.ZIP)
+)
 def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as PNG files `0000.png` and so on in a zip."""
     return _view(
@@ -173,7 +193,12 @@ def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCa
     )
 
 
-@router.get("/{job_id}/animation.webp", **_whole_file(views.WEBP))
+@router.get(
+    "/{job_id}/animation.webp",
+    operation_id="getAnimationWebp",
+    summary="The annealing as WebP",
+    **_whole_file(views.WEBP),
+)
 def animation_webp(
     job_id: JobId,
     request: Request,
@@ -187,7 +212,9 @@ def animation_webp(
     return _animation(context, caller, request, job_id, "WEBP", columns, scale, fps)
 
 
-@router.get("/{job_id}/animation.gif", **_whole_file(views.GIF))
+@router.get(
+    "/{job_id}/animation.gif", operation_id="getAnimationGif", summary="The annealing as GIF", **_whole_file(views.GIF)
+)
 def animation_gif(
     job_id: JobId,
     request: Request,
@@ -201,7 +228,9 @@ def animation_gif(
     return _animation(context, caller, request, job_id, "GIF", columns, scale, fps)
 
 
-@router.get("/{job_id}/filmstrip.png", **_whole_file(views.PNG))
+@router.get(
+    "/{job_id}/filmstrip.png", operation_id="getFilmstrip", summary="The annealing as one PNG", **_whole_file(views.PNG)
+)
 def filmstrip_png(
     job_id: JobId, request: Request, context: InContext, caller: InCaller, padding: Padding = 2, scale: Scale = 1
 ) -> Response:

@@ -22,13 +22,15 @@ _PART = {**_PNG, "description": "The part that was asked for (Range)."}
 _KEPT = {"description": "The client has it (If-None-Match)."}
 
 
-@router.get("")
+@router.get("", operation_id="listModels", summary="The newest card of every model")
 def models(context: InContext) -> list[ModelView]:
     """The newest card of every model, and what each can do."""
     return [ModelView.of(card) for card in context.store.cards()]
 
 
-@router.get("/{name}", responses=responses("not-found", "invalid"))
+@router.get(
+    "/{name}", operation_id="getModel", summary="The card of a model", responses=responses("not-found", "invalid")
+)
 def model(name: Name, context: InContext, response: Response, version: Version = None) -> ModelView:
     """A model's card: image shape, noise range, classes, default sampler, how it was made, what was measured on it; and
     which samplers it can be asked for, and which not and why.
@@ -48,6 +50,8 @@ def model(name: Name, context: InContext, response: Response, version: Version =
 
 @router.get(
     "/{name}/preview.png",
+    operation_id="getModelPreview",
+    summary="A grid of what a model makes",
     response_class=Response,
     responses={200: _PNG, 206: _PART, 304: _KEPT, **responses("not-found", "invalid"), **ranges.PROBLEMS},
     openapi_extra={"parameters": ranges.HEADERS},

@@ -74,6 +74,8 @@ _SAMPLE_BODY = {
 
 @router.post(
     "/samples",
+    operation_id="createSamples",
+    summary="Ask for a grid of images",
     responses=ANSWERS,
     status_code=202,
     openapi_extra={"requestBody": _SAMPLE_BODY, "parameters": HEADERS},
