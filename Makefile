@@ -1,6 +1,10 @@
 # Everything sets itself up: the first call makes .venv, later ones find it.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where torch comes from. Without an NVIDIA driver that is PyTorch's index of builds for CPUs, of some 200 MB instead of
+# gigabytes; nothing means the ordinary index, which is used too where this one does not answer.
+NVIDIA := $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-smi 2>/dev/null)
+export TORCH_INDEX_URL ?= $(if $(NVIDIA),,$(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu))
 
 .PHONY: up test check format clean
 
@@ -28,6 +32,7 @@ format: .venv/.dev
 
 .venv/.worker: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@sh docker/torch.sh $(BIN)/pip
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[server,worker]'
 	touch $@
 
