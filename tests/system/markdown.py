@@ -58,6 +58,17 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a Markdown text outside its code blocks; headings, items and cells of tables are some."""
+    bare = re.sub(r"(?ms)^```.*?^```$", "\n\n", text)
+    bare = re.sub(r"\]\([^)]*\)", "]", bare)  # where links lead
+    found = []
+    for paragraph in re.split(r"\n\s*\n|\n(?=[-*|#])", bare):
+        for cell in paragraph.split("|"):
+            found += re.split(r"(?<=[.?!])[\"')*]*\s+", cell.strip(" -*#"))
+    return [" ".join(sentence.split()) for sentence in found if re.search(r"\w", sentence)]
+
+
 def commands(text: str) -> list[list[str]]:
     """The commands of a shell block, each as its words; of a substitution `x=$(...)`, those inside."""
     bare = re.sub(r"(?m)(^|\s)#\s.*$", "", re.sub(r"\\\n\s*", " ", text))

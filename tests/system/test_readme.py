@@ -1,9 +1,10 @@
-"""The README's examples are run as a reader would, on the service that runs after `make up`.
+"""The examples of the README, and of the pages for who asks, are run as a reader would, after `make up`.
 
 What needs training data, Docker or another machine is not run, but what it asks of `scoreserve` exists, here and in all
 other documents; so do the settings that they name.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,22 +18,32 @@ from PIL import Image
 
 from cli.main import app
 from service.settings import ServiceSettings
-from tests.system.markdown import ROOT, Shell, blocks, commands
+from tests.system.markdown import ROOT, Shell, blocks, commands, sentences
 from worker.settings import WorkerSettings
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "docs" / "contributing.md"
 DOCUMENTS = [README, ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Headings whose blocks are run. Share comes last, since from the first key on every request needs one.
-RUN = ("Start", "Ask", "From Python", "From the shell", "Share")
+DOCS = ROOT / "docs"
+# Headings whose blocks are run. Access control comes last, since from the first key on every request needs one.
+RUN = (
+    (README, "First requests"),
+    (DOCS / "python.md", "Ask, follow, fetch"),
+    (DOCS / "command-line.md", "Ask from the shell"),
+    (DOCS / "deploy.md", "Access control"),
+)
+LINES, WORDS = 150, 30  # of the README, and of a sentence in it, at most
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.fixture(scope="module")
 def ran(shell: Shell) -> Shell:
     """The reader's shell after all of RUN."""
-    found = [block for block in blocks(README) if block.heading in RUN and "make up" not in block.text.splitlines()]
-    for block in sorted(found, key=lambda block: RUN.index(block.heading)):
-        (shell.python if block.language == "python" else shell.run)(block)
+    for document, heading in RUN:
+        found = [block for block in blocks(document) if block.heading == heading]
+        assert found, f"{document} has no blocks under {heading}"
+        for block in found:
+            (shell.python if block.language == "python" else shell.run)(block)
     return shell
 
 
@@ -41,19 +52,61 @@ def test_the_readers_files_are_there(ran: Shell) -> None:
     for path in ran.directory.glob("*.png"):
         with Image.open(path) as image:
             sizes[path.name] = image.size
-    assert sizes.pop("grid.png") == (8 * 58 + 2, 2 * 58 + 2), "that of the Python example"
-    assert sizes.pop("heun.png") == (8 * 88 + 4, 2 * 88 + 4)
-    assert sizes.pop("eight.png") == sizes.pop("mask.png") == (28, 28)
+    assert sizes.pop("grid.png") == (8 * 58 + 2, 2 * 58 + 2), "that of docs/python.md, the last"
+    assert sizes.pop("filmstrip.png") == (8 * 58 + 2, 4 * 58 + 2)
+    assert sizes.pop("0000.png") == sizes.pop("mask.png") == (28, 28)
     assert sizes.pop("completions.png") == sizes.pop("digits.png") == (4 * 58 + 2, 4 * 58 + 2)
     assert sizes == {}
-    assert {path.name for path in ran.directory.glob("*.npz")} == {"samples.npz", "hundred.npz"}
+    assert {path.name for path in ran.directory.glob("*.npz")} == {"hundred.npz"}
     assert ran.variables["key"].startswith("ssk_")
 
 
-def test_every_block_is_run_or_says_what_it_needs() -> None:
-    not_run = {block.heading for block in blocks(README) if block.heading not in RUN and block.language}
-    needs_data, needs_docker = {"Train", "Evaluate", "Study"}, {"Deploy"}
-    assert not_run == {*needs_data, *needs_docker, "Checkpoints of others"}
+def test_every_block_of_the_readme_is_run_or_starts_something() -> None:
+    """What starts the service is run by tests/system/test_your_model.py, and by whoever has Docker."""
+    not_run = {block.heading for block in blocks(README) if (README, block.heading) not in RUN}
+    assert not_run == {"Start", "Serve your own model"}
+
+
+def test_the_readme_is_short_and_so_are_its_sentences() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= LINES
+    assert {sentence: n for sentence in sentences(text) if (n := len(sentence.split())) > WORDS} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ("One two. Three four five.", 3),
+        ("One\ntwo three.\n\nFour five", 3),
+        ("| one two | three |\n|---|---|\n| four | five six seven |", 3),
+        ("- one two\n- three", 2),
+        ("One.\n```sh\nnot these four words\n```\nTwo three.", 2),
+        ("[One two](a/b.md) `c.d`.", 3),
+    ],
+)
+def test_sentences_are_counted_outside_code(text: str, longest: int) -> None:
+    assert max(len(sentence.split()) for sentence in sentences(text)) == longest
+
+
+def test_the_figures_of_the_readme_are_those_on_record() -> None:
+    cells = dict(line.strip("| ").split(" | ")[:2] for line in README.read_text().splitlines() if ".json)" in line)
+    read = {
+        name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("serving", "turns", "workers", "soak")
+    }
+    (at,) = [run for run in read["serving"]["runs"] if run["load"] == 0.6]
+    key = "p50_seconds_of_the_shortest"
+    waits = [at[system][key] for system in ("scoreserve", "LitServe", "LitServe, compacting")]
+    turns = [read["turns"]["seconds"][how]["median"] for how in ("making way", "alone", "not making way")]
+    quality = json.loads((RESULTS / "mnist.json").read_text())
+    (euler,) = [e for e in quality["entries"] if e["label"].startswith("euler") and e["count"] == 5000]
+    (floor,) = [floor for floor in quality["floors"] if floor["count"] == 5000]
+    assert list(cells.values()) == [
+        "{:.2f}; LitServe in whole batches {:.2f}, compacting {:.2f}".format(*waits),
+        "{:.1f}; alone {:.1f}; without turns {:.1f}".format(*turns),
+        f"{read['workers']['ratio']['median']:.1f}",
+        f"{100 * read['soak']['verdict']['worker']['growth']:.1f} %",
+        f"{euler['figures']['distance']:.2f}; as many real training digits {floor['figures']['distance']:.2f}",
+    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -66,6 +66,17 @@ def test_a_network_of_ones_own_is_served_after_fifteen_lines(shell: Shell) -> No
     assert (shell.directory / "mine.png").read_bytes() == (shell.directory / "again.png").read_bytes()
 
 
+def test_the_readme_imports_a_network_of_ones_own_in_one_command(shell: Shell) -> None:
+    lines = MADE.text.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("export "))
+    shell.run(Block("sh", "\n".join(lines[:begin]), MADE.line, MADE.heading))
+    (served,) = [block for block in blocks(ROOT / "README.md") if block.heading == "Serve your own model"]
+    *first, last = served.text.splitlines()
+    assert last == "make up"
+    shell.run(Block("sh", "\n".join(first), served.line, served.heading))
+    assert (shell.directory / "my-models" / "mine" / "1" / "card.json").is_file()
+
+
 def test_a_program_is_exported_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
