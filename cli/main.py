@@ -23,6 +23,7 @@ from cli.commands import (
     up,
     worker,
 )
+from cli.examples import FIRST, example
 from cli.extras import needs
 
 # Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
@@ -35,7 +36,7 @@ for name in ("SCORESERVE_PORT", "SCORESERVE_METRICS_PORT"):
         del os.environ[name]
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -49,46 +50,49 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version and end.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
     """A sampling service for score-based generative models."""
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST)
 
 
-app.command()(needs("server", "worker")(up.up))
-app.command()(needs("server")(api.api))
-app.command()(needs("worker")(worker.worker))
-app.command()(needs("train")(train.train))
-app.command()(needs("train")(guide.guide))
-app.command()(needs("train")(evaluate.evaluate))
-app.command(epilog=connection.CODES)(sample.sample)
-app.command(epilog=connection.CODES)(completions.inpaint)
-app.command(epilog=connection.CODES)(completions.upscale)
-app.command(epilog=connection.CODES)(completions.colorize)
-app.command(epilog=connection.CODES)(jobs.jobs)
-app.command(epilog=connection.CODES)(jobs.cancel)
-app.command(epilog=connection.CODES)(models.models)
-app.command(epilog=connection.CODES)(models.samplers)
-app.command()(needs("queue")(doctor.doctor))
+app.command(epilog=example("up"))(needs("server", "worker")(up.up))
+app.command(epilog=example("api"))(needs("server")(api.api))
+app.command(epilog=example("worker"))(needs("worker")(worker.worker))
+app.command(epilog=example("train"))(needs("train")(train.train))
+app.command(epilog=example("guide"))(needs("train")(guide.guide))
+app.command(epilog=example("evaluate"))(needs("train")(evaluate.evaluate))
+app.command(epilog=example("sample", connection.CODES))(sample.sample)
+app.command(epilog=example("inpaint", connection.CODES))(completions.inpaint)
+app.command(epilog=example("upscale", connection.CODES))(completions.upscale)
+app.command(epilog=example("colorize", connection.CODES))(completions.colorize)
+app.command(epilog=example("jobs", connection.CODES))(jobs.jobs)
+app.command(epilog=example("cancel", connection.CODES))(jobs.cancel)
+app.command(epilog=example("models", connection.CODES))(models.models)
+app.command(epilog=example("samplers", connection.CODES))(models.samplers)
+app.command(epilog=example("doctor"))(needs("queue")(doctor.doctor))
 key_commands = typer.Typer(help="Make and revoke the keys that a service asks for.", no_args_is_help=True)
-key_commands.command()(needs("queue")(keys.create))
-key_commands.command("list")(needs("queue")(keys.list_))
-key_commands.command()(needs("queue")(keys.revoke))
+key_commands.command(epilog=example("keys create"))(needs("queue")(keys.create))
+key_commands.command("list", epilog=example("keys list"))(needs("queue")(keys.list_))
+key_commands.command(epilog=example("keys revoke"))(needs("queue")(keys.revoke))
 app.add_typer(key_commands, name="keys")
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
-imports.command()(needs("worker")(import_.ncsn))
-imports.command()(needs("worker")(import_.edm))
-imports.command("score_sde")(needs("worker")(import_.score_sde))
-imports.command()(needs("worker")(import_.guided_diffusion))
-imports.command()(needs("worker")(import_.diffusers))
-imports.command()(needs("worker")(import_.module))
-imports.command()(needs("worker")(import_.exported))
+imports.command(epilog=example("import ncsn"))(needs("worker")(import_.ncsn))
+imports.command(epilog=example("import edm"))(needs("worker")(import_.edm))
+imports.command("score_sde", epilog=example("import score_sde"))(needs("worker")(import_.score_sde))
+imports.command(epilog=example("import guided-diffusion"))(needs("worker")(import_.guided_diffusion))
+imports.command(epilog=example("import diffusers"))(needs("worker")(import_.diffusers))
+imports.command(epilog=example("import module"))(needs("worker")(import_.module))
+imports.command(epilog=example("import exported"))(needs("worker")(import_.exported))
 app.add_typer(imports, name="import")
 studies = typer.Typer(help="Measure and draw what the papers claim of score models.", no_args_is_help=True)
-studies.command()(needs("train")(study.plane))
-studies.command()(needs("train")(study.reproducible))
-studies.command()(needs("train")(study.hyperparameters))
+studies.command(epilog=example("study plane"))(needs("train")(study.plane))
+studies.command(epilog=example("study reproducible"))(needs("train")(study.reproducible))
+studies.command(epilog=example("study hyperparameters"))(needs("train")(study.hyperparameters))
 app.add_typer(studies, name="study")
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cli.connection import CANCELLED
 from cli.console import fail
 from cli.progress import TrainingProgress, say
 
@@ -110,7 +111,8 @@ def train(
         return
     except KeyboardInterrupt:
         progress.stop()
-        fail(f"stopped; run the same command again to go on from {out}", code=130)
+        say(f"stopped; run the same command again to go on from {out}")
+        raise typer.Exit(CANCELLED) from None
     progress.stop()
     if published:
         card, path = published

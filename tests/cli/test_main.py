@@ -1,13 +1,18 @@
 """The command as a whole: help without torch, and options that reach the settings."""
 
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
+from cli.examples import EXAMPLES
 from cli.main import app
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings
@@ -47,6 +52,41 @@ def test_help_is_quick_and_without_torch() -> None:
 def test_version() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"scoreserve {version('scoreserve')}\n")
+
+
+def test_without_a_command_it_says_what_one_does_first() -> None:
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    first = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("  scoreserve ")]
+    assert first == ["up", "sample", "doctor"]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"), [(["sampel"], "sample"), (["sample", "--cuont", "3"], "--count"), (["keys", "creat"], "create")]
+)
+def test_what_does_not_exist_is_answered_with_what_may_be_meant(words: list[str], meant: str) -> None:
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, words)
+    assert result.exit_code == 2
+    assert meant in result.stderr.partition("Error")[2]
+
+
+def test_every_command_has_an_example_that_could_be_run() -> None:
+    found = dict(_commands(typer.main.get_command(app), ""))
+    assert found.keys() == EXAMPLES.keys()
+    for name, command in found.items():
+        assert EXAMPLES[name] in command.epilog
+        words = shlex.split(EXAMPLES[name])
+        count = len(name.split()) + 1
+        assert words[:count] == ["scoreserve", *name.split()]
+        command.make_context(name, words[count:], resilient_parsing=True)
+
+
+def _commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 @pytest.mark.parametrize("command", COMMANDS)

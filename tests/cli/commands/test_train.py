@@ -172,7 +172,7 @@ def test_signals_that_are_ignored_where_it_was_started_stay_ignored(tmp_path: Pa
 @pytest.mark.parametrize(
     ("number", "code", "last"),
     [
-        (signal.SIGINT, 130, "error: stopped; run the same command again to go on"),
+        (signal.SIGINT, 130, "stopped; run the same command again to go on"),
         (signal.SIGHUP, 0, "stopped after step"),
     ],
 )
