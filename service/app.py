@@ -118,6 +118,10 @@ def _describe(app: FastAPI) -> None:
             document["components"]["schemas"][model.__name__] = schema
         for view in (JobView, JobsView):  # of whose examples FastAPI leaves out what is null
             document["components"]["schemas"][view.__name__]["examples"] = view.model_json_schema()["examples"]
+        for schema in document["components"]["schemas"].values():
+            for field in schema.get("properties", {}).values():
+                if "discriminator" in field:  # generators of clients know no default of one of several schemas
+                    field.pop("default", None)
         _describe_errors(document)
         links.describe(document)
         return {**document, "servers": [{"url": PREFIX.get()}]} if PREFIX.get() else document

@@ -6,14 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import fail
+from cli.console import err, fail
 from cli.console import settings as read
 from cli.logs import LogFormat, set_up
+from cli.running import Running
 
 
 def worker(
     redis_url: Annotated[
-        str | None, typer.Option(help="Redis server.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"])
+        str | None,
+        typer.Option(
+            help="Redis server.",
+            envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"],
+            show_default="that of `scoreserve up`, if it runs",
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="torch device, such as cpu or cuda:0.")] = None,
     slots: Annotated[
@@ -79,7 +85,11 @@ def worker(
         "slice_seconds": slice_seconds,
         "grace_seconds": grace_seconds,
     }
-    settings = read(WorkerSettings, options)
+    running = None if redis_url else Running.find()
+    if running:
+        err.print(f"joins {running}", highlight=False)
+    told = running.options if running else {}
+    settings = read(WorkerSettings, told | {name: value for name, value in options.items() if value is not None})
     try:
         run(settings, burst)
     except WorkerFailed as error:

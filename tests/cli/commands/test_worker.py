@@ -1,0 +1,36 @@
+"""`scoreserve worker`: which queue it works on."""
+
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import worker.process
+from cli.main import app
+from cli.running import Running
+
+UP = Running(1, "http://127.0.0.1:8000", "unix:///up.sock", {"SCORESERVE_DEFAULT_MODEL": "of-up"})
+
+
+@pytest.mark.parametrize(
+    ("found", "arguments", "redis_url", "model"),
+    [
+        (UP, [], UP.redis_url, "of-up"),
+        (UP, ["--redis-url", "redis://elsewhere:6379/0"], "redis://elsewhere:6379/0", "mnist"),
+        (None, [], "redis://127.0.0.1:6379/0", "mnist"),
+    ],
+    ids=["up", "named", "alone"],
+)
+def test_it_joins_what_up_runs_unless_another_redis_is_named(
+    monkeypatch: pytest.MonkeyPatch, found: Running | None, arguments: list[str], redis_url: str, model: str
+) -> None:
+    for name in ("SCORESERVE_REDIS_URL", "REDIS_URL", "SCORESERVE_DEFAULT_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    ran: list[Any] = []
+    monkeypatch.setattr(Running, "find", classmethod(lambda cls: found))
+    monkeypatch.setattr(worker.process, "run", lambda settings, burst: ran.append(settings))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("cli.commands.worker.set_up", lambda _: None)
+    result = CliRunner().invoke(app, ["worker", *arguments])
+    assert result.exit_code == 0, result.output
+    assert [(settings.redis_url, settings.default_model) for settings in ran] == [(redis_url, model)]
