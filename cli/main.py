@@ -23,8 +23,8 @@ from cli.commands import (
     up,
     worker,
 )
-from cli.examples import FIRST, example
 from cli.extras import needs
+from cli.help import FIRST, example
 
 # Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
 # and take a hundred times as long as one thread does alone.

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from cli.examples import EXAMPLES
+from cli.help import EXAMPLES
 from cli.main import app
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings

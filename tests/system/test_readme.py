@@ -32,7 +32,8 @@ RUN = (
     (DOCS / "command-line.md", "Ask from the shell"),
     (DOCS / "deploy.md", "Access control"),
 )
-LINES, WORDS = 150, 30  # of the README, and of a sentence in it, at most
+LINES, WORDS = 150, 30  # of the README, and of a sentence in it and in the pages for who begins, at most
+SHORT = [README, *(DOCS / f"{name}.md" for name in ("python", "command-line", "samplers", "training", "deploy"))]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -67,9 +68,13 @@ def test_every_block_of_the_readme_is_run_or_starts_something() -> None:
     assert not_run == {"Start", "Serve your own model"}
 
 
-def test_the_readme_is_short_and_so_are_its_sentences() -> None:
-    text = README.read_text()
-    assert len(text.splitlines()) <= LINES
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= LINES
+
+
+@pytest.mark.parametrize("document", SHORT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sentences_are_short(document: Path) -> None:
+    text = document.read_text()
     assert {sentence: n for sentence in sentences(text) if (n := len(sentence.split())) > WORDS} == {}
 
 
