@@ -135,6 +135,22 @@ def test_a_command_that_does_not_exist_is_found(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    """To a file, and to a heading of it as GitHub names it."""
+    lost = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        found = document.parent / path if path else document
+        if not found.exists():
+            lost.append(link)
+        elif anchor:
+            headings = re.findall(r"(?m)^#+ (.*)$", found.read_text())
+            if anchor not in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}:
+                lost.append(link)
+    assert lost == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_setting_exists(document: Path) -> None:
     fields = {f"SCORESERVE_{name.upper()}" for name in ServiceSettings.model_fields | WorkerSettings.model_fields}
     reading = [*(ROOT / "cli").rglob("*.py"), ROOT / "models" / "networks" / "__init__.py"]
