@@ -50,6 +50,8 @@ class Attention(nn.Module):
         n, c, height, width = x.shape
         qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
+        if q.is_cuda:  # whose fused attention is for channels that lie side by side
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, height, width)
         out: Tensor = x + self.out(h)
         return out if self.rescale == 1 else out * self.rescale

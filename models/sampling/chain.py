@@ -1,5 +1,6 @@
 """A chain: one image on its way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,11 +63,20 @@ class Chain:
         """Network evaluations so far."""
         return self.guidance.image_steps(self.table, self.cursor)
 
-    def initial(self, shape: tuple[int, int, int]) -> Tensor:
-        """Where x starts, float32 [c, h, w]: N(initial_mean, initial_std^2), or uniform in [0, 1]."""
-        key = ([self.seed], [self.index], [0], noise.INITIAL, shape)
-        mean, std = self.table.initial_mean, self.table.initial_std
-        return noise.uniform(*key)[0] if std is None else mean + std * noise.normal(*key)[0]
+
+def initial(chains: Sequence[Chain], shape: tuple[int, int, int]) -> Tensor:
+    """Where x starts, float32 [n, c, h, w], on the host: N(initial_mean, initial_std^2), or uniform in [0, 1]."""
+    found: dict[Chain, Tensor] = {}
+    for table in {id(chain.table): chain.table for chain in chains}.values():
+        of_table = [chain for chain in chains if chain.table is table]
+        keys = ([chain.seed for chain in of_table], [chain.index for chain in of_table], [0] * len(of_table))
+        mean, std = table.initial_mean, table.initial_std
+        if std is None:
+            begun = noise.uniform(*keys, noise.INITIAL, shape)
+        else:
+            begun = mean + std * noise.normal(*keys, noise.INITIAL, shape)
+        found |= zip(of_table, begun, strict=True)
+    return torch.stack([found[chain] for chain in chains])
 
 
 def quantize(x: Tensor) -> Tensor:

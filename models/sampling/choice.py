@@ -170,7 +170,10 @@ def key(
     """All that a choice depends on, in a line."""
     kind = f"{'exact' if exact else 'not exact'}, {fixed or 'any execution'}"
     backends = torch.backends
-    how = f"cuda {torch.version.cuda}, tf32 {backends.cudnn.allow_tf32} {backends.cuda.matmul.allow_tf32}"
+    cudnn = backends.cudnn.version()  # type: ignore[no-untyped-call]
+    how = (
+        f"cuda {torch.version.cuda}, cudnn {cudnn}, tf32 {backends.cudnn.allow_tf32} {backends.cuda.matmul.allow_tf32}"
+    )
     if model.device.type == "cpu":
         how = f"{threads} threads"
     return f"{weights_sha256}, {device_name(model.device)}, {how}, torch {torch.__version__}, {slots} slots, {kind}"

@@ -18,7 +18,7 @@ from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
 from models.samplers.langevin import Langevin
 from models.samplers.table import Table
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, initial
 from models.sampling.engine import Engine
 from models.sampling.sample import run
 from models.score import ScoreModel
@@ -213,7 +213,7 @@ def learnt(model: ScoreModel, points: Tensor, sigma: float) -> Tensor:
 def starts(table: Table, count: int) -> Tensor:
     """Where the chains of a table begin, [count, 2]."""
     shape = mixture.IMAGE.chw
-    return mixture.to_points(torch.stack([Chain(table, SEED, index).initial(shape) for index in range(count)]))
+    return mixture.to_points(initial([Chain(table, SEED, index) for index in range(count)], shape))
 
 
 def chains(model: ScoreModel, table: Table, count: int, on_step: Callable[[int], None]) -> Tensor:

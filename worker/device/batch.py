@@ -28,7 +28,7 @@ from models.sampling.sample import from_pixels
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from worker.device import state
-from worker.device.lane import DeviceFailed, Lane, Part
+from worker.device.lane import DeviceFailed, Lane, Part, works
 from worker.queue.requests import ColorizeRequest, InpaintRequest, Request, UpscaleRequest
 
 log = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ class Batch:
                 self._alone.add(card.weights_sha256)
                 raise NoRoom(card) from error
             reason = f"model {card.name} version {card.version} cannot be run on {self.device}: {error}"
-            raise (Refused(reason) if self._device_works() else DeviceFailed(reason)) from error
+            raise (Refused(reason) if works(self.device) else DeviceFailed(reason)) from error
         log.info(
             "loaded model %s version %d on %s, run in %s", card.name, card.version, self.device, lane.choice.execution
         )
@@ -319,12 +319,6 @@ class Batch:
                 gc.collect()  # now, and not when there is too little memory already
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-
-    def _device_works(self) -> bool:
-        try:
-            return float(torch.ones(2, device=self.device).sum()) == 2
-        except Exception:  # whatever a device can throw
-            return False
 
 
 def _known(request: Request, card: ModelCard) -> tuple[Tensor | None, Projection | None]:

@@ -3,11 +3,13 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.card import ModelCard
 from models.environment import device_name
@@ -77,7 +79,8 @@ class Part:
         """
         c, h, w = self.lane.card.image.chw
         looks = [self.lane.engine.estimate(chain) if chain.remaining else chain.x for chain in self.chains[:most]]
-        return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
+        with self.lane.heard():
+            return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
 
     def frames(self) -> Pixels | None:
         """What the images of a finished part looked like on their way, uint8 [n, frames - 1, h, w, c]; None if none."""
@@ -87,13 +90,22 @@ class Part:
 
     def look_for_faults(self) -> None:
         """Sets `fault` if an image that is in no slot is not finite; those in slots are looked at by the engine."""
-        for chain in self.chains:
-            if self.fault is None and chain.x is not None and not bool(torch.isfinite(chain.x).all()):
-                self.fault = divergence(chain)
+        there = [chain for chain in self.chains if chain.x is not None]
+        if self.fault is not None or not there:
+            return
+        with self.lane.heard():
+            finite = self._stacked(there).isfinite().flatten(1).all(1).tolist()
+        self.fault = next((divergence(chain) for chain, good in zip(there, finite, strict=True) if not good), None)
 
     def pixels(self) -> Pixels:
         """The images uint8 [n, h, w, c] of a finished part without fault."""
-        return np.stack([to_pixels(chain.x) for chain in self.chains if chain.x is not None])
+        with self.lane.heard():
+            return to_pixels(self._stacked(self.chains))
+
+    def _stacked(self, chains: Sequence[Chain]) -> Tensor:
+        """The x of chains that are in no slot, float32 [n, c, h, w] on the device: some may come from saved state."""
+        device = self.lane.engine.model.device
+        return torch.stack([chain.x.to(device) for chain in chains if chain.x is not None])
 
 
 class Lane:
@@ -156,7 +168,8 @@ class Lane:
 
     def diverged(self) -> list[Part]:
         """The parts of which an image became NaN or infinite; they have a `fault` now."""
-        chains = self.engine.diverged()
+        with self.heard():
+            chains = self.engine.diverged()
         for part in self.parts:
             part.look_for_faults()
             for chain in _of(part, chains):
@@ -209,10 +222,25 @@ class Lane:
             self.engine.step()
             if self.engine.model.device.type == "cuda":
                 torch.cuda.synchronize(self.engine.model.device)
+            seconds = time.perf_counter() - begun  # before the slots are emptied, which is no part of a step
         finally:
             self.engine.evict(chains)
             self.engine.image_steps, self.engine.evaluations = image_steps, evaluations  # these are nobody's
-        return time.perf_counter() - begun
+        return seconds
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Where the host waits for the device, it may hear of an error of a step before.
+
+        Raises:
+            DeviceFailed: in place of an error, if the device does not work any more.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if works(self.engine.model.device):
+                raise
+            raise DeviceFailed(f"the device fails: {error}") from error
 
     def _isolate(self) -> None:
         """After a row that failed, and so changed nothing: on from there, with each part alone."""
@@ -235,6 +263,14 @@ class Lane:
             part.fault = f"it cannot be sampled: {error}"
         self.engine.evict(chains)
         return part.fault is None
+
+
+def works(device: torch.device | str) -> bool:
+    """Whether a device can still add."""
+    try:
+        return float(torch.ones(2, device=device).sum()) == 2
+    except Exception:  # whatever a device can throw
+        return False
 
 
 def divergence(chain: Chain) -> str:

@@ -21,7 +21,7 @@ from models.processes import DiscreteVariancePreserving
 from models.samplers.euler import Euler
 from models.samplers.plan import offered, plan
 from models.sampling import noise
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, initial
 from models.sampling.engine import Engine
 from models.sampling.sample import run
 from models.score import ScoreModel
@@ -224,7 +224,7 @@ def test_a_consistency_model_is_sampled_by_its_own_few_steps(tmp_path: Path, mod
         return 0.25 / (past**2 + 0.25) * u + 0.5 * past / np.hypot(s, 0.5) * out
 
     chains = [Chain(table, 3, index) for index in range(2)]
-    start = torch.stack([chain.initial(card.image.chw) for chain in chains])
+    start = initial(chains, card.image.chw)
     z = noise.normal([3, 3], [0, 1], [0, 0], noise.STEP, card.image.chw)
     run(Engine(model, 2), chains)
     found = torch.stack([chain.x for chain in chains if chain.x is not None])

@@ -6,7 +6,7 @@ import torch
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.sampling import noise
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, initial
 from models.sampling.projections import Unmasked
 
 HEUN = Heun.table([10.0, 1.0, 0.1])
@@ -27,9 +27,9 @@ def test_remaining_counts_from_the_cursor() -> None:
 
 def test_a_chain_starts_normal_around_the_mean_of_its_table_or_uniform() -> None:
     shape = (1, 64, 64)
-    wide = Chain(replace(HEUN, initial_mean=0.13), seed=3, index=2).initial(shape)
+    (wide,) = initial([Chain(replace(HEUN, initial_mean=0.13), seed=3, index=2)], shape)
     assert torch.equal(wide, 0.13 + 10 * noise.normal([3], [2], [0], noise.INITIAL, shape)[0])
     assert abs(wide.std() - 10) < 0.5
-    uniform = Chain(FollowScores.table(0.1, 5, 0.01), seed=3, index=2).initial(shape)
+    (uniform,) = initial([Chain(FollowScores.table(0.1, 5, 0.01), seed=3, index=2)], shape)
     assert uniform.shape == shape
     assert 0 < uniform.min() < 0.01 < 0.99 < uniform.max() < 1

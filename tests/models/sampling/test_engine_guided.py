@@ -14,7 +14,7 @@ from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, initial
 from models.sampling.engine import Engine
 from models.sampling.projections import Unmasked
 from models.sampling.sample import run
@@ -107,7 +107,7 @@ def test_a_guided_score_goes_from_that_of_all_classes_past_that_of_one(labelled_
     engine.admit(found)
     engine.step()
     engine.evict(found)
-    x, drift = plain.initial((1, 8, 8))[None], table.rows[0, 1]
+    x, drift = initial([plain], (1, 8, 8)), table.rows[0, 1]
     of_all, of_one = labelled_model.score(x, 2.0)[0], labelled_model.score(x, 2.0, 1)[0]
     assert (of_all - of_one).abs().max() > 1e-3
     for chain, score in zip(found, [of_all, of_one, of_all + 3.0 * (of_one - of_all)], strict=True):

@@ -18,7 +18,7 @@ from models.samplers.multistep_consistency import MultistepConsistency
 from models.samplers.repaint import FINEST, Repaint
 from models.samplers.table import Table
 from models.sampling import noise, reference
-from models.sampling.chain import Chain
+from models.sampling.chain import Chain, initial
 from models.sampling.engine import Engine
 from models.sampling.projections import Blocks, Grey, Means, Unmasked
 from models.sampling.sample import run
@@ -97,13 +97,13 @@ def compare(model: ScoreModel, sampler: str, inpainting: bool) -> None:
         Chain(table, SEED, i, known[i] if inpainting else None, Unmasked(mask[i]) if inpainting else None)
         for i in range(N)
     ]
-    initial = torch.stack([chain.initial(shape) for chain in chains])
-    expected = loop(model.score, initial, lambda k: drawn(k, noise.STEP), paint)
+    begun = initial(chains, shape)
+    expected = loop(model.score, begun, lambda k: drawn(k, noise.STEP), paint)
     run(Engine(model, 3), chains)
     found = torch.stack([chain.x for chain in chains if chain.x is not None])
     assert found.isfinite().all()
     assert (found - expected).abs().max() <= 1e-5
-    assert (found - initial).abs().mean() > 0.05
+    assert (found - begun).abs().mean() > 0.05
     if inpainting:
         kept = ~mask[:, None].expand_as(known)
         assert torch.equal(found[kept], known[kept])
@@ -146,9 +146,9 @@ def test_repaint_with_feedback_follows_its_loop(exact_score: Callable[..., Score
         return means[projection].exactly(x, known) if sigma == 0 else means[projection].toward(x, target)
 
     chains = [Chain(Repaint.table(LEVELS, 3, 1.5), SEED, i, known[i], projections[i]) for i in range(N)]
-    initial = torch.stack([chain.initial(shape) for chain in chains])
+    begun = initial(chains, shape)
     expected = reference.repaint(
-        model.score, initial, LEVELS, 3, lambda level: min(1.5, level / FINEST), lambda k: drawn(k, noise.STEP), paint
+        model.score, begun, LEVELS, 3, lambda level: min(1.5, level / FINEST), lambda k: drawn(k, noise.STEP), paint
     )
     run(Engine(model, 3), chains)
     found = torch.stack([chain.x for chain in chains if chain.x is not None])

@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -183,6 +184,37 @@ def test_a_device_that_fails_at_everything_is_told_from_a_bad_part(
     break_network(part, monkeypatch, lambda _: True)
     with pytest.raises(DeviceFailed, match="illegal instruction"):
         batch.step()
+
+
+@pytest.mark.parametrize("where", ["diverged", "look_for_faults", "pixels", "estimates"])
+def test_a_device_that_fails_is_told_wherever_the_host_hears_of_it(
+    batch: Batch, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A GPU tells of an error in a step when the host next waits for it, which may be anywhere."""
+    part = batch.admit(request(tiny_card, 1), 0, 1)
+    batch.watch([part])
+    batch.step()
+    batch.pause(part)
+    hear = {
+        "diverged": batch.diverged,
+        "look_for_faults": part.look_for_faults,
+        "pixels": part.pixels,
+        "estimates": lambda: part.estimates(1),
+    }[where]
+
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr("torch.Tensor.isfinite", fail)
+    monkeypatch.setattr("worker.device.lane.to_pixels", fail)
+    if where == "estimates":  # of an image in its slot
+        batch._fill()
+        batch.step()
+    with pytest.raises(RuntimeError, match="illegal memory"):  # something else than the device is at fault
+        hear()
+    monkeypatch.setattr("worker.device.lane.works", lambda _: False)
+    with pytest.raises(DeviceFailed, match="illegal memory"):
+        hear()
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 4, 9, 12])
@@ -507,6 +539,6 @@ def test_a_model_that_cannot_be_run_is_refused_while_the_device_works(
     monkeypatch.setattr(Lane, "measure", lambda _: 1 / 0)
     with pytest.raises(Refused, match="other version 1 cannot be run on cpu: division"):
         batch.admit(of("other", tiny_card), 0, 1)
-    monkeypatch.setattr(Batch, "_device_works", lambda _: False)
+    monkeypatch.setattr("worker.device.batch.works", lambda _: False)
     with pytest.raises(DeviceFailed, match="other version 1"):
         batch.admit(of("other", tiny_card), 0, 1)

@@ -1,6 +1,6 @@
 """How a lane runs its model: as was measured, before or now, and in steps that do not last long."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ from torch import nn
 
 from models.card import ModelCard
 from models.sampling.buckets import Call, plain
+from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, key
 from models.sampling.engine import Engine
 from models.sampling.execution import Execution
@@ -122,3 +123,19 @@ def test_all_noise_is_recorded_when_a_lane_is_measured(model: ScoreModel, tiny_c
     lane.engine.record_noise()
     assert recorded == before
     assert recorded.count(5) == 3, "scores, and two streams of noise"
+
+
+def test_the_pace_is_that_of_a_step_and_not_of_emptying_slots(
+    model: ScoreModel, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = Lane(tiny_card, model, 5)
+    clock = 0.0
+
+    def evict(chains: Iterable[Chain]) -> list[Chain]:
+        nonlocal clock
+        clock += 100
+        return Engine.evict(lane.engine, chains)
+
+    monkeypatch.setattr("worker.device.lane.time.perf_counter", lambda: clock)
+    monkeypatch.setattr(lane.engine, "evict", evict)
+    assert lane.try_out(5) == 0
