@@ -1,6 +1,8 @@
 """The `scoreserve` command."""
 
+import io
 import os
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -29,6 +31,10 @@ from cli.help import FIRST, example
 # Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
 # and take a hundred times as long as one thread does alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What an output cannot say, as one of ASCII, is no reason to end: a ? stands for it.
+for output in (sys.stdout, sys.stderr):
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="replace")
 # Kubernetes tells all that runs beside a service where that is, and for one that is named scoreserve, or
 # scoreserve-metrics, it does so under the names of settings of ours: SCORESERVE_PORT=tcp://10.0.0.1:8000.
 for name in ("SCORESERVE_PORT", "SCORESERVE_METRICS_PORT"):

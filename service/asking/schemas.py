@@ -31,7 +31,9 @@ def _name_sampler(value: Any) -> Any:
         raise PydanticCustomError(
             "dict_type", 'Input should be an object such as {"name": "heun"}, and not its name alone'
         )
-    return {"name": USUAL, **value} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {**value, "name": USUAL} if value.get("name") is None else value
 
 
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}

@@ -1,5 +1,6 @@
 """The command as a whole: help without torch, and options that reach the settings."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -145,3 +146,12 @@ def test_an_address_of_no_redis_is_told_in_one_line_and_without_its_password(com
     assert done.stderr.count("\n") == 1
     assert "http://me:***@somewhere/" in done.stderr
     assert "redis://" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("up", "--help"), ("sample", "--help"), ("train", "--help")])
+def test_help_is_told_where_the_output_is_ascii(arguments: tuple[str, ...]) -> None:
+    asked = [sys.executable, "-m", "cli.main", *arguments]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(asked, capture_output=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr[-300:]
+    assert b"Usage" in ran.stdout

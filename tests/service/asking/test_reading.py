@@ -33,6 +33,48 @@ def test_null_is_the_same_as_left_out_in_what_is_inside(client, name: str) -> No
     assert same(client.submit(sampler={name: None}), client.submit(sampler={}))
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ({"sampler": {"name": None}}, {"sampler": {}}),
+        ({"sampler": {"name": None, "levels": 3}}, {"sampler": {"levels": 3}}),
+        ({"webhook": {"url": "https://93.184.216.34/", "secret": None}}, {}),
+    ],
+)
+def test_null_is_the_same_as_left_out_of_what_tells_members_apart(
+    new_client, settings, asked: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    client = new_client(settings.model_copy(update={"webhook_secret": "whsec_" + 43 * "A" + "="}))
+    assert same(client.submit(**asked), client.submit(**meant))
+
+
+def test_null_makes_no_field_of_what_is_none(client, refusal: Callable[..., str]) -> None:
+    asked = {"sampler": {"name": "heun", "feedback": None}}
+    assert "there is no field feedback" in refusal(client.post("/samples", json=asked), "/sampler/feedback")
+
+
+def test_null_in_a_list_is_no_label(client, refusal: Callable[..., str]) -> None:
+    assert "labels 1 is null" in refusal(client.post("/samples", json={"labels": [0, None]}), "/labels/1")
+
+
+@pytest.mark.parametrize("query", ["limit=&cursor=", "state=", "model=&", "limit", "state=&model=&cursor=&limit=20"])
+def test_an_empty_parameter_is_left_out(client, query: str) -> None:
+    job = client.submit()
+    answer = client.get(f"/jobs?{query}")
+    assert answer.status_code == 200, answer.text
+    assert [one["id"] for one in answer.json()["jobs"]] == [job["id"]]
+
+
+@pytest.mark.parametrize("view", ["grid.png", "animation.webp", "samples.npz"])
+def test_an_empty_parameter_of_a_view_is_left_out(client, work: Callable[[], None], view: str) -> None:
+    job = client.submit(count=2, frames=2, seed=1)
+    work()
+    plain = client.get(f"/jobs/{job['id']}/{view}")
+    empty = client.get(f"/jobs/{job['id']}/{view}?scale=&columns=&padding=&fps=&background=")
+    assert plain.status_code == empty.status_code == 200, empty.text
+    assert plain.content == empty.content
+
+
 @pytest.mark.parametrize("body", [SampleBody, InpaintBody, UpscaleBody, ColorizeBody])
 def test_the_document_says_so(body: type[SampleBody]) -> None:
     described = body.model_json_schema()
