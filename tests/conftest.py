@@ -1,6 +1,7 @@
 """What many tests share: a tiny model, and a real Valkey server."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,10 @@ from models.card import ImageShape, ModelCard, NetworkSpec
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.score import ScoreModel, build_network
 from models.store import ModelStore, sha256
+
+# Who runs the tests in the background or under nohup has these ignored, and what tests start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 torch.set_num_threads(1)
 os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several share the cores
