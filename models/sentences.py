@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 LONGEST = 60  # characters of a value that are shown
+LONGEST_ECHO = 100  # characters of anything that somebody else wrote
+MOST_FAULTS = 20  # that are told of one value: it may have as many as it has parts
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 OF_CONTEXT = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
@@ -38,8 +40,14 @@ class Fault:
 
 
 def faults(error: ValidationError, model: type[BaseModel] | None = None) -> list[Fault]:
-    """All that is wrong, of an error in validating this model."""
-    return [fault(one, _schema(model) if model else {}) for one in error.errors()]
+    """What is wrong, of an error in validating this model: the first of it, where it is much."""
+    found = error.errors(include_url=False)[:MOST_FAULTS]
+    return [fault(one, _schema(model) if model else {}) for one in found]
+
+
+def shortened(text: str, most: int = LONGEST_ECHO) -> str:
+    """A text of somebody else's, which is told back to them: all of it if it is short, else how it begins."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def fault(error: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> Fault:  # noqa: PLR0911 (a case each)
@@ -49,14 +57,14 @@ def fault(error: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> 
         error: as pydantic has it; `loc` leads to the value.
         schema: JSON schema of what was validated, which tells more of what is allowed.
     """
-    path = tuple(error["loc"])
+    path = tuple(shortened(step, LONGEST) if isinstance(step, str) else step for step in error["loc"])
     steps, at = _follow(path, schema or {}, schema or {})
     name, value, context = _name(steps), error.get("input"), error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             violated = {OF_CONTEXT[key]: bound for key, bound in context.items() if key in OF_CONTEXT}
             shown = value if isinstance(value, str) else _shown(name, value)  # a form's numbers are text
-            return Fault(steps, f"{name} is {shown}", _range({**violated, **_bounds(at)}))
+            return Fault(steps, f"{name} is {shortened(shown)}", _range({**violated, **_bounds(at)}))
         case "union_tag_invalid":
             options = re.findall(r"'([^']*)'", str(context["expected_tags"]))
             return Fault(steps, _none(name, context["tag"], options), ", ".join(options))
@@ -85,7 +93,7 @@ def fault(error: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> 
             allowed = f"at most {most} {unit}" if most is not None else f"at least {least} {unit}"
             length = len(value) if isinstance(value, str | list | tuple) else context.get("actual_length", "other")
             return Fault(steps, f"{name} has {length} {unit}", allowed)
-    said = re.split(", unable to|, got", str(error["msg"]))[0]
+    said = shortened(re.split(", unable to|, got", str(error["msg"]))[0], LONGEST + LONGEST_ECHO)
     if not said.startswith("Input should be "):
         return Fault(steps, f"{name}: {said}", None)
     allowed = said.removeprefix("Input should be ")
@@ -100,11 +108,11 @@ def suggestion(word: str, options: Iterable[str]) -> str:
 
 
 def _none(name: str, word: Any, options: list[str]) -> str:
-    return f"there is no {name} {word}{_meant(str(word), options)}"
+    return f"there is no {name} {shortened(str(word), LONGEST)}{_meant(str(word), options)}"
 
 
 def _meant(word: str, options: list[str]) -> str:
-    close = get_close_matches(word.lower(), options, 1, 0.6)
+    close = get_close_matches(word.lower(), options, 1, 0.6) if len(word) <= LONGEST else []
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -124,7 +132,7 @@ def _shown(name: str, value: Any) -> str:
         case list() | tuple():
             return "a list"
         case bool() | None | int() | float():
-            return json.dumps(value)
+            return shortened(json.dumps(value), LONGEST)
     text = repr(str(value))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]}...'"
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -82,6 +83,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         version=version("scoreserve"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        openapi_url=None,  # which docs has, made once
         docs_url=None,
         redoc_url=None,
     )
@@ -106,10 +108,14 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Adds to the OpenAPI document what FastAPI does not: problems, a body parsed by hand, examples, links."""
+    """Adds to the OpenAPI document what FastAPI does not: problems, a body parsed by hand, examples, links.
+
+    It is made once, when it is first asked for: that takes a second in which nobody else is answered.
+    """
     plain = app.openapi
 
-    def described() -> dict[str, Any]:
+    @cache
+    def once() -> dict[str, Any]:
         document = plain()
         template = "#/components/schemas/{model}"
         for model in (ProblemDetails, SampleBody, InpaintBody, UpscaleBody, ColorizeBody):
@@ -124,7 +130,10 @@ def _describe(app: FastAPI) -> None:
                     field.pop("default", None)
         _describe_errors(document)
         links.describe(document)
-        return {**document, "servers": [{"url": PREFIX.get()}]} if PREFIX.get() else document
+        return document
+
+    def described() -> dict[str, Any]:
+        return {**once(), "servers": [{"url": PREFIX.get()}]} if PREFIX.get() else once()
 
     app.openapi = described  # type: ignore[method-assign]
 

@@ -1,15 +1,21 @@
-"""/docs: Swagger UI of the OpenAPI document, from files of our own, so that it needs no other web site."""
+"""/openapi.json, and /docs: Swagger UI of it, from files of our own, so that it needs no other web site."""
 
+import asyncio
 import base64
 import hashlib
+import json
 import re
 from importlib.resources import files
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
+from service.answering.addresses import PREFIX
+
+MAX_PREFIXES = 16  # whose documents are remembered
 ROOM = "static/docs"  # relative: to the page, and so to wherever a proxy has it
 
 
@@ -27,6 +33,22 @@ def install(app: FastAPI) -> None:
         ).body
     ).decode()
     policy = _policy(html)
+
+    texts: dict[str, bytes] = {}  # of the document, below each path that a proxy has it at
+    making = asyncio.Lock()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> Response:
+        """Made and written down once, in a thread, since that takes a while."""
+        prefix = PREFIX.get()
+        if prefix not in texts:
+            async with making:
+                if prefix not in texts:
+                    made = await run_in_threadpool(lambda: json.dumps(app.openapi(), ensure_ascii=False).encode())
+                    if len(texts) >= MAX_PREFIXES:
+                        texts.clear()
+                    texts[prefix] = made
+        return Response(texts[prefix], media_type="application/json")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

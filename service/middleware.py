@@ -7,6 +7,7 @@ import secrets
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from models.sentences import shortened
 from service.access import quotas
 from service.access.auth import public
 from service.answering.problems import Problem, problem_of, respond
@@ -96,7 +97,7 @@ class RequestMiddleware:
                 request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
             coding = request.headers.get("content-encoding", "identity").strip().lower()
             if coding not in ("", "identity"):
-                what = f"Content-Encoding {coding}; send the body as it is"
+                what = f"Content-Encoding {shortened(coding)}; send the body as it is"
                 raise Problem("unsupported-media-type", what, headers={"Accept-Encoding": "identity"})
             return await self._read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
         except Problem as problem:

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem details: what was wrong, what is allowed, what to do."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,13 +14,14 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from models.sentences import Fault, fault, faults
+from models.sentences import LONGEST_ECHO, MOST_FAULTS, Fault, fault, faults, shortened
 from service.answering.addresses import address
 from worker.queue.job import JobNotFound
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+LONGEST_DETAIL, LONGEST_ERROR = 4000, 1000  # characters, whatever a client has sent
 
 # code: (status, title, what to do)
 KINDS: dict[str, tuple[int, str, str]] = {
@@ -128,9 +130,10 @@ def invalid(pointer: str, reason: str, allowed: str | None = None) -> Problem:
 
 def invalid_body(error: ValidationError, model: type[BaseModel]) -> Problem:
     """The problem of a body that does not fit its model."""
-    if any(one["type"] == "json_invalid" for one in error.errors()):
+    if error.error_count() == 1 and error.errors()[0]["type"] == "json_invalid":
         return _malformed(error.errors())
-    return _of_faults(faults(error, model), lambda path: "".join(f"/{step}" for step in path))
+    found = faults(error, model)
+    return _of_faults(found, error.error_count() - len(found), lambda path: "".join(f"/{step}" for step in path))
 
 
 def install(app: FastAPI) -> None:
@@ -149,7 +152,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         code = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status_code)
-        what = f"{request.method} {request.url.path}"
+        what = f"{shortened(request.method)} {shortened(request.url.path)}"
         detail = f"{what}: {error.detail}" if code else HTTPStatus(error.status_code).phrase
         headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
         return respond(request, Problem(code or "internal", detail, headers=headers))
@@ -189,10 +192,10 @@ def respond(request: Request, problem: Problem) -> JSONResponse:
         type=address(f"/problems/{problem.code}"),
         title=title,
         status=status,
-        detail=problem.detail,
+        detail=_told(problem.detail, LONGEST_DETAIL),
         code=problem.code,
         request_id=request_id(request),
-        errors=problem.errors,
+        errors=[_bounded(error) for error in problem.errors],
     )
     request.scope["problem"] = problem.code
     return JSONResponse(body.model_dump(), status, problem.headers, MEDIA_TYPE)
@@ -224,8 +227,9 @@ def _from_validation(errors: Sequence[Any]) -> Problem:
     """The problem of parameters that the framework has refused."""
     if any(error["type"] == "json_invalid" for error in errors):
         return _malformed(errors)
-    found = [fault(error | {"loc": error["loc"][1:]}) for error in errors]  # without the word for where it was
-    return _of_faults(found, lambda path: ".".join(map(str, path)))
+    # Without the word for where it was.
+    found = [fault(error | {"loc": error["loc"][1:]}) for error in errors[:MOST_FAULTS]]
+    return _of_faults(found, len(errors) - len(found), lambda path: ".".join(map(str, path)))
 
 
 def _malformed(errors: Sequence[Any]) -> Problem:
@@ -233,6 +237,18 @@ def _malformed(errors: Sequence[Any]) -> Problem:
     return Problem("malformed", f"the body is not JSON: {context.get('error', errors[0]['msg'])}")
 
 
-def _of_faults(found: Sequence[Fault], pointer: Callable[[tuple[str | int, ...]], str]) -> Problem:
+def _of_faults(found: Sequence[Fault], untold: int, pointer: Callable[[tuple[str | int, ...]], str]) -> Problem:
     fields = [FieldError(pointer=pointer(one.path), reason=one.reason, allowed=one.allowed) for one in found]
-    return Problem("invalid", "; ".join(map(str, found)), fields)
+    more = [f"and {untold} more like these"] if untold else []
+    return Problem("invalid", "; ".join([*map(str, found), *more]), fields)
+
+
+def _bounded(error: FieldError) -> FieldError:
+    allowed = None if error.allowed is None else _told(error.allowed, LONGEST_ERROR)
+    return FieldError(pointer=_told(error.pointer), reason=_told(error.reason, LONGEST_ERROR), allowed=allowed)
+
+
+def _told(text: str, most: int = LONGEST_ECHO) -> str:
+    """A sentence without long words, which are none of ours: whatever a client has sent is not sent back to it."""
+    words = re.sub(rf"\S{{{LONGEST_ECHO + 1},}}", lambda found: shortened(found[0]), text[: 2 * most])
+    return shortened(words, most)

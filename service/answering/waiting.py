@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from redis.exceptions import RedisError
 
+from models.sentences import shortened
 from service.answering import views
 from service.answering.problems import Problem
 from service.context import Context
@@ -139,5 +140,7 @@ def _negotiate(accept: str) -> str:
         if name.lower() in offers and weight > 0:
             liked.append((-weight, position, offers[name.lower()]))
     if not liked:
-        raise Problem("not-acceptable", f"Accept: {accept} cannot be met; there is {JSON}, {views.PNG}, {views.NPZ}")
+        raise Problem(
+            "not-acceptable", f"Accept: {shortened(accept)} cannot be met; there is {JSON}, {views.PNG}, {views.NPZ}"
+        )
     return min(liked)[2]

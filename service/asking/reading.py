@@ -7,9 +7,11 @@ from collections.abc import Collection
 from typing import Any, TypeVar
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from models.sentences import shortened
 from service.access.auth import Caller
 from service.answering.problems import Problem, invalid, invalid_body
 from service.asking.pictures import decode_base64
@@ -18,6 +20,7 @@ from worker.queue.idempotency import Once
 
 Body = TypeVar("Body", bound=SampleBody)
 
+SHORT = 4096  # bytes of JSON that are read at once, in less time than a thread takes to begin
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 IN_FORMS = {  # what a form has as JSON, and an example of it
     "sampler": '{"name": "heun"}',
@@ -30,6 +33,16 @@ IN_FORMS = {  # what a form has as JSON, and an example of it
 def media_type(request: Request) -> str:
     """Of what the request holds, without parameters."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def read_json(model: type[Body], request: Request) -> Body:
+    """The body of a request; what is long is not read on the event loop.
+
+    Raises:
+        Problem: it is no JSON, or says what cannot be.
+    """
+    data = await request.body()
+    return read(model, data) if len(data) <= SHORT else await run_in_threadpool(read, model, data)
 
 
 def read(model: type[Body], data: bytes) -> Body:
@@ -62,12 +75,12 @@ async def read_with_files(
         case "multipart/form-data":
             return await _from_form(request, of_form, files)
         case "application/json":
-            body = read(of_json, await request.body())
+            body = await read_json(of_json, request)
             texts = {name: getattr(body, name) for name in files}
             return body, {name: decode_base64(name, text) for name, text in texts.items() if text is not None}
         case other:
             allowed = "send multipart/form-data or application/json"
-            raise Problem("unsupported-media-type", f"Content-Type {other or 'missing'}; {allowed}")
+            raise Problem("unsupported-media-type", f"Content-Type {shortened(other) or 'missing'}; {allowed}")
 
 
 def once_of(request: Request, caller: Caller, route: bytes, body: SampleBody, *files: bytes) -> Once | None:

@@ -7,6 +7,7 @@ from html import escape
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from models.sentences import shortened
 from service.answering.addresses import address
 from service.answering.problems import KINDS, Problem
 
@@ -39,7 +40,7 @@ async def problems() -> HTMLResponse:
 async def problem(code: str) -> HTMLResponse:
     """What a kind of problem means, and what to do."""
     if code not in KINDS:
-        raise Problem("not-found", f"there is no problem {code!r}; there is: {', '.join(KINDS)}")
+        raise Problem("not-found", f"there is no problem {shortened(code)!r}; there is: {', '.join(KINDS)}")
     status, title, remedy = KINDS[code]
     body = (
         f"<p><code>{code}</code>, status {status}.</p><p>{_marked(remedy)}</p>"

@@ -5,11 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from models.sentences import shortened
 from service.access.auth import CLIENT, caller_of
 from service.answering.problems import Problem, responses
 from service.answering.views import NPZ, PNG
 from service.answering.waiting import answer, wanted
-from service.asking.reading import IDEMPOTENCY_KEY, media_type, once_of, read
+from service.asking.reading import IDEMPOTENCY_KEY, media_type, once_of, read_json
 from service.asking.schemas import JobView, SampleBody
 from service.context import context_of
 
@@ -89,8 +90,9 @@ async def samples(request: Request) -> Response:
     context, caller = context_of(request), caller_of(request)
     kind = media_type(request)
     if kind != "application/json":
-        raise Problem("unsupported-media-type", f"Content-Type {kind or 'missing'}; send application/json")
-    body = read(SampleBody, await request.body())
+        what = f"Content-Type {shortened(kind) or 'missing'}"
+        raise Problem("unsupported-media-type", f"{what}; send application/json")
+    body = await read_json(SampleBody, request)
     how = wanted(request, context.settings.max_wait_seconds)
     once = once_of(request, caller, b"samples", body)
     accepted = await context.jobs.before(once)

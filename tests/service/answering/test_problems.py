@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.answering import problems
 from service.answering.problems import KINDS
 
@@ -70,3 +72,51 @@ def test_an_unforeseen_error_tells_nothing_of_the_inside(
     assert "swordfish" not in response.text
     assert body["request_id"] in caplog.text
     assert "swordfish" in caplog.text
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "options"),
+    [
+        ("POST", "/samples", {"json": {LONG: 1}}),
+        ("POST", "/samples", {"json": {"model": LONG}}),
+        ("POST", "/samples", {"json": {"seed": LONG, "sampler": {"name": LONG}}}),
+        ("POST", "/samples", {"json": {"sampler": {LONG: 1}, "priority": LONG, "label": [LONG], "labels": [LONG]}}),
+        ("POST", "/samples", {"json": {"webhook": {"url": f"https://{LONG}", "secret": LONG}}}),
+        ("POST", "/samples", {"json": {}, "headers": {"Accept": f"x/{LONG}"}}),
+        ("POST", "/samples", {"json": {}, "headers": {"Content-Type": LONG}}),
+        ("POST", "/samples", {"json": {}, "headers": {"Content-Encoding": LONG}}),
+        ("POST", "/samples", {"json": {}, "headers": {"Client-Id": LONG}}),
+        ("POST", "/samples", {"json": {}, "headers": {"Idempotency-Key": LONG}}),
+        ("POST", "/inpaint", {"files": {LONG: b"x", "image": b"y"}}),
+        ("POST", "/inpaint", {"files": {"image": b"y"}, "data": {LONG: "1"}}),
+        ("POST", "/inpaint", {"json": {"image": LONG + "!"}}),
+        ("GET", f"/{LONG}", {}),
+        ("GET", f"/jobs/{LONG}", {}),
+        ("GET", f"/models/{LONG}", {}),
+        ("GET", f"/problems/{LONG}", {}),
+        ("GET", f"/jobs?limit={LONG}&cursor={LONG}", {}),
+    ],
+)
+def test_what_a_client_sends_does_not_come_back_whole(client, method: str, url: str, options: dict[str, Any]) -> None:
+    response = client.begin(method, url, **options).result(60)
+    assert 400 <= response.status_code < 500
+    assert not re.search("a{101}", response.text)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"a{i}": 1 for i in range(3000)},
+        {"sampler": {f"a{i}": 1 for i in range(3000)}},
+        {"labels": [{}] * 9000},
+        {"sampler": {"sigmas": ["x"] * 3000}},
+    ],
+    ids=["fields", "of a sampler", "labels", "levels"],
+)
+def test_of_many_mistakes_the_first_are_told(client, problem: Callable[..., Any], body: dict[str, Any]) -> None:
+    told = problem(client.post("/samples", json=body), 422, "invalid")
+    assert 1 <= len(told["errors"]) <= 20
+    assert len(str(told)) < 20_000
