@@ -94,7 +94,7 @@ class Part:
         if self.fault is not None or not there:
             return
         with self.lane.heard():
-            finite = self._stacked(there).isfinite().flatten(1).all(1).tolist()
+            finite = torch.isfinite(self._stacked(there)).flatten(1).all(1).tolist()
         self.fault = next((divergence(chain) for chain, good in zip(there, finite, strict=True) if not good), None)
 
     def pixels(self) -> Pixels:

@@ -206,6 +206,7 @@ def test_a_device_that_fails_is_told_wherever_the_host_hears_of_it(
         raise RuntimeError("an illegal memory access")
 
     monkeypatch.setattr("torch.Tensor.isfinite", fail)
+    monkeypatch.setattr("torch.isfinite", fail)
     monkeypatch.setattr("worker.device.lane.to_pixels", fail)
     if where == "estimates":  # of an image in its slot
         batch._fill()
