@@ -365,3 +365,19 @@ def test_links_lead_from_an_accepted_job_to_all_that_can_be_asked_of_it(document
         assert {link["operationId"] for link in links.values()} == of_jobs
         assert {link["parameters"]["job_id"] for link in links.values()} == {"$response.body#/id"}
     assert len(of_jobs) >= 11
+
+
+def test_the_document_is_made_once(client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a while, in which nobody else would be answered."""
+    made: list[str] = []
+    plain = client.app.openapi
+
+    def counted() -> dict[str, Any]:
+        made.append("")
+        document: dict[str, Any] = plain()
+        return document
+
+    monkeypatch.setattr(client.app, "openapi", counted)
+    asked = [client.begin("GET", "/openapi.json") for _ in range(8)]
+    assert len({answer.result(60).content for answer in asked}) == 1
+    assert len(made) == 1
