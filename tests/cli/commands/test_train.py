@@ -33,12 +33,12 @@ width = 8
 
 [training]
 batch = 8
-epochs = 6
+epochs = 30
 warmup_steps = 2
 execution = {pieces = 1}
 network = {channels = [16], blocks = [1], attention = [false], embedding = 16, groups = 4, dropout = 0.1}
 """
-STEPS = 96
+STEPS = 480  # more than pass between a look at the run and a signal, on any machine
 
 
 class Run:
