@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -66,17 +67,16 @@ class Chain:
 
 def initial(chains: Sequence[Chain], shape: tuple[int, int, int]) -> Tensor:
     """Where x starts, float32 [n, c, h, w], on the host: N(initial_mean, initial_std^2), or uniform in [0, 1]."""
-    found: dict[Chain, Tensor] = {}
-    for table in {id(chain.table): chain.table for chain in chains}.values():
-        of_table = [chain for chain in chains if chain.table is table]
-        keys = ([chain.seed for chain in of_table], [chain.index for chain in of_table], [0] * len(of_table))
-        mean, std = table.initial_mean, table.initial_std
+    begun = []
+    for _, run in groupby(chains, key=lambda chain: id(chain.table)):
+        alike = list(run)
+        keys = ([chain.seed for chain in alike], [chain.index for chain in alike], [0] * len(alike))
+        mean, std = alike[0].table.initial_mean, alike[0].table.initial_std
         if std is None:
-            begun = noise.uniform(*keys, noise.INITIAL, shape)
+            begun.append(noise.uniform(*keys, noise.INITIAL, shape))
         else:
-            begun = mean + std * noise.normal(*keys, noise.INITIAL, shape)
-        found |= zip(of_table, begun, strict=True)
-    return torch.stack([found[chain] for chain in chains])
+            begun.append(mean + std * noise.normal(*keys, noise.INITIAL, shape))
+    return torch.cat(begun)
 
 
 def quantize(x: Tensor) -> Tensor:

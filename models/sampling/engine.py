@@ -141,23 +141,23 @@ class Engine:
             raise ValueError(f"{len(chains)} chains for {self.free} free slots")
         if any(not chain.remaining for chain in chains):
             raise ValueError("a chain without rows left cannot be admitted")
-        n = len(self.chains)
-        if fresh := [(slot, chain) for slot, chain in enumerate(chains, n) if chain.x is None]:
-            self._x[self._at(slot for slot, _ in fresh)] = self._sent(
-                initial([chain for _, chain in fresh], self.model.image.chw)
-            )
-        self._previous[n : n + len(chains)] = 0
-        for slot, chain in enumerate(chains, n):
-            if chain.x is not None:
-                self._x[slot] = chain.x
-            if chain.previous is not None:
-                self._previous[slot] = chain.previous
-        for (_, projection), run in groupby(enumerate(chains, n), key=lambda at: (id(at[1].known), at[1].projection)):
-            slots, (first, *_) = zip(*run, strict=True)  # those of one request, which know the same
-            if first.known is not None:
-                self._known[slots[0] : slots[-1] + 1] = self._sent(first.known)
+        if not chains:
+            return
+        device, n = self.model.device, len(self.chains)
+        fresh = [chain for chain in chains if chain.x is None]
+        begun = iter(self._sent(initial(fresh, self.model.image.chw)) if fresh else ())
+        x = torch.stack([next(begun) if chain.x is None else chain.x.to(device) for chain in chains])
+        none = torch.zeros_like(x[0])
+        previous = torch.stack([none if chain.previous is None else chain.previous.to(device) for chain in chains])
+        self._x[n : n + len(chains)], self._previous[n : n + len(chains)] = x, previous
+        for _, run in groupby(chains, key=lambda chain: (id(chain.known), id(chain.projection))):
+            alike = list(run)  # of one request, which know the same
+            slots, known, projection = slice(n, n + len(alike)), alike[0].known, alike[0].projection
+            if known is not None:
+                self._known[slots] = self._sent(known)
             if isinstance(projection, Unmasked):
-                self._repaint[slots[0] : slots[-1] + 1] = self._sent(projection.repaint)
+                self._repaint[slots] = self._sent(projection.repaint)
+            n += len(alike)
         for chain in chains:
             chain.x = chain.previous = None  # from here on they live in the slot
             self.chains.append(chain)

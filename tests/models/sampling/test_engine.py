@@ -246,6 +246,28 @@ def test_an_engine_counts_image_steps_and_retires_each_chain_after_its_last_row(
     assert (engine.free, engine.step()) == (3, [])
 
 
+def test_a_shard_goes_to_the_device_and_back_in_one_go(tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thing that is sent costs a GPU's host, so that must not be counted by images."""
+    sent: list[Tensor] = []
+
+    def counted(tensor: Tensor, _device: torch.device) -> Tensor:
+        sent.append(tensor)
+        return tensor
+
+    def of_shard(count: int) -> int:
+        sent.clear()
+        engine, known = Engine(tiny_model, count), torch.zeros(tiny_model.image.chw)
+        projection = Unmasked(torch.ones(8, 8, dtype=torch.bool))
+        chains = [Chain(annealed(1.0, 2, 1, False), 0, index, known, projection) for index in range(count)]
+        engine.admit(chains)
+        engine.evict(chains[: count // 2])
+        engine.evict(chains[count // 2 :])
+        return len(sent)
+
+    monkeypatch.setattr("models.sampling.engine.sent", counted)
+    assert 0 < of_shard(2) == of_shard(16)
+
+
 def test_an_engine_refuses_what_it_has_no_place_or_no_rows_for(tiny_model: ScoreModel) -> None:
     engine = Engine(tiny_model, 1)
     done = Spec(4, 0, 0).chain()
