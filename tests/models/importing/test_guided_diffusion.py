@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from models.card import ModelCard
-from models.importing.guided_diffusion import import_guided_diffusion, layout, read_flags
+from models.importing.guided_diffusion import import_guided_diffusion, layout
+from models.importing.guided_diffusion_flags import read_flags
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
 from models.networks.adm import ADM
@@ -277,25 +278,6 @@ def test_flags_that_do_not_fit(tmp_path: Path, flag: str, value: str, said: str)
     if flag == "num_heads":
         del flags["num_head_channels"]
     refused(tmp_path, said, flags=" ".join(f"--{name} {value}" for name, value in flags.items()))
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ("no such file", "neither of the form '--name value', nor a file that can be read"),
-        ("--image_size 32 --class_cond", "not of the form"),
-        ("--image_size 32 class_cond True", "not of the form"),
-        ("--image_size '32", "no command line"),
-        ("", "neither of the form"),
-    ],
-)
-def test_flags_that_are_none(tmp_path: Path, flags: str, said: str) -> None:
-    refused(tmp_path, said, flags=flags)
-
-
-def test_flags_of_json_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "flags.json").write_text("{image_size: 32}")
-    refused(tmp_path, "the flags are no JSON", flags=str(tmp_path / "flags.json"))
 
 
 def test_a_file_of_consistency_models_needs_its_flag(tmp_path: Path) -> None:

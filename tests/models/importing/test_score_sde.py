@@ -13,16 +13,9 @@ from torch import Tensor
 
 from models.card import ModelCard
 from models.importing.publishing import Target
-from models.importing.reading import ImportRefused, read_torch
-from models.importing.score_sde import (
-    PUBLISHED,
-    Config,
-    _by_our_names,
-    _network,
-    _process,
-    import_score_sde,
-    read_config,
-)
+from models.importing.reading import read_torch
+from models.importing.score_sde import _by_our_names, _network, _process, import_score_sde
+from models.importing.score_sde_config import PUBLISHED, Config, read_config
 from models.parametrisation import Epsilon, OverSigma
 from models.processes import SubVariancePreserving, VarianceExploding
 from models.samplers.ancestral import Ancestral
@@ -297,13 +290,6 @@ def test_a_configuration_that_does_not_fit(
     path = tmp_path / "changed.json"
     path.write_text(json.dumps(content))
     check_refused(lambda target: import_score_sde(checkpoint, str(path), target), said)
-
-
-def test_a_name_that_is_not_published_is_refused_with_those_that_are() -> None:
-    with pytest.raises(
-        ImportRefused, match=r"no configuration 've/mine'; there is .*ve/cifar10_ncsnpp_continuous.*json"
-    ):
-        read_config("ve/mine")
 
 
 def test_without_averages_the_weights_of_the_last_step_can_be_had(change: Any, config: Path, tmp_path: Path) -> None:
