@@ -1,5 +1,8 @@
 """What tests of importers share: reference checkpoints, and what the code that wrote them gave."""
 
+import io
+import sys
+import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.card import ModelCard
+from models.importing.edm import import_edm
+from models.importing.edm_pickle import Module, Reader
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
 from models.sampling.engine import advance
 from models.score import ScoreModel
 from models.store import ModelStore
+from tests.models.importing.edm_files import Change, Writer, restore
 
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 Arrays = dict[str, Any]
@@ -77,3 +84,57 @@ def check_refused(tmp_path: Path) -> Callable[..., None]:
         assert not store.exists() or not list(store.iterdir())
 
     return check
+
+
+@pytest.fixture(scope="session")
+def edm_checkpoint(checkpoints: Path) -> Path:
+    return checkpoints / "edm" / "edm-ncsnpp-16" / "network-snapshot-002560.pkl"
+
+
+@pytest.fixture(scope="session")
+def edm_store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return ModelStore(tmp_path_factory.mktemp("imported"))
+
+
+@pytest.fixture(scope="session")
+def edm_card(edm_checkpoint: Path, edm_store: ModelStore) -> ModelCard:
+    found, path = import_edm(edm_checkpoint, Target(edm_store, "edm", "scoreserve import", "CC BY-NC-SA 4.0"))
+    assert path == edm_store.path("edm")
+    return found
+
+
+@pytest.fixture
+def write_edm(edm_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A checkpoint whose content, or rather the states of its `ema` and of the network inside, were changed."""
+    module = types.ModuleType("torch_utils.persistence")
+    exec("def _reconstruct_persistent_obj(meta): raise AssertionError('run')", module.__dict__)
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, "torch_utils.persistence", module)
+
+    def changed(
+        change: Change | None = None,
+        inner: Change | None = None,
+        whole: Change | None = None,
+        source: str = "",
+        protocol: int = 4,
+    ) -> Path:
+        content = Reader(io.BytesIO(edm_checkpoint.read_bytes())).load()
+        ema = content["ema"]
+        if change is not None:
+            change(ema.state)
+        if inner is not None:
+            inner(ema.state["_modules"]["model"].state)
+        if whole is not None:
+            whole(content)
+        for module in content.values():
+            if isinstance(module, Module):
+                restore(module, {})
+        buffer = io.BytesIO()
+        writer = Writer(buffer, protocol)
+        writer.source = source
+        writer.dump(content)
+        path = tmp_path / "changed.pkl"
+        path.write_bytes(buffer.getvalue())
+        return path
+
+    return changed
