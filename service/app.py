@@ -14,8 +14,9 @@ from service import docs, links
 from service.access.auth import public
 from service.answering import problems
 from service.answering.addresses import PREFIX
+from service.answering.job_view import JobsView, JobView
 from service.answering.problems import ProblemDetails
-from service.asking.schemas import ColorizeBody, InpaintBody, JobsView, JobView, SampleBody, UpscaleBody
+from service.asking.schemas import ColorizeBody, InpaintBody, SampleBody, UpscaleBody
 from service.context import Context
 from service.forwarded import ForwardedMiddleware
 from service.middleware import HeadMiddleware, RequestMiddleware

@@ -16,8 +16,8 @@ from models.store import ModelStore
 from service.access.auth import Auth
 from service.answering.endings import Endings
 from service.answering.events import Events
+from service.answering.job_view import JobView
 from service.asking.intake import Intake
-from service.asking.schemas import JobView
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pulse import Pulse

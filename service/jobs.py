@@ -8,8 +8,8 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 
 from service.access import quotas
+from service.answering.job_view import JobView
 from service.answering.problems import Problem
-from service.asking.schemas import JobView
 from service.together import Together
 from worker.queue import keys, scripts
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once

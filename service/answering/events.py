@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 
 from models.images import grid, to_png
 from service.answering.addresses import PLACEHOLDER, PREFIX
+from service.answering.job_view import JobView
 from service.answering.problems import Problem
-from service.asking.schemas import JobView
 from worker.queue import keys
 from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import JobQueue

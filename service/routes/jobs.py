@@ -15,9 +15,9 @@ from models.images import to_png
 from service.access.auth import Caller, InCaller, caller_of
 from service.answering import caching, ranges, views
 from service.answering.addresses import address
+from service.answering.job_view import JobsView, JobView
 from service.answering.problems import Problem, invalid, responses
 from service.asking.intake import ready
-from service.asking.schemas import JobsView, JobView
 from service.context import Context, InContext, context_of
 from service.routes.samples import HEADERS
 from worker.queue.job import Job, JobState

@@ -7,11 +7,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from models.sentences import shortened
 from service.access.auth import CLIENT, caller_of
+from service.answering.job_view import JobView
 from service.answering.problems import Problem, responses
 from service.answering.views import NPZ, PNG
 from service.answering.waiting import answer, wanted
 from service.asking.reading import IDEMPOTENCY_KEY, media_type, once_of, read_json
-from service.asking.schemas import JobView, SampleBody
+from service.asking.schemas import SampleBody
 from service.context import context_of
 
 router = APIRouter(tags=["sampling"])

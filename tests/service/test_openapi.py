@@ -21,9 +21,10 @@ from pydantic import BaseModel
 
 from models.card import ModelCard
 from models.store import ModelStore
+from service.answering.job_view import JobsView, JobView
 from service.answering.models import ModelView
 from service.answering.problems import KINDS, MEDIA_TYPE, ProblemDetails
-from service.asking.schemas import ColorizeBody, InpaintBody, JobsView, JobView, SampleBody, UpscaleBody
+from service.asking.schemas import ColorizeBody, InpaintBody, SampleBody, UpscaleBody
 from service.routes.house import Sampler, WorkersView
 from tests.conftest import DATA
 

@@ -18,7 +18,8 @@ import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.asking.schemas import EXAMPLE_ID, MASK, PICTURE, SMALL
+from service.answering.job_view import EXAMPLE_ID
+from service.asking.schemas import MASK, PICTURE, SMALL
 
 # name: (what it is at most here, what it may be at most)
 _LARGEST = {
