@@ -161,10 +161,6 @@ class Trainer:
         self.network.train()
         self.settings = s.model_copy(update={"execution": fastest(among, seconds)})
 
-    def rate_factor(self, step: int) -> float:
-        """The learning rate in parts of its peak."""
-        return self.settings.rate_factor(step, self.steps)
-
     @cached_property
     def images_sha256(self) -> str:
         """sha256 of the training images."""
@@ -328,7 +324,7 @@ class Trainer:
         loss = gradients(batch, self.batch)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self._torn = True
-        self.optimizer.step(self.rate_factor(self.step))
+        self.optimizer.step(self.settings.rate_factor(self.step, self.steps))
         self.averages.update(self.network, self.step)
         return self.processes.sum(loss)
 

@@ -36,7 +36,7 @@ class Events:
             return
         (step, seconds), self._last = self._last, (trainer.step, trainer.seconds)
         losses = trainer.losses[-EVERY:]
-        rate = trainer.settings.learning_rate * trainer.rate_factor(trainer.step - 1)
+        rate = trainer.settings.learning_rate * trainer.settings.rate_factor(trainer.step - 1, trainer.steps)
         self._writer.add_scalar("loss", sum(losses) / len(losses), trainer.step)
         self._writer.add_scalar("learning_rate", rate, trainer.step)
         if seconds:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training.checkpoint import BEFORE, CHECKPOINT
+from models.training.checkpoint import CHECKPOINT
 from models.training.data.images import Labels
 from models.training.execution import StepExecution
 from models.training.levels import NoiseLevels
@@ -14,89 +14,7 @@ from models.training.objectives import Objective
 from models.training.processes import Processes
 from models.training.settings import TrainingSettings
 from models.training.trainer import Trainer, TrainingDiverged, mean_and_std
-
-SETTINGS = TrainingSettings(
-    network={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
-    batch=8,
-    epochs=2.5,
-    warmup_steps=3,
-    learning_rate=4e-3,
-    ema_decay=0.9,
-    seed=4,
-)
-IMAGES = torch.linspace(0, 255, 36).to(torch.uint8)[:, None, None, None].repeat(1, 1, 8, 8)
-
-
-class Interrupted(Exception):
-    pass
-
-
-def ignore(_trainer: Trainer, _loss: Tensor) -> None:
-    pass
-
-
-def stop_at(step: int) -> Callable[[Trainer, Tensor], None]:
-    def on_step(trainer: Trainer, _loss: Tensor) -> None:
-        if trainer.step == step:
-            raise Interrupted
-
-    return on_step
-
-
-def state(trainer: Trainer) -> dict[str, Tensor]:
-    averages = {
-        f"{decay} {name}": value
-        for decay, average in trainer.averages.state_dict().items()
-        for name, value in average.items()
-    }
-    return {**trainer.network.state_dict(), **averages}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path_factory.mktemp("whole"))
-    trainer.train(ignore)
-    return trainer
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-@pytest.mark.parametrize("stops", [[5], [1, 4, 9]])
-def test_an_interrupted_run_continues_as_if_it_had_not_been(tmp_path: Path, stops: list[int], optimizer: str) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
-    whole = Trainer(IMAGES, settings, tmp_path / "never written")
-    whole.train(ignore)
-    for stop in stops:
-        trainer = Trainer(IMAGES, settings, tmp_path)
-        trainer.resume()
-        with pytest.raises(Interrupted):
-            trainer.train(stop_at(stop))
-        trainer.save()
-        torch.rand(3)  # the global generator must not matter
-    resumed = Trainer(IMAGES, settings, tmp_path)
-    assert resumed.resume()
-    assert resumed.step == stops[-1]
-    resumed.train(ignore)
-    assert resumed.losses == whole.losses
-    assert resumed.seconds > 0
-    expected = state(whole)
-    assert all(torch.equal(value, expected[name]) for name, value in state(resumed).items())
-
-
-def test_an_interrupt_in_the_middle_of_a_step_does_not_count_it_twice(
-    whole: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    with pytest.raises(Interrupted):
-        trainer.train(stop_at(3))
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.ema, "update_parameters", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            trainer.train(ignore)
-    trainer.save()
-    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
-    resumed.resume()
-    resumed.train(ignore)
-    assert resumed.losses == whole.losses
+from tests.models.training.small import IMAGES, SETTINGS, Interrupted, ignore, state, stop_at
 
 
 def test_training_lowers_the_loss_and_averages_the_weights(whole: Trainer) -> None:
@@ -158,65 +76,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
-@pytest.mark.parametrize(("decay", "quarter"), [("cosine", (1 + 0.5**0.5) / 2), ("linear", 0.75)])
-def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path, decay: str, quarter: float) -> None:
-    changes = {"warmup_steps": 4, "epochs": 6, "decay": decay}
-    trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
-    assert trainer.steps == 24
-    rates = [trainer.rate_factor(step) for step in range(25)]
-    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rates[14] == pytest.approx(0.5)
-    assert rates[9] == pytest.approx(quarter)
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[24] == pytest.approx(0)
-
-
-def test_a_constant_learning_rate_only_warms_up(tmp_path: Path) -> None:
-    changes = {"warmup_steps": 4, "epochs": 4, "decay": "constant"}
-    trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
-    assert [trainer.rate_factor(step) for step in (0, 3, 4, trainer.steps)] == [0.25, 1.0, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("epochs", [0.1, 0.5, 1, 3])
-def test_the_warm_up_cannot_outlast_the_run(tmp_path: Path, epochs: float) -> None:
-    trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"warmup_steps": 10_000, "epochs": epochs}), tmp_path)
-    rates = [trainer.rate_factor(step) for step in range(trainer.steps)]
-    assert max(rates) == 1
-    assert rates.index(1) <= trainer.steps // 4
-
-
 def test_the_optimizer_steps_with_the_scheduled_rate(tmp_path: Path) -> None:
     changes = {"optimizer": "muon", "learning_rate": 1e-3, "muon_learning_rate": 1e-2}
     trainer = Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path)
     used: list[list[float]] = []
     trainer.train(lambda t, _: used.append([part.param_groups[0]["lr"] for part in t.optimizer.parts]))
-    factors = [trainer.rate_factor(step) for step in range(10)]
+    factors = [trainer.settings.rate_factor(step, trainer.steps) for step in range(10)]
     assert used == [[1e-3 * factor, 1e-2 * factor] for factor in factors]
-
-
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    Trainer(IMAGES, SETTINGS, tmp_path).save()
-    wider = SETTINGS.model_copy(update={"network": {**SETTINGS.network, "channels": [16, 64]}})
-    with pytest.raises(ValueError, match="another network"):
-        Trainer(IMAGES, wider, tmp_path).resume()
-
-
-@pytest.mark.parametrize(
-    ("images", "changes", "what"),
-    [
-        (IMAGES[:30], {}, "the images"),
-        (255 - IMAGES, {}, "the images"),
-        (IMAGES.repeat(1, 1, 2, 2), {}, "the images"),
-        (IMAGES, {"objective": "denoising"}, "the objective"),
-    ],
-    ids=["fewer", "others", "larger", "objective"],
-)
-def test_a_run_does_not_go_on_with_what_would_change_what_it_learns(
-    tmp_path: Path, images: Tensor, changes: dict[str, Any], what: str
-) -> None:
-    Trainer(IMAGES, SETTINGS, tmp_path).save()
-    with pytest.raises(ValueError, match=f"differs in {what}: .*use another --out"):
-        Trainer(images, SETTINGS.model_copy(update=changes), tmp_path).resume()
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
@@ -229,101 +95,11 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
-def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    saved = []
-    for step in range(3):
-        trainer.step = step
-        saved.append(trainer.save().read_bytes())
-    assert (tmp_path / CHECKPOINT).read_bytes() == saved[2]
-    assert (tmp_path / BEFORE).read_bytes() == saved[1]
-    (tmp_path / BEFORE).replace(tmp_path / CHECKPOINT)
-    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
-    resumed.resume()
-    assert resumed.step == 1
-
-
-def test_a_run_resumed_with_other_settings_remembers_the_earlier_ones(tmp_path: Path) -> None:
-    first = Trainer(IMAGES, SETTINGS, tmp_path)
-    with pytest.raises(Interrupted):
-        first.train(stop_at(4))
-    first.save()
-    longer = Trainer(IMAGES, SETTINGS.model_copy(update={"epochs": 4}), tmp_path)
-    longer.resume()
-    assert longer.history == [{"until_step": 4, "training": SETTINGS.model_dump()}]
-    assert longer.changed == ["epochs"]
-    longer.train(ignore)
-    assert len(longer.losses) == longer.steps == 16
-    same = Trainer(IMAGES, SETTINGS, tmp_path)
-    same.resume()
-    assert same.history == []
-
-
-def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    assert not trainer.resume()
-    assert trainer.step == 0
-
-
-def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    before = trainer.save().read_bytes()
-    trainer.step = 7
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(OSError, match="full"):
-            trainer.save()
-    assert (tmp_path / CHECKPOINT).read_bytes() == before
-
-
 def test_fewer_images_than_a_batch_are_one_batch(tmp_path: Path) -> None:
     trainer = Trainer(IMAGES[:3], SETTINGS, tmp_path)
     trainer.train(ignore)
     assert trainer.steps_per_epoch == 1
     assert len(trainer.losses) == trainer.steps == 2
-
-
-def test_a_run_with_dropout_continues_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"network": {**SETTINGS.network, "dropout": 0.3}})
-    whole = Trainer(IMAGES, settings, tmp_path / "never written")
-    whole.train(ignore)
-    first = Trainer(IMAGES, settings, tmp_path)
-    with pytest.raises(Interrupted):
-        first.train(stop_at(4))
-    first.save()
-    torch.rand(3)
-    resumed = Trainer(IMAGES, settings, tmp_path)
-    resumed.resume()
-    resumed.train(ignore)
-    assert resumed.losses == whole.losses
-    dry = Trainer(IMAGES, SETTINGS, tmp_path / "never written")
-    dry.train(ignore)
-    assert dry.losses[2:] != whole.losses[2:], "dropout must have been at work"
-
-
-def test_a_run_stops_after_the_step_at_which_it_is_told_to(whole: Trainer, tmp_path: Path) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    assert not trainer.train(ignore, lambda: trainer.step == 4)  # asked while the fifth step is made
-    assert trainer.step == 5
-    trainer.save()
-    resumed = Trainer(IMAGES, SETTINGS, tmp_path)
-    resumed.resume()
-    assert resumed.train(ignore, lambda: resumed.step == resumed.steps - 1), "it is at its end anyway"
-    assert resumed.losses == whole.losses
-
-
-def test_a_checkpoint_that_is_older_than_a_setting_continues_with_its_default(tmp_path: Path) -> None:
-    path = Trainer(IMAGES, SETTINGS, tmp_path).save()
-    state = torch.load(path, weights_only=True)
-    for name in ("objective", "levels", "flip", "compile"):
-        del state["settings"][name]
-    torch.save(state, path)
-    same = Trainer(IMAGES, SETTINGS, tmp_path)
-    assert same.resume()
-    assert same.history == []
-    flipping = Trainer(IMAGES, SETTINGS.model_copy(update={"flip": True}), tmp_path)
-    flipping.resume()
-    assert flipping.history[0]["training"]["flip"] is False
 
 
 @pytest.mark.parametrize("n", [5, 8])
@@ -365,25 +141,6 @@ def test_a_run_at_given_levels_draws_no_others(tmp_path: Path) -> None:
     levels = NoiseLevels(sigma_max=1.0, sigma_min=0.01, count=3)
     trainer = Trainer(IMAGES, SETTINGS.model_copy(update={"levels": levels, "batch": 36}), tmp_path)
     assert sorted(set(trainer.batches.batch(0).sigma.tolist())) == pytest.approx([0.01, 0.1, 1.0])
-
-
-def test_levels_that_were_computed_once_are_kept_when_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = SETTINGS.model_copy(update={"levels": NoiseLevels(sigma_min=0.01)})
-    first = Trainer(IMAGES, settings, tmp_path)
-    assert first.settings.levels == NoiseLevels(sigma_min=0.01).completed(IMAGES)
-    assert first.sigmas is not None
-    assert first.sigmas[0] == pytest.approx(8)  # from black to white, of 64 pixels
-    first.save()
-    with monkeypatch.context() as patch:
-        patch.setattr("models.training.levels.diameter", lambda *_: pytest.fail("computed again"))
-        resumed = Trainer(IMAGES, settings, tmp_path)
-        assert resumed.resume()
-        assert resumed.sigmas == first.sigmas
-        assert resumed.history == []
-    other = Trainer(IMAGES, SETTINGS.model_copy(update={"levels": NoiseLevels(sigma_min=0.02)}), tmp_path)
-    assert other.settings.levels == NoiseLevels(sigma_min=0.02).completed(IMAGES)
 
 
 @pytest.mark.parametrize("objective", ["denoising", "sliced", "exact"])
@@ -531,17 +288,6 @@ def test_mean_and_standard_deviation_are_those_of_the_pixels() -> None:
     images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels = images.double() / 255
     assert mean_and_std(images) == pytest.approx((float(pixels.mean()), float(pixels.std())), rel=1e-12)
-
-
-def test_a_full_disk_is_one_clear_error_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
-    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
-    path = trainer.save()
-    before = path.read_bytes()
-    path.with_suffix(".tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"cannot be written to .*checkpoint\.pt: .*No space left on device"):
-        trainer.save()
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,9 @@ def test_scalars_and_grids_are_what_the_run_did(tmp_path: Path) -> None:
     assert [event.step for event in losses] == [EVERY, 2 * EVERY, 3 * EVERY]
     assert losses[1].value == pytest.approx(sum(trainer.losses[EVERY : 2 * EVERY]) / EVERY, rel=1e-5)
     rates = [event.value for event in found.Scalars("learning_rate")]
-    assert rates == pytest.approx([2e-3 * trainer.rate_factor(step * EVERY - 1) for step in (1, 2, 3)])
+    assert rates == pytest.approx(
+        [2e-3 * trainer.settings.rate_factor(step * EVERY - 1, trainer.steps) for step in (1, 2, 3)]
+    )
     assert all(event.value > 0 for event in found.Scalars("images_per_second"))
     assert len(found.Images("samples")) == 1
 
