@@ -11,7 +11,6 @@ from models.sampling.chain import Chain
 from worker.device.batch import Batch
 from worker.device.lane import Lane
 from worker.queue.requests import SampleRequest
-from worker.settings import WorkerSettings
 
 LONG = FollowScores(name="follow_scores", steps=1000)
 
@@ -51,11 +50,6 @@ class Device:
     def wait(self) -> None:
         self.now += self.behind
         self.behind = 0.0
-
-
-@pytest.fixture
-def batch(settings: WorkerSettings) -> Batch:
-    return Batch(settings.store(), slots=5, device="cpu")
 
 
 def begin(batch: Batch, card: ModelCard, count: int) -> Lane:
