@@ -17,6 +17,7 @@ import uvicorn
 from PIL import Image
 from redis import Redis
 
+from service.answering.events import AT_ONCE
 from service.app import create_app
 from service.settings import ServiceSettings
 from worker.batching import BatchingWorker
@@ -365,8 +366,8 @@ def test_two_hundred_streams_need_one_reader(
     for _ in range(200):
         assert opened.acquire(timeout=60)
     mine = [c for c in redis.client_list() if c["user"] == "service" and c["cmd"].startswith("x")]
-    # The reader, eight that are begun at a time, and at times one that was just left.
-    assert 1 <= len(mine) < 20, "fewer than one for each job"
+    # Webhooks share these connections: while they look at Redis with one, another is made.
+    assert 1 <= len(mine) <= AT_ONCE + 2, "the reader, eight that were begun at a time, and one that webhooks had"
     assert sum("b" in c["flags"] for c in mine) <= 1, "blocked; an idle connection still shows the command it had last"
     for job in jobs:
         queue.cancel(job)
