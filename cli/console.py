@@ -1,6 +1,5 @@
 """What every command says in the same way."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -26,12 +25,12 @@ def settings(kind: type[S], options: Mapping[str, Any]) -> S:
     from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
 
     from models.sentences import faults  # noqa: PLC0415
+    from worker.queue.jobs import without_password  # noqa: PLC0415
 
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        said = "; ".join(map(str, faults(error, kind)))
-        fail(re.sub(r"(://[^\s/]*:)[^\s/@]*@", r"\1***@", said), code=2)  # an address may hold a password
+        fail(without_password("; ".join(map(str, faults(error, kind)))), code=2)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from models import networks
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from scoreserve import Client, Patience, ScoreserveError
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue, connect, without_password
 from worker.settings import WorkerSettings
 
 OLDEST = 7  # version of Redis
@@ -54,7 +54,7 @@ def redis(connection: Redis, url: str) -> Iterator[Finding]:
         return
     except RedisError as error:
         remedy = "start one, such as with `scoreserve up`, or give its address in SCORESERVE_REDIS_URL"
-        yield Finding("redis", "mend", f"no Redis at {_without_password(url)}: {error}", remedy)
+        yield Finding("redis", "mend", without_password(f"no Redis at {url}: {error}"), remedy)
         return
     yield from judge(info)
 
@@ -195,8 +195,3 @@ def _gpu(number: int) -> str:
 
 def _mb(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

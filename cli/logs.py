@@ -21,6 +21,7 @@ def set_up(form: LogFormat) -> None:
     text = logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s")
     handler.setFormatter(JsonFormatter() if form == LogFormat.JSON else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell whole URLs of webhooks, with what is secret
 
 
 class JsonFormatter(logging.Formatter):

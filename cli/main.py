@@ -81,10 +81,17 @@ app.command(epilog=example("cancel", connection.CODES))(jobs.cancel)
 app.command(epilog=example("models", connection.CODES))(models.models)
 app.command(epilog=example("samplers", connection.CODES))(models.samplers)
 app.command(epilog=example("doctor"))(needs("queue")(doctor.doctor))
-key_commands = typer.Typer(help="Make and revoke the keys that a service asks for.", no_args_is_help=True)
+key_commands = typer.Typer(help="Make, change and revoke the keys that a service asks for.", no_args_is_help=True)
 key_commands.command(epilog=example("keys create"))(needs("queue")(keys.create))
 key_commands.command("list", epilog=example("keys list"))(needs("queue")(keys.list_))
-key_commands.command(epilog=example("keys revoke"))(needs("queue")(keys.revoke))
+for name, command in (
+    ("change", keys.change),
+    ("suspend", keys.suspend),
+    ("resume", keys.resume),
+    ("revoke", keys.revoke),
+    ("open", keys.open_),
+):
+    key_commands.command(name, epilog=example(f"keys {name}"))(needs("queue")(command))
 app.add_typer(key_commands, name="keys")
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command(epilog=example("import ncsn"))(needs("worker")(import_.ncsn))

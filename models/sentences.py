@@ -133,7 +133,7 @@ def _shown(name: str, value: Any) -> str:
             return "a list"
         case bool() | None | int() | float():
             return shortened(json.dumps(value), LONGEST)
-    text = repr(str(value))
+    text = repr(re.sub(r"(://[^\s:/@]*:)\S*@", r"\1***@", str(value)))  # an address may hold a password
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]}...'"
 
 

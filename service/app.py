@@ -151,7 +151,7 @@ def _describe_errors(document: dict[str, Any]) -> None:
                 codes += ["request-timeout", "too-large"]
             if not public(path):
                 operation["security"] = [{"key": []}, {}]
-                codes += ["unauthorized", "rate-limited", "invalid", "unavailable"]
+                codes += ["unauthorized", "forbidden", "rate-limited", "invalid", "unavailable"]
             if "requestBody" in operation:
                 codes += ["quota-exceeded"]
             described = {str(status): response for status, response in problems.responses(*codes).items()}

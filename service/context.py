@@ -78,6 +78,8 @@ class Context:
         pulse.guard(swift.connection_pool)
         messages = _connect(settings.redis_url, settings.redis_timeout_seconds)
         pulse.release(messages.connection_pool)
+        together = Together(swift)
+        auth = Auth(settings, together)
         return cls(
             settings=settings,
             store=store,
@@ -86,14 +88,14 @@ class Context:
             intake=Intake(settings, store, queue),
             metrics=Metrics(queue, store),
             async_redis=async_redis,
-            jobs=Jobs(queue, Together(swift)),
-            auth=Auth(settings, swift),
+            jobs=Jobs(queue, together),
+            auth=auth,
             pulse=pulse,
             endings=Endings(messages),
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
             decoder=ThreadPoolExecutor(1, "decoder"),
             bodies=set(),
-            events=Events(async_redis, queue, results, settings.max_event_streams),
+            events=Events(async_redis, queue, results, settings.max_event_streams, auth.stands),
         )
 
     def webhooks(self) -> Webhooks:

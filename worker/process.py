@@ -39,7 +39,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
         if not (isinstance(error, ResponseError) and unavailable(error)):  # it answers: the worker waits for it
-            raise WorkerFailed(f"no Redis at {without_password(settings.redis_url)}: {error}") from error
+            raise WorkerFailed(without_password(f"no Redis at {settings.redis_url}: {error}")) from error
     batch = Batch(
         settings.store(),
         settings.slots,

@@ -1,10 +1,13 @@
-"""`scoreserve keys`: the keys of a service."""
+"""`scoreserve keys`: the keys of a service, and what each may."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,7 +18,7 @@ from cli.console import settings as read
 from cli.running import DataDir, Running
 
 if TYPE_CHECKING:
-    from service.access.keys import Keys
+    from service.access.keys import Key, Keys
 
 TIMEOUT_SECONDS = 5.0
 
@@ -29,29 +32,55 @@ RedisUrl = Annotated[
 ]
 
 
+ImageSteps = Annotated[
+    int | None, typer.Option(metavar="<int>", min=1, help="The most in flight; as the service is set by default.")
+]
+Requests = Annotated[int | None, typer.Option(metavar="<int>", min=1, help="As the service is set by default.")]
+Models = Annotated[
+    str | None, typer.Option(metavar="<names>", help="The only models that it may ask for, such as mnist,cifar10.")
+]
+Expires = Annotated[
+    str | None,
+    typer.Option(metavar="<when>", help="When it ends: 30d or 12h from now, a date as 2027-01-31, or never."),
+]
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="As `scoreserve keys list` has it.")]
+CancelJobs = Annotated[bool, typer.Option("--cancel-jobs", help="Cancel what it has in flight, too.")]
+
+
+class Urgency(StrEnum):
+    """`worker.queue.priority.Priority`, which only services and workers have."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is, for you to know.")],
-    image_steps: Annotated[
-        int | None,
-        typer.Option(metavar="<int>", min=1, help="The most in flight; as the service is set by default."),
-    ] = None,
-    requests_per_minute: Annotated[
-        int | None, typer.Option(metavar="<int>", min=1, help="As the service is set by default.")
-    ] = None,
+    image_steps: ImageSteps = None,
+    requests_per_minute: Requests = None,
+    priority: Annotated[Urgency, typer.Option(help="The most urgent that its jobs may be.")] = Urgency.NORMAL,
+    models: Models = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="It may look, and ask for nothing.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="It may list and cancel all jobs, suspend keys, and drain models.")
+    ] = False,
+    expires: Expires = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key, and print it: once, since only a hash of it is kept. From the first key on, all requests need one."""
-    from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
-
-    from models.sentences import faults  # noqa: PLC0415
-
-    with _keys(redis_url, data_dir) as keys:
-        try:
-            key, secret = keys.create(name, image_steps, requests_per_minute)
-        except ValidationError as error:
-            fail("; ".join(map(str, faults(error))), code=2)
-        if len(keys.all()) == 1:
+    may = {
+        "priority": priority.value,
+        "models": _names(models),
+        "read_only": read_only,
+        "operator": operator,
+        "expires_at": _when(expires),
+    }
+    with _keys(redis_url, data_dir) as keys, _refused():
+        first = not keys.closed
+        key, secret = keys.create(name, image_steps, requests_per_minute, **may)
+        if first:
             _wait_for_services()
             err.print("that is the first key: from now on every request needs one, and who has none is refused")
     err.print(f"key {key.id} of {key.name}; keep it, it is not shown again:", highlight=False, markup=False)
@@ -61,31 +90,149 @@ def create(
 def list_(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """List the keys, oldest first: what is kept of them."""
     with _keys(redis_url, data_dir) as keys:
-        found = keys.all()
-    table = Table("id", "name", "made", "image-steps in flight", "requests a minute", box=None, pad_edge=False)
+        found, used, closed = keys.all(), keys.used(), keys.closed
+    table = Table(
+        "id", "name", "made", "last used", "image-steps in flight", "requests a minute", "may", box=None, pad_edge=False
+    )
     for key in found:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(key.created_at))
         limits = (str(limit or "as the service") for limit in (key.image_steps, key.requests_per_minute))
-        table.add_row(key.id, key.name, made, *limits)
-    Console(markup=False, highlight=False).print(table if found else "there are no keys: whoever reaches it may ask")
+        table.add_row(key.id, key.name, _date(key.created_at), _date(used.get(key.id)), *limits, _scope(key))
+    nobody = "there are no keys, and nobody may ask" if closed else "there are no keys: whoever reaches it may ask"
+    Console(markup=False, highlight=False).print(table if found else nobody)
 
 
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `scoreserve keys list` has it.")],
+def change(
+    key_id: KeyId,
+    image_steps: ImageSteps = None,
+    requests_per_minute: Requests = None,
+    priority: Annotated[Urgency | None, typer.Option(help="The most urgent that its jobs may be.")] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="<names>", help="The only models that it may ask for; all for all.")
+    ] = None,
+    read_only: Annotated[bool | None, typer.Option("--read-only/--read-write", help="It may look only.")] = None,
+    operator: Annotated[bool | None, typer.Option("--operator/--no-operator", help="The operator's role.")] = None,
+    expires: Expires = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key worthless. Its jobs go on, unseen."""
+    """Change what a key may. What is not named stays as it is."""
+    may: dict[str, Any] = {
+        "image_steps": image_steps,
+        "requests_per_minute": requests_per_minute,
+        "priority": priority and priority.value,
+        "read_only": read_only,
+        "operator": operator,
+    }
+    may = {name: value for name, value in may.items() if value is not None}
+    if models is not None:
+        may["models"] = None if models == "all" else _names(models)
+    if expires is not None:
+        may["expires_at"] = _when(expires)
+    if not may:
+        fail("nothing is to be changed: name an option, as in `scoreserve keys change ID --priority high`", code=2)
+    _changed(key_id, redis_url, data_dir, **may)
+
+
+def suspend(
+    key_id: KeyId, cancel_jobs: CancelJobs = False, redis_url: RedisUrl = None, data_dir: DataDir = None
+) -> None:
+    """Let a key open nothing until it is resumed. Its streams end; its jobs go on."""
+    _changed(key_id, redis_url, data_dir, suspended=True)
+    if cancel_jobs:
+        _cancel_jobs(key_id, "cancelled, since its key is suspended", redis_url, data_dir)
+
+
+def resume(key_id: KeyId, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Let a suspended key open again what it did."""
+    _changed(key_id, redis_url, data_dir, suspended=False)
+
+
+def revoke(
+    key_id: KeyId,
+    keep_jobs: Annotated[bool, typer.Option("--keep-jobs", help="Let its jobs go on, unseen.")] = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key worthless, end its streams, and cancel its jobs."""
     from service.access.keys import KeyNotFound  # noqa: PLC0415
 
     with _keys(redis_url, data_dir) as keys:
         try:
             keys.revoke(key_id)
         except KeyNotFound:
-            fail(f"there is no key {key_id}; `scoreserve keys list` names them")
+            _none(key_id)
         _wait_for_services()
         if not keys.all():
-            err.print("that was the last key: whoever reaches the service may ask, unless SCORESERVE_REQUIRE_KEY=true")
+            err.print("that was the last key: nobody may ask until there is another, or `scoreserve keys open`")
+    if not keep_jobs:
+        _cancel_jobs(key_id, "cancelled, since its key was revoked", redis_url, data_dir)
+
+
+def open_(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Let everybody ask again, where all keys are revoked."""
+    with _keys(redis_url, data_dir) as keys:
+        if not keys.open():
+            fail("there are keys: revoke them all first, as `scoreserve keys list` names them")
+        _wait_for_services()
+    err.print("whoever reaches the service may ask, unless SCORESERVE_REQUIRE_KEY=true")
+
+
+def _changed(key_id: str, redis_url: str | None, data_dir: Path | None, **may: Any) -> None:
+    from service.access.keys import KeyNotFound  # noqa: PLC0415
+
+    with _keys(redis_url, data_dir) as keys, _refused():
+        try:
+            key = keys.change(key_id, **may)
+        except KeyNotFound:
+            _none(key_id)
+        _wait_for_services()
+    err.print(f"key {key.id} of {key.name}: {_scope(key)}", highlight=False, markup=False)
+
+
+def _cancel_jobs(key_id: str, reason: str, redis_url: str | None, data_dir: Path | None) -> None:
+    """Cancels what a key has in flight, once no service takes any more from it."""
+    from worker.queue.jobs import JobQueue  # noqa: PLC0415
+    from worker.queue.settings import QueueSettings  # noqa: PLC0415
+
+    with _keys(redis_url, data_dir) as keys:
+        cancelled = JobQueue(keys.connection, QueueSettings()).cancel_all(f"key/{key_id}", reason)
+    err.print(f"{cancelled} of its jobs were in flight, and are cancelled", highlight=False)
+
+
+def _none(key_id: str) -> NoReturn:
+    from service.access.keys import masked  # noqa: PLC0415
+
+    fail(f"there is no key {masked(key_id)}; `scoreserve keys list` names them by their ids")
+
+
+def _names(models: str | None) -> list[str] | None:
+    return None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+
+
+def _when(text: str | None) -> float | None:
+    """Seconds since the epoch of `30d`, `12h`, a date, or None of `never`; ends the command if it is none of these."""
+    if text is None or text == "never":
+        return None
+    if span := re.fullmatch(r"(\d{1,6})([dh])", text):
+        return time.time() + int(span[1]) * {"d": 86400, "h": 3600}[span[2]]
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        fail(f"--expires is {text!r}; allowed: 30d or 12h from now, a date such as 2027-01-31, or never", code=2)
+
+
+def _date(seconds: float | None) -> str:
+    return "never" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _scope(key: "Key") -> str:
+    """What a key may, for people."""
+    words = ["operator"] if key.operator else []
+    words += ["look only" if key.read_only else f"priority up to {key.priority}"]
+    words += ["models " + ",".join(key.models)] if key.models is not None else []
+    words += [f"until {_date(key.expires_at)}"] if key.expires_at is not None else []
+    words += ["suspended"] if key.suspended else []
+    return ", ".join(words)
 
 
 def _wait_for_services() -> None:
@@ -93,6 +240,19 @@ def _wait_for_services() -> None:
     from service.access.keys import KEEP_SECONDS  # noqa: PLC0415
 
     time.sleep(1.2 * KEEP_SECONDS)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What a key cannot be ends the command with one line."""
+    from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
+
+    from models.sentences import faults  # noqa: PLC0415
+
+    try:
+        yield
+    except ValidationError as error:
+        fail("; ".join(map(str, faults(error))), code=2)
 
 
 @contextmanager
@@ -110,4 +270,4 @@ def _keys(redis_url: str | None, data_dir: Path | None) -> "Iterator[Keys]":
         with connect(settings.redis_url, TIMEOUT_SECONDS, attempts=0) as connection:
             yield Keys(connection)
     except (RedisError, ValueError) as error:
-        fail(f"no Redis at {without_password(settings.redis_url)}: {error}; name one with --redis-url")
+        fail(without_password(f"no Redis at {settings.redis_url}: {error}; name one with --redis-url"))

@@ -5,23 +5,27 @@ With keys, the client is the key; in a service without keys, what it calls itsel
 
 import re
 import time
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import redis.asyncio
 from fastapi import Depends, Request
 from redis.exceptions import RedisError
 
-from service.access.keys import KEEP_SECONDS, KEYS, Key, matching, parse
-from service.answering.problems import Problem, invalid
+from service.access.keys import CLOSED, KEEP_SECONDS, KEYS, OPEN, STATE, Key, parse, sha256, split
+from service.answering.problems import FieldError, Problem, invalid
 from service.settings import ServiceSettings
+from service.together import Together
 from worker.queue.job import Job, JobNotFound
 from worker.queue.offer import Limits
+from worker.queue.priority import Priority
 
 CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
 PUBLIC = {"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/favicon.ico"}
 PUBLIC_ROOMS = ("/problems", "/static")
+LOOKS = {"GET", "HEAD", "OPTIONS"}  # methods that change nothing
+MOST_KEPT = 10_000  # keys that are remembered
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,17 @@ class Caller:
         client: whose its jobs are, as JobQueue has it.
         limits: on what is in flight.
         requests_per_minute: None for no limit.
-        by_key: whether it has shown a key, so that it sees its own jobs only.
+        key: that it has shown, so that it sees its own jobs only; None in a service without keys.
     """
 
     client: str
     limits: Limits
     requests_per_minute: int | None
-    by_key: bool = False
+    key: Key | None = None
 
     def owns(self, job: Job) -> bool:
         """Whether it may see and cancel the job. Without keys, whoever knows the id of a job may."""
-        return not self.by_key or job.client == self.client
+        return self.key is None or job.client == self.client
 
     def own(self, job: Job) -> Job:
         """The job, if the caller owns it.
@@ -54,41 +58,126 @@ class Caller:
             raise JobNotFound(job.id)
         return job
 
+    def check(self, model: str, priority: Priority) -> None:
+        """Whether it may have images of a model, so urgently.
+
+        Raises:
+            Problem: its key does not reach so far.
+        """
+        key = self.key
+        if key is None:
+            return
+        if key.models is not None and model not in key.models:
+            allowed = ", ".join(key.models) or "none at all"
+            raise _forbidden("/model", f"this key may not ask for the model {model}", allowed)
+        if priority.rank < key.priority.rank:
+            allowed = ", ".join(one for one in Priority if one.rank >= key.priority.rank)
+            raise _forbidden("/priority", f"this key may not ask for the priority {priority}", allowed)
+
+
+@dataclass
+class _Kept:
+    """A key as it was read at a time of the monotonic clock, and its caller."""
+
+    key: Key
+    caller: Caller
+    at: float
+
 
 class Auth:
     """Tells callers by their requests.
 
+    A key is read by its id, so that a wrong one costs no more than a right one. Once there was a key the service stays
+    closed, until an operator opens it: where the keys are gone, as in a Redis that is fresh or was restored from an old
+    back-up, nobody is let in for that.
+
     Args:
         settings: whether a key is needed, and the limits of those whose key has none of its own.
-        connection: where the keys are.
+        redis: where the keys are.
     """
 
-    def __init__(self, settings: ServiceSettings, connection: redis.asyncio.Redis) -> None:
-        self.settings, self.connection = settings, connection
-        self._keys: dict[str, Key] | None = None
-        self._read_at = 0.0
+    def __init__(self, settings: ServiceSettings, redis: Together) -> None:
+        self.settings, self.redis = settings, redis
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id, those used last at the end
+        self._closed: bool | None = None  # as was read last
+        self._closed_at = 0.0
 
     async def caller(self, request: Request) -> Caller:
         """Who makes the request.
 
         Raises:
-            Problem: it needs a key and has none, or calls itself by an impossible name.
-            RedisError: the keys cannot be read.
+            Problem: it needs a key and has none, has one that may not do this, or calls itself by an impossible name.
+            RedisError: the key cannot be read.
         """
-        keys = await self._known()
-        if not keys and "authorization" in request.headers:
-            keys = await self._read()  # the first one may have been made a moment ago
-        if not keys and not self.settings.require_key:
-            return self._caller(_named(request), None)
-        scheme, _, presented = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise _unauthorized("this needs a key, and the request has none", "")
-        key = matching(keys, presented.strip())
-        if key is None:  # it may have been made a moment ago
-            key = matching(await self._read(), presented.strip())
-        if key is None:
+        authorization = request.headers.get("authorization", "")
+        scheme, _, presented = authorization.partition(" ")
+        found = split(presented.strip()) if scheme.lower() == "bearer" else None
+        kept = None if found is None else await self._key(found[0])
+        if kept is None:
+            if not await self._needs_key():
+                return self._caller(_named(request), None)
+            if found is None and scheme.lower() != "bearer":
+                raise _unauthorized("this needs a key, and the request has none", "")
+            sha256(found[1] if found else "")  # so that the time tells no ids
+        if kept is None or found is None or not kept.key.opens(found[1]):
             raise _unauthorized("there is no such key; it may have been revoked", ', error="invalid_token"')
-        return self._caller(f"key/{key.id}", key)
+        if closed := kept.key.closed:
+            raise _unauthorized(closed, ', error="invalid_token"')
+        if kept.key.read_only and request.method not in LOOKS:
+            raise Problem("forbidden", f"this key may look only, and {request.method} changes something")
+        return kept.caller
+
+    async def stands(self, caller: Caller) -> bool:
+        """Whether a caller who was let in would be again; while Redis is away it would."""
+        try:
+            if caller.key is None:
+                return not await self._needs_key()
+            kept = await self._key(caller.key.id)
+        except RedisError:
+            return True
+        return kept is not None and kept.key.closed is None
+
+    async def _needs_key(self) -> bool:
+        """Whether who has no key is refused. While Redis is away it is as it was."""
+        if self.settings.require_key:
+            return True
+        if self._closed is None:
+            await self._read(None)
+        elif time.monotonic() - self._closed_at > KEEP_SECONDS:
+            self._closed_at = time.monotonic()  # at once, so that of many requests one reads
+            with suppress(RedisError):
+                await self._read(None)
+        return bool(self._closed)
+
+    async def _key(self, key_id: str) -> _Kept | None:
+        """A key. While Redis is away those that were known stay known."""
+        kept = self._kept.get(key_id)
+        if kept is None:
+            return await self._read(key_id)
+        if time.monotonic() - kept.at > KEEP_SECONDS:
+            kept.at = time.monotonic()
+            with suppress(RedisError):
+                return await self._read(key_id)
+        return kept
+
+    async def _read(self, key_id: str | None) -> _Kept | None:
+        """Reads whether there are keys or were, and one of them."""
+        at = time.monotonic()
+        asked: list[tuple[Any, ...]] = [("EXISTS", KEYS), ("GET", STATE)]
+        there, state, *stored = await self.redis.execute(*asked, *([("HGET", KEYS, key_id)] if key_id else []))
+        told = {CLOSED.encode(): True, OPEN.encode(): False}.get(state, bool(self._closed))
+        self._closed, self._closed_at = bool(there) or told, at
+        if key_id is None:
+            return None
+        key = None if stored[0] is None else parse(key_id, stored[0])
+        if key is None:
+            self._kept.pop(key_id, None)
+            return None
+        kept = self._kept[key_id] = _Kept(key, self._caller(key.client, key), at)
+        self._kept.move_to_end(key_id)
+        if len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+        return kept
 
     def _caller(self, client: str, key: Key | None) -> Caller:
         settings = self.settings
@@ -97,23 +186,8 @@ class Auth:
             client,
             Limits(image_steps, settings.max_queue_image_steps, settings.max_queue_jobs),
             (key and key.requests_per_minute) or settings.requests_per_minute,
-            by_key=key is not None,
+            key,
         )
-
-    async def _known(self) -> dict[str, Key]:
-        """The keys. While Redis is away those that were known stay known."""
-        if self._keys is None:
-            return await self._read()
-        if time.monotonic() - self._read_at > KEEP_SECONDS:
-            with suppress(RedisError):
-                return await self._read()
-        return self._keys
-
-    async def _read(self) -> dict[str, Key]:
-        self._read_at = time.monotonic()  # at once, so that of many requests one reads
-        stored: Any = self.connection.hgetall(KEYS)
-        self._keys = parse(await stored)
-        return self._keys
 
 
 def public(path: str) -> bool:
@@ -133,6 +207,10 @@ def _named(request: Request) -> str:
 
 def _unauthorized(detail: str, error: str) -> Problem:
     return Problem("unauthorized", detail, headers={"WWW-Authenticate": f'Bearer realm="scoreserve"{error}'})
+
+
+def _forbidden(pointer: str, reason: str, allowed: str) -> Problem:
+    return Problem("forbidden", f"{pointer}: {reason}", [FieldError(pointer=pointer, reason=reason, allowed=allowed)])
 
 
 def caller_of(request: Request) -> Caller:

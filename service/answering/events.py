@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from redis.exceptions import RedisError
 
 from models.images import grid, to_png
+from service.access.auth import Caller
 from service.answering.addresses import PLACEHOLDER, PREFIX
 from service.answering.job_view import JobView
 from service.answering.problems import Problem
@@ -70,10 +71,11 @@ class Stream:
         events: that it belongs to.
         job_id: of the job.
         previews: whether the client wants them.
+        caller: who reads.
     """
 
-    def __init__(self, events: "Events", job_id: str, previews: bool) -> None:
-        self.events, self.job_id, self.previews = events, job_id, previews
+    def __init__(self, events: "Events", job_id: str, previews: bool, caller: Caller) -> None:
+        self.events, self.job_id, self.previews, self.caller = events, job_id, previews, caller
         self.seen: Id = (0, 0)  # the last event that was put
         self.prefix = PREFIX.get()
         self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
@@ -127,10 +129,18 @@ class Events:
         queue: for what a job is, and where it stands.
         results: for previews.
         most: streams at a time.
+        stands: whether a caller may still read.
     """
 
-    def __init__(self, connection: redis.asyncio.Redis, queue: JobQueue, results: Results, most: int) -> None:
-        self.connection, self.queue, self.results, self.most = connection, queue, results, most
+    def __init__(
+        self,
+        connection: redis.asyncio.Redis,
+        queue: JobQueue,
+        results: Results,
+        most: int,
+        stands: Callable[[Caller], Awaitable[bool]],
+    ) -> None:
+        self.connection, self.queue, self.results, self.most, self.stands = connection, queue, results, most, stands
         self._feeds: dict[str, _Feed] = {}
         self._streams: set[Stream] = set()
         self._beginning = asyncio.Semaphore(AT_ONCE)
@@ -138,7 +148,7 @@ class Events:
         self._closed = False
         self._next_look = 0.0
 
-    async def follow(self, job_id: str, after: Id | None, previews: bool) -> Stream | None:
+    async def follow(self, job_id: str, after: Id | None, previews: bool, caller: Caller) -> Stream | None:
         """A stream from the event after `after` on, or from how the job stands now.
 
         None if the client has had the last event already.
@@ -150,7 +160,7 @@ class Events:
         if self._closed or len(self._streams) >= self.most:
             reason = "the service stops" if self._closed else f"{self.most} streams are open here, as many as may be"
             raise Problem("busy", reason, headers={"Retry-After": "5"})
-        stream = Stream(self, job_id, previews)
+        stream = Stream(self, job_id, previews, caller)
         self._streams.add(stream)
         try:
             async with self._beginning:
@@ -259,7 +269,8 @@ class Events:
                     feed.streams.discard(stream)
 
     async def _look(self) -> None:
-        """What nothing in Redis tells of: who watches, whose deadline has passed, and how those that wait move up."""
+        """What nothing in Redis tells of: who may read no more, who watches, what is overdue, who moves up."""
+        await self._dismiss()
         feeds = list(self._feeds.values())
         async with self.connection.pipeline(transaction=False) as pipeline:
             for feed in feeds:
@@ -274,6 +285,13 @@ class Events:
                 feed.told = text
                 for stream in feed.streams:
                     stream.put(_chunk(feed.read, "progress", text))
+
+    async def _dismiss(self) -> None:
+        """Ends the streams of those who would not be let in any more."""
+        callers = {stream.caller.client: stream.caller for stream in self._streams}
+        gone = {client for client, caller in callers.items() if not await self.stands(caller)}
+        for stream in [stream for stream in self._streams if stream.caller.client in gone]:
+            stream.put(": this key opens nothing any more\n\n", last=True)
 
     def _moves(self, waiting: Sequence[Job], overdue: Sequence[str]) -> list[str]:
         for job_id in overdue:

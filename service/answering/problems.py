@@ -31,6 +31,12 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "This needs a key",
         "Send `Authorization: Bearer ssk_...`. Who runs the service makes keys: `scoreserve keys create NAME`.",
     ),
+    "forbidden": (
+        403,
+        "The key does not reach so far",
+        "`detail` says what it may not, and `errors` what it may. Who runs the service can change it: "
+        "`scoreserve keys change ID`.",
+    ),
     "not-found": (404, "There is no such thing here", "Check the address. Ended jobs are kept for a limited time."),
     "method-not-allowed": (405, "The method does not apply here", "The Allow header lists the methods that do."),
     "not-acceptable": (406, "None of the accepted media types can be made", "Accept one of those in `detail`."),

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from redis.exceptions import RedisError
 
 from models.sentences import shortened
+from service.access.auth import caller_of
 from service.answering import views
 from service.answering.problems import Problem
 from service.context import Context
@@ -113,6 +114,8 @@ async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Jo
                     with suppress(JobEnded):
                         await run_in_threadpool(context.queue.cancel, job.id)
                 break
+            if not await context.auth.stands(caller_of(request)):
+                raise Problem("unauthorized", "this key opens nothing any more")
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), min(pause, max(0.0, deadline - time.monotonic())))
             pause = HEARD_SECONDS if context.endings.heard else min(pause * 1.1, POLL_SECONDS[1])

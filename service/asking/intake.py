@@ -162,6 +162,7 @@ class Intake:
         caller: Caller,
         once: Once | None,
     ) -> Offer:
+        caller.check(request.model, body.priority)
         if body.deadline_seconds is not None:
             task = Task(caller.client, body.priority, time.time(), image_steps)
             self._check_deadline(body.deadline_seconds, task, request, planned.rows)

@@ -81,5 +81,5 @@ async def events(
     if request.scope.get("head"):
         return StreamingResponse(iter(()), media_type=MEDIA_TYPE)
     after = parse_id(last_event_id) if last_event_id and LAST_EVENT_ID.fullmatch(last_event_id) else None
-    stream = await context.events.follow(job_id, after, previews)
+    stream = await context.events.follow(job_id, after, previews, caller)
     return Response(status_code=204) if stream is None else _EventResponse(stream)

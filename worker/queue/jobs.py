@@ -101,9 +101,10 @@ def unavailable(error: RedisError) -> bool:
     return later or any(word in str(error) for word in NOT_NOW)
 
 
-def without_password(url: str) -> str:
-    """The address of a server as a log may show it."""
-    return re.sub(r"(?<=:)[^:/@]*(?=@)", "***", url)
+def without_password(text: str) -> str:
+    """The address of a server, or a text with such, as a log may show it, whatever a password consists of."""
+    hidden = re.sub(r"(://[^\s:/@]*:)\S*@", r"\1***@", text)
+    return re.sub(r"([?&](?:password|username)=)[^\s&'\"]*", r"\1***", hidden)
 
 
 class JobQueue:
@@ -292,6 +293,12 @@ class JobQueue:
         if not self.end(job, JobState.CANCELLED, "cancelled by the client"):
             raise JobEnded(f"job {job_id} has ended already: it is {self.get(job_id).state}")
         return self.get(job_id)
+
+    def cancel_all(self, client: str, reason: str) -> int:
+        """Cancels all jobs of a client that have not ended; says how many they were."""
+        unended: Any = self.connection.zrange(keys.of_client(client, "unended"), 0, -1)
+        found = self._read_all([job_id.decode() for job_id in unended])
+        return sum(self.end(job, JobState.CANCELLED, reason) for job in found if job is not None)
 
     def end(self, job: Job, state: JobState, error: str, keep: int | None = None) -> bool:
         """Ends a job short of its result; says whether it had not ended before.

@@ -29,7 +29,10 @@ class QueueSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        parse_url(url)  # type: ignore[no-untyped-call]
+        try:
+            parse_url(url)  # type: ignore[no-untyped-call]
+        except ValueError as error:  # which may name a part of a password
+            raise ValueError("it is no address such as redis://HOST:6379/0, rediss://HOST/0 or unix://FILE") from error
         return url
 
     def store(self) -> ModelStore:

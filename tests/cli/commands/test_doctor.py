@@ -128,7 +128,7 @@ def test_nothing_is_there(command: Command, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert (found["redis"][0], found["service"][0]) == ("mend", "mend")
     assert "workers" not in found
-    assert f"no Redis at unix://{tmp_path}/none" in found["redis"][1]
+    assert f"no Redis at unix://me:***@{tmp_path}/none" in found["redis"][1]
     assert "secret" not in result.output
 
 

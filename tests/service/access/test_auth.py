@@ -28,8 +28,8 @@ OF_A_JOB = (
 def new_key(redis: Redis) -> Callable[..., Header]:
     """Makes a key, and returns the header that shows it."""
 
-    def make(name: str = "alice", image_steps: int | None = None, requests_per_minute: int | None = None) -> Header:
-        _, secret = Keys(redis).create(name, image_steps, requests_per_minute)
+    def make(name: str = "alice", **may: Any) -> Header:
+        _, secret = Keys(redis).create(name, **may)
         return {"Authorization": f"Bearer {secret}"}
 
     return make
@@ -125,6 +125,127 @@ def test_a_revoked_key_is_worthless_within_a_second(client, new_key, redis: Redi
     keys.revoke(keys.all()[0].id)
     time.sleep(KEEP_SECONDS + 0.05)
     assert client.get("/models", headers=alice).status_code == 401
+
+
+def test_a_service_that_had_keys_stays_closed(client, new_client, settings, new_key, redis: Redis, problem) -> None:
+    """Though they are gone: revoked, or with the Redis that had them."""
+    client.submit()
+    alice = new_key()
+    assert client.get("/models", headers=alice).status_code == 200
+    keys = Keys(redis)
+    keys.revoke(keys.all()[0].id)
+    time.sleep(KEEP_SECONDS + 0.05)
+    problem(client.get("/models"), 401, "unauthorized")
+    problem(new_client(settings).get("/models"), 401, "unauthorized")
+    redis.flushall()
+    time.sleep(KEEP_SECONDS + 0.05)
+    problem(client.get("/models"), 401, "unauthorized")
+    problem(client.get("/models", headers=alice), 401, "unauthorized")
+    assert keys.open()
+    time.sleep(KEEP_SECONDS + 0.05)
+    assert client.get("/models").status_code == 200
+
+
+def test_a_wrong_key_costs_no_reading_of_all(client, new_key, redis: Redis, problem) -> None:
+    alice = new_key()
+    assert client.get("/models", headers=alice).status_code == 200
+    before = redis.info("commandstats")
+    for number in range(20):
+        wrong = {"Authorization": f"Bearer ssk_{number:012x}_{43 * 'A'}"}
+        problem(client.get("/models", headers=wrong), 401, "unauthorized")
+    after = redis.info("commandstats")
+    assert after.get("cmdstat_hgetall") == before.get("cmdstat_hgetall")
+    assert after["cmdstat_hget"]["calls"] - before["cmdstat_hget"]["calls"] <= 20
+    wrong = {"Authorization": alice["Authorization"][:-4] + "AAAA"}
+    before = redis.info("commandstats")["cmdstat_hget"]["calls"]
+    for _ in range(20):
+        problem(client.get("/models", headers=wrong), 401, "unauthorized")
+    assert redis.info("commandstats")["cmdstat_hget"]["calls"] - before <= 20 / 2, "its id is known"
+
+
+@pytest.mark.parametrize("record", ["", "{", "null", "{}", "[]", '{"id": "another"}', "\udcff"])
+def test_a_record_that_cannot_be_read_harms_itself_only(client, new_key, redis: Redis, problem, record: str) -> None:
+    alice, bob = new_key("alice"), new_key("bob")
+    redis.hset(KEYS, alice["Authorization"][11:23], record.encode(errors="surrogateescape"))
+    problem(client.get("/models", headers=alice), 401, "unauthorized")
+    assert client.get("/models", headers=bob).status_code == 200
+    problem(client.get("/models"), 401, "unauthorized")
+    assert [key.name for key in Keys(redis).all()] == ["bob"]
+
+
+def test_a_key_is_no_other_by_its_place(client, new_key, redis: Redis, problem) -> None:
+    alice = new_key()
+    (record,) = redis.hvals(KEYS)
+    redis.hset(KEYS, "0" * 12, record)
+    moved = {"Authorization": alice["Authorization"].replace(alice["Authorization"][11:23], "0" * 12)}
+    problem(client.get("/models", headers=moved), 401, "unauthorized")
+
+
+def test_a_suspended_and_an_expired_key_open_nothing(client, new_key, redis: Redis, problem) -> None:
+    expired, alice = new_key("old", expires_at=time.time() - 1), new_key("alice")
+    assert "expired" in problem(client.get("/models", headers=expired), 401, "unauthorized")["detail"]
+    keys, key_id = Keys(redis), alice["Authorization"][11:23]
+    for suspended, status in ((True, 401), (False, 200)):
+        keys.change(key_id, suspended=suspended)
+        time.sleep(KEEP_SECONDS + 0.05)
+        assert client.get("/models", headers=alice).status_code == status
+    wrong = {"Authorization": expired["Authorization"][:-4] + "AAAA"}
+    assert "expired" not in client.get("/models", headers=wrong).text, "who has not the secret is told nothing"
+
+
+def test_a_key_that_may_only_look(client, new_key, problem) -> None:
+    alice, looker = new_key("alice"), new_key("looker", read_only=True)
+    job = client.post("/samples", json={}, headers=alice).json()["id"]
+    for url in ("/models", "/jobs", "/workers"):
+        assert client.get(url, headers=looker).status_code == 200
+    for method, url in (("POST", "/samples"), ("POST", f"/jobs/{job}/cancel"), ("DELETE", f"/jobs/{job}")):
+        problem(client.begin(method, url, headers=looker).result(60), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("may", "asked", "pointer", "allowed"),
+    [
+        ({}, {"priority": "high"}, "/priority", "normal, low"),
+        ({"priority": "low"}, {}, "/priority", "low"),
+        ({"models": ["other"]}, {}, "/model", "other"),
+        ({"models": []}, {"model": "tiny"}, "/model", "none at all"),
+    ],
+)
+def test_a_key_reaches_no_further(client, new_key, problem, may, asked, pointer: str, allowed: str) -> None:
+    refused = problem(client.post("/samples", json=asked, headers=new_key(**may)), 403, "forbidden")
+    assert refused["errors"] == [
+        {"pointer": pointer, "reason": refused["detail"].partition(": ")[2], "allowed": allowed}
+    ]
+    reaches = new_key(priority="high", models=["tiny"])
+    assert client.post("/samples", json=asked, headers=reaches).status_code == 202
+
+
+def test_a_completion_reaches_no_further_either(client, new_key, problem, picture, half_mask, png) -> None:
+    files = {"image": png(picture), "mask": png(half_mask)}
+    answer = client.post("/inpaint", files=files, data={"priority": "high"}, headers=new_key())
+    problem(answer, 403, "forbidden")
+
+
+def test_who_waits_with_a_key_that_ends_is_told(client, new_key, redis: Redis, until, problem) -> None:
+    alice = new_key()
+    waits = client.begin("POST", "/samples", json={}, headers=alice | {"Prefer": "wait=60"})
+    until(lambda: redis.exists("scoreserve:active"))
+    Keys(redis).revoke(alice["Authorization"][11:23])
+    problem(waits.result(10), 401, "unauthorized")
+
+
+def test_a_stream_ends_with_the_key(client, new_key, redis: Redis, until) -> None:
+    alice, bob = new_key("alice"), new_key("bob")
+    streams = {}
+    for name, key in (("alice", alice), ("bob", bob)):
+        job = client.post("/samples", json={}, headers=key).json()["id"]
+        streams[name] = client.begin("GET", f"/jobs/{job}/events", headers=key)
+    until(lambda: len(client.app.state.context.events._streams) == 2)
+    Keys(redis).revoke(alice["Authorization"][11:23])
+    assert "this key opens nothing any more" in streams["alice"].result(20).text
+    assert not streams["bob"].done()
+    client.app.state.context.events.stop()
+    assert "the service stops" in streams["bob"].result(20).text
 
 
 def test_redis_does_not_hold_the_secret(new_key, redis: Redis) -> None:
