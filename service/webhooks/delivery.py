@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import redis.asyncio
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from service.webhooks.addresses import Network, Refused, check_url, resolve
@@ -113,15 +114,13 @@ class Webhooks:
             if webhook is None:
                 self.count("forgotten")
                 continue
-            task = asyncio.create_task(
-                self._attempt(job_id.decode(), Webhook.model_validate_json(webhook), int(attempt))
-            )
+            task = asyncio.create_task(self._attempt(job_id.decode(), webhook, int(attempt)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return LOOK_SECONDS if len(claimed) < room else 0.0
 
-    async def _attempt(self, job_id: str, webhook: Webhook, attempt: int) -> None:
-        """One attempt, and what follows from it."""
+    async def _attempt(self, job_id: str, record: bytes, attempt: int) -> None:
+        """One attempt, and what follows from it. A record that cannot be read harms no other's webhook."""
         pause: float | None = None
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
@@ -129,9 +128,12 @@ class Webhooks:
                 if data is None:
                     result, said = "forgotten", "the job is forgotten"
                 else:
+                    webhook = Webhook.model_validate_json(record)
                     result, said, pause = await self._post(job_id, webhook, data)
         except Refused as error:
             result, said = "refused", str(error)
+        except ValidationError:  # whose words would show what is in it
+            result, said = "failed", "what is called cannot be read: another release may have written it down"
         except RedisError as error:
             log.warning("the webhook of job %s waits: %s", job_id, error, extra={"job": job_id})
             return

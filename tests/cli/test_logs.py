@@ -39,5 +39,6 @@ def test_the_service_logs_json_if_asked_and_so_does_its_server(
     monkeypatch.setattr(logging.root, "handlers", [])
     result = CliRunner().invoke(app, ["api", "--log-format", "json"])
     assert result.exit_code == 0
+    assert not logging.getLogger("httpx").isEnabledFor(logging.INFO), "URLs of webhooks hold what is secret"
     written = json.loads((result.stderr or capfd.readouterr().err).splitlines()[-1])
     assert (written["level"], written["logger"], written["message"]) == ("warning", "uvicorn.error", "no more files")

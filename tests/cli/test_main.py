@@ -145,6 +145,8 @@ def test_an_address_of_no_redis_is_told_in_one_line_and_without_its_password(com
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
     assert "http://me:***@somewhere/" in done.stderr
+    long = CliRunner().invoke(app, command.split(), env={"SCORESERVE_REDIS_URL": f"http://me:{80 * 'x'}@somewhere/"})
+    assert "xx" not in long.stderr, "though it is too long to be shown whole"
     assert "redis://" in done.stderr
 
 

@@ -110,6 +110,19 @@ def test_a_signature_is_that_of_the_reference_libraries() -> None:
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
+@pytest.mark.parametrize("record", ["{", "null", '{"secret": "whsec_hidden"}'])
+def test_a_record_that_cannot_be_read_holds_up_nobody(
+    client, receiver: Receiver, until: Callable[..., None], redis: Redis, caplog: pytest.LogCaptureFixture, record: str
+) -> None:
+    jobs = [client.submit(webhook={"url": receiver.url})["id"] for _ in range(3)]
+    redis.hset(f"scoreserve:job:{jobs[0]}", "webhook", record)
+    for job in jobs:
+        client.delete(f"/jobs/{job}")
+    until(lambda: len(receiver.got) == 2)
+    until(lambda: attempts(client, "failed") >= 1)
+    assert "hidden" not in caplog.text
+
+
 @pytest.mark.parametrize("end", ["finished", "cancelled", "failed"])
 def test_a_receiver_gets_the_job_that_has_ended(
     client, receiver: Receiver, work: Callable[[], None], until: Callable[..., None], redis: Redis, end: str

@@ -84,6 +84,9 @@ def test_memory_is_what_redis_says(queue: JobQueue, redis) -> None:  # type: ign
         ("rediss://:s3cret@host/0?ssl_ca_certs=/etc/ca.crt", "rediss://:***@host/0?ssl_ca_certs=/etc/ca.crt"),
         ("unix://worker:s3cret@/run/redis.sock", "unix://worker:***@/run/redis.sock"),
         ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("redis://worker:a/b:c@d@host:6379/0", "redis://worker:***@host:6379/0"),
+        ("redis://host:6379/0?password=s3cret&db=1", "redis://host:6379/0?password=***&db=1"),
+        ("no Redis at redis://me:s3cret@host/0: it is away", "no Redis at redis://me:***@host/0: it is away"),
     ],
 )
 def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
