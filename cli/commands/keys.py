@@ -62,9 +62,6 @@ def create(
     priority: Annotated[Urgency, typer.Option(help="The most urgent that its jobs may be.")] = Urgency.NORMAL,
     models: Models = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="It may look, and ask for nothing.")] = False,
-    operator: Annotated[
-        bool, typer.Option("--operator", help="It may list and cancel all jobs, suspend keys, and drain models.")
-    ] = False,
     expires: Expires = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -74,7 +71,6 @@ def create(
         "priority": priority.value,
         "models": _names(models),
         "read_only": read_only,
-        "operator": operator,
         "expires_at": _when(expires),
     }
     with _keys(redis_url, data_dir) as keys, _refused():
@@ -90,13 +86,11 @@ def create(
 def list_(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """List the keys, oldest first: what is kept of them."""
     with _keys(redis_url, data_dir) as keys:
-        found, used, closed = keys.all(), keys.used(), keys.closed
-    table = Table(
-        "id", "name", "made", "last used", "image-steps in flight", "requests a minute", "may", box=None, pad_edge=False
-    )
+        found, closed = keys.all(), keys.closed
+    table = Table("id", "name", "made", "image-steps in flight", "requests a minute", "may", box=None, pad_edge=False)
     for key in found:
         limits = (str(limit or "as the service") for limit in (key.image_steps, key.requests_per_minute))
-        table.add_row(key.id, key.name, _date(key.created_at), _date(used.get(key.id)), *limits, _scope(key))
+        table.add_row(key.id, key.name, _date(key.created_at), *limits, _scope(key))
     nobody = "there are no keys, and nobody may ask" if closed else "there are no keys: whoever reaches it may ask"
     Console(markup=False, highlight=False).print(table if found else nobody)
 
@@ -110,7 +104,6 @@ def change(
         str | None, typer.Option(metavar="<names>", help="The only models that it may ask for; all for all.")
     ] = None,
     read_only: Annotated[bool | None, typer.Option("--read-only/--read-write", help="It may look only.")] = None,
-    operator: Annotated[bool | None, typer.Option("--operator/--no-operator", help="The operator's role.")] = None,
     expires: Expires = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -121,7 +114,6 @@ def change(
         "requests_per_minute": requests_per_minute,
         "priority": priority and priority.value,
         "read_only": read_only,
-        "operator": operator,
     }
     may = {name: value for name, value in may.items() if value is not None}
     if models is not None:
@@ -221,14 +213,13 @@ def _when(text: str | None) -> float | None:
         fail(f"--expires is {text!r}; allowed: 30d or 12h from now, a date such as 2027-01-31, or never", code=2)
 
 
-def _date(seconds: float | None) -> str:
-    return "never" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _scope(key: "Key") -> str:
     """What a key may, for people."""
-    words = ["operator"] if key.operator else []
-    words += ["look only" if key.read_only else f"priority up to {key.priority}"]
+    words = ["look only" if key.read_only else f"priority up to {key.priority}"]
     words += ["models " + ",".join(key.models)] if key.models is not None else []
     words += [f"until {_date(key.expires_at)}"] if key.expires_at is not None else []
     words += ["suspended"] if key.suspended else []

@@ -25,7 +25,6 @@ T = TypeVar("T")
 KEEP_SECONDS = 1.0  # how long a service goes by a key that it has read
 KEYS = "scoreserve-keys"  # hash: id -> the key as JSON; not under scoreserve:, so that workers cannot read it
 STATE = "scoreserve-keys:state"  # CLOSED since the first key was made; OPEN once an operator has said so
-USED = "scoreserve-keys:used"  # hash: id -> when it was used last, seconds since the epoch
 CLOSED, OPEN = "closed", "open"
 FORM = re.compile(r"ssk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
@@ -42,7 +41,6 @@ class Key(BaseModel):
     priority: Priority = Field(Priority.NORMAL, description="The most urgent that its jobs may be.")
     models: list[ModelName] | None = Field(None, description="Those that it may ask for; null for all.")
     read_only: bool = Field(False, description="It may look, and neither ask for images nor cancel.")
-    operator: bool = Field(False, description="It may what is under /operator.")
     expires_at: float | None = Field(None, description="When it is worth nothing any more.")
     suspended: bool = Field(False, description="It opens nothing for now.")
 
@@ -111,11 +109,6 @@ class Keys:
         keys = (parse(key_id.decode(errors="replace"), value) for key_id, value in found.items())
         return sorted((key for key in keys if key is not None), key=lambda key: key.created_at)
 
-    def used(self) -> dict[str, float]:
-        """When each key was used last, to the second, by its id."""
-        found: Any = self.connection.hgetall(USED)
-        return {key_id.decode(): float(at) for key_id, at in found.items()}
-
     def change(self, key_id: str, **may: Any) -> Key:
         """Changes what a key may.
 
@@ -149,8 +142,7 @@ class Keys:
         with self.connection.pipeline() as pipeline:
             pipeline.set(STATE, CLOSED)
             pipeline.hdel(KEYS, key_id)
-            pipeline.hdel(USED, key_id)
-            _, there, _ = pipeline.execute()
+            _, there = pipeline.execute()
         if not there:
             raise KeyNotFound(key_id)
 
