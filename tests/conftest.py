@@ -1,6 +1,7 @@
 """What many tests share: a tiny model, and a real Valkey server."""
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from models.card import ImageShape, ModelCard, NetworkSpec
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.score import ScoreModel, build_network
 from models.store import ModelStore, sha256
+from tests import buckets
 
 # Who runs the tests in the background or under nohup has these ignored, and what tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -167,6 +169,36 @@ def redis(redis_url: str) -> Iterator[Redis]:
     """A connection that may do all."""
     with Redis.from_url(redis_url) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """The address of a server of the S3 protocol."""
+    with buckets.server() as (address, _):
+        yield address
+
+
+@pytest.fixture
+def bucket_url(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a results store in an empty bucket of S3."""
+    for name, value in {**buckets.KEYS, "AWS_ENDPOINT_URL": s3_address}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"results-{secrets.token_hex(4)}"
+    buckets.make(s3_address, bucket)
+    return f"s3://{bucket}/some/where"
+
+
+@pytest.fixture
+def directory_url(tmp_path: Path) -> str:
+    """The address of a results store in a directory whose name has to be quoted."""
+    return (tmp_path / "results [50%] #1").as_uri()
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def results_url(request: pytest.FixtureRequest) -> str:
+    """The address of a results store, of each kind in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
