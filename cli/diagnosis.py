@@ -1,6 +1,6 @@
 """What `scoreserve doctor` looks at. Each check returns findings and never raises: what it meets is a finding too."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from models import networks
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from scoreserve import Client, Patience, ScoreserveError
-from worker.queue.jobs import JobQueue, connect, without_password
+from worker.queue.jobs import JobQueue, WorkerStatus, connect, without_password
 from worker.settings import WorkerSettings
 
 OLDEST = 7  # version of Redis
@@ -115,6 +115,7 @@ def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
             remedy = "an image's last bits depend on who makes it: give workers of another kind a queue of their own, "
             remedy += "or all of them one SCORESERVE_EXECUTION"
             yield Finding("arithmetic", "note", f"workers run {name} in {' and '.join(found)}", remedy)
+    yield from _lacks(statuses)
     known = [f"{name} {pace.image_steps_per_second:,.0f}" for name, pace in paces.items() if pace]
     if known:
         yield Finding("pace", "good", f"image-steps a second: {', '.join(known)}")
@@ -171,6 +172,20 @@ def service(server: str, api_key: str | None) -> Iterator[Finding]:
     except ScoreserveError as error:
         remedy = "start `scoreserve api`, or give its address in SCORESERVE_SERVER, and a key in SCORESERVE_API_KEY"
         yield Finding("service", "mend", f"{server}: {error}", remedy)
+
+
+def _lacks(statuses: Sequence[WorkerStatus]) -> Iterator[Finding]:
+    """Models that workers were asked for a moment ago, and that some or all of them cannot run."""
+    found = {(lack.model, lack.version): lack.reason for status in statuses for lack in status.lacks}
+    for (model, version), reason in sorted(found.items()):
+        serve = [status for status in statuses if status.only is None or model in status.only]
+        lack = [status.name for status in serve if (model, version) in {(it.model, it.version) for it in status.lacks}]
+        said = f"{len(lack)} of the {len(serve)} that serve {model} cannot run its version {version}: {reason}"
+        remedy = f"copy it to SCORESERVE_MODELS_DIR of {', '.join(lack)}"
+        if len(lack) < len(serve):
+            yield Finding("lacks", "note", said, f"others run it meanwhile; {remedy}")
+        else:
+            yield Finding("lacks", "mend", f"{said}; its jobs fail", remedy)
 
 
 def _checkpoint(store: ModelStore, name: str) -> Finding:

@@ -50,14 +50,21 @@ class ModelStore:
         """All versions of a model, ascending; empty if there is no such model."""
         return sorted({version for found, version, _ in self._all() if found == name})
 
-    def stamp(self, name: str) -> tuple[int, ...]:
-        """Is another one once a version of the model has come or gone; cheap to ask."""
+    def stamp(self, name: str, version: int | None = None) -> tuple[int, ...]:
+        """Is another one once a version of the model has come or gone; cheap to ask.
+
+        With a version also once a file of that was written anew.
+        """
+        places = [Path(name)]
+        if version is not None:
+            places += [Path(name, str(version), file) for file in ("", CARD, WEIGHTS)]
         stamps = []
         for directory in self.directories:
-            try:
-                stamps.append((directory / name).stat().st_mtime_ns)
-            except OSError:
-                stamps.append(0)
+            for place in places:
+                try:
+                    stamps.append((directory / place).stat().st_mtime_ns)
+                except OSError:
+                    stamps.append(0)
         return tuple(stamps)
 
     def path(self, name: str, version: int | None = None) -> Path:

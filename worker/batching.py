@@ -23,9 +23,10 @@ from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
 from worker.device import state
-from worker.device.batch import Batch, NoRoom, Refused
+from worker.device.batch import Batch, Lacking, NoRoom, Refused
 from worker.device.lane import DeviceFailed, Part
 from worker.keeper import Keeper
+from worker.lacks import Lacks
 from worker.leases import Lease, Leases
 from worker.member import AWAY_SECONDS, Member
 from worker.metrics import WorkerMetrics
@@ -71,6 +72,7 @@ class BatchingWorker(Member):
         self.batch = batch
         self.metrics = WorkerMetrics(batch)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
+        self.lacks = Lacks(batch.store, settings.model_names)
         self._claims: dict[str, Claim] = {}
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
@@ -194,7 +196,7 @@ class BatchingWorker(Member):
         if not held:
             return
         named = [(claim.shard, claim.part.image_steps_done) for claim in held]
-        found = shards.make_way(self.queue.rq, self.settings.model_names, named)
+        found = shards.make_way(self.queue.rq, self.lacks.taking(self.queue), named)
         if found is None or not self.batch.serves(found[1]) or self.queue.memory().half_full:
             return
         begun = time.monotonic()
@@ -232,7 +234,7 @@ class BatchingWorker(Member):
                 return None
             only, self._wanted = [self._wanted.name], None
             return shards.take(self.queue.rq, only) or self._take()
-        return shards.take(self.queue.rq, self.settings.model_names)
+        return shards.take(self.queue.rq, self.lacks.taking(self.queue))
 
     def _admit(self, lease: Lease) -> None:
         """Hands a started shard to the batch, where its last worker left it."""
@@ -252,9 +254,16 @@ class BatchingWorker(Member):
             return
         saved: Any = self.connection.hget(keys.of(job.id, "state"), str(shard.number))
         try:
+            if why := self.lacks.why(job.request):
+                self._leave(lease, job, why)
+                return
             part = self.batch.admit(job.request, shard.first, shard.count, saved)
         except Refused as error:
             self._fail(lease, job, str(error))
+            return
+        except Lacking as error:
+            self.lacks.add(job.request, str(error))
+            self._leave(lease, job, str(error))
             return
         except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
             log.info("shard %s waits: %s", shard.id, error, extra=shard.ids)
@@ -266,6 +275,16 @@ class BatchingWorker(Member):
             self.metrics.started(job)
         log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
         self._next_beat = 0.0
+
+    def _leave(self, lease: Lease, job: Job, why: str) -> None:
+        """Leaves a shard, of a model that cannot be run here, to others, or fails its job if none can."""
+        of_all = self.lacks.of_all(self.queue, self.name, job.request, why)
+        if of_all is not None:
+            self._fail(lease, job, of_all)
+            return
+        self.lacks.pause(job.request.model)
+        self.leases.decline(lease)
+        self._next_beat = 0.0  # others are told at once
 
     # Holding.
 
@@ -318,6 +337,8 @@ class BatchingWorker(Member):
             "device": self.batch.device,
             "models": sorted(card.name for card in self.batch.cards),
             "arithmetics": self.batch.arithmetics,
+            "only": self.lacks.only,
+            "lacks": [lack.model_dump() for lack in self.lacks.told()],
             "slots": self.batch.slots,
             "slots_active": self.batch.active,
             "image_steps_per_second": round((steps - self._reported_steps) / seconds, 1),

@@ -10,7 +10,7 @@ from models.sampling.choice import Remembered
 from models.sampling.execution import Execution
 from models.store import BrokenModel, ModelNotFound
 from worker.batching import BatchingWorker
-from worker.device.batch import Batch, Refused
+from worker.device.batch import Batch, Lacking
 from worker.device.lane import DeviceFailed
 from worker.queue.jobs import connect, unavailable, without_password
 from worker.settings import WorkerSettings
@@ -54,7 +54,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
     for name in names:
         try:
             batch.warm_up(name)
-        except (ModelNotFound, BrokenModel, Refused, DeviceFailed) as error:
+        except (ModelNotFound, BrokenModel, Lacking, DeviceFailed) as error:
             raise WorkerFailed(
                 f"model {name} cannot be used on {settings.device} with {settings.slots} slots: {error}"
             ) from error

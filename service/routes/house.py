@@ -27,6 +27,8 @@ class WorkersView(BaseModel):
                             "device": "cuda",
                             "models": ["mnist"],
                             "arithmetics": {"mnist": "eager float32 on NVIDIA H200"},
+                            "only": None,
+                            "lacks": [],
                             "slots": 256,
                             "slots_active": 64,
                             "image_steps_per_second": 20000.0,

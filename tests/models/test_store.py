@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -179,3 +181,17 @@ def test_a_name_cannot_reach_outside_its_place(store: ModelStore, tiny_card: Mod
 def test_a_store_needs_a_directory() -> None:
     with pytest.raises(ValueError, match="at least one"):
         ModelStore()
+
+
+@pytest.mark.parametrize("written", ["card.json", "model.safetensors", "another"])
+def test_the_stamp_of_a_version_changes_with_its_files(
+    tmp_path: Path, publish_other: Callable[..., ModelCard], written: str
+) -> None:
+    publish_other(tmp_path)
+    store = ModelStore(tmp_path)
+    before = store.stamp("other", 1)
+    assert store.stamp("other", 1) == before
+    place = tmp_path / "other" / "1" / written
+    place.touch()
+    os.utime(place, (1, 1))
+    assert store.stamp("other", 1) != before

@@ -54,6 +54,11 @@ ALLOWED: tuple[str, ...] = (
     # A card may say how its network is run, and a worker tells.
     "components/schemas/WorkerStatus/properties/arithmetics: added",
     "components/schemas/WorkersView/examples/0/workers/0/arithmetics: added",
+    # And what it leaves to others.
+    "components/schemas/WorkerStatus/properties/only: added",
+    "components/schemas/WorkerStatus/properties/lacks: added",
+    "components/schemas/WorkersView/examples/0/workers/0/lacks: added",
+    "components/schemas/Lack: added",
     # A model is shown with what it can do besides its card, which may name classes.
     "components/schemas/ModelCard: gone",
     "components/schemas/ModelView: added",

@@ -38,6 +38,10 @@ class Refused(ValueError):
     """A request that no worker can fulfil, now or later; the message says why."""
 
 
+class Lacking(RuntimeError):
+    """A model that cannot be run here, though another worker might; the message says why."""
+
+
 class NoRoom(RuntimeError):
     """A model that has to wait until others are not in use any more.
 
@@ -134,15 +138,19 @@ class Batch:
 
         Raises:
             Refused: the request cannot be fulfilled.
+            Lacking: its model cannot be run here.
             NoRoom: its model has to wait.
             DeviceFailed: the device cannot run the model.
         """
         try:
             lane = self._lane_of(request)
+        except (ModelNotFound, BrokenModel) as error:
+            raise Lacking(str(error)) from error
+        try:
             _, table = plan(request.sampler, lane.card, known=request.kind != "sample")
             labels_of(None, request.labels, lane.card)
             guidance = guidance_of(request.guidance, request.guidance_interval, request.labels, lane.card, table)
-        except (ModelNotFound, BrokenModel, SamplerRefused, LabelRefused) as error:
+        except (SamplerRefused, LabelRefused) as error:
             raise Refused(str(error)) from error
         known, projection = _known(request, lane.card)
         if request.frames > len(table):
@@ -242,7 +250,7 @@ class Batch:
                 return self._lane(lane.card)
         card = self.store.card(request.model, request.version)
         if request.weights_sha256 not in (None, card.weights_sha256):
-            raise Refused(
+            raise Lacking(
                 f"model {card.name} version {card.version} was replaced by other weights after the job was accepted: "
                 "ask again, and publish changed weights as a new version"
             )
@@ -298,7 +306,7 @@ class Batch:
                 self._alone.add(card.weights_sha256)
                 raise NoRoom(card) from error
             reason = f"model {card.name} version {card.version} cannot be run on {self.device}: {error}"
-            raise (Refused(reason) if works(self.device) else DeviceFailed(reason)) from error
+            raise (Lacking(reason) if works(self.device) else DeviceFailed(reason)) from error
         log.info(
             "loaded model %s version %d on %s, run in %s", card.name, card.version, self.device, lane.choice.execution
         )

@@ -55,6 +55,14 @@ class Memory(BaseModel):
         return 0 < self.limit < 2 * self.used
 
 
+class Lack(BaseModel):
+    """What a worker was asked for a moment ago, and cannot run."""
+
+    model: str
+    version: int
+    reason: str = Field(description="Why not.")
+
+
 class WorkerStatus(BaseModel):
     """A worker that is alive, as it told last."""
 
@@ -65,6 +73,10 @@ class WorkerStatus(BaseModel):
         default_factory=dict,
         description="Model -> the execution and the device that it is run in. Workers where these are the same give an "
         "image the same bits.",
+    )
+    only: list[str] | None = Field(None, description="The only models that it serves; null for all.")
+    lacks: list[Lack] = Field(
+        default_factory=list, description="What it was asked for a moment ago, cannot run, and leaves to other workers."
     )
     slots: int = Field(description="Images that it advances together.")
     slots_active: int

@@ -6,6 +6,7 @@ ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by t
 DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes, of Lua's `clock`
 WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when, of `clock`
 TAKEN = "scoreserve:taken"  # sorted set of the shards that are taken and not yet started, by when, of `clock`
+LINES = "scoreserve:lines"  # set of the models that something waits for
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
 ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits

@@ -88,6 +88,30 @@ def test_workers_that_give_an_image_other_bits_are_told_of(
     assert result.exit_code == 0
 
 
+def test_workers_that_lack_a_model_are_told_of(command: Command, sound: dict[str, str], redis: Redis) -> None:
+    lack = {"model": "mnist", "version": 9, "reason": "no model mnist version 9"}
+    plain = {"device": "cpu", "models": [], "slots": 16, "slots_active": 0, "image_steps_per_second": 0.0}
+
+    def told(**lacks: list[dict[str, Any]]) -> tuple[str, str] | None:
+        for name, status in {"w": {}, "v": {}, "u": {"only": ["other"]}}.items():
+            of_worker = json.dumps(plain | status | {"lacks": lacks.get(name, [])})
+            redis.hset(f"rq:worker:{name}", mapping={"scoreserve": of_worker, "last_heartbeat": "2026-01-02T03:04:05Z"})
+            redis.sadd("rq:workers:scoreserve", f"rq:worker:{name}")
+            redis.sadd("rq:workers", f"rq:worker:{name}")
+        return findings(command("doctor", "--json", **sound)).get("lacks")
+
+    assert told() is None
+    assert told(v=[lack]) == (
+        "note",
+        "1 of the 2 that serve mnist cannot run its version 9: no model mnist version 9 | others run it meanwhile; "
+        "copy it to SCORESERVE_MODELS_DIR of v",
+    )
+    state, said = told(v=[lack], w=[lack]) or ("", "")
+    assert state == "mend"
+    assert "2 of the 2 that serve mnist" in said
+    assert "its jobs fail" in said
+
+
 def test_a_queue_that_loses_jobs(command: Command, sound: dict[str, str], redis: Redis) -> None:
     redis.config_set("appendonly", "no")
     redis.config_set("maxmemory-policy", "allkeys-lru")

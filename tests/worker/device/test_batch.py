@@ -13,7 +13,7 @@ from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.device.parts import SHORT, request, run
 from worker.device import state
-from worker.device.batch import Batch, Refused
+from worker.device.batch import Batch, Lacking, Refused
 from worker.queue.requests import InpaintRequest, SampleRequest
 
 
@@ -66,7 +66,7 @@ def test_dropping_frees_slots_for_who_waits(batch: Batch, tiny_card: ModelCard) 
 
 
 def test_what_cannot_be_fulfilled_is_refused(batch: Batch, tiny_card: ModelCard) -> None:
-    with pytest.raises(Refused, match="no model tiny version 9"):
+    with pytest.raises(Lacking, match="no model tiny version 9"):
         batch.admit(request(tiny_card, 1).model_copy(update={"version": 9}), 0, 1)
     inpaint = InpaintRequest.model_construct(
         **{**dict(request(tiny_card, 1)), "kind": "inpaint"}, image=b"\0" * 63, mask=b"\1" * 64

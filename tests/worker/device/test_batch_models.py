@@ -15,7 +15,7 @@ from models.samplers.follow_scores import FollowScores
 from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.device.parts import request, run
-from worker.device.batch import Batch, NoRoom, Refused
+from worker.device.batch import Batch, Lacking, NoRoom
 from worker.device.lane import DeviceFailed, Lane
 from worker.queue.requests import SampleRequest
 
@@ -67,7 +67,7 @@ def test_a_version_stays_what_it_was_while_it_is_in_use(
     publish_other(directory, "tiny", seed=5)
     part = batch.admit(asked, 0, 1)
     assert np.array_equal(run(batch)[part], first)
-    with pytest.raises(Refused, match="replaced by other weights after the job was accepted"):
+    with pytest.raises(Lacking, match="replaced by other weights after the job was accepted"):
         Batch(ModelStore(directory), slots=5, device="cpu").admit(asked, 0, 1)
 
 
@@ -79,10 +79,10 @@ def test_a_damaged_checkpoint_is_refused_with_its_reason(
     weights = directory / "tiny" / "1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     batch = Batch(ModelStore(directory), slots=5, device="cpu")
-    with pytest.raises(Refused, match="its card says"):
+    with pytest.raises(Lacking, match="its card says"):
         batch.admit(request(tiny_card, 1), 0, 1)
     weights.unlink()
-    with pytest.raises(Refused, match="cannot be read"):
+    with pytest.raises(Lacking, match="cannot be read"):
         batch.admit(request(tiny_card, 1), 0, 1)
 
 
@@ -94,7 +94,7 @@ def test_a_model_whose_network_is_not_here_is_refused_with_what_there_is(
     card = tiny_card.model_copy(update={"network": tiny_card.network.model_copy(update={"kind": "theirs"})})
     (directory / "tiny" / "1" / "card.json").write_text(card.model_dump_json())
     batch = Batch(ModelStore(directory), slots=5, device="cpu")
-    with pytest.raises(Refused, match=r"network 'theirs' is unknown here; there is .*guided-unet"):
+    with pytest.raises(Lacking, match=r"network 'theirs' is unknown here; there is .*guided-unet"):
         batch.admit(request(tiny_card, 1), 0, 1)
 
 
@@ -116,7 +116,7 @@ def test_the_model_used_longest_ago_leaves_and_never_one_in_use(
     place, aside = several.path("other", 1), tmp_path / "aside"
     shutil.move(place, aside)
     assert batch.fits(caught.value.card), "what is gone takes no room"
-    with pytest.raises(Refused, match="other"):
+    with pytest.raises(Lacking, match="other"):
         batch.admit(of("other", tiny_card), 0, 1)
     shutil.move(aside, place)
     run(batch)
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_run_is_refused_while_the_device_works(
     batch = Batch(several, slots=5, device="cpu")
     batch.admit(request(tiny_card, 1), 0, 1)
     monkeypatch.setattr(Lane, "measure", lambda _: 1 / 0)
-    with pytest.raises(Refused, match="other version 1 cannot be run on cpu: division"):
+    with pytest.raises(Lacking, match="other version 1 cannot be run on cpu: division"):
         batch.admit(of("other", tiny_card), 0, 1)
     monkeypatch.setattr("worker.device.batch.works", lambda _: False)
     with pytest.raises(DeviceFailed, match="other version 1"):
