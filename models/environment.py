@@ -3,7 +3,7 @@
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,16 @@ def environment(command: str, device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
-        "scoreserve": version("scoreserve"),
+        "scoreserve": _own_version(),
     }
+
+
+def _own_version() -> str:
+    """That of scoreserve, which may be run from its files alone."""
+    try:
+        return version("scoreserve")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def describe(machine: dict[str, Any]) -> str:

