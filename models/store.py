@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 CARD = "card.json"
 WEIGHTS = "model.safetensors"
 PREVIEW = "preview.png"
+SCORES = "scores.json"
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -135,6 +136,17 @@ class ModelStore:
         except FileNotFoundError:
             return None
 
+    def scores(self, name: str, version: int | None = None) -> bytes | None:
+        """The scores on a grid of a version (the newest by default); None if there are none beside its weights.
+
+        Raises:
+            ModelNotFound: there is no such version.
+        """
+        try:
+            return (self.path(name, version) / SCORES).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def size(self, card: ModelCard) -> int:
         """Bytes of the weights of a card's version.
 
@@ -152,8 +164,13 @@ class ModelStore:
         """The version that the next `publish` of this name may take."""
         return max(self.versions(name), default=0) + 1
 
-    def publish(self, card: ModelCard, weights: bytes) -> Path:
+    def publish(self, card: ModelCard, weights: bytes, scores: bytes | None = None) -> Path:
         """Writes a version atomically and returns its directory.
+
+        Args:
+            card: of the version.
+            weights: a safetensors file.
+            scores: its scores on a grid, if it is a model of the plane.
 
         Raises:
             FileExistsError: the version is there already; a version is never replaced.
@@ -168,6 +185,8 @@ class ModelStore:
         try:
             aside.chmod(0o755)
             _write_synced(aside / WEIGHTS, weights)
+            if scores is not None:
+                _write_synced(aside / SCORES, scores)
             _write_synced(aside / CARD, card.model_dump_json(indent=2).encode() + b"\n")
             _sync(aside)
             if target.exists():

@@ -37,7 +37,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """What the images will be like: a grid of the denoised estimates.
+    """What the images will be like: a grid of the denoised estimates, and one of the images as they are by now.
 
     Args:
         png: the grid, a PNG file; `image()` decodes it.
@@ -45,6 +45,7 @@ class Preview:
         count: images in the grid; of a large job only the first.
         sigma: noise level of the slowest running chain.
         id: of the event.
+        chains: the images as they are, noise and all, in the same way; empty from a service that does not send it.
     """
 
     png: bytes = field(repr=False)
@@ -52,6 +53,7 @@ class Preview:
     count: int
     sigma: float | None
     id: str | None = None
+    chains: bytes = field(default=b"", repr=False)
 
     def image(self) -> "Image":
         """The grid, decoded."""
@@ -108,7 +110,8 @@ class Message:
             )
         if self.event == "preview":
             png = base64.b64decode(data["png"], validate=True)
-            return Preview(png, data["columns"], data["count"], data.get("sigma"), self.id)
+            chains = base64.b64decode(data.get("chains", ""), validate=True)
+            return Preview(png, data["columns"], data["count"], data.get("sigma"), self.id, chains)
         return Ended(Job.of(data), self.id)
 
 

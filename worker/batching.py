@@ -41,6 +41,7 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
+SHOW_SECONDS = 0.2  # the same while somebody watches
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 LONGEST_SLICE_SECONDS = 30.0
@@ -138,7 +139,8 @@ class BatchingWorker(Member):
                 self._ended.popleft()
             if clock >= self._next_beat:
                 self._beat()
-                self._next_beat = clock + BEAT_SECONDS
+                watched = any(claim.watched for claim in self._claims.values())
+                self._next_beat = clock + (SHOW_SECONDS if watched else BEAT_SECONDS)
             while self._stop_requested and self._started:
                 self.leases.decline(self._started[0])
                 self._started.popleft()
@@ -348,7 +350,8 @@ class BatchingWorker(Member):
         """Adds the command that shows what a shard's images look like by now, if previews have room for any."""
         most = previewed(claim.job) - claim.shard.first
         if most > 0:
-            shards.show(claim.shard, encode(claim.part.estimates(most)), pipeline)
+            estimates, states = claim.part.estimates(most), claim.part.states(most)
+            shards.show(claim.shard, encode(estimates), encode(states), pipeline)
 
     def _read_mail(self) -> None:
         """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""

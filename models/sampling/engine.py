@@ -183,6 +183,10 @@ class Engine:
         """
         return self._estimates.get(chain)
 
+    def state(self, chain: Chain) -> Tensor | None:
+        """The x of a chain by now, noise and all, float32 [c, h, w]; None before it has been in a slot."""
+        return self._x[self.chains.index(chain)] if chain in self.chains else chain.x
+
     def diverged(self) -> list[Chain]:
         """The active chains whose x is not finite any more, and never will be again."""
         finite = self._x[: len(self.chains)].isfinite().flatten(1).all(1).tolist()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.card import ImageShape, ModelCard
+from models.sampling.field import field, of_plane
 from models.score import ScoreModel
 from models.store import ModelStore, sha256
 from models.training.presets import PublishedAs
@@ -56,7 +57,10 @@ def publish(
             "weights_sha256": sha256(weights),
         }
     )
-    return card, store.publish(card, weights)
+    scores = None
+    if of_plane(card.image):
+        scores = field(_averaged(trainer, decay), card.sigma_max, card.sigma_min)
+    return card, store.publish(card, weights, scores)
 
 
 def as_float16(state: Mapping[str, Tensor]) -> bytes:
@@ -104,7 +108,11 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
 
 def ema_model(trainer: Trainer) -> ScoreModel:
     """The score model of the EMA weights as they are now."""
-    network = copy.deepcopy(trainer.ema.module)
+    return _averaged(trainer, trainer.settings.ema_decay)
+
+
+def _averaged(trainer: Trainer, decay: float) -> ScoreModel:
+    network = copy.deepcopy(trainer.averages.models[decay].module)
     classes = len(trainer.classes)
     return ScoreModel(network, trainer.parametrisation, image_shape(trainer), trainer.device, classes=classes)
 

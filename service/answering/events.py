@@ -19,7 +19,7 @@ import redis.asyncio
 from fastapi.concurrency import run_in_threadpool
 from redis.exceptions import RedisError
 
-from models.images import grid, to_png
+from models.images import Pixels, grid, to_png
 from service.access.auth import Caller
 from service.answering.addresses import PLACEHOLDER, PREFIX
 from service.answering.job_view import JobView
@@ -166,6 +166,8 @@ class Events:
             async with self._beginning:
                 job = await run_in_threadpool(self.queue.get, job_id)
                 events = await self._since(job, after)
+                if previews and not job.state.final:  # at once: the first look at who watches may come too late
+                    await self.connection.set(keys.of(job_id, "watched"), 1, ex=WATCHED_SECONDS)
             stream.seen = events[-1].id if events else after or (0, 0)
             missed = [event for event in events if event.kind != "preview"]
             for event, text in zip(missed, await self._texts([(job, event) for event in missed]), strict=True):
@@ -331,18 +333,22 @@ class Events:
         )
 
     def _preview(self, job: Job, event: Event) -> str:
-        images = self.results.preview(job)
-        across = max(1, min(len(images), round(len(images) ** 0.5 + 0.499)))
-        png = to_png(grid(images, across, padding=1))
+        estimates, chains = self.results.previews(job)
+        across = max(1, min(len(chains), round(len(chains) ** 0.5 + 0.499)))
         return json.dumps(
             {
                 "image_steps_done": job.image_steps_done,
                 "sigma": _sigma(event),
-                "png": base64.b64encode(png).decode(),
+                "png": _grid(estimates, across),
+                "chains": _grid(chains, across),
                 "columns": across,
-                "count": len(images),
+                "count": len(chains),
             }
         )
+
+
+def _grid(images: Pixels, across: int) -> str:
+    return base64.b64encode(to_png(grid(images, across, padding=1))).decode()
 
 
 def parse_id(text: str) -> Id:

@@ -28,8 +28,9 @@ _EVENT: dict[str, Any] = {
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events. `progress`: state, image_steps_done, image_steps, sigma (the noise level "
-        "of the slowest image), queue_position, eta_seconds. `preview`, if asked for: what the first images look like "
-        "by now, a base64 PNG grid. At the end `done`, `failed` or `cancelled`, with the job.",
+        "of the slowest image), queue_position, eta_seconds. `preview`, if asked for: two base64 PNG grids of the "
+        "first images, `png` as they are expected to become, `chains` as they are by now, noise and all. At the end "
+        "`done`, `failed` or `cancelled`, with the job.",
         "content": {MEDIA_TYPE: {"itemSchema": _EVENT}},
     },
     204: {"description": "The client has had the last event already."},
@@ -65,7 +66,7 @@ async def events(
     context: InContext,
     caller: InCaller,
     previews: Annotated[
-        bool, Query(description="Whether to send previews: denoised estimates, twice a second.")
+        bool, Query(description="Whether to send previews, up to five a second: the chains, and denoised estimates.")
     ] = False,
     last_event_id: Annotated[
         str | None,

@@ -12,9 +12,11 @@ from fastapi.responses import StreamingResponse
 
 from models.card import ModelName
 from models.images import to_png
+from models.store import BrokenModel, ModelNotFound
 from service.access.auth import Caller, InCaller, caller_of
 from service.answering import caching, ranges, views
 from service.answering.addresses import address
+from service.answering.frames_view import FramesView
 from service.answering.job_view import JobsView, JobView
 from service.answering.problems import Problem, invalid, responses
 from service.asking.intake import ready
@@ -240,6 +242,21 @@ def filmstrip_png(
         context, caller, request, job_id, views.PNG,
         lambda job: views.filmstrip_png(_with_frames(job), context.results, most, padding, scale),
     )  # fmt: skip
+
+
+@router.get(
+    "/{job_id}/frames",
+    operation_id="getFrames",
+    summary="What each frame of the annealing shows",
+    responses=_NO_JOB,
+)
+def frames(job_id: JobId, context: InContext, caller: InCaller) -> FramesView:
+    """After how many network evaluations each frame of a job's annealing was kept, and at which noise level."""
+    asked = _with_frames(caller.own(context.queue.get(job_id)))
+    try:
+        return FramesView.of(asked, context.store.card(asked.request.model, asked.request.version))
+    except (ModelNotFound, BrokenModel) as error:
+        raise Problem("not-found", f"the model of job {job_id} is not served any more: {error}") from error
 
 
 def _animation(

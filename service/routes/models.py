@@ -10,6 +10,7 @@ from service.answering import caching, ranges
 from service.answering.addresses import address
 from service.answering.models import ModelView
 from service.answering.problems import Problem, responses
+from service.answering.score_field import ScoreField
 from service.answering.views import PNG
 from service.context import InContext
 
@@ -64,8 +65,37 @@ def preview(name: Name, request: Request, context: InContext, version: Version =
         raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
     if content is None:
         raise Problem("not-found", f"model {name} has no preview.png beside its weights")
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=300"}
-    if caching.has_it(request, tag):
+    headers = _headers(content)
+    if caching.has_it(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return ranges.respond(request, content, headers, PNG)
+
+
+@router.get(
+    "/{name}/scores",
+    operation_id="getModelScores",
+    summary="The scores of a model of the plane",
+    response_model=ScoreField,
+    responses={304: _KEPT, **responses("not-found", "invalid")},
+)
+def scores(name: Name, request: Request, context: InContext, version: Version = None) -> Response:
+    """What a model of points in the plane has learnt of the score at each noise level, on a grid: to be drawn."""
+    try:
+        content = context.store.scores(name, version)
+    except ModelNotFound as error:
+        raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+    if content is None:
+        reason = (
+            f"model {name} has no scores.json beside its weights: only those of points in the plane, like toy2d, do"
+        )
+        raise Problem("not-found", reason)
+    headers = _headers(content)
+    if caching.has_it(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def _headers(content: bytes) -> dict[str, str]:
+    """Of a file beside a model's weights."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return {"ETag": tag, "Cache-Control": "private, max-age=300"}

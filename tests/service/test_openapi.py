@@ -21,9 +21,11 @@ from pydantic import BaseModel
 
 from models.card import ModelCard
 from models.store import ModelStore
+from service.answering.frames_view import FramesView
 from service.answering.job_view import JobsView, JobView
 from service.answering.models import ModelView
 from service.answering.problems import KINDS, MEDIA_TYPE, ProblemDetails
+from service.answering.score_field import ScoreField
 from service.asking.schemas import ColorizeBody, InpaintBody, SampleBody, UpscaleBody
 from service.routes.house import Sampler, WorkersView
 from tests.conftest import DATA
@@ -128,6 +130,14 @@ ALLOWED: tuple[str, ...] = (
     "paths//*/post/parameters/0/description: changed: *",
     # A Last-Event-ID that the job does not have is no mistake.
     "paths//jobs/{job_id}/events/get/parameters/2/*",
+    # What the frames of a job show, and the scores of a model of the plane.
+    "paths//jobs/{job_id}/frames: added",
+    "components/schemas/Frame*: added",
+    "paths//models/{name}/scores: added",
+    "components/schemas/ScoreField: added",
+    # Previews are two pictures.
+    "paths//jobs/{job_id}/events/get/parameters/1/*description: changed: *",
+    "paths//jobs/{job_id}/events/get/responses/200/description: changed: *",
     # What is transparent in a mask is kept.
     "components/schemas/InpaintBody/properties/mask/description: changed: *",
     "paths//inpaint/*/mask/description: changed: *",
@@ -276,6 +286,8 @@ def test_every_operation_has_examples_that_are_valid(document) -> None:
         ModelView,
         WorkersView,
         Sampler,
+        FramesView,
+        ScoreField,
         ProblemDetails,
     )
     by_name: dict[str, type[BaseModel]] = {model.__name__: model for model in models}

@@ -15,7 +15,7 @@ from typing import IO
 import httpx
 import pytest
 
-from models.store import ZOO, ModelStore
+from models.store import SCORES, ZOO, ModelStore
 from tests.system.markdown import ROOT, Shell
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -80,6 +80,8 @@ def shipped_models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -
         changed = {"network": small.network, "weights_sha256": small.weights_sha256, "sampler": sampler}
         path = store.publish(card.model_copy(update=changed), tiny.weights(small))
         shutil.copy(ROOT / "docs" / "grid.png", path / "preview.png")
+        if (scores := zoo.scores(name)) is not None:
+            (path / SCORES).write_bytes(scores)
     return directory
 
 

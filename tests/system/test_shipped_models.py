@@ -1,5 +1,6 @@
 """The checkpoints in models/zoo: small, described, found good, and what they sample looks like their data."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ import pytest
 from models.card import ModelCard
 from models.images import Pixels
 from models.samplers.plan import plan
+from models.sampling.field import field
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
 from models.training.data.formats.idx import read_idx
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
-NAMES = ["fashion-mnist", "mnist"]
+NAMES = ["fashion-mnist", "mnist"]  # of pictures
+PLANE = "toy2d"
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ def measured(card: ModelCard) -> list[dict[str, Any]]:
 
 
 def test_these_ship_one_version_of_each(store: ModelStore) -> None:
-    assert store.names() == NAMES
-    assert all(len(store.versions(name)) == 1 for name in NAMES)
+    assert store.names() == [*NAMES, PLANE]
+    assert all(len(store.versions(name)) == 1 for name in store.names())
 
 
 def test_it_is_small(store: ModelStore, card: ModelCard) -> None:
@@ -100,3 +103,17 @@ def test_samples_of_mnist_look_like_digits(images: Pixels) -> None:
     nearest = np.corrcoef(np.concatenate([drawn, real]))[:16, 16:].max(axis=1)
     assert np.median(nearest) > 0.7, "each sample is close to some real digit"
     assert nearest.max() < 0.99, "and none is a copy of one"
+
+
+def test_the_model_of_the_plane_ships_with_its_scores_and_its_points_are_of_two_gaussians(store: ModelStore) -> None:
+    card = store.card(PLANE)
+    model = ScoreModel.load(store, card)
+    kept, made = (
+        json.loads(text or b"") for text in (store.scores(PLANE), field(model, card.sigma_max, card.sigma_min))
+    )
+    assert kept["sigmas"] == made["sigmas"]
+    assert np.allclose(kept["scores"], made["scores"], rtol=0.02, atol=0.02)
+    points = sample(model, plan(None, card)[1], count=200, seed=0).reshape(200, 2) / 255
+    upper = points.sum(1) > 1
+    assert upper.mean() == pytest.approx(0.8, abs=0.1)
+    assert points[upper].mean(0) == pytest.approx([0.75, 0.75], abs=0.02)

@@ -1,5 +1,6 @@
 """What is told of a job on its way: progress, previews, and the frames that are kept."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -120,10 +121,11 @@ def test_what_is_on_its_way_and_waits_for_a_slot_is_not_shown_as_the_noise_that_
     part = batch.admit(ask(count=4)[0], 0, 4)
     batch.watch([part])
     batch.step()
-    shown = part.estimates(4)
+    shown, states = part.estimates(4), part.states(4)
     assert shown.any()
     batch.pause(part)
     assert np.array_equal(part.estimates(4), shown)
+    assert np.array_equal(part.states(4), states)
 
 
 def test_previews_are_made_for_who_watches_and_for_nobody_else(
@@ -138,17 +140,31 @@ def test_previews_are_made_for_who_watches_and_for_nobody_else(
         worker._beat()
         worker._step()
     worker._beat()
-    shown = Results(queue.connection).preview(queue.get(watched.id))
-    assert shown.shape == (4, 8, 8, 1)
+    shown, chains = Results(queue.connection).previews(queue.get(watched.id))
+    assert shown.shape == chains.shape == (4, 8, 8, 1)
     (claim,) = [claim for claim in worker._claims.values() if claim.job.id == watched.id]
     assert np.array_equal(shown, claim.part.estimates(4))
+    assert np.array_equal(chains, claim.part.states(4))
     assert shown.any()
-    assert not redis.exists(keys.of(other.id, "previews"))
+    assert not np.array_equal(shown, chains), "the noise is not gone yet"
+    assert not redis.exists(keys.of(other.id, "previews"), keys.of(other.id, "chains"))
     assert [entry[b"event"] for _, entry in redis.xrange(keys.of(other.id, "events"))].count(b"preview") == 0
     redis.delete(keys.of(watched.id, "watched"))
     worker._beat()
     worker._step()
     assert not claim.part.lane.engine.watched
+    worker._hand_back()
+
+
+def test_reports_come_more_often_while_somebody_watches(submit: Submit, queue: JobQueue, new_worker: NewWorker) -> None:
+    watched, worker = submit(count=4), new_worker()
+    worker._claim()
+    worker._talk()
+    usual = worker._next_beat - time.monotonic()
+    watch(queue, watched)
+    worker._next_beat = 0.0
+    worker._talk()
+    assert worker._next_beat - time.monotonic() < usual
     worker._hand_back()
 
 
@@ -168,10 +184,10 @@ def test_a_preview_is_put_together_from_all_shards(submit: Submit, queue: JobQue
         while first.shard.id in worker._claims:
             worker._advance()
             worker._settle(worker._ended.popleft()) if worker._ended else None
-    shown = Results(queue.connection).preview(queue.get(job.id))
-    assert shown.shape == (10, 8, 8, 1)
-    assert shown[:4].any(axis=(1, 2, 3)).all()
-    assert not shown[4:].any()
+    for shown in Results(queue.connection).previews(queue.get(job.id)):
+        assert shown.shape == (10, 8, 8, 1)
+        assert shown[:4].any(axis=(1, 2, 3)).all()
+        assert not shown[4:].any()
 
 
 def test_a_preview_has_a_bounded_size(submit: Submit) -> None:

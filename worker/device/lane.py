@@ -77,10 +77,13 @@ class Part:
 
         They are the denoised estimates of the last step, if the engine is `watched`, and of finished images these.
         """
-        c, h, w = self.lane.card.image.chw
-        looks = [self.lane.engine.estimate(chain) if chain.remaining else chain.x for chain in self.chains[:most]]
-        with self.lane.heard():
-            return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
+        return self._pixels(
+            [self.lane.engine.estimate(chain) if chain.remaining else chain.x for chain in self.chains[:most]]
+        )
+
+    def states(self, most: int) -> Pixels:
+        """The first images themselves by now, noise and all, uint8 [n, h, w, c]; black before their first step here."""
+        return self._pixels([self.lane.engine.state(chain) for chain in self.chains[:most]])
 
     def frames(self) -> Pixels | None:
         """What the images of a finished part looked like on their way, uint8 [n, frames - 1, h, w, c]; None if none."""
@@ -101,6 +104,12 @@ class Part:
         """The images uint8 [n, h, w, c] of a finished part without fault."""
         with self.lane.heard():
             return to_pixels(self._stacked(self.chains))
+
+    def _pixels(self, looks: Sequence[Tensor | None]) -> Pixels:
+        """Images float32 [c, h, w] as uint8 [n, h, w, c]; black where there is none."""
+        c, h, w = self.lane.card.image.chw
+        with self.lane.heard():
+            return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
 
     def _stacked(self, chains: Sequence[Chain]) -> Tensor:
         """The x of chains that are in no slot, float32 [n, c, h, w] on the device: some may come from saved state."""

@@ -14,7 +14,8 @@ WAITING = "scoreserve:waiting"  # channel: a model for which something waits
 OfJob = Literal[
     "images",  # hash: shard number -> its images, uint8 pixels one after another
     "frames",  # hash: shard number -> what its images looked like on their way, likewise
-    "previews",  # hash: shard number -> what its images look like by now, likewise
+    "previews",  # hash: shard number -> what its images are expected to look like, likewise
+    "chains",  # hash: shard number -> what its images look like by now, noise and all, likewise
     "progress",  # hash: shard number -> its image-steps done
     "sigma",  # hash: shard number -> the noise level that it is at
     "state",  # hash: shard number -> what a stopped worker saved of it

@@ -1,6 +1,6 @@
 """Images of finished jobs: written by workers, read by the service. Torch-free."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,21 +77,18 @@ class Results:
             raise JobNotFound(job.id)
         return np.concatenate([np.frombuffer(b"".join(stored), np.uint8).reshape(shape), images], axis=1)
 
-    def preview(self, job: Job) -> Pixels:
-        """What the first images of a job look like by now, uint8 [n, h, w, c]; black where nothing is begun."""
-        count = previewed(job)
-        numbers = range(-(-count // job.shard_size))
+    def previews(self, job: Job) -> tuple[Pixels, Pixels]:
+        """What the first images of a job are expected to look like, and what they look like by now, noise and all.
+
+        Each is uint8 [n, h, w, c]; black where nothing is begun.
+        """
+        numbers = [str(number) for number in range(-(-previewed(job) // job.shard_size))]
         with self.connection.pipeline(transaction=False) as pipeline:
-            for key in (keys.of(job.id, "images"), keys.of(job.id, "previews")):
-                pipeline.hmget(key, [str(number) for number in numbers])
-            images, previews = pipeline.execute()
-        out = np.zeros((count, job.image.height, job.image.width, job.image.channels), np.uint8)
-        for number, done, preview in zip(numbers, images, previews, strict=True):
-            if (pixels := done or preview) is not None:
-                shown = np.frombuffer(pixels, np.uint8).reshape(-1, *out.shape[1:])
-                part = out[number * job.shard_size :][: job.shard_size]
-                part[: len(shown)] = shown[: len(part)]
-        return out
+            pipeline.hmget(keys.of(job.id, "images"), numbers)
+            pipeline.hmget(keys.of(job.id, "previews"), numbers)
+            pipeline.hmget(keys.of(job.id, "chains"), numbers)
+            images, estimates, chains = pipeline.execute()
+        return _shown(job, images, estimates), _shown(job, images, chains)
 
     def _read(self, job: Job, numbers: range) -> Pixels:
         stored: Any = self.connection.hmget(keys.of(job.id, "images"), [str(number) for number in numbers])
@@ -99,3 +96,14 @@ class Results:
             raise JobNotFound(job.id)
         images: Pixels = np.frombuffer(b"".join(stored), dtype=np.uint8)
         return images.reshape(-1, job.image.height, job.image.width, job.image.channels)
+
+
+def _shown(job: Job, images: Sequence[bytes | None], others: Sequence[bytes | None]) -> Pixels:
+    """The first images of a job, uint8 [n, h, w, c]: of each shard those that are done, or else the others."""
+    out = np.zeros((previewed(job), job.image.height, job.image.width, job.image.channels), np.uint8)
+    for number, (done, other) in enumerate(zip(images, others, strict=True)):
+        if (pixels := done or other) is not None:
+            shown = np.frombuffer(pixels, np.uint8).reshape(-1, *out.shape[1:])
+            part = out[number * job.shard_size :][: job.shard_size]
+            part[: len(shown)] = shown[: len(part)]
+    return out

@@ -111,9 +111,9 @@ def report(
     pipeline.eval(scripts.PROGRESS, 0, *fields, *(lease or ()))
 
 
-def show(shard: Shard, pixels: bytes, pipeline: Pipeline) -> None:
-    """Adds the command that shows what a shard's images look like by now."""
-    pipeline.eval(scripts.SHOW, 0, shard.job_id, time.time(), shard.number, pixels)
+def show(shard: Shard, estimates: bytes, states: bytes, pipeline: Pipeline) -> None:
+    """Adds the command that shows what a shard's images will look like, and what they look like by now."""
+    pipeline.eval(scripts.SHOW, 0, shard.job_id, time.time(), shard.number, estimates, states)
 
 
 def rq_record(queue: Queue, result_ttl: int) -> dict[str, str]:

@@ -35,6 +35,18 @@ def test_an_estimate_is_the_denoised_x_of_the_last_evaluation(tiny_model: ScoreM
     assert engine.estimate(plain) is None
 
 
+def test_the_state_of_a_chain_is_its_x_wherever_it_is(tiny_model: ScoreModel) -> None:
+    chain, other = (Spec(0, seed=3, index=index).chain() for index in range(2))
+    engine = Engine(tiny_model, 2)
+    assert engine.state(chain) is None
+    engine.admit([other, chain])
+    engine.step()
+    assert torch.equal(engine.state(chain), engine._x[1])
+    shown = engine.state(chain).clone()
+    engine.evict([chain])
+    assert torch.equal(engine.state(chain), shown)
+
+
 def test_watching_and_frames_do_not_change_an_image(tiny_model: ScoreModel) -> None:
     specs = [Spec(sampler, seed=5, index=2) for sampler in range(len(SAMPLERS))]
     chains = [spec.chain() for spec in specs]

@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from PIL import Image
 from models.card import ModelCard
 from models.networks.unet import UNet
 from models.samplers.plan import plan
+from models.sampling.field import SIDE
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
@@ -67,9 +69,12 @@ def test_every_preset_trains_draws_and_publishes_a_model_that_samples(name: str,
     if name == "toy2d":
         with Image.open(tmp_path / "run" / "points-000002.png") as scatter:
             assert min(scatter.size) > 300
+        scores = json.loads(ModelStore(tmp_path / "models").scores(name) or b"")
+        assert np.shape(scores["scores"]) == (len(scores["sigmas"]), SIDE, SIDE, 2)
     else:
         with Image.open(tmp_path / "run" / "grid-000002.png") as grid:
             assert grid.size == (w + 4, h + 4)
+        assert ModelStore(tmp_path / "models").scores(name) is None
     model = ScoreModel.load(ModelStore(tmp_path / "models"), card)
     assert sample(model, shortened(card)[1], count=1, seed=0).shape == (1, h, w, c)
 

@@ -239,14 +239,16 @@ def test_previews_are_made_while_somebody_watches(
         worker._step()
     preview = next(event.data for event in watcher.all() if event.kind == "preview")
     assert (preview["count"], preview["columns"]) == (6, 3)
-    with Image.open(io.BytesIO(base64.b64decode(preview["png"]))) as image:
-        assert image.format == "PNG"
-        assert image.size == (3 * 9 + 1, 2 * 9 + 1)
-        assert len(np.unique(np.asarray(image))) > 2
+    for picture in ("png", "chains"):
+        with Image.open(io.BytesIO(base64.b64decode(preview[picture]))) as image:
+            assert image.format == "PNG"
+            assert image.size == (3 * 9 + 1, 2 * 9 + 1)
+            assert len(np.unique(np.asarray(image))) > 2
+    assert preview["png"] != preview["chains"]
     assert preview["image_steps_done"] > 0
     assert preview["sigma"] > 0
     assert {event.kind for event in plain.all()} == {"progress", "done"}
-    assert not redis.exists(keys.of(job, "previews"))
+    assert not redis.exists(keys.of(job, "previews"), keys.of(job, "chains"))
 
 
 def test_nothing_of_events_is_left_of_a_forgotten_job(

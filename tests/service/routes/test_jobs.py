@@ -1,8 +1,10 @@
 """/jobs/{id}: states, views of the images, cancelling, and being forgotten."""
 
 import io
+import shutil
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,3 +232,26 @@ def test_a_grid_that_is_too_large_says_what_is_not(new_client, settings, work, r
     work()
     assert "samples.npz" in refusal(client.get(job["links"]["grid"]), "scale")
     assert client.images(job).shape == (9, 8, 8, 1)
+
+
+def test_frames_say_what_they_show(client, problem: Check) -> None:
+    plain, some = client.submit(count=2), client.submit(count=2, frames=3, sampler={"name": "euler", "levels": 6})
+    told = client.get(f"/jobs/{some['id']}/frames").json()
+    assert told["evaluations"] == 6
+    assert [frame["evaluations"] for frame in told["frames"]] == [2, 4, 6]
+    first, second, last = (frame["sigma"] for frame in told["frames"])
+    assert first > second > 0
+    assert last is None, "the result"
+    assert "has no frames" in problem(client.get(f"/jobs/{plain['id']}/frames"), 404, "not-found")["detail"]
+    problem(client.get(f"{UNKNOWN}/frames"), 404, "not-found")
+
+
+def test_frames_of_a_model_that_is_gone_are_not_described(
+    new_client, settings, models_dir: Path, tmp_path: Path, problem: Check
+) -> None:
+    shutil.copytree(models_dir, tmp_path / "models")
+    client = new_client(settings.model_copy(update={"models_dir": tmp_path / "models"}))
+    job = client.submit(count=1, frames=2)
+    shutil.rmtree(tmp_path / "models" / "tiny")
+    told = problem(client.get(f"/jobs/{job['id']}/frames"), 404, "not-found")
+    assert "not served any more" in told["detail"]

@@ -1,5 +1,7 @@
 """/models: the cards of what can be sampled."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 
 from models.card import ModelCard
+from service.answering.score_field import EXAMPLE
 
 
 @pytest.fixture
@@ -76,3 +79,19 @@ def test_a_model_whose_network_is_not_here_is_listed_and_said_to_be_why_it_canno
     said = refusal(client.post("/samples", json={"model": "tiny"}), "/model")
     assert "network 'theirs' is unknown here; there is " in said
     assert "entry point of the group scoreserve.networks" in said
+
+
+def test_the_scores_of_a_model_of_the_plane_are_those_beside_its_weights(
+    new_client, settings, models_dir: Path, tmp_path: Path, problem: Callable[..., Any]
+) -> None:
+    shutil.copytree(models_dir, tmp_path / "models")
+    client = new_client(settings.model_copy(update={"models_dir": tmp_path / "models"}))
+    assert "only those of points in the plane" in problem(client.get("/models/tiny/scores"), 404, "not-found")["detail"]
+    content = json.dumps(EXAMPLE).encode()
+    (tmp_path / "models" / "tiny" / "1" / "scores.json").write_bytes(content)
+    response = client.get("/models/tiny/scores")
+    assert response.content == content
+    assert response.headers["content-type"] == "application/json"
+    again = client.get("/models/tiny/scores", headers={"If-None-Match": response.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    problem(client.get("/models/tiny/scores", params={"version": 2}), 404, "not-found")

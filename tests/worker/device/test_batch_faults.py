@@ -99,7 +99,7 @@ def test_a_device_that_fails_at_everything_is_told_from_a_bad_part(
         batch.step()
 
 
-@pytest.mark.parametrize("where", ["diverged", "look_for_faults", "pixels", "estimates"])
+@pytest.mark.parametrize("where", ["diverged", "look_for_faults", "pixels", "estimates", "states"])
 def test_a_device_that_fails_is_told_wherever_the_host_hears_of_it(
     batch: Batch, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -113,6 +113,7 @@ def test_a_device_that_fails_is_told_wherever_the_host_hears_of_it(
         "look_for_faults": part.look_for_faults,
         "pixels": part.pixels,
         "estimates": lambda: part.estimates(1),
+        "states": lambda: part.states(1),
     }[where]
 
     def fail(*_: object) -> NoReturn:

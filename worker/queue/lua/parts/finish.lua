@@ -19,7 +19,7 @@ local function finish(id, state, now, ttl, reason)
     local model, created = unpack(redis.call('HMGET', key(id), 'model', 'created_at'))
     leave(id, model, client)
     file(id, client, created, ttl)
-    redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'watched'))
+    redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'chains'), key(id, 'watched'))
     tell(id, state)
     for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
         redis.call('EXPIRE', key(id, what), ttl)

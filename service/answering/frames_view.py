@@ -1,0 +1,44 @@
+"""What the frames of a job show, as the client sees it."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.card import ModelCard
+from models.samplers.plan import plan
+from models.samplers.table import snapshots
+from worker.queue.job import Job
+
+
+class Frame(BaseModel):
+    """One frame of the annealing of a job's images."""
+
+    evaluations: int = Field(description="Rows of the sampler's table that each image has been through.")
+    sigma: float | None = Field(
+        None, description="The noise level that comes next, in [0, 1] units; null for the result."
+    )
+
+
+class FramesView(BaseModel):
+    """All frames of a job, in the order of its animations and of the columns of its filmstrip."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "evaluations": 35,
+                    "frames": [{"evaluations": 18, "sigma": 0.52}, {"evaluations": 35, "sigma": None}],
+                }
+            ]
+        }
+    )
+
+    evaluations: int = Field(description="Rows of the whole table.")
+    frames: list[Frame]
+
+    @classmethod
+    def of(cls, job: Job, card: ModelCard) -> "FramesView":
+        """The frames of a job that was asked for with some, of the model with this card."""
+        _, table = plan(job.request.sampler, card, known=job.request.kind != "sample")
+        sigmas = table.column("sigma")
+        passed = snapshots(job.rows, job.request.frames)
+        frames = [Frame(evaluations=rows, sigma=float(sigmas[rows]) if rows < job.rows else None) for rows in passed]
+        return cls(evaluations=job.rows, frames=frames)
