@@ -85,6 +85,7 @@ key_commands = typer.Typer(help="Make, change and revoke the keys that a service
 key_commands.command(epilog=example("keys create"))(needs("queue")(keys.create))
 key_commands.command("list", epilog=example("keys list"))(needs("queue")(keys.list_))
 for name, command in (
+    ("usage", keys.usage),
     ("change", keys.change),
     ("suspend", keys.suspend),
     ("resume", keys.resume),

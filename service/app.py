@@ -67,10 +67,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         listening = asyncio.create_task(context.endings.listen())
         webhooks = context.webhooks()
         delivering = asyncio.create_task(webhooks.run())
+        counting = asyncio.create_task(context.usage.run())
         yield
         webhooks.stop()
         await asyncio.wait([delivering])
         await context.events.aclose()
+        counting.cancel()
+        await asyncio.wait([counting])
         context.pulse.stop()
         listening.cancel()
         await asyncio.wait([pulse, listening])

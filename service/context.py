@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 
 from models.store import ModelStore
 from service.access.auth import Auth
+from service.access.usage import Usage
 from service.answering.endings import Endings
 from service.answering.events import Events
 from service.answering.job_view import JobView
@@ -45,6 +46,7 @@ class Context:
     async_redis: redis.asyncio.Redis
     jobs: Jobs
     auth: Auth
+    usage: Usage
     pulse: Pulse
     endings: Endings
     decoder: ThreadPoolExecutor
@@ -90,6 +92,7 @@ class Context:
             async_redis=async_redis,
             jobs=Jobs(queue, together),
             auth=auth,
+            usage=Usage(together),
             pulse=pulse,
             endings=Endings(messages),
             # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.

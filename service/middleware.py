@@ -1,8 +1,13 @@
-"""What happens to every request: an id, who asks, limits on its body, and a count; and headers on every answer."""
+"""What happens to every request: an id, who asks, limits on its body, a count, and a line in the access log.
+
+And headers on every answer.
+"""
 
 import asyncio
 import logging
 import secrets
+import time
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,8 +19,10 @@ from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("scoreserve.access")
 
 CLOSE = {"Connection": "close"}
+PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds, by nobody in particular
 
 # A route that needs another policy sets its own.
 SECURITY_HEADERS = [
@@ -29,8 +36,25 @@ SECURITY_HEADERS = [
 ]
 
 
+@dataclass
+class _Took:
+    """What a request took so far.
+
+    Args:
+        since: when it came, on the monotonic clock.
+        status: of the answer; 0 until it has begun.
+        received, sent: bytes of the bodies of request and answer.
+    """
+
+    since: float
+    status: int = 0
+    received: int = 0
+    sent: int = 0
+
+
 class RequestMiddleware:
-    """Gives each request an id, lets in who may ask, bounds its body before anything reads it, and counts it by route.
+    """Gives each request an id, lets in who may ask, bounds its body before anything reads it, and counts it by route
+    and by key.
 
     Args:
         app: the application.
@@ -46,12 +70,11 @@ class RequestMiddleware:
             return
         scope["request_id"], scope["answer_headers"] = secrets.token_hex(8), []
         scope["query_string"] = _said(scope["query_string"])
-        status = 0  # until the answer has begun
+        took = _Took(time.monotonic())
 
         async def counting_send(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                took.status = message["status"]
                 own = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
@@ -59,30 +82,52 @@ class RequestMiddleware:
                     *scope["answer_headers"],
                     *(header for header in SECURITY_HEADERS if header[0] not in own),
                 ]
+            took.sent += len(message.get("body", b""))
             await send(message)
 
         try:
             body = await self._admit(Request(scope), receive)
+            took.received = len(body)
             await self.app(scope, _replay(body, receive), counting_send)
         except ClientDisconnect:
             return  # nobody is left to answer
         except asyncio.CancelledError:  # by a server that stops, and has waited for as long as it does
-            if not status:
+            if not took.status:
                 await respond(Request(scope), _stops())(scope, receive, counting_send)
             raise
         except Exception as error:
             problem = problem_of(error)
             if problem.code == "internal":
                 log.error("request %s failed", scope["request_id"], exc_info=error)
-            if status:
+            if took.status:
                 raise  # too late for another answer: the connection is closed
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
-            if status:
-                route = getattr(scope.get("route"), "path", "none")
-                self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(status)).inc()
-            if "problem" in scope:
-                self.context.metrics.rejections.labels(scope["problem"]).inc()
+            self._count(scope, took)
+
+    def _count(self, scope: Scope, took: _Took) -> None:
+        """Counts a request that has ended, and tells of it in the access log."""
+        route, caller = getattr(scope.get("route"), "path", "none"), scope.get("caller")
+        if took.status:
+            self.context.metrics.http_requests.labels(route, _method(scope["method"]), str(took.status)).inc()
+        if "problem" in scope:
+            self.context.metrics.rejections.labels(scope["problem"]).inc()
+        if caller is not None and caller.key is not None:
+            self.context.usage.count(caller.key.id, took.received, took.sent)
+        if self.context.settings.access_log and scope["path"] not in PROBES:
+            line = {
+                "request": scope["request_id"],
+                "key": caller.key.id if caller is not None and caller.key is not None else None,
+                "client": None if caller is None else caller.client,
+                "method": _method(scope["method"]),
+                "route": route,
+                "path": shortened(scope["path"]),
+                "status": took.status or None,  # of a client that went before it was answered
+                "bytes_received": took.received,
+                "bytes_sent": took.sent,
+                "seconds": round(time.monotonic() - took.since, 4),
+            }
+            access_log.info("%(method)s %(path)s: %(status)s", line, extra={"access": line})
 
     async def _admit(self, request: Request, receive: Receive) -> bytes:
         """Who asks is known, may ask, and has sent the whole body, which is returned.

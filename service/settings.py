@@ -50,6 +50,7 @@ class ServiceSettings(QueueSettings):
     )
     max_frames_bytes: int = Field(2**25, ge=1, description="Largest `frames` of a job: frames x images x their pixels.")
     max_event_streams: int = Field(2000, ge=1, description="Streams of events that may be open at a time.")
+    access_log: bool = Field(False, description="Log a line a request: whose, what, and what it took.")
     redis_timeout_seconds: float = Field(1.5, gt=0, description="How long one Redis command may take.")
 
     @field_validator("root_path")

@@ -1,5 +1,6 @@
 """`scoreserve keys`: the keys of a service, and what each may."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -86,13 +87,43 @@ def create(
 def list_(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """List the keys, oldest first: what is kept of them."""
     with _keys(redis_url, data_dir) as keys:
-        found, closed = keys.all(), keys.closed
-    table = Table("id", "name", "made", "image-steps in flight", "requests a minute", "may", box=None, pad_edge=False)
+        found, used, closed = keys.all(), keys.used(), keys.closed
+    table = Table(
+        "id", "name", "made", "last used", "image-steps in flight", "requests a minute", "may", box=None, pad_edge=False
+    )
     for key in found:
         limits = (str(limit or "as the service") for limit in (key.image_steps, key.requests_per_minute))
-        table.add_row(key.id, key.name, _date(key.created_at), *limits, _scope(key))
+        table.add_row(key.id, key.name, _date(key.created_at), _date(used.get(key.id)), *limits, _scope(key))
     nobody = "there are no keys, and nobody may ask" if closed else "there are no keys: whoever reaches it may ask"
     Console(markup=False, highlight=False).print(table if found else nobody)
+
+
+def usage(
+    key_id: Annotated[str | None, typer.Argument(metavar="ID", help="Of one key.", show_default="all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")] = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Tell what each key has spent since it was made, revoked ones too."""
+    from service.access.usage import Spent, spent  # noqa: PLC0415
+
+    with _keys(redis_url, data_dir) as keys:
+        names, used, spent_by = {key.id: key.name for key in keys.all()}, keys.used(), spent(keys.connection)
+    ids = list(names) + sorted(spent_by.keys() - names.keys())
+    if key_id is not None:
+        if key_id not in ids:
+            _none(key_id)
+        ids = [key_id]
+    rows = {one: spent_by.get(one, Spent()).model_dump() for one in ids}
+    if as_json:
+        more = {one: {"name": names.get(one), "used_at": used.get(one)} for one in ids}
+        typer.echo(json.dumps([{"id": one, **more[one], **rows[one]} for one in ids], indent=2, ensure_ascii=False))
+        return
+    columns = [name.replace("_", " ") for name in Spent.model_fields]
+    table = Table("id", "name", "last used", *columns, box=None, pad_edge=False)
+    for one in ids:
+        table.add_row(one, names.get(one, "(revoked)"), _date(used.get(one)), *(f"{n:,}" for n in rows[one].values()))
+    Console(markup=False, highlight=False).print(table)
 
 
 def change(
@@ -213,8 +244,8 @@ def _when(text: str | None) -> float | None:
         fail(f"--expires is {text!r}; allowed: 30d or 12h from now, a date such as 2027-01-31, or never", code=2)
 
 
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+def _date(seconds: float | None) -> str:
+    return "never" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _scope(key: "Key") -> str:

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, str] = {
     "doctor": "scoreserve doctor --server http://127.0.0.1:9000",
     "keys create": "scoreserve keys create alice --requests-per-minute 600",
     "keys list": "scoreserve keys list",
+    "keys usage": "scoreserve keys usage --json",
     "keys change": "scoreserve keys change 527d7207c7bc --priority high --expires 90d",
     "keys suspend": "scoreserve keys suspend 527d7207c7bc --cancel-jobs",
     "keys resume": "scoreserve keys resume 527d7207c7bc",

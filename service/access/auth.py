@@ -8,24 +8,28 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from redis.exceptions import RedisError
 
-from service.access.keys import CLOSED, KEEP_SECONDS, KEYS, OPEN, STATE, Key, parse, sha256, split
+from service.access.keys import CLOSED, KEEP_SECONDS, KEYS, OPEN, STATE, USED, Key, parse, sha256, split
 from service.answering.problems import FieldError, Problem, invalid
 from service.settings import ServiceSettings
 from service.together import Together
 from worker.queue.job import Job, JobNotFound
 from worker.queue.offer import Limits
 from worker.queue.priority import Priority
+from worker.queue.scripts import load
 
 CLIENT = r"^[A-Za-z0-9._@:-]{1,64}$"
 PUBLIC = {"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/favicon.ico"}
 PUBLIC_ROOMS = ("/problems", "/static")
 LOOKS = {"GET", "HEAD", "OPTIONS"}  # methods that change nothing
 MOST_KEPT = 10_000  # keys that are remembered
+NOTE_SECONDS = 60.0  # between two times that a service writes down that a key is used
+NOTE = load(Path(__file__).with_name("used.lua"))
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,12 @@ class Caller:
 
 @dataclass
 class _Kept:
-    """A key as it was read at a time of the monotonic clock, and its caller."""
+    """A key as it was read at a time of the monotonic clock, its caller, and when its use was written down."""
 
     key: Key
     caller: Caller
     at: float
+    noted_at: float
 
 
 class Auth:
@@ -125,6 +130,7 @@ class Auth:
             raise _unauthorized(closed, ', error="invalid_token"')
         if kept.key.read_only and request.method not in LOOKS:
             raise Problem("forbidden", f"this key may look only, and {request.method} changes something")
+        await self._note(kept)
         return kept.caller
 
     async def stands(self, caller: Caller) -> bool:
@@ -136,6 +142,14 @@ class Auth:
         except RedisError:
             return True
         return kept is not None and kept.key.closed is None
+
+    async def _note(self, kept: _Kept) -> None:
+        """Writes down that a key is used, at most once a minute; where Redis is away or full that is left out."""
+        now = time.monotonic()
+        if now - kept.noted_at >= NOTE_SECONDS:
+            kept.noted_at = now
+            with suppress(RedisError):
+                await self.redis.script(NOTE, 2, KEYS, USED, kept.key.id, round(time.time()))
 
     async def _needs_key(self) -> bool:
         """Whether who has no key is refused. While Redis is away it is as it was."""
@@ -173,7 +187,9 @@ class Auth:
         if key is None:
             self._kept.pop(key_id, None)
             return None
-        kept = self._kept[key_id] = _Kept(key, self._caller(key.client, key), at)
+        before = self._kept.get(key_id)
+        noted_at = before.noted_at if before else -NOTE_SECONDS
+        kept = self._kept[key_id] = _Kept(key, self._caller(key.client, key), at, noted_at)
         self._kept.move_to_end(key_id)
         if len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)

@@ -25,6 +25,7 @@ T = TypeVar("T")
 KEEP_SECONDS = 1.0  # how long a service goes by a key that it has read
 KEYS = "scoreserve-keys"  # hash: id -> the key as JSON; not under scoreserve:, so that workers cannot read it
 STATE = "scoreserve-keys:state"  # CLOSED since the first key was made; OPEN once an operator has said so
+USED = "scoreserve-keys:used"  # hash: id -> when it was used last, seconds since the epoch
 CLOSED, OPEN = "closed", "open"
 FORM = re.compile(r"ssk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
@@ -109,6 +110,11 @@ class Keys:
         keys = (parse(key_id.decode(errors="replace"), value) for key_id, value in found.items())
         return sorted((key for key in keys if key is not None), key=lambda key: key.created_at)
 
+    def used(self) -> dict[str, float]:
+        """When each key was used last, by its id, to the minute."""
+        found: Any = self.connection.hgetall(USED)
+        return {key_id.decode(): float(at) for key_id, at in found.items()}
+
     def change(self, key_id: str, **may: Any) -> Key:
         """Changes what a key may.
 
@@ -142,7 +148,8 @@ class Keys:
         with self.connection.pipeline() as pipeline:
             pipeline.set(STATE, CLOSED)
             pipeline.hdel(KEYS, key_id)
-            _, there = pipeline.execute()
+            pipeline.hdel(USED, key_id)
+            _, there, _ = pipeline.execute()
         if not there:
             raise KeyNotFound(key_id)
 

@@ -6,7 +6,7 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from cli.logs import JsonFormatter
+from cli.logs import JsonFormatter, TextFormatter
 from cli.main import app
 
 
@@ -22,6 +22,14 @@ def test_a_record_is_one_json_object_with_its_ids() -> None:
     assert found.pop("time").endswith("+00:00")
     assert "ValueError: no" in found.pop("error")
     assert found == {"level": "warning", "logger": "worker", "message": "job abc failed", "job": "abc", "shard": 3}
+
+
+def test_what_a_request_took_is_told_in_both_forms() -> None:
+    record = logging.LogRecord("scoreserve.access", logging.INFO, __file__, 1, "GET %s", ("/models",), None)
+    record.access = {"key": None, "status": 200}
+    assert TextFormatter("%(message)s").format(record) == 'GET /models {"key": null, "status": 200}'
+    found = json.loads(JsonFormatter().format(record))
+    assert (found["message"], found["key"], found["status"]) == ("GET /models", None, 200)
 
 
 def test_the_service_logs_json_if_asked_and_so_does_its_server(

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from redis import Redis
 
+from service.access.keys import Keys
 from service.settings import ServiceSettings
 
 LIMIT = 8 * 2**20
@@ -142,3 +144,37 @@ def test_an_origin_that_is_none_is_told_at_the_start(origins: str) -> None:
     with pytest.raises(ValidationError, match="is no origin: https://example"):
         ServiceSettings(cors_origins=origins)
     ServiceSettings(cors_origins="http://localhost:3000, https://[::1]:8443,")
+
+
+def test_the_access_log_tells_of_every_request_but_probes_if_asked(
+    client, new_client, settings: ServiceSettings, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "scoreserve.access")
+    client.get("/models")
+    assert [record for record in caplog.records if record.name == "scoreserve.access"] == [], "it has to be asked for"
+    logging_client = new_client(settings.model_copy(update={"access_log": True}))
+    key, secret = Keys(redis).create("alice")
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    accepted = logging_client.post("/samples?token=x", content=b'{"count": 1}', headers=headers)
+    refused = logging_client.get(f"/jobs/{24 * '0'}")
+    for probe in ("/healthz", "/readyz", "/metrics"):
+        logging_client.get(probe)
+    logging_client.get("/" + 5000 * "x", headers=headers)
+    lines: list[dict[str, Any]] = [record.access for record in caplog.records if record.name == "scoreserve.access"]
+    first, second, third = lines
+    assert 0 <= first.pop("seconds") < 60
+    assert first == {
+        "request": accepted.headers["x-request-id"],
+        "key": key.id,
+        "client": key.client,
+        "method": "POST",
+        "route": "/samples",
+        "path": "/samples",
+        "status": 202,
+        "bytes_received": 12,
+        "bytes_sent": len(accepted.content),
+    }
+    assert (second["key"], second["client"], second["status"]) == (None, None, 401)
+    assert second["bytes_sent"] == len(refused.content)
+    assert (third["route"], third["status"], len(third["path"]) < 200) == ("none", 404, True)
+    assert secret[17:] not in caplog.text

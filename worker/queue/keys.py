@@ -8,6 +8,7 @@ WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook h
 TAKEN = "scoreserve:taken"  # sorted set of the shards that are taken and not yet started, by when, of `clock`
 LINES = "scoreserve:lines"  # set of the models that something waits for
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
+SPENT = "scoreserve:spent"  # hash: id of a key, a colon, what it is -> how much of it the key has spent
 ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits
 

@@ -1,5 +1,6 @@
 """`scoreserve keys`: made, listed and revoked."""
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.running import Running
 from models.card import ModelCard
-from service.access.keys import KEYS, Keys
+from service.access.keys import KEYS, USED, Keys
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
+from worker.queue.keys import SPENT
 from worker.queue.requests import SampleRequest
 from worker.queue.settings import QueueSettings
 
@@ -93,6 +95,22 @@ def test_what_a_key_may_is_said_and_changed(run, redis: Redis) -> None:  # type:
     impossible = run("change", key.id, "--expires", "soon")
     assert (impossible.exit_code, "30d or 12h" in impossible.stderr) == (2, True)
     assert run("change", "0" * 12, "--priority", "low").exit_code == 1
+
+
+def test_what_keys_have_spent_is_told_of_revoked_ones_too(run, redis: Redis) -> None:  # type: ignore[no-untyped-def]
+    alice, bob = (Keys(redis).create(name)[0].id for name in ("alice", "bob"))
+    redis.hset(SPENT, mapping={f"{alice}:image_steps": 12345678, f"{alice}:bytes_sent": 9, f"{bob}:jobs": 2})
+    redis.hset(USED, alice, 1.8e9)
+    run("revoke", bob)
+    told = run("usage").stdout.splitlines()
+    assert told[0].split()[-2:] == ["bytes", "sent"]
+    assert "12,345,678" in told[1]
+    assert [line.split()[1] for line in told[1:]] == ["alice", "(revoked)"]
+    (found,) = json.loads(run("usage", alice, "--json").stdout)
+    assert (found["name"], found["image_steps"], found["bytes_sent"], found["used_at"]) == ("alice", 12345678, 9, 1.8e9)
+    assert run("usage", "0" * 12).exit_code == 1
+    listed = run("list").stdout.splitlines()
+    assert time.strftime("%Y-%m-%d %H:%M", time.localtime(1.8e9)) in listed[1]
 
 
 def test_a_key_that_ends_takes_its_jobs_with_it_or_not(run, redis: Redis, service_url: str, submit_for) -> None:  # type: ignore[no-untyped-def]

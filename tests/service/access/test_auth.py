@@ -8,7 +8,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from service.access.keys import KEEP_SECONDS, KEYS, Keys
+from service.access import auth
+from service.access.keys import KEEP_SECONDS, KEYS, USED, Keys
 
 Header = dict[str, str]
 OF_A_JOB = (
@@ -125,6 +126,26 @@ def test_a_revoked_key_is_worthless_within_a_second(client, new_key, redis: Redi
     keys.revoke(keys.all()[0].id)
     time.sleep(KEEP_SECONDS + 0.05)
     assert client.get("/models", headers=alice).status_code == 401
+
+
+def test_when_a_key_was_used_last_is_written_down_once_a_minute(
+    client, new_key, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, keys = new_key("alice"), Keys(redis)
+    (key,) = keys.all()
+    client.get("/models", headers={"Authorization": alice["Authorization"][:-1] + "."})
+    assert keys.used() == {}, "by whom does not know it"
+    client.get("/models", headers=alice)
+    assert keys.used()[key.id] == pytest.approx(time.time(), abs=60)
+    redis.hset(USED, key.id, 1)
+    client.get("/models", headers=alice)
+    assert keys.used() == {key.id: 1.0}
+    monkeypatch.setattr(auth, "NOTE_SECONDS", 0.0)
+    client.get("/models", headers=alice)
+    assert keys.used()[key.id] > 1
+    keys.revoke(key.id)
+    client.get("/models", headers=alice)  # which the service may know for a moment yet
+    assert keys.used() == {}
 
 
 def test_a_service_that_had_keys_stays_closed(client, new_client, settings, new_key, redis: Redis, problem) -> None:

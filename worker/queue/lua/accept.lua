@@ -7,7 +7,7 @@
 -- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
 -- shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
 -- then fields and values of the job's record as JSON, and those of RQ's record of every shard
--- luacheck: read_globals clock key load tell_progress join
+-- luacheck: read_globals clock key load tell_progress join spend
 
 local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
 local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
@@ -36,6 +36,7 @@ redis.call('ZADD', 'scoreserve:active', now, id)
 redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)
 redis.call('HINCRBY', 'scoreserve:totals', 'jobs_accepted', 1)
 load(client, steps)
+spend(client, 'jobs', 1)
 redis.call('SADD', KEYS[2], KEYS[1])
 for number = 0, shards - 1 do
     local shard, first = id .. '-' .. number, number * size

@@ -1,5 +1,5 @@
 -- How much has been accepted and is still to do, in image-steps: of each client, and of all.
--- luacheck: read_globals key
+-- luacheck: read_globals key spend
 
 local function load(client, image_steps)
     for _, who in ipairs({client, 'all'}) do
@@ -11,7 +11,9 @@ end
 local function did(id, number, image_steps)
     local before = tonumber(redis.call('HGET', key(id, 'progress'), number) or '0')
     redis.call('HSET', key(id, 'progress'), number, image_steps)
-    load(redis.call('HGET', key(id), 'client'), before - image_steps)
+    local client = redis.call('HGET', key(id), 'client')
+    load(client, before - image_steps)
+    spend(client, 'image_steps', image_steps - before)
 end
 
 return load, did
