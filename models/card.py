@@ -146,6 +146,11 @@ class ModelCard(BaseModel):
     needs_label: bool = Field(
         False, description="Whether the network was never trained without a label, so that every image needs one."
     )
+    draws_labels: bool = Field(
+        False,
+        description="Whether new images that are asked for without a label are each of a class that the seed draws, "
+        "all classes alike often, as the network's scores of a class are better than those of all.",
+    )
     sampler: SamplerSettings = Field(
         default_factory=lambda: bare(USUAL),
         description="What runs when a request names no sampler; its fields are also the defaults of a request that "
@@ -184,6 +189,8 @@ class ModelCard(BaseModel):
     def _classes_can_be_told_apart(self) -> "ModelCard":
         if self.classes is None and self.needs_label:
             raise ValueError("a model that needs a label has classes: name them")
+        if self.classes is None and self.draws_labels:
+            raise ValueError("a model whose labels are drawn has classes: name them")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must not repeat one another: {', '.join(self.classes)}")
         return self

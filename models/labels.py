@@ -4,12 +4,14 @@ Service and worker ask the same: what the service has made of a request means th
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from models.card import ModelCard
 from models.guidance import UNGUIDED, Guidance
 from models.samplers.table import Table
 
 MAX_NAMED = 20  # classes, in a refusal
+MAX_DRAWN = 1000  # labels, after which they come again
 
 
 class LabelRefused(ValueError):
@@ -57,6 +59,21 @@ def labels_of(label: int | str | None, labels: Sequence[int | str] | None, card:
     return tuple(range(len(card.classes or ()))) if card.needs_label else None
 
 
+def drawn_labels(seed: int, count: int, classes: int) -> tuple[int, ...]:
+    """Labels of images 0, 1 and so on of a seed, repeated: every `classes` of them are all classes, in an order drawn.
+
+    The first are the same however many there are. They are drawn by a hash, which gives the same on all machines.
+
+    Args:
+        seed: of the images.
+        count: of the images.
+        classes: number of classes.
+    """
+    turns = -(-min(count, MAX_DRAWN) // classes)
+    found = [label for turn in range(turns) for label in sorted(range(classes), key=lambda i: _lot(seed, turn, i))]
+    return tuple(found[:count])
+
+
 def guidance_of(
     weight: float | None,
     interval: tuple[float, float] | None,
@@ -96,6 +113,10 @@ def guidance_of(
             f"the lower end first, around some of its levels, which are from {sigmas.min():g} to {sigmas.max():g}",
         )
     return found
+
+
+def _lot(seed: int, turn: int, label: int) -> bytes:
+    return blake2b(f"{seed} {turn} {label}".encode(), digest_size=8).digest()
 
 
 def _index(field: str, said: int | str, card: ModelCard) -> int:

@@ -59,6 +59,7 @@ def publish_tiny(
     seed: int = 0,
     classes: tuple[str, ...] | None = None,
     needs_label: bool = False,
+    draws_labels: bool = False,
     channels: int = 1,
 ) -> ModelCard:
     """Publishes a model of 8 x 8 images with random weights: scores of nothing, but fast and finite."""
@@ -82,6 +83,7 @@ def publish_tiny(
         network=spec,
         classes=classes,
         needs_label=needs_label,
+        draws_labels=draws_labels,
         sampler=AnnealedLangevin(levels=6, steps_per_level=2),
         weights_sha256=sha256(weights),
     )

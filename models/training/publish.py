@@ -99,6 +99,7 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
         sigmas=tuple(levels) if listed else None,
         network=trainer.spec,
         classes=trainer.classes or None,
+        draws_labels=bool(trainer.classes) and published.draws_labels,
         sampler=published.sampler,
         samplers=published.samplers,
         inpainting=published.inpainting,

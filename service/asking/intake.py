@@ -10,7 +10,7 @@ from typing import Any
 
 from models import networks
 from models.card import ModelCard
-from models.labels import LabelRefused, guidance_of, labels_of
+from models.labels import LabelRefused, drawn_labels, guidance_of, labels_of
 from models.samplers.plan import plan
 from models.samplers.sampler import MAX_SEED, SamplerRefused
 from models.samplers.settings import SamplerSettings
@@ -47,6 +47,7 @@ class Planned:
         card: of the model.
         sampler: its settings.
         labels: as models.labels.labels_of returns them.
+        drawn: whether the seed draws them instead.
         rows: of the sampler's table.
         image_steps: of each image.
         stamp: of the model in the store, when it was looked up.
@@ -56,6 +57,7 @@ class Planned:
     card: ModelCard
     sampler: SamplerSettings
     labels: tuple[int, ...] | None
+    drawn: bool
     rows: int
     image_steps: int
     stamp: tuple[int, ...]
@@ -247,12 +249,14 @@ class Intake:
             try:
                 sampler, table = plan(body.sampler, card, known)
                 labels = labels_of(body.label, body.labels, card)
-                guidance = guidance_of(body.guidance, body.guidance_interval, labels, card, table)
+                drawn = labels is None and card.draws_labels and not known
+                told = (0,) if drawn else labels  # whichever it is, it can be guided
+                guidance = guidance_of(body.guidance, body.guidance_interval, told, card, table)
             except SamplerRefused as error:
                 raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
             except LabelRefused as error:
                 raise invalid(f"/{error.field}", error.reason, error.allowed) from error
-            planned = Planned(card, sampler, labels, len(table), guidance.image_steps(table), stamp, now)
+            planned = Planned(card, sampler, labels, drawn, len(table), guidance.image_steps(table), stamp, now)
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[_like(body, known)] = planned
@@ -288,6 +292,7 @@ class Intake:
             raise invalid("/count", reason, f"at most {most_bytes // card.image.size:,}")
         self._check_frames(body, card, planned.rows)
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
+        labels = drawn_labels(seed, body.count, len(card.classes or ())) if planned.drawn else planned.labels
         request = SampleRequest(
             model=card.name,
             version=card.version,
@@ -296,7 +301,7 @@ class Intake:
             seed=seed,
             sampler=planned.sampler,
             frames=body.frames,
-            labels=planned.labels and planned.labels[: body.count],
+            labels=labels and labels[: body.count],
             guidance=None if body.guidance == 1 else body.guidance,
             guidance_interval=body.guidance_interval,
         )

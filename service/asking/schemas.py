@@ -144,7 +144,8 @@ class SampleBody(_Body):
     label: Label | None = Field(
         None,
         description="The class of all images: its index among the `classes` of the model's card, or its name. By "
-        "default they are of no class in particular; of a model that needs a label, of one class after another.",
+        "default they are of no class in particular; of a model that needs a label, of one class after another; of new "
+        "images of a model that `draws_labels`, each of one that the seed draws.",
         examples=[7],
     )
     labels: tuple[Label, ...] | None = Field(

@@ -48,6 +48,7 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"classes": []},
         {"classes": ["cat", "dog", "cat"]},
         {"needs_label": True},
+        {"draws_labels": True},
     ],
     ids=str,
 )

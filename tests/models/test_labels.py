@@ -4,7 +4,7 @@ import pytest
 
 from models.card import ModelCard
 from models.guidance import UNGUIDED, Guidance
-from models.labels import LabelRefused, guidance_of, labels_of, why_unguided
+from models.labels import MAX_DRAWN, LabelRefused, drawn_labels, guidance_of, labels_of, why_unguided
 from models.samplers.euler import Euler
 
 TABLE = Euler.table([10.0, 4.0, 2.0, 1.0, 0.1])
@@ -28,6 +28,21 @@ def test_a_label_is_an_index_or_a_name(labelled_card: ModelCard, label, labels, 
 def test_what_needs_a_label_makes_one_class_after_another_where_nothing_is_said(needy_card: ModelCard) -> None:
     assert labels_of(None, None, needy_card) == (0, 1, 2)
     assert labels_of(1, None, needy_card) == (1,)
+
+
+def test_labels_that_a_seed_draws_are_all_classes_alike_often_in_an_order_of_its_own() -> None:
+    drawn = drawn_labels(7, 60, 3)
+    assert [sorted(drawn[i : i + 3]) for i in range(0, 60, 3)] == [[0, 1, 2]] * 20
+    assert len({drawn[i : i + 3] for i in range(0, 60, 3)}) == 6, "of twenty turns all orders"
+    assert drawn_labels(7, 4, 3) == drawn[:4]
+    assert drawn_labels(8, 60, 3) != drawn
+    assert {drawn_labels(seed, 1, 3) for seed in range(20)} == {(0,), (1,), (2,)}
+
+
+def test_labels_that_a_seed_draws_are_few_enough_for_a_record_and_still_alike_often() -> None:
+    drawn = drawn_labels(0, 100_000, 10)
+    assert len(drawn) == MAX_DRAWN
+    assert {drawn.count(label) for label in range(10)} == {MAX_DRAWN // 10}
 
 
 @pytest.mark.parametrize(

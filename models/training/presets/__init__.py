@@ -25,6 +25,7 @@ class PublishedAs(BaseModel):
         samplers: the defaults of requests that name another.
         classes: names of the classes in place of those that the data have.
         inpainting: the sampler by default where something is known of the images; None leaves it to `plan.usual`.
+        draws_labels: whether new images without a label are each of a class that the seed draws, if it knows classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class PublishedAs(BaseModel):
     samplers: tuple[SamplerSettings, ...] = ()
     classes: tuple[str, ...] | None = None
     inpainting: SamplerSettings | None = None
+    draws_labels: bool = False
 
 
 class GeneratedData(BaseModel):

@@ -8,7 +8,7 @@ from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.data.images import Labels
 from models.training.presets import PublishedAs
-from models.training.publish import ema_model, provenance, publish
+from models.training.publish import draft, ema_model, provenance, publish
 from models.training.settings import TrainingSettings
 from models.training.trainer import Trainer, TrainingDiverged
 
@@ -85,7 +85,9 @@ def test_the_card_names_the_classes_and_samples_follow_them(tmp_path: Path) -> N
     trainer.train(lambda *_: None)
     store = ModelStore(tmp_path)
     card, _ = publish(trainer, PUBLISHED, store, "")
-    assert (card.classes, card.needs_label) == (("cat", "dog"), False)
+    assert (card.classes, card.needs_label, card.draws_labels) == (("cat", "dog"), False, False)
+    drawing = PUBLISHED.model_copy(update={"draws_labels": True})
+    assert draft(trainer, drawing).draws_labels
     x, model = torch.rand(1, 1, 8, 8), ScoreModel.load(store, card)
     scores = [model.score(x, 0.5, label) for label in (0, 1, None)]
     assert all(not torch.equal(a, b) for a, b in combinations(scores, 2))
