@@ -149,9 +149,9 @@ def _describe_errors(document: dict[str, Any]) -> None:
     document["components"]["securitySchemes"] = {"key": scheme}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            codes = ["internal"]
+            codes = ["internal", "misdirected"]
             if method != "get":
-                codes += ["request-timeout", "too-large"]
+                codes += ["another-origin", "request-timeout", "too-large"]
             if not public(path):
                 operation["security"] = [{"key": []}, {}]
                 codes += ["unauthorized", "forbidden", "rate-limited", "invalid", "unavailable"]

@@ -1,4 +1,4 @@
-"""What a proxy says of a request: whose it is, whether it came by https, and below which path it has this service."""
+"""What a proxy says of a request: whose it is, how it came, and below which path it has this service."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ from starlette.responses import RedirectResponse
 from starlette.types import Message, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from service.access.origins import FORWARDED
 from service.answering.addresses import PREFIX, parse_prefix
 from service.settings import ServiceSettings
 
 
 class ForwardedMiddleware(ProxyHeadersMiddleware):
-    """Takes `X-Forwarded-For`, `-Proto` and `-Prefix` from proxies that are trusted, and makes addresses of theirs.
+    """Takes `X-Forwarded-For`, `-Host`, `-Proto` and `-Prefix` from trusted proxies, and makes addresses of theirs.
 
     The rest of the application knows paths without the prefix, whether or not the proxy takes it away.
 
@@ -28,7 +29,11 @@ class ForwardedMiddleware(ProxyHeadersMiddleware):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        prefix = self.prefix or self._forwarded(scope)
+        client = scope.get("client")
+        trusted = (client[0] if client else None) in self.trusted_hosts
+        if trusted and (host := _first(scope, b"x-forwarded-host")) is not None:
+            scope = {**scope, FORWARDED: host.partition(",")[0].strip()}  # of several, the client's
+        prefix = self.prefix or (_prefix(scope) if trusted else "")
         PREFIX.set(prefix)
         if prefix and scope["path"] == prefix:  # relative addresses of the page need the slash
             query = scope["query_string"].decode("latin-1")
@@ -38,15 +43,16 @@ class ForwardedMiddleware(ProxyHeadersMiddleware):
             scope = {**scope, "path": scope["path"].removeprefix(prefix)}
         await super().__call__(scope, receive, _relocating(scope, send, prefix))
 
-    def _forwarded(self, scope: Scope) -> str:
-        client = scope.get("client")
-        if (client[0] if client else None) not in self.trusted_hosts:
-            return ""
-        said = next((value for name, value in scope["headers"] if name == b"x-forwarded-prefix"), b"")
-        try:
-            return parse_prefix(said.decode("latin-1"))
-        except ValueError:
-            return ""
+
+def _first(scope: Scope, header: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == header), None)
+
+
+def _prefix(scope: Scope) -> str:
+    try:
+        return parse_prefix(_first(scope, b"x-forwarded-prefix") or "")
+    except ValueError:
+        return ""
 
 
 def _relocating(scope: Scope, send: Send, prefix: str) -> Any:

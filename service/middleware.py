@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.sentences import shortened
 from service.access import quotas
 from service.access.auth import public
+from service.access.origins import Origins
 from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
 
@@ -34,6 +35,8 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
+# Pages of others have no use for a picture, unless they may ask.
+OURS_ALONE = (b"cross-origin-resource-policy", b"same-origin")
 
 
 @dataclass
@@ -53,7 +56,7 @@ class _Took:
 
 
 class RequestMiddleware:
-    """Gives each request an id, lets in who may ask, bounds its body before anything reads it, and counts it by route
+    """Gives each request an id, lets in what may be asked, bounds its body before it is read, and counts it by route
     and by key.
 
     Args:
@@ -63,6 +66,8 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app, self.context = app, context
+        self.origins = Origins(context.settings)
+        self.headers = [*SECURITY_HEADERS, *([] if context.settings.origins else [OURS_ALONE])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +85,7 @@ class RequestMiddleware:
                     *message["headers"],
                     (b"x-request-id", scope["request_id"].encode()),
                     *scope["answer_headers"],
-                    *(header for header in SECURITY_HEADERS if header[0] not in own),
+                    *(header for header in self.headers if header[0] not in own),
                 ]
             took.sent += len(message.get("body", b""))
             await send(message)
@@ -130,13 +135,14 @@ class RequestMiddleware:
             access_log.info("%(method)s %(path)s: %(status)s", line, extra={"access": line})
 
     async def _admit(self, request: Request, receive: Receive) -> bytes:
-        """Who asks is known, may ask, and has sent the whole body, which is returned.
+        """It is for us, who asks is known, may ask, and has sent the whole body, which is returned.
 
         Raises:
             Exception: of whichever kind; `problem_of` says what the client is told.
         """
         settings = self.context.settings
         try:
+            self.origins.check(request)
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
                 request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)

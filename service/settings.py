@@ -30,6 +30,11 @@ class ServiceSettings(QueueSettings):
     max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
     body_timeout_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to arrive.")
     cors_origins: str = Field("", description="Web sites whose pages may ask, with commas; none by default.")
+    allowed_hosts: str = Field(
+        "",
+        description="Names that the service goes by besides localhost and addresses, with commas, such as "
+        "score.example.com; .example.com for all below it, * for any.",
+    )
     require_key: bool = Field(False, description="Refuse who has no key, even while there are no keys.")
     requests_per_minute: int | None = Field(None, ge=1, description="Of one client; a key may have its own limit.")
     max_client_image_steps: int | None = Field(
@@ -77,6 +82,16 @@ class ServiceSettings(QueueSettings):
                 raise ValueError(f"{origin.strip()!r} is no origin: https://example.com, without a slash or path, or *")
         return text
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, text: str) -> str:
+        for host in text.split(","):
+            if host.strip() and not re.fullmatch(r"\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", host.strip()):
+                raise ValueError(
+                    f"{host.strip()!r} is no name of a host: score.example.com, without scheme or port, or *"
+                )
+        return text
+
     @field_validator("webhook_secret")
     @classmethod
     def _check_secret(cls, text: str) -> str:
@@ -94,6 +109,11 @@ class ServiceSettings(QueueSettings):
     def origins(self) -> list[str]:
         """The web sites of `cors_origins`."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
+    def hosts(self) -> list[str]:
+        """The names of `allowed_hosts`."""
+        return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
 
     @property
     def secrets(self) -> list[bytes]:

@@ -37,6 +37,12 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "`detail` says what it may not, and `errors` what it may. Who runs the service can change it: "
         "`scoreserve keys change ID`.",
     ),
+    "another-origin": (
+        403,
+        "Pages of other web sites may not ask for this",
+        "Ask from a page of this service, or from a program. Who runs the service can let pages of a web site ask: "
+        "`SCORESERVE_CORS_ORIGINS`.",
+    ),
     "not-found": (404, "There is no such thing here", "Check the address. Ended jobs are kept for a limited time."),
     "method-not-allowed": (405, "The method does not apply here", "The Allow header lists the methods that do."),
     "not-acceptable": (406, "None of the accepted media types can be made", "Accept one of those in `detail`."),
@@ -49,6 +55,12 @@ KINDS: dict[str, tuple[int, str, str]] = {
         416,
         "The file has no such part",
         "Ask for a Range inside the file, whose length Content-Range tells; or without Range, for all of it.",
+    ),
+    "misdirected": (
+        421,
+        "This service goes by another name",
+        "Ask it by its address, or by one of the names in `detail`. Who runs the service can add a name to them: "
+        "`SCORESERVE_ALLOWED_HOSTS`.",
     ),
     "invalid": (422, "The request asks for what cannot be", "`errors` says for each field what is allowed."),
     "rate-limited": (

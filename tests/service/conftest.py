@@ -41,7 +41,7 @@ class Client:
         self.thread.start()
         self._life = self.app.router.lifespan_context(self.app)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        self._http = httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30)
+        self._http = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
         self.call(self._life.__aenter__())
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -85,8 +85,13 @@ class Client:
 @pytest.fixture
 def settings(service_url: str, models_dir: Path) -> ServiceSettings:
     return ServiceSettings(
-        redis_url=service_url, models_dir=models_dir, default_model="tiny", shard_size=4, redis_timeout_seconds=20
-    )  # so long, since the machine may be busy
+        redis_url=service_url,
+        models_dir=models_dir,
+        default_model="tiny",
+        shard_size=4,
+        allowed_hosts="test,example.com",
+        redis_timeout_seconds=20,  # so long, since the machine may be busy
+    )
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ picture = base64.b64encode(buffer.getvalue()).decode()
 app = create_app(ServiceSettings(redis_url=sys.argv[1], models_dir=sys.argv[2], default_model="tiny"))
 
 async def main():
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         for sampler in SAMPLERS:
             response = await client.post("/samples", json={"sampler": {"name": sampler.known_as()}})
             other = sampler.of_consistency or sampler.needs_known  # than what can be asked for here

@@ -15,9 +15,15 @@ SLOW = "1000"  # steps: long enough to do something meanwhile, for a network tha
 
 
 class Service:
-    """An API and a worker of the model `tiny`; the API can be stopped and started again."""
+    """An API and a worker of the model `tiny`; the API can be stopped and started again.
 
-    def __init__(self, models_dir: Path, redis_url: str) -> None:
+    Args:
+        models_dir: that has it.
+        redis_url: of the queue, for who may do all.
+        settings: of the environment, besides.
+    """
+
+    def __init__(self, models_dir: Path, redis_url: str, **settings: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -30,7 +36,9 @@ class Service:
             "SCORESERVE_SLOTS": "32",
             "SCORESERVE_THREADS": "1",
             "SCORESERVE_GRACE_SECONDS": "0",
+            "SCORESERVE_ALLOWED_HOSTS": ".test",  # by which proxies have it
             "OMP_NUM_THREADS": "1",
+            **settings,
         }
         self.worker = self._start("worker")
         self.start_api()

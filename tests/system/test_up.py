@@ -144,7 +144,7 @@ def test_who_waits_is_answered_when_the_service_stops(
         ThreadPoolExecutor(len(asked)) as pool,
         socket.create_connection(("127.0.0.1", port)) as slow,
     ):
-        head = "POST /samples HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99"
+        head = "POST /samples HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99"
         slow.sendall(f"{head}\r\n\r\n{{".encode())
         pending = [pool.submit(http.post, "/samples", json={"count": 1}, headers=headers) for headers in asked]
         until(lambda: redis.zcard(keys.ACTIVE) == len(asked))

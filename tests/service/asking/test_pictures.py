@@ -391,7 +391,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 async def main():
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         async def said(image, mask):
             response = await client.post("/inpaint", files={"image": image, "mask": mask})
             return response.status_code, response.json()["detail"]
