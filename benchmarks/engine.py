@@ -190,7 +190,7 @@ def executions_of(model: ScoreModel, card: ModelCard) -> dict[str, Any]:
     table = plan(None, card)[1]
     exact, any_ = (choose(model, table, SLOTS, exact) for exact in (True, False))
     model.executed = None
-    chosen = {"exact": str(exact.execution), "not_exact": str(any_.execution), "pinned": exact.pinned}
+    chosen = {"exact": str(exact.execution), "not_exact": str(any_.execution), "widths": exact.widths}
     return {"executions": {"chosen": chosen, "time_ratios": {**any_.time_ratios, **exact.time_ratios}}}
 
 

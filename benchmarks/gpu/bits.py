@@ -138,7 +138,7 @@ def promise(found: Findings) -> dict[str, Any]:
         choice = choose(model, usual_table(found.small), slots)
         choices[str(slots)] = {**_told(choice), "seconds": time.perf_counter() - begun}
         chains = [_chain(i, model) for i in range(n if slots > 1 else len(KINDS) * 2)]
-        _through(Engine(model, slots, choice.pinned), chains)
+        _through(Engine(model, slots, choice.widths), chains)
         images = [chain.x.cpu() for chain in chains if chain.x is not None]
         alone = alone or images
         same = all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in zip(alone, images, strict=False))
@@ -154,7 +154,7 @@ def promise(found: Findings) -> dict[str, Any]:
 
 
 def _told(choice: Choice) -> dict[str, Any]:
-    return {"execution": str(choice.execution), "pinned": choice.pinned, "time_ratios": choice.time_ratios}
+    return {"execution": str(choice.execution), "widths": choice.widths, "time_ratios": choice.time_ratios}
 
 
 def _chain(i: int, model: ScoreModel) -> Chain:

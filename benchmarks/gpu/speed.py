@@ -57,7 +57,7 @@ def slots(found: Findings) -> dict[str, Any]:
         rate = n * len(table) / seconds
         rows[str(count)] = {
             "execution": str(lane.choice.execution),
-            "pinned": lane.choice.pinned,
+            "widths": lane.choice.widths,
             "rows_a_step": engine.rows,
             "image_steps_per_second": rate,
             "images_per_second": n / seconds,

@@ -59,6 +59,8 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream: torch.cuda.Stream | None = None  # the same for all, or they would share no memory
+        self._failed: list[torch.cuda.CUDAGraph] = []  # which torch may still look at when it records another
 
     def __call__(self, call: Call) -> Call:
         """A replay of `call`; its result lies in the same place each time, until any other is replayed.
@@ -69,7 +71,8 @@ class CudaGraphs:
             RuntimeError: there is no memory for it, as `out_of_memory` tells.
         """
         with torch.cuda.device(self.device):
-            stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            stream = torch.cuda.current_stream()
+            side = self._stream = self._stream or torch.cuda.Stream()
             side.wait_stream(stream)
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP_CALLS):
@@ -78,9 +81,10 @@ class CudaGraphs:
             graph = torch.cuda.CUDAGraph()
             torch._C._cuda_clearCublasWorkspaces()  # or the graph would use one that belongs to another graph's memory
             try:  # thread_local: the thread of the metrics may ask for the free memory meanwhile
-                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
                     out = call()
             except RuntimeError as error:
+                self._end_recording(graph)
                 if out_of_memory(error):
                     raise
                 log.warning("no CUDA graph, so each kernel is started alone: %s", error)
@@ -95,6 +99,21 @@ class CudaGraphs:
             return out
 
         return replay
+
+    def _end_recording(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Leaves torch's allocator well after a recording that failed.
+
+        Where CUDA itself refuses to end it, torch forgets to tell its allocator, which from then on refuses to empty
+        its cache. Then what is recorded later has a pool and a stream of its own.
+        """
+        index = torch.cuda.current_device()
+        try:
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+        except RuntimeError:  # it was told, and nothing is left to do
+            return
+        torch._C._cuda_releasePool(index, self._pool)
+        self._failed.append(graph)
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), None
 
 
 class Bucketed:

@@ -2,7 +2,8 @@
 
 What is exact is decided here too. An image's pixels must depend neither on its company nor on what a worker happened to
 choose. So, asked to be exact, only an execution is taken whose scores have the very bits of the network run as it is;
-and on a device where the bits of that change with the width of the batch, all is evaluated at one width.
+and on a device where the bits of that change with the width of the batch, all is evaluated at the widths that have the
+bits of one, which is the same for all workers.
 """
 
 import json
@@ -44,11 +45,9 @@ class Probe(NamedTuple):
     conditions: Tensor
     score: Tensor
 
-    def at(self, model: ScoreModel, width: int) -> "Probe":
-        """The first `width` images, with the scores that they have alone."""
-        x, conditions = self.x[:width], self.conditions[:width]
-        score = self.score if width == len(self.x) else model.conditioned_score(x, conditions)
-        return Probe(self.sigma, x, conditions, score)
+    def first(self, n: int) -> "Probe":
+        """Some of the images."""
+        return Probe(self.sigma, self.x[:n], self.conditions[:n], self.score[:n])
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ class Choice:
 
     Args:
         execution: the fastest that may be used.
-        pinned: the only width at which the network may be evaluated; None where any may.
+        widths: the only ones at which the network may be evaluated, ascending; None where any may.
         piece: most images that a thread of a CPU evaluates at a time; None where a part for each thread is fastest.
         time_ratios: execution -> its time over that of eager, of those that could be compared.
     """
 
     execution: Execution
-    pinned: int | None = None
+    widths: tuple[int, ...] | None = None
     piece: int | None = None
     time_ratios: dict[str, float] = field(default_factory=dict)
 
@@ -81,7 +80,8 @@ class Remembered:
     def get(self, key: str) -> Choice | None:
         try:
             found = self._read()[key]
-            return Choice(Execution(**found["execution"]), found["pinned"], found["piece"], found["time_ratios"])
+            widths = None if found["widths"] is None else tuple(found["widths"])
+            return Choice(Execution(**found["execution"]), widths, found["piece"], found["time_ratios"])
         except (KeyError, TypeError):
             return None
 
@@ -99,7 +99,7 @@ class Remembered:
         return found if isinstance(found, dict) else {}
 
 
-def choose(
+def choose(  # noqa: PLR0912 (each branch is a reason why an execution is not taken)
     model: ScoreModel,
     table: Table,
     slots: int,
@@ -131,37 +131,49 @@ def choose(
     usual = fixed or Execution()
     model.executed = as_usual = None if fixed is None else fixed.of(model.network)
     with torch.inference_mode():
-        width = pinned_width(model.device)
-        probes = _probes(model, table, max(slots, width) if exact or model.needs_one_width else slots)
-        varies = model.needs_one_width or (exact and not _same_at_all_widths(model, probes, slots))
-        pinned = width if varies else None
-        probed = [p.at(model, pinned or slots) for p in probes]
-        if pinned:
-            log.info("here the bits of a score change with the width of a batch: all is evaluated at %d", pinned)
-            if not _same_in_all_slots(model, probed[-1]):
+        one = pinned_width(model.device)
+        if exact or model.needs_one_width:
+            probes = _probes(model, table, -(-max(slots, one) // one) * one, one)
+        else:
+            probes = _probes(model, table, slots, slots)
+        full = probes[-1].first(slots)
+        widths = _widths(model, probes, slots, one, exact)
+        if widths is not None:
+            told = ", ".join(map(str, widths))
+            log.info("here the bits of a score change with the width of a batch: all is evaluated at %s", told)
+            if not _same_in_all_slots(model, probes[-1].first(one)):
                 log.warning("%s gives an image other last bits in another slot, whatever is done", model.device)
         ratios: dict[Execution, float] = {}
         ways: dict[Execution, nn.Module | None] = {usual: as_usual}
+        widths_of = {usual: widths}
         for execution in among:
             if execution == usual:
                 continue
             try:
                 model.executed = ways[execution] = execution.of(model.network)
-                if exact and not (_equal(model, probed) and (pinned or _same_at_all_widths(model, probed, slots))):
+                if exact and not all(_same_at(model, probe, one) for probe in probes):
                     log.debug("%s: other bits than eager", execution)
-                elif not exact and not _near(model, probed):
+                    continue
+                if not exact and not _near(model, probes):
                     log.debug("%s: not near enough to eager", execution)
-                else:
-                    widths = [pinned] if pinned else sorted({1, -(-len(probed[-1].x) // threads)})
-                    ratios[execution] = _time_ratio(model, ways[execution], probed[-1], widths, capture)
+                    continue
+                found = _widths(model, probes, slots, one, exact)
+                if widths is None and found is not None:
+                    log.debug("%s: other bits than eager at some widths", execution)
+                    continue
+                widths_of[execution] = both = None if widths is None else _of_both(widths, found)
+                timed = {1, -(-len(full.x) // threads)} if both is None else {both[0], both[-1]}
+                ratios[execution] = _time_ratio(model, ways[execution], probes[-1], sorted(timed), capture)
             except Exception as error:  # a compiler that is missing, no memory, a kernel that does not exist
                 log.info("%s cannot be used on %s: %s", execution, model.device, error)
         best = min(ratios, key=lambda execution: ratios[execution], default=usual)
         if ratios.get(best, 1.0) > WORTHWHILE:
             best = usual
     model.executed = ways[best]
-    piece = _piece(model, probed[-1], threads) if model.device.type == "cpu" and pinned is None else None
-    return Choice(best, pinned, piece, {str(execution): round(ratio, 3) for execution, ratio in ratios.items()})
+    piece = _piece(model, full, threads) if model.device.type == "cpu" and widths is None else None
+    return Choice(
+        best, widths_of[best], piece, {str(execution): round(ratio, 3) for execution, ratio in ratios.items()}
+    )
 
 
 def key(
@@ -179,10 +191,11 @@ def key(
     return f"{weights_sha256}, {device_name(model.device)}, {how}, torch {torch.__version__}, {slots} slots, {kind}"
 
 
-def _probes(model: ScoreModel, table: Table, width: int) -> list[Probe]:
+def _probes(model: ScoreModel, table: Table, width: int, part: int) -> list[Probe]:
     """Images on their way down the noise levels of a table, by the probability flow in few steps (Karras 2022, eq. 3).
 
-    At each level they are about as noisy as the network expects. There are fewer where memory does not last for all.
+    At each level they are about as noisy as the network expects; their scores are evaluated in parts. There are fewer
+    where memory does not last for all.
     """
     levels = sorted(set(table.column("sigma").tolist()), reverse=True)
     sigmas = [levels[i * (len(levels) - 1) // (LEVELS - 1)] for i in range(LEVELS)]
@@ -192,7 +205,9 @@ def _probes(model: ScoreModel, table: Table, width: int) -> list[Probe]:
     try:
         for i, sigma in enumerate(sigmas):
             conditions = torch.stack([model.condition(sigma, model.any_label)] * width)
-            score = model.conditioned_score(x, conditions)
+            if not probes:
+                model.conditioned_score(x, conditions)  # for which memory has to last
+            score = _in_parts(model, x, conditions, part)
             probes.append(Probe(sigma, x, conditions, score))
             x = x + sigma * (sigma - sigmas[min(i + 1, LEVELS - 1)]) * score
     except Exception as error:
@@ -201,28 +216,54 @@ def _probes(model: ScoreModel, table: Table, width: int) -> list[Probe]:
     if len(probes) == LEVELS:
         return probes
     del probes
-    return _probes(model, table, width // 2)
+    return _probes(model, table, width // 2, part)
 
 
-def _same_at_all_widths(model: ScoreModel, probes: Sequence[Probe], slots: int) -> bool:
-    """Whether images have the bits of `score` in narrower batches too, and in other slots."""
-    recorded = bucket_widths(slots) if model.device.type == "cuda" else [1, 2, 3, slots // 2 + 1, slots]
-    for probe in (probes[0], probes[-1]):
-        most = len(probe.x)
-        for width in sorted({min(w, most) for w in recorded}):
-            last = slice(most - width, most)
-            if not torch.equal(model.conditioned_score(probe.x[last], probe.conditions[last]), probe.score[last]):
-                return False
+def _in_parts(model: ScoreModel, x: Tensor, conditions: Tensor, part: int) -> Tensor:
+    """Scores of images, so many at a time; the last part has some of the one before, if too few are left."""
+    begins = [*range(0, max(1, len(x) - part + 1), part)]
+    done = [model.conditioned_score(x[i : i + part], conditions[i : i + part]) for i in begins]
+    if left := max(0, len(x) - begins[-1] - part):
+        done.append(model.conditioned_score(x[-part:], conditions[-part:])[-left:])
+    return torch.cat(done)
+
+
+def _widths(model: ScoreModel, probes: Sequence[Probe], slots: int, one: int, exact: bool) -> tuple[int, ...] | None:
+    """The widths that may be used: those that give images the bits of `one`, which is one of them; None if all do.
+
+    On a GPU these are among the widths that are recorded. On a CPU, which gains little by wide batches, it is all or
+    one of them.
+    """
+    if model.needs_one_width:
+        return (one,)
+    if not exact:
+        return None
+    cuda, most = model.device.type == "cuda", len(probes[0].x)
+    recorded = {*bucket_widths(slots), one} if cuda else {1, 2, 3, slots // 2 + 1, slots}
+    looked_at = sorted({min(width, most) for width in recorded})
+    same = [width for width in looked_at if all(_same_at(model, probe, width) for probe in (probes[0], probes[-1]))]
+    if same == looked_at:
+        return None
+    return tuple(sorted({one, *(same if cuda else ())}))
+
+
+def _of_both(widths: tuple[int, ...], found: tuple[int, ...] | None) -> tuple[int, ...]:
+    return widths if found is None else tuple(width for width in widths if width in found)
+
+
+def _same_at(model: ScoreModel, probe: Probe, width: int) -> bool:
+    """Whether the first and the last images have the bits of `score` in a batch of another width."""
+    most = len(probe.x)
+    for begin in {0, max(0, most - width)}:
+        part = slice(begin, begin + width)
+        if not torch.equal(model.conditioned_score(probe.x[part], probe.conditions[part]), probe.score[part]):
+            return False
     return True
 
 
 def _same_in_all_slots(model: ScoreModel, probe: Probe) -> bool:
     score = model.conditioned_score(probe.x.roll(1, 0), probe.conditions.roll(1, 0))
     return torch.equal(score, probe.score.roll(1, 0))
-
-
-def _equal(model: ScoreModel, probes: Sequence[Probe]) -> bool:
-    return all(torch.equal(model.conditioned_score(p.x, p.conditions), p.score) for p in probes)
 
 
 def _near(model: ScoreModel, probes: Sequence[Probe]) -> bool:

@@ -1,7 +1,7 @@
 """The engine: chains of one model in slots, advanced together by one network evaluation at a time."""
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -55,8 +55,9 @@ class Engine:
     Args:
         model: the score model.
         slots: how many chains may be active.
-        pinned: the only width at which the network is evaluated, whatever is active; None where all widths give the
-            same bits, or bits do not matter. A network that needs one width has it in any case.
+        only: the only widths at which the network is evaluated, ascending, since they give an image the same bits; None
+            where all do, or bits do not matter. A CPU has one of them. A network that needs one width has it in any
+            case.
         capture: what records a call so that it can be repeated; by default CUDA graphs on a GPU, nothing on a CPU.
         threads: on which a CPU evaluates pieces; see `Pieces`, and `one_each` there.
         piece: most images of a piece; by default as many as give each thread one.
@@ -66,21 +67,21 @@ class Engine:
         self,
         model: ScoreModel,
         slots: int,
-        pinned: int | None = None,
+        only: Sequence[int] | None = None,
         capture: Capture | None = None,
         threads: int = 1,
         piece: int | None = None,
     ) -> None:
         if slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {slots}")
-        if pinned is None and model.needs_one_width:
-            pinned = pinned_width(model.device)
+        if only is None and model.needs_one_width:
+            only = [pinned_width(model.device)]
         of_noise = capture
         if capture is None and model.device.type == "cuda":  # each with its own memory, to be given back by itself
             capture, of_noise = CudaGraphs(model.device), CudaGraphs(model.device)
-        self.model, self.slots, self.pinned = model, slots, pinned
-        self._pieces = Pieces(model.conditioned_score, threads, piece, pinned)
-        self.width = self._widest = slots if capture is None else pinned or slots
+        self.model, self.slots, self.only = model, slots, None if only is None else tuple(only)
+        self._pieces = Pieces(model.conditioned_score, threads, piece, None if only is None else only[-1])
+        self.width = self._widest = slots if capture is None or only is None else only[-1]
         self.rows = 1 if capture is None else ROWS  # of a step, at most: between two looks at the host
         self.chains: list[Chain] = []
         self.image_steps = self.evaluations = 0
@@ -94,7 +95,7 @@ class Engine:
         self._pace = Pace(model.device)
         self._scores: Bucketed | None = None
         if capture is not None:
-            of_scores = bucket_widths(slots) if pinned is None else [pinned]
+            of_scores = bucket_widths(slots) if only is None else only
             self._scores = Bucketed(model.conditioned_score, of_scores, capture)
         self._normals: dict[int, Bucketed] = {}  # by stream
         if of_noise is not None:
@@ -311,12 +312,12 @@ class Engine:
             self.width = self._scores.narrow(failed)
         else:
             self.width = max(1, failed // 2)
-            if self.pinned and self.width < self.pinned:
+            if self.only and self.width < self.only[0]:
                 self._pieces.pinned = None
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning("out of memory with %d images at once; going on with %d", failed, self.width)
-        if self.pinned:
+        if self.only and self.width not in self.only:
             log.warning("on this device another width gives an image other last bits: free some memory, start again")
 
     def _noise(self, row: Row, wanted: NDArray[np.bool_], stream: int) -> Tensor | None:

@@ -6,12 +6,15 @@ noise is the same in any slot, in any company, on any worker, and after it was m
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from models.sampling import kernel
 
 Words = Any  # numpy.ndarray or Tensor; they share the operators that Philox needs
 
@@ -55,9 +58,14 @@ def normal(
 def normal_of(keys: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
     """`normal` of `keys` [n, 4] that are on the device already.
 
-    Nothing is read from the host, so that a CUDA graph can hold it.
+    Nothing is read from the host, so that a CUDA graph can hold it; there one kernel makes most of it.
     """
-    return _box_muller(_words_on_device(keys, stream, math.prod(shape)), shape)
+    size = math.prod(shape)
+    if keys.is_cuda:
+        compiled = kernel.compiled_for(stream, keys.device, _plainly(stream))
+        if compiled is not None:
+            return _shaped(kernel.drawn(compiled, keys, _blocks(size)), shape)
+    return _box_muller(_words_on_device(keys, stream, size), shape)
 
 
 def keys(seeds: Sequence[int], indices: Sequence[int], rows: Sequence[int]) -> NDArray[np.int64]:
@@ -103,11 +111,31 @@ def _words_on_device(keys: Tensor, stream: int, size: int) -> Tensor:
     return torch.cat(philox([block, row, index, torch.full_like(block, stream)], [low, high]), dim=1)
 
 
+@cache
+def _plainly(stream: int) -> Callable[[Tensor], Tensor]:
+    """What the kernel of a stream has to draw of any keys, as the operations here do."""
+    return partial(_drawn_plainly, stream=stream)
+
+
+def _drawn_plainly(keys: Tensor, stream: int) -> Tensor:
+    return _pairs(_words_on_device(keys, stream, 784))
+
+
 def _blocks(size: int) -> int:
     return (size + 15) // 16 * 4
 
 
 def _box_muller(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return _shaped(_pairs(bits), shape)
+
+
+def _shaped(z: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """float32 [n, *shape] of float64 [n, at least so many]."""
+    return z[:, : math.prod(shape)].to(torch.float32).reshape(len(z), *shape)
+
+
+def _pairs(bits: Tensor) -> Tensor:
+    """Box-Muller's numbers of words, float64, as many."""
     u = bits.to(torch.float64).add_(0.5).mul_(2.0**-32)
     half = u.shape[1] // 2
     u, angle = u[:, :half].contiguous(), u[:, half:].mul(2 * math.pi)
@@ -116,8 +144,7 @@ def _box_muller(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
         *(_transcendental(f, angle) for f in (torch.cos, torch.sin)),
     )
     radius = _transcendental(torch.sqrt, radius)
-    z = torch.cat([radius * cos, radius * sin], dim=1)
-    return z[:, : math.prod(shape)].to(torch.float32).reshape(len(z), *shape)
+    return torch.cat([radius * cos, radius * sin], dim=1)
 
 
 def _transcendental(function: Callable[..., Tensor], x: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class Lane:
         self.choice = _choose(card, model, slots, exact, remembered, threads, fixed)
         bits_of = self.choice.execution if fixed or not exact else Execution()  # the fastest has the bits of this one
         self.arithmetic = f"{bits_of} on {device_name(model.device)}"  # where it is the same, so are an image's bits
-        self.engine = Engine(model, slots, self.choice.pinned, threads=threads, piece=self.choice.piece)
+        self.engine = Engine(model, slots, self.choice.widths, threads=threads, piece=self.choice.piece)
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
         self.step_seconds = self.image_steps_per_second = 0.0  # its pace

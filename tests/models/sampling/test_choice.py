@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from models.card import ImageShape, ModelCard
 from models.parametrisation import Edm
 from models.samplers.euler import Euler
 from models.samplers.plan import plan
-from models.sampling.choice import Choice, Remembered, choose, key
+from models.sampling.choice import Choice, Probe, Remembered, _widths, choose, key
 from models.sampling.execution import Execution
 from models.sampling.sample import sample
 from models.schedules import karras
@@ -71,7 +72,7 @@ def choose_among(
 def test_the_fastest_with_the_same_bits_is_taken(monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
     others = {OTHER: Other(nn.Identity(), 0.001), THIRD: Other(nn.Identity(), 0.0)}
     model, choice = choose_among(monkeypatch, others, exact)
-    assert (choice.execution, choice.pinned) == (THIRD, None)
+    assert (choice.execution, choice.widths) == (THIRD, None)
     assert model.executed is others[THIRD]
     assert choice.time_ratios[str(THIRD)] < choice.time_ratios[str(OTHER)] < 1
 
@@ -98,7 +99,7 @@ def test_a_network_that_needs_one_width_is_pinned_whatever_is_measured(
 ) -> None:
     network = Slow()
     network.needs_one_width = True
-    assert choose_among(monkeypatch, {}, exact, network)[1].pinned == 4
+    assert choose_among(monkeypatch, {}, exact, network)[1].widths == (4,)
 
 
 @pytest.mark.parametrize("error", [0.1, float("nan")])
@@ -123,12 +124,44 @@ def test_where_the_width_changes_bits_all_is_evaluated_at_one_unless_bits_do_not
 ) -> None:
     others = {OTHER: Other(nn.Identity())}
     _, choice = choose_among(monkeypatch, others, exact=True, network=Slow(width=1e-6))
-    assert (choice.execution, choice.pinned) == (OTHER, 4)
+    assert (choice.execution, choice.widths) == (OTHER, (4,))
     _, choice = choose_among(monkeypatch, others, exact=False, network=Slow(width=1e-6))
-    assert choice.pinned is None
+    assert choice.widths is None
     wrong_there = {OTHER: Other(nn.Identity(), error=1e-5, only_at=4)}
     _, choice = choose_among(monkeypatch, wrong_there, exact=True, network=Slow(width=1e-6))
-    assert (choice.execution, choice.pinned) == (Execution(), 4)
+    assert (choice.execution, choice.widths) == (Execution(), (4,))
+
+
+class _Widths:
+    """A model of a GPU, whose scores have other bits at some widths."""
+
+    needs_one_width = False
+    device = torch.device("cuda")
+
+    def __init__(self, others: set[int]) -> None:
+        self.others = others
+
+    def conditioned_score(self, x: Tensor, conditions: Tensor) -> Tensor:
+        return 0.5 * x + 1e-6 * (len(x) in self.others)
+
+
+@pytest.mark.parametrize(
+    ("others", "slots", "expected"),
+    [
+        (set(), 64, None),
+        ({2, 4, 8}, 16, (12, 16, 32)),
+        ({2, 4, 8, 48}, 64, (12, 16, 24, 32, 64)),
+        ({2, 4, 8, 12, 16, 24, 48, 64}, 64, (32,)),
+    ],
+    ids=["none", "narrow", "some", "all"],
+)
+def test_a_gpu_has_all_recorded_widths_whose_bits_are_those_of_the_one_that_all_workers_have(
+    others: set[int], slots: int, expected: tuple[int, ...] | None
+) -> None:
+    model, most = _Widths(others), -(-max(slots, 32) // 32) * 32
+    x = torch.randn(most, 1, 4, 4)
+    probe = Probe(1.0, x, torch.zeros(most, 3), 0.5 * x)
+    assert _widths(cast(ScoreModel, model), [probe], slots, 32, exact=True) == expected
 
 
 def test_a_device_on_which_nothing_helps_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -156,7 +189,7 @@ def test_a_real_network_keeps_its_bits_and_its_pixels(tiny_model: ScoreModel, ti
     expected = sample(tiny_model, table, 3, seed=1)
     choice = choose(tiny_model, table, slots=5)
     try:
-        assert choice.pinned is None
+        assert choice.widths is None
         assert (sample(tiny_model, table, 3, seed=1) == expected).all()
     finally:
         tiny_model.executed = None
@@ -164,14 +197,14 @@ def test_a_real_network_keeps_its_bits_and_its_pixels(tiny_model: ScoreModel, ti
 
 def test_choices_are_remembered_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "executions.json"
-    remembered, choice = Remembered(path), Choice(OTHER, 4, {"eager bfloat16": 0.8})
+    remembered, choice = Remembered(path), Choice(OTHER, (4, 8), 3, {"eager bfloat16": 0.8})
     assert remembered.get("a") is None
     remembered.put("a", choice)
     remembered.put("b", Choice(Execution()))
     assert (Remembered(path).get("a"), Remembered(path).get("b")) == (choice, Choice(Execution()))
 
 
-@pytest.mark.parametrize("damaged", ["", "[]", '{"a": 1}', '{"a": {"execution": {"mood": 1}, "pinned": null}}'])
+@pytest.mark.parametrize("damaged", ["", "[]", '{"a": 1}', '{"a": {"execution": {"mood": 1}, "widths": null}}'])
 def test_a_damaged_file_is_written_anew(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "executions.json"
     path.write_text(damaged)

@@ -320,8 +320,8 @@ def test_what_has_no_memory_for_one_image_fails(tiny_model: ScoreModel, monkeypa
     assert [chain.cursor for chain in engine.chains] == [0] * 4
 
 
-@pytest.mark.parametrize("pinned", [None, 4])
-def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel, pinned: int | None) -> None:
+@pytest.mark.parametrize("only", [None, [4], [4, 5]])
+def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel, only: list[int] | None) -> None:
     """What a GPU does, with plain calls in place of graphs: buckets, static buffers, and noise from keys."""
     recorded: list[int] = []
 
@@ -331,7 +331,7 @@ def test_recorded_with_several_rows_a_step_the_bits_stay(tiny_model: ScoreModel,
 
     specs = [Spec(i % len(SAMPLERS), seed=i, index=i, known=KNOWN[i % 4]) for i in range(13)]
     chains = [spec.chain() for spec in specs]
-    engine = Engine(tiny_model, 5, pinned, capture)
+    engine = Engine(tiny_model, 5, only, capture)
     run(engine, chains)
     for spec, chain in zip(specs, chains, strict=True):
         assert torch.equal(bits(final(chain)), bits(_alone(tiny_model, spec)))
@@ -349,7 +349,7 @@ def test_a_network_that_needs_one_width_has_it(tiny_model: ScoreModel, monkeypat
     )
     engine = Engine(tiny_model, 6)
     run(engine, [Chain(SAMPLERS[0], 0, index) for index in range(6)])
-    assert engine.pinned == 4
+    assert engine.only == (4,)
     assert set(widths) == {4}
 
 
@@ -374,8 +374,38 @@ def test_pinned_the_network_sees_one_width_only(tiny_model: ScoreModel, monkeypa
         return real(x, conditions)
 
     monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
-    run(Engine(tiny_model, 7, pinned=3), [Spec(i % 3, 0, i).chain() for i in range(9)])
+    run(Engine(tiny_model, 7, only=[3]), [Spec(i % 3, 0, i).chain() for i in range(9)])
     assert widths == {3}
+
+
+def test_of_several_widths_with_equal_bits_the_narrowest_that_holds_all_is_used(
+    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU few widths have the same bits; an image has these whichever of them its company asks for."""
+    evaluate, seen = tiny_model.conditioned_score, list[int]()
+
+    def conditioned_score(x: Tensor, conditions: Tensor) -> Tensor:
+        return evaluate(x, conditions) * (1.0 if len(x) in (4, 8) else 1.0 + 1e-6)
+
+    def capture(call: Call) -> Call:
+        def replay() -> Tensor:
+            out = call()
+            seen.append(len(out))
+            return out
+
+        return replay
+
+    monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
+    specs = [Spec(sampler, seed, index=seed) for seed, sampler in enumerate((0, 1, 3, 4, 7, 0, 1))]
+    alone = [spec.chain() for spec in specs]
+    for chain in alone:
+        run(Engine(tiny_model, 1, [4], plain), [chain])
+    company, engine = [spec.chain() for spec in specs], Engine(tiny_model, 7, [4, 8], capture)
+    run(engine, company)
+    assert {4, 8} <= set(seen) <= {2, 4, 7, 8}, "the network at 4 or 8, noise at its own widths"
+    assert [engine.evaluated(n) for n in (1, 4, 5, 8, 9, 13)] == [4, 4, 8, 8, 12, 16]
+    for a, b in zip(alone, company, strict=True):
+        assert torch.equal(bits(final(a)), bits(final(b)))
 
 
 def test_a_step_of_several_rows_ends_with_the_first_chain_that_is_finished(tiny_model: ScoreModel) -> None:
@@ -415,9 +445,9 @@ def test_a_step_that_fails_at_its_third_row_has_done_two(
     assert torch.equal(bits(final(chain)), bits(_alone(tiny_model, spec)))
 
 
-@pytest.mark.parametrize("pinned", [None, 6])
+@pytest.mark.parametrize("only", [None, [6], [3, 6]])
 def test_recorded_engines_narrow_too(
-    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, pinned: int | None
+    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch, only: list[int] | None
 ) -> None:
     specs = [Spec(sampler, 1, sampler) for sampler in range(5)]
     expected = [_alone(tiny_model, spec) for spec in specs]
@@ -429,7 +459,7 @@ def test_recorded_engines_narrow_too(
         return real(x, conditions)
 
     monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
-    engine, chains = Engine(tiny_model, 5, pinned, plain), [spec.chain() for spec in specs]
+    engine, chains = Engine(tiny_model, 5, only, plain), [spec.chain() for spec in specs]
     run(engine, chains)
     assert engine.width <= 2
     for chain, alone in zip(chains, expected, strict=True):
@@ -441,5 +471,6 @@ def test_what_the_network_sees_of_some_chains_is_known_before(tiny_model: ScoreM
         return [engine.evaluated(n) for n in range(1, 6)]
 
     assert seen(Engine(tiny_model, 5)) == [1, 2, 3, 4, 5]
-    assert seen(Engine(tiny_model, 5, pinned=2)) == [2, 2, 4, 4, 6]
+    assert seen(Engine(tiny_model, 5, only=[2])) == [2, 2, 4, 4, 6]
     assert seen(Engine(tiny_model, 5, capture=plain)) == [2, 2, 4, 4, 5]
+    assert seen(Engine(tiny_model, 5, only=[3, 4], capture=plain)) == [3, 3, 3, 4, 7]

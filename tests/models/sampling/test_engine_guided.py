@@ -70,7 +70,7 @@ def alone(model: ScoreModel, spec: Spec) -> Tensor:
 @given(
     specs=st.lists(SPECS, min_size=1, max_size=12),
     slots=st.integers(1, 12),
-    pinned=st.sampled_from([None, 4]),
+    only=st.sampled_from([None, [4]]),
     recorded=st.booleans(),
     threads=st.integers(1, 3),
     evicted=st.lists(st.integers(0, 11), max_size=4),
@@ -79,12 +79,12 @@ def test_every_image_in_any_company_has_the_bits_it_has_alone(
     labelled_model: ScoreModel,
     specs: list[Spec],
     slots: int,
-    pinned: int | None,
+    only: list[int] | None,
     recorded: bool,
     threads: int,
     evicted: list[int],
 ) -> None:
-    engine = Engine(labelled_model, slots, pinned, (lambda call: call) if recorded else None, threads)
+    engine = Engine(labelled_model, slots, only, (lambda call: call) if recorded else None, threads)
     chains = [spec.chain() for spec in specs]
     waiting = list(chains)
     for turn in range(200):

@@ -46,12 +46,12 @@ def test_what_was_measured_once_is_not_measured_again(
     model: ScoreModel, tiny_card: ModelCard, remembered: Remembered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("worker.device.lane.choose", choosing(Choice(FAST, 4), asked))
+    monkeypatch.setattr("worker.device.lane.choose", choosing(Choice(FAST, (4,)), asked))
     for _ in range(2):
         model.executed = None
         lane = Lane(tiny_card, model, 5, exact=True, remembered=remembered)
-        assert lane.choice == Choice(FAST, 4)
-        assert lane.engine.pinned == 4
+        assert lane.choice == Choice(FAST, (4,))
+        assert lane.engine.only == (4,)
         assert model.executed is not None
     assert asked == [True]
     for slots, exact in ((5, False), (6, True)):
