@@ -1,8 +1,10 @@
 """What `scoreserve doctor` looks at. Each check returns findings and never raises: what it meets is a finding too."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from redis import Redis
@@ -15,6 +17,8 @@ from worker.queue.jobs import JobQueue, WorkerStatus, connect, without_password
 from worker.settings import WorkerSettings
 
 OLDEST = 7  # version of Redis
+DRIVERS = {12: 525, 13: 580}  # major version of CUDA -> that of the oldest driver of NVIDIA for it
+FEW_SLOTS = 64  # of a GPU: with fewer, most of it has nothing to do
 NEARLY_FULL = 0.9
 TIMEOUT_SECONDS = 3.0
 
@@ -109,6 +113,10 @@ def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
         yield Finding("workers", "mend", f"{alive} alive, but suspended; {waiting}", "`rq resume` lets them go on")
         return
     yield Finding("workers", "good", f"{alive} alive; {waiting}")
+    if few := [status for status in statuses if status.device.startswith("cuda") and status.slots < FEW_SLOTS]:
+        found = ", ".join(f"{status.slots} on {status.device}" for status in few)
+        remedy = "a GPU takes little longer for 256 images than for 16: leave SCORESERVE_SLOTS out"
+        yield Finding("slots", "note", f"workers of GPUs have few slots: {found}", remedy)
     for name in sorted({name for status in statuses for name in status.arithmetics}):
         found = sorted({status.arithmetics[name] for status in statuses if name in status.arithmetics})
         if len(found) > 1:
@@ -144,9 +152,12 @@ def device(settings: WorkerSettings) -> Iterator[Finding]:
         return
     import torch  # noqa: PLC0415
 
-    there = ["cpu", *(f"cuda:{number} ({_gpu(number)})" for number in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        there.append("mps")
+    gpus = torch.cuda.device_count()
+    there = ["cpu", *(f"cuda:{number} ({_gpu(number)})" for number in range(gpus))]
+    yield from judge_driver(driver(), torch.version.cuda, gpus)
+    if gpus and settings.device == "cpu":
+        remedy = "start workers with --device cuda here, unless others use them"
+        yield Finding("gpu", "note", f"{gpus} GPUs that no worker with these settings uses", remedy)
     try:
         torch.zeros(1, device=settings.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -157,6 +168,43 @@ def device(settings: WorkerSettings) -> Iterator[Finding]:
         yield Finding(
             "device", "good", f"torch {torch.__version__}, {settings.device} works; there is: {', '.join(there)}"
         )
+
+
+def judge_driver(version: str | None, cuda: str | None, gpus: int) -> Iterator[Finding]:
+    """Whether NVIDIA's driver and torch go together.
+
+    Args:
+        version: of the driver, such as 580.65.06; None if there is none.
+        cuda: the CUDA that torch is made for, such as 13.0; None if it is made for a CPU alone.
+        gpus: how many torch sees.
+    """
+    if version is None:
+        return
+    if cuda is None:
+        remedy = "to use it: pip install --force-reinstall torch from the ordinary index, or one of "
+        remedy += "https://download.pytorch.org/whl"
+        yield Finding("driver", "note", f"NVIDIA's driver {version}, and a torch that is made for CPUs alone", remedy)
+        return
+    least = DRIVERS.get(int(cuda.partition(".")[0]), 0)
+    said = f"NVIDIA's driver {version}, torch for CUDA {cuda}"
+    if int(version.partition(".")[0]) < least:
+        remedy = f"use driver {least} or newer, or a torch for an older CUDA: pip install torch --index-url "
+        remedy += "https://download.pytorch.org/whl/cu126"
+        yield Finding("driver", "mend", said, remedy)
+    elif not gpus:
+        remedy = "look at nvidia-smi, CUDA_VISIBLE_DEVICES and, in a container, the NVIDIA container toolkit"
+        yield Finding("driver", "mend", f"{said}, but no GPU is seen", remedy)
+    else:
+        yield Finding("driver", "good", said)
+
+
+def driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Version of NVIDIA's driver; None if there is none."""
+    try:
+        found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", path.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def service(server: str, api_key: str | None) -> Iterator[Finding]:

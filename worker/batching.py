@@ -24,7 +24,7 @@ from rq.worker.base import WorkerStatus
 from models.card import ModelCard
 from worker.device import state
 from worker.device.batch import Batch, Lacking, NoRoom, Refused
-from worker.device.lane import DeviceFailed, Part
+from worker.device.lane import DeviceFailed, Part, works
 from worker.keeper import Keeper
 from worker.lacks import Lacks
 from worker.leases import Lease, Leases
@@ -96,8 +96,14 @@ class BatchingWorker(Member):
         if not self._register():
             return False
         keeper = Keeper(
-            self.connection, self._held, self.key, self.settings.lease_seconds, 3 * self.settings.lease_seconds
+            self.connection,
+            self._held,
+            self.key,
+            self.settings.lease_seconds,
+            3 * self.settings.lease_seconds,
+            lambda: self.batch.longest_step,
         )
+        self.batch.on_load = keeper.loading
         keeper.start()
         try:
             while True:
@@ -112,6 +118,11 @@ class BatchingWorker(Member):
         except DeviceFailed as error:
             self._give_up(str(error))
             raise
+        except RuntimeError as error:  # a GPU tells of what failed when the host next asks it for something
+            if works(self.batch.device):
+                raise
+            self._give_up(f"the device fails: {error}")
+            raise DeviceFailed(f"the device fails: {error}") from error
         finally:
             keeper.stop()
             with suppress(RedisError):

@@ -13,7 +13,11 @@ from worker.leases import Lease
 
 log = logging.getLogger(__name__)
 
-STALLED_SECONDS = 900.0  # a worker without a turn for so long hangs: no step takes that, nor does compiling a network
+# A worker hangs that has no turn for so long, and for so many of its longest steps; while it loads a model, which may
+# have to be compiled, it may take longer.
+STALLED_SECONDS = 120.0
+STALLED_STEPS = 20
+LOADING_SECONDS = 900.0
 
 
 class Keeper(threading.Thread):
@@ -27,6 +31,7 @@ class Keeper(threading.Thread):
         worker_key: what RQ knows of the worker.
         seconds: how long a lease lasts.
         worker_seconds: how long the worker is taken for alive.
+        longest_step: seconds of the longest step that is to be expected now.
     """
 
     def __init__(
@@ -36,22 +41,33 @@ class Keeper(threading.Thread):
         worker_key: str,
         seconds: int,
         worker_seconds: int,
+        longest_step: Callable[[], float] = lambda: 0.0,
     ) -> None:
         super().__init__(name="keeper", daemon=True)
         self.connection, self.leases, self.worker_key = connection, leases, worker_key
         self.seconds, self.worker_seconds = seconds, worker_seconds
-        self._turn = time.monotonic()
+        self.longest_step = longest_step
+        self._turn, self._loading = time.monotonic(), False
         self._stopped = threading.Event()
 
     def turn(self) -> None:
         """The worker is alive: it has begun another turn."""
         self._turn = time.monotonic()
 
+    def loading(self, begins: bool) -> None:
+        """The worker begins to load a model, or has ended that: it is alive."""
+        self._turn, self._loading = time.monotonic(), begins
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the worker has for what it does."""
+        return LOADING_SECONDS if self._loading else max(STALLED_SECONDS, STALLED_STEPS * self.longest_step())
+
     def run(self) -> None:
         """Extends the leases until `stop`."""
         while not self._stopped.wait(self.seconds / 3):
-            if time.monotonic() - self._turn > STALLED_SECONDS:
-                log.error("no step for %.0f s: what this worker holds is left to others", STALLED_SECONDS)
+            if time.monotonic() - self._turn > (patience := self.patience):
+                log.error("no step for %.0f s: what this worker holds is left to others", patience)
                 return
             with suppress(RedisError):  # it may be back next time
                 self.extend()

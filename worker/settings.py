@@ -15,7 +15,11 @@ def slots_for(device: str, threads: int) -> int:
 class WorkerSettings(QueueSettings):
     """How one worker works."""
 
-    device: str = Field("cpu", description="torch device of the worker.")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Device of the worker: cpu, cuda, or cuda:1 for the second GPU.",
+    )
     threads: int = Field(
         default_factory=usable_cores,
         ge=1,

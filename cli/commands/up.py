@@ -37,11 +37,21 @@ def up(
         str | None,
         typer.Option(help="Use this Redis, not an embedded Valkey.", envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"]),
     ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="<name>",
+            help="cpu, cuda, or cuda:1 for the second GPU; named several times, a worker for each.",
+            envvar="SCORESERVE_DEVICE",
+            show_default="cpu",
+        ),
+    ] = None,
     grace_seconds: Annotated[
         float, typer.Option(metavar="<float>", min=0, help="How long Ctrl-C lets running jobs go on.")
     ] = 1.0,
 ) -> None:
-    """Run the API, one worker and, unless a Redis is given, an embedded Valkey. Ctrl-C drains and stops all."""
+    """Run the API, a worker and, unless a Redis is given, an embedded Valkey. Ctrl-C drains and stops all."""
+    workers = _workers(device)
     if redis_url is not None:
         from worker.queue.settings import QueueSettings  # noqa: PLC0415 (only services and workers have it)
 
@@ -55,21 +65,34 @@ def up(
         if redis_url is None:
             redis_url = _start_valkey(processes, directory, stop)
         environment = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_GRACE_SECONDS": str(grace_seconds)}
-        processes.start("worker", python("cli.main", "worker"), environment)
+        for name, on in workers.items():
+            processes.start(name, python("cli.main", "worker"), environment | on)
         processes.start("api", python("cli.main", "api", "--host", host, "--port", str(port)), environment)
-        told = {name: os.environ[name] for name in TOLD if os.environ.get(name)}
+        told = {name: os.environ[name] for name in TOLD if os.environ.get(name)} | next(iter(workers.values()))
         Running(os.getpid(), address, redis_url, told).write_down(directory)
         with httpx.Client(timeout=2, trust_env=False) as http:  # its own service is behind no proxy
             processes.wait(lambda: _ready(http, address), START_SECONDS, stop)
         if not stop:
             _greet(address)
-        processes.watch(stop, restart=("worker",))
+        processes.watch(stop, restart=tuple(workers))
         err.print("stopping: running jobs finish or go back to the queue")
     except ProcessEnded as error:
         fail(str(error))
     finally:
-        processes.stop(["worker", "api"], grace_seconds + KILL_SECONDS)
+        processes.stop([*workers, "api"], grace_seconds + KILL_SECONDS)
         processes.stop(["valkey"], KILL_SECONDS)
+
+
+def _workers(devices: list[str] | None) -> dict[str, dict[str, str]]:
+    """Name of each worker's process -> what it is told of its device; or the command ends."""
+    if not devices:
+        return {"worker": {}}
+    from worker.settings import WorkerSettings  # noqa: PLC0415 (only services and workers have it)
+
+    for device in devices:
+        read(WorkerSettings, {"device": device})
+    names = ["worker", *(f"worker {number}" for number in range(2, len(devices) + 1))]
+    return {name: {"SCORESERVE_DEVICE": device} for name, device in zip(names, devices, strict=True)}
 
 
 def _directory(data_dir: Path | None) -> Path:

@@ -21,7 +21,7 @@ def worker(
             show_default="that of `scoreserve up`, if it runs",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="torch device, such as cpu or cuda:0.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.")] = None,
     slots: Annotated[
         int | None, typer.Option(metavar="<int>", min=1, help="Chains that are advanced together.")
     ] = None,

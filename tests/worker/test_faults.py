@@ -117,6 +117,29 @@ def test_a_device_that_fails_ends_the_worker_and_costs_one_retry(
     assert queue.get(job.id).state == JobState.FINISHED
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_a_device_that_is_found_broken_between_two_steps_ends_the_worker_too(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch, works: bool
+) -> None:  # type: ignore[no-untyped-def]
+    """A GPU tells of an error when it is next asked for anything, such as room for a shard."""
+    submit(count=2)
+    worker = new_worker()
+    worker.batch.warm_up("tiny")
+    (lane,) = worker.batch._lanes.values()
+
+    def admit(_chains: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(lane.engine, "admit", admit)
+    monkeypatch.setattr("worker.batching.works", lambda _: works)
+    with pytest.raises(RuntimeError, match="illegal memory") as raised:
+        worker.work(burst=True)
+    assert isinstance(raised.value, DeviceFailed) != works
+    if not works:
+        (waiting,) = queue.rq.get_jobs()
+        assert waiting.retries_left == shards.RETRIES - 1
+
+
 def test_what_kills_its_workers_fails_and_takes_no_neighbour_with_it(
     submit, queue: JobQueue, new_worker: NewWorker, monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ from models.card import ModelCard
 from worker import keeper, upkeep
 from worker.batching import BatchingWorker
 from worker.device.lane import Part
+from worker.keeper import Keeper
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.shards import RETRIES, ShardJob
@@ -51,6 +52,29 @@ def test_a_step_that_is_longer_than_the_lease_does_not_lose_it(job: Job, slow: B
     assert queue.get(job.id).state == JobState.FINISHED
     assert retries == [RETRIES]
     assert queue.totals()["image_steps_computed"] == job.image_steps
+
+
+def test_who_loads_a_model_or_has_long_steps_may_take_longer(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Keeper(queue.connection, list, "worker", 2, 6, lambda: step)
+    step = 1.0
+    assert held.patience == keeper.STALLED_SECONDS
+    held.loading(True)
+    assert held.patience == keeper.LOADING_SECONDS > keeper.STALLED_SECONDS
+    before = held._turn
+    held.loading(False)
+    assert held._turn > before, "or it would hang that has just loaded"
+    step = 60.0
+    assert held.patience == keeper.STALLED_STEPS * 60.0
+
+
+def test_a_worker_tells_when_it_loads(job: Job, new_worker: Callable[..., BatchingWorker]) -> None:
+    told: list[bool] = []
+    worker = new_worker()
+    worker.batch.on_load = told.append
+    assert worker.batch.longest_step == 0.0
+    worker._claim()
+    assert told == [True, False]
+    assert worker.batch.longest_step > 0.0
 
 
 def test_a_worker_that_hangs_loses_its_leases(

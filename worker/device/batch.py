@@ -93,6 +93,7 @@ class Batch:
         self._seconds = 0.0  # of steps, since the last look at their pace
         # model, image-steps, network evaluations, seconds
         self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
+        self.on_load: Callable[[bool], None] = lambda _: None  # whether it begins, or has ended
 
     @property
     def parts(self) -> list[Part]:
@@ -119,6 +120,12 @@ class Batch:
     def arithmetics(self) -> dict[str, str]:
         """Model in memory -> the execution and the device whose bits its images have."""
         return {lane.card.name: lane.arithmetic for lane in list(self._lanes.values())}
+
+    @property
+    def longest_step(self) -> float:
+        """Seconds that a step may be expected to take, with all slots in use and guided."""
+        paces = [lane.image_steps_per_second for lane in list(self._lanes.values())]
+        return max((2 * self.slots / pace for pace in paces if pace), default=0.0)
 
     def frees(self, part: Part) -> bool:
         """Whether there would be free slots without a part, and not only chains of others that wait for them."""
@@ -285,6 +292,13 @@ class Batch:
     def _load(self, card: ModelCard) -> Lane:
         if not self.fits(card):
             raise NoRoom(card)
+        self.on_load(True)
+        try:
+            return self._loaded(card)
+        finally:
+            self.on_load(False)
+
+    def _loaded(self, card: ModelCard) -> Lane:
         self._make_room(self.memory - self.store.size(card))
         try:
             lane = None

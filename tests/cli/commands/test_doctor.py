@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from rq.suspension import resume, suspend
 
-from cli.diagnosis import judge
+from cli.diagnosis import driver, judge, judge_driver
 from cli.running import Running
 from tests.cli.conftest import Service, as_json, problem
 
@@ -32,8 +32,10 @@ def findings(result: Any) -> dict[str, tuple[str, str]]:
 
 
 @pytest.fixture
-def sound(service: Service, redis: Redis, worker_url: str) -> dict[str, str]:
-    """Where a deployment is in which nothing is missing."""
+def sound(service: Service, redis: Redis, worker_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Where a deployment is in which nothing is missing, on a machine without GPUs."""
+    monkeypatch.setattr("cli.diagnosis.driver", lambda: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     service.answers |= {"GET /readyz": as_json({"status": "ready", "workers": 1}), "GET /models": as_json([])}
     redis.sadd("rq:workers:scoreserve", "rq:worker:w")
     redis.sadd("rq:workers", "rq:worker:w")
@@ -86,6 +88,57 @@ def test_workers_that_give_an_image_other_bits_are_told_of(
     assert state == "note"
     assert "mnist in eager float32 on a CPU and eager float32 on a GPU" in said
     assert result.exit_code == 0
+
+
+def test_a_worker_of_a_gpu_with_few_slots_is_told_of(command: Command, sound: dict[str, str], redis: Redis) -> None:
+    def told(device: str, slots: int) -> tuple[str, str] | None:
+        status = {"device": device, "models": [], "slots": slots, "slots_active": 0, "image_steps_per_second": 0.0}
+        found = {"scoreserve": json.dumps(status), "last_heartbeat": "2026-01-02T03:04:05Z"}
+        redis.hset("rq:worker:w", mapping=found)
+        return findings(command("doctor", "--json", **sound)).get("slots")
+
+    assert told("cuda", 256) is None
+    assert told("cpu", 16) is None
+    state, said = told("cuda:1", 16) or ("", "")
+    assert (state, "16 on cuda:1" in said) == ("note", True)
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "gpus", "state", "remedy"),
+    [
+        (None, "13.0", 0, None, ""),
+        ("580.65.06", "13.0", 1, "good", ""),
+        ("570.86", "13.0", 0, "mend", "driver 580 or newer"),
+        ("570.86", "12.6", 2, "good", ""),
+        ("510.1", "12.6", 0, "mend", "driver 525 or newer"),
+        ("580.65.06", "13.0", 0, "mend", "container toolkit"),
+        ("580.65.06", None, 0, "note", "ordinary index"),
+    ],
+)
+def test_a_driver_and_a_torch_that_do_not_go_together_are_told_of(
+    version: str | None, cuda: str | None, gpus: int, state: str | None, remedy: str
+) -> None:
+    found = list(judge_driver(version, cuda, gpus))
+    assert [one.state for one in found] == ([state] if state else [])
+    assert all(remedy in (one.remedy or "") for one in found)
+
+
+def test_the_driver_is_that_which_linux_has_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "version"
+    assert driver(path) is None
+    path.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 06:54:38 UTC 2025\nGCC version: 12.2.0\n"
+    )
+    assert driver(path) == "580.65.06"
+
+
+def test_a_gpu_that_nobody_uses_is_told_of(
+    command: Command, sound: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("cli.diagnosis._gpu", lambda number: f"H200 {number}")
+    state, said = findings(command("doctor", "--json", **sound))["gpu"]
+    assert (state, "2 GPUs" in said) == ("note", True)
 
 
 def test_workers_that_lack_a_model_are_told_of(command: Command, sound: dict[str, str], redis: Redis) -> None:
