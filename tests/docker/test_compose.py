@@ -54,7 +54,7 @@ def test_each_sees_its_own_password_alone(compose: dict[str, Any]) -> None:
         for name, service in compose["services"].items()
     }
     assert sees["api"] == {"password-service"}
-    assert sees["worker"] == sees["worker-gpu"] == {"password-worker"}
+    assert sees["worker"] == {"password-worker"}
     assert sees["train"] == sees["prometheus"] == set()
     writes = [n for n, s in compose["services"].items() if any(_written(v, "password-") for v in s.get("volumes", []))]
     assert writes == ["passwords"]
@@ -66,17 +66,27 @@ def test_only_training_writes_models(compose: dict[str, Any]) -> None:
 
 
 def test_docker_waits_longer_for_a_worker_than_the_worker_for_its_work(compose: dict[str, Any]) -> None:
-    for name in ("worker", "worker-gpu"):
-        waits = re.fullmatch(r"\$\{WORKER_STOP_SECONDS:-(\d+)\}s", compose["services"][name]["stop_grace_period"])
-        assert waits
-        assert int(waits[1]) > WorkerSettings.model_fields["grace_seconds"].default + 15
+    waits = re.fullmatch(r"\$\{WORKER_STOP_SECONDS:-(\d+)\}s", compose["services"]["worker"]["stop_grace_period"])
+    assert waits
+    assert int(waits[1]) > WorkerSettings.model_fields["grace_seconds"].default + 15
+
+
+def test_on_a_gpu_there_is_no_worker_on_a_cpu_beside_it(compose: dict[str, Any]) -> None:
+    """Else it would be by chance which of the two a shard has, and they differ in last bits."""
+    services = yaml.safe_load((ROOT / "docker/gpu.yml").read_text())["services"]
+    assert list(services) == ["worker"], "the very service that would be on a CPU"
+    assert services["worker"]["environment"]["SCORESERVE_DEVICE"] == "cuda"
+    assert services["worker"]["build"]["args"]["VARIANT"] == "cuda"
+    (device,) = services["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["device_ids"]) == ("nvidia", ["${GPU:-0}"])
+    assert not any("gpu" in service.get("profiles", []) for service in compose["services"].values())
 
 
 def test_every_setting_is_explained_and_reaches_its_container(compose: dict[str, Any]) -> None:
     example = (ROOT / ".env.example").read_text()
     explained = set(re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE))
     assert not re.findall(r"^[^#\n]", example, re.MULTILINE), "a default that is set hides the one in the code"
-    texts = [(ROOT / name).read_text() for name in ("docker-compose.yml", "docker/published.yml")]
+    texts = [(ROOT / name).read_text() for name in ("docker-compose.yml", "docker/published.yml", "docker/gpu.yml")]
     used = {name for text in texts for name in re.findall(r"\$\{([A-Z_]+)[:}-]", text)}
     for service in compose["services"].values():
         passed = service.get("environment", {}) | service.get("build", {}).get("args", {})

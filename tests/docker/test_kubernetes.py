@@ -68,6 +68,13 @@ def test_workers_have_a_gpu_and_time_to_hand_back() -> None:
     assert environment.keys() <= names | {"SCORESERVE_REDIS_URL_FILE"}
 
 
+def test_who_asks_for_a_gpu_may_be_on_nodes_that_are_kept_for_those() -> None:
+    for pod in pods().values():
+        asks = "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"]
+        tolerated = [one["key"] for one in pod.get("tolerations", []) if one["operator"] == "Exists"]
+        assert tolerated == (["nvidia.com/gpu"] if asks else [])
+
+
 def test_what_scales_is_the_workers_by_their_work() -> None:
     (scaled,) = named("ScaledObject").values()
     assert scaled["spec"]["scaleTargetRef"]["name"] in named("Deployment")

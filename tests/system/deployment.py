@@ -1,6 +1,6 @@
 """The whole deployment on a real Docker engine: `python -m tests.system.deployment`. No part of the test suite.
 
-It builds the images, starts all of docker-compose.yml but the GPU worker as a project of its own, and does what an
+It builds the images, starts all of docker-compose.yml as a project of its own, and does what an
 operator does: scales, kills, restarts, trains, rotates passwords, stops. Each line says what was seen; what could not
 be shown is said too. Needs Docker with Compose v2 or docker-compose 1.29, and about 15 GB of disk; COMPOSE_FILE may
 name override files. At the end everything is removed but the images.
@@ -85,7 +85,7 @@ class Deployment:
 
     def __init__(self) -> None:
         self.pace = 100.0  # image-steps a second of one worker, until it is measured
-        self.not_shown = ["worker-gpu: it needs an engine with GPUs; docker compose --profile gpu up -d"]
+        self.not_shown = ["docker/gpu.yml: it needs an engine with GPUs"]
 
     def steps(self, build: bool) -> list[Callable[[], str]]:
         return [
