@@ -114,9 +114,9 @@ def workers(queue: JobQueue, settings: WorkerSettings) -> Iterator[Finding]:
         return
     yield Finding("workers", "good", f"{alive} alive; {waiting}")
     if few := [status for status in statuses if status.device.startswith("cuda") and status.slots < FEW_SLOTS]:
-        found = ", ".join(f"{status.slots} on {status.device}" for status in few)
+        where = ", ".join(f"{status.slots} on {status.device}" for status in few)
         remedy = "a GPU takes little longer for 256 images than for 16: leave SCORESERVE_SLOTS out"
-        yield Finding("slots", "note", f"workers of GPUs have few slots: {found}", remedy)
+        yield Finding("slots", "note", f"workers of GPUs have few slots: {where}", remedy)
     for name in sorted({name for status in statuses for name in status.arithmetics}):
         found = sorted({status.arithmetics[name] for status in statuses if name in status.arithmetics})
         if len(found) > 1:
