@@ -17,7 +17,6 @@ from cli.commands import (
     guide,
     import_,
     jobs,
-    keys,
     models,
     sample,
     study,
@@ -25,6 +24,7 @@ from cli.commands import (
     up,
     worker,
 )
+from cli.commands.access import keys, operator
 from cli.extras import needs
 from cli.help import FIRST, example
 
@@ -94,6 +94,13 @@ for name, command in (
 ):
     key_commands.command(name, epilog=example(f"keys {name}"))(needs("queue")(command))
 app.add_typer(key_commands, name="keys")
+operators = typer.Typer(help="List and cancel everybody's jobs, and drain models.", no_args_is_help=True)
+operators.command(epilog=example("operator jobs"))(needs("queue")(operator.jobs))
+operators.command(epilog=example("operator cancel"))(needs("queue")(operator.cancel))
+operators.command(epilog=example("operator drain"))(needs("queue")(operator.drain))
+operators.command(epilog=example("operator resume"))(needs("queue")(operator.resume))
+operators.command(epilog=example("operator drained"))(needs("queue")(operator.drained))
+app.add_typer(operators, name="operator")
 imports = typer.Typer(help="Make checkpoints of other code into models that are served.", no_args_is_help=True)
 imports.command(epilog=example("import ncsn"))(needs("worker")(import_.ncsn))
 imports.command(epilog=example("import edm"))(needs("worker")(import_.edm))

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from service import docs, links
-from service.access.auth import public
+from service.access.auth import of_operators, public
 from service.answering import problems
 from service.answering.addresses import PREFIX
 from service.answering.job_view import JobsView, JobView
@@ -20,7 +20,7 @@ from service.asking.schemas import ColorizeBody, InpaintBody, SampleBody, Upscal
 from service.context import Context
 from service.forwarded import ForwardedMiddleware
 from service.middleware import HeadMiddleware, RequestMiddleware
-from service.routes import completions, events, health, house, jobs, models, pages, playground, samples
+from service.routes import completions, events, health, house, jobs, models, operator, pages, playground, samples
 from service.settings import ServiceSettings
 
 DESCRIPTION = """Samples from score-based generative models: image grids and inpainting.
@@ -105,7 +105,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(ForwardedMiddleware, settings=settings)
     problems.install(app)
     docs.install(app)
-    for room in (samples, completions, jobs, events, models, house, health, pages, playground):
+    for room in (samples, completions, jobs, events, models, house, operator, health, pages, playground):
         app.include_router(room.router)
     _describe(app)
     return app
@@ -153,7 +153,7 @@ def _describe_errors(document: dict[str, Any]) -> None:
             if method != "get":
                 codes += ["another-origin", "request-timeout", "too-large"]
             if not public(path):
-                operation["security"] = [{"key": []}, {}]
+                operation["security"] = [{"key": []}] if of_operators(path) else [{"key": []}, {}]
                 codes += ["unauthorized", "forbidden", "rate-limited", "invalid", "unavailable"]
             if "requestBody" in operation:
                 codes += ["quota-exceeded"]

@@ -15,7 +15,7 @@ from worker.queue import keys, scripts
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.queue.job import Job, job_of
 from worker.queue.jobs import JobQueue
-from worker.queue.offer import Offer, TooMuch
+from worker.queue.offer import Drained, Offer, TooMuch
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Jobs:
         """Accepts a job. Adds to the headers of the answer how much more the client may have in flight.
 
         Raises:
-            Problem: there is too much in flight, or its key came with another request before.
+            Problem: its model is drained, there is too much in flight, or its key came with another request before.
         """
         answer = await self.redis.script(scripts.ACCEPT, 2, *offer.arguments)
         against, there, *_ = answer
@@ -68,6 +68,10 @@ class Jobs:
             return Accepted(await self.get(error.job_id), replayed=True)
         except AnotherRequest as error:
             raise _mismatch(error) from error
+        except Drained as error:
+            raise Problem(
+                "drained", f"the model {error} takes no new requests for now, by its operator's will"
+            ) from error
         except TooMuch as error:
             problem = await run_in_threadpool(quotas.refusal, error, self.queue.forecast)
             raise problem from error

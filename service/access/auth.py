@@ -118,8 +118,9 @@ class Auth:
         scheme, _, presented = authorization.partition(" ")
         found = split(presented.strip()) if scheme.lower() == "bearer" else None
         kept = None if found is None else await self._key(found[0])
+        operators = of_operators(request.scope["path"])
         if kept is None:
-            if not await self._needs_key():
+            if not operators and not await self._needs_key():
                 return self._caller(_named(request), None)
             if found is None and scheme.lower() != "bearer":
                 raise _unauthorized("this needs a key, and the request has none", "")
@@ -130,6 +131,8 @@ class Auth:
             raise _unauthorized(closed, ', error="invalid_token"')
         if kept.key.read_only and request.method not in LOOKS:
             raise Problem("forbidden", f"this key may look only, and {request.method} changes something")
+        if operators and not kept.key.operator:
+            raise Problem("forbidden", "this needs the key of an operator: `scoreserve keys create NAME --operator`")
         await self._note(kept)
         return kept.caller
 
@@ -209,6 +212,11 @@ class Auth:
 def public(path: str) -> bool:
     """Whether a path is open to all, key or none."""
     return path in PUBLIC or any(path == room or path.startswith(f"{room}/") for room in PUBLIC_ROOMS)
+
+
+def of_operators(path: str) -> bool:
+    """Whether a path is for who has an operator's key, and nobody else."""
+    return path == "/operator" or path.startswith("/operator/")
 
 
 def _named(request: Request) -> str:

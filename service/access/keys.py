@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEEP_SECONDS = 1.0  # how long a service goes by a key that it has read
+SETTLED_SECONDS = 1.2 * KEEP_SECONDS  # after so long every service has read it anew
 KEYS = "scoreserve-keys"  # hash: id -> the key as JSON; not under scoreserve:, so that workers cannot read it
 STATE = "scoreserve-keys:state"  # CLOSED since the first key was made; OPEN once an operator has said so
 USED = "scoreserve-keys:used"  # hash: id -> when it was used last, seconds since the epoch
@@ -42,6 +43,7 @@ class Key(BaseModel):
     priority: Priority = Field(Priority.NORMAL, description="The most urgent that its jobs may be.")
     models: list[ModelName] | None = Field(None, description="Those that it may ask for; null for all.")
     read_only: bool = Field(False, description="It may look, and neither ask for images nor cancel.")
+    operator: bool = Field(False, description="It may what is under /operator.")
     expires_at: float | None = Field(None, description="When it is worth nothing any more.")
     suspended: bool = Field(False, description="It opens nothing for now.")
 

@@ -49,6 +49,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
     "request-timeout": (408, "The request's body did not arrive in time", "Send it again, on a faster connection."),
     "not-ready": (409, "The job has no images", "Wait until its state is `finished`; `detail` says what it is."),
     "already-ended": (409, "The job has ended", "A job that has ended cannot be cancelled."),
+    "drained": (
+        409,
+        "The model takes no new requests",
+        "Ask for another model, or later. What was accepted of it is done.",
+    ),
     "too-large": (413, "The request body is too large", "Send less; `detail` has the limit."),
     "unsupported-media-type": (415, "The media type is not understood", "Use one of those in `detail`."),
     "range-not-satisfiable": (

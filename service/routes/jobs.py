@@ -1,9 +1,5 @@
 """/jobs: a client's jobs, how far each is, its images in every form, and how to cancel it."""
 
-import base64
-import binascii
-import json
-import math
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -15,15 +11,15 @@ from models.images import to_png
 from models.store import BrokenModel, ModelNotFound
 from service.access.auth import Caller, InCaller, caller_of
 from service.answering import caching, ranges, views
-from service.answering.addresses import address
 from service.answering.frames_view import FramesView
 from service.answering.job_view import JobsView, JobView
-from service.answering.problems import Problem, invalid, responses
+from service.answering.paging import cursor_of, link_to, place_of
+from service.answering.problems import Problem, responses
 from service.asking.intake import ready
 from service.context import Context, InContext, context_of
 from service.routes.samples import HEADERS
 from worker.queue.job import Job, JobState
-from worker.queue.jobs import JobEnded, Place
+from worker.queue.jobs import JobEnded
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -80,27 +76,12 @@ def jobs(
 
     A page may have fewer jobs than `limit`, even none, where few of many jobs are wanted; `next` then still leads on.
     """
-    after = None if cursor is None else _place(cursor)
+    after = None if cursor is None else place_of(cursor)
     found, following = context.queue.listing(caller.client, state or list(JobState), model, limit, after)
-    page = JobsView(jobs=[context.view(job) for job in found], next=following and _cursor(following))
+    page = JobsView(jobs=[context.view(job) for job in found], next=following and cursor_of(following))
     if page.next is not None:
-        url = request.url.include_query_params(cursor=page.next)
-        response.headers["Link"] = f'<{address(url.path)}?{url.query}>; rel="next"'
+        response.headers["Link"] = link_to(request, page.next)
     return page
-
-
-def _cursor(place: Place) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
-
-
-def _place(cursor: str) -> Place:
-    try:
-        created_at, job_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(job_id, str):
-            return created_at, job_id
-    except (binascii.Error, ValueError, TypeError, RecursionError):
-        pass
-    raise invalid("cursor", "this is no cursor", "`next` of the page before, as it is")
 
 
 @router.get(

@@ -32,6 +32,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "malformed",
         "not-acceptable",
         "not-ready",
+        "drained",
         "too-large",
         "unsupported-media-type",
         "invalid",

@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = "http://127.0.0.1:8000"  # of the service, in documents
-KEPT = ("job", "key", "queue")  # variables that one block sets and a later one uses
+KEPT = ("job", "key", "alice", "queue")  # variables that one block sets and a later one uses
 # Where a document says `curl`, the headers of the answer are kept as well.
 PRELUDE = 'curl() { command curl --max-time 60 -D headers "$@"; }\n'
 

@@ -32,6 +32,7 @@ from worker.queue.settings import QueueSettings
 MAX_SHARDS = 10_000  # of a job: one that would have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
 NOT_NOW = "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY"  # what a server says that takes no writes for now
+CANCELLED_BY_OPERATOR = "cancelled by an operator"  # what a client is told
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
 Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
 
@@ -139,6 +140,7 @@ class JobQueue:
         Raises:
             AcceptedBefore: it was sent again.
             AnotherRequest: the client has used the key of `once` before, for another request.
+            Drained: its model takes no new requests.
             TooMuch: that would be more than the limits allow.
         """
         answer: Any = self.connection.eval(scripts.ACCEPT, 2, *offer.arguments)
@@ -253,7 +255,7 @@ class JobQueue:
 
     def listing(
         self,
-        client: str,
+        client: str | None,
         states: Container[JobState],
         models: Container[str] | None,
         limit: int,
@@ -262,7 +264,7 @@ class JobQueue:
         """A page of a client's jobs, newest first, and where the next page begins; None after the last.
 
         Args:
-            client: whose jobs.
+            client: whose jobs; None for those of all, but only such as have not ended.
             states: those that are wanted.
             models: likewise; None for all.
             limit: of jobs on the page. It may be shorter, where few of many jobs are wanted.
@@ -282,27 +284,32 @@ class JobQueue:
                 return jobs, None
         return jobs, after
 
-    def _places(self, client: str, after: Place | None, most: int) -> list[Place]:
-        """The next jobs of a client, newest first; some may be forgotten already."""
+    def _places(self, client: str | None, after: Place | None, most: int) -> list[Place]:
+        """The next jobs of a client, or of all, newest first; some may be forgotten already."""
+        lists = [keys.ACTIVE] if client is None else [keys.of_client(client, what) for what in ("unended", "ended")]
         newest = "+inf" if after is None else repr(after[0])
         with self.connection.pipeline() as pipeline:
-            for key in (keys.of_client(client, "unended"), keys.of_client(client, "ended")):
+            for key in lists:
                 pipeline.zrange(
                     key, newest, "-inf", desc=True, byscore=True, offset=0, num=most + 1, withscores=True
                 )  # one more, since the first may be `after` itself
-            unended, ended = pipeline.execute()
-        places = [(created_at, job_id.decode()) for job_id, created_at in (*unended, *ended)]
+            found = pipeline.execute()
+        places = [(created_at, job_id.decode()) for jobs in found for job_id, created_at in jobs]
         return sorted((place for place in places if after is None or place < after), reverse=True)[:most]
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, reason: str = "cancelled by the client") -> Job:
         """Cancels a job: what waits is removed at once, what runs leaves its slots before their next step.
+
+        Args:
+            job_id: of the job.
+            reason: for the client.
 
         Raises:
             JobNotFound: there is none.
             JobEnded: it has ended already.
         """
         job = self.get(job_id)
-        if not self.end(job, JobState.CANCELLED, "cancelled by the client"):
+        if not self.end(job, JobState.CANCELLED, reason):
             raise JobEnded(f"job {job_id} has ended already: it is {self.get(job_id).state}")
         return self.get(job_id)
 

@@ -5,6 +5,7 @@ from typing import Literal
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
 DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes, of Lua's `clock`
 WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when, of `clock`
+DRAINED = "scoreserve:drained"  # hash: model that takes no new requests -> since when, seconds since the epoch
 TAKEN = "scoreserve:taken"  # sorted set of the shards that are taken and not yet started, by when, of `clock`
 LINES = "scoreserve:lines"  # set of the models that something waits for
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning

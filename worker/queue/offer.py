@@ -55,6 +55,10 @@ class InFlight:
     jobs: int
 
 
+class Drained(Exception):
+    """A job was not accepted, since an operator lets its model take no new requests."""
+
+
 class TooMuch(Exception):
     """A job was not accepted.
 
@@ -136,6 +140,7 @@ class Offer:
 
         Raises:
             AcceptedBefore, AnotherRequest: its key was used before.
+            Drained: its model takes no new requests.
             TooMuch: there is too much in flight.
         """
         against, *counts = answer
@@ -144,6 +149,8 @@ class Offer:
             raise (
                 AcceptedBefore(job_id) if self.once and self.once.fingerprint == fingerprint else AnotherRequest(job_id)
             )
+        if against == b"drained":
+            raise Drained(self.job.request.model)
         if against:
             raise TooMuch(against.decode(), self.job, InFlight(*counts), self.limits)
         return self.job

@@ -1,8 +1,8 @@
 #!lua
 -- Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
--- its client's line. Answers with what stands against it ('client', 'queue' or 'jobs'; else ''), then with what was in
--- flight before: image-steps of the client, image-steps of all, jobs. If the request's key was used before, it answers
--- 'before', and with what is known under the key: id of the job, and fingerprint.
+-- its client's line. Answers with what stands against it ('drained', of its model, 'client', 'queue' or 'jobs'; else
+-- ''), then with what was in flight before: image-steps of the client, image-steps of all, jobs. If the request's key
+-- was used before, it answers 'before', and with what is known under the key: id of the job, and fingerprint.
 -- RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
 -- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
 -- shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
@@ -22,7 +22,8 @@ local of_client = tonumber(redis.call('HGET', 'scoreserve:load', client) or '0')
 local of_all = tonumber(redis.call('HGET', 'scoreserve:load', 'all') or '0')
 local jobs = redis.call('ZCARD', 'scoreserve:active')
 local against = ''
-if most_of_client >= 0 and of_client + steps > most_of_client then against = 'client'
+if redis.call('HEXISTS', 'scoreserve:drained', fields.model) == 1 then against = 'drained'
+elseif most_of_client >= 0 and of_client + steps > most_of_client then against = 'client'
 elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
 elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
 if against ~= '' then return {against, of_client, of_all, jobs} end

@@ -77,16 +77,16 @@ def test_a_service_without_keys_is_opened_by_hand_only(run, redis: Redis) -> Non
 
 
 def test_what_a_key_may_is_said_and_changed(run, redis: Redis) -> None:  # type: ignore[no-untyped-def]
-    options = "--priority", "high", "--models", "tiny, other", "--read-only", "--expires", "2031-01-31"
+    options = "--priority", "high", "--models", "tiny, other", "--read-only", "--operator", "--expires", "2031-01-31"
     assert run("create", "alice", *options).exit_code == 0
     (key,) = Keys(redis).all()
-    assert (key.priority, key.models, key.read_only) == ("high", ["tiny", "other"], True)
+    assert (key.priority, key.models, key.read_only, key.operator) == ("high", ["tiny", "other"], True, True)
     assert key.expires_at == datetime(2031, 1, 31).astimezone().timestamp()
-    assert "look only, models tiny,other, until 2031-01-31 00:00" in run("list").stdout
-    changes = "--priority", "low", "--models", "all", "--read-write", "--expires", "never"
+    assert "operator, look only, models tiny,other, until 2031-01-31 00:00" in run("list").stdout
+    changes = "--priority", "low", "--models", "all", "--read-write", "--no-operator", "--expires", "never"
     assert run("change", key.id, *changes, "--image-steps", "7").exit_code == 0
     (key,) = Keys(redis).all()
-    assert (key.priority, key.models, key.read_only) == ("low", None, False)
+    assert (key.priority, key.models, key.read_only, key.operator) == ("low", None, False, False)
     assert (key.expires_at, key.image_steps, key.name) == (None, 7, "alice")
     assert run("change", key.id, "--expires", "30d").exit_code == 0
     assert Keys(redis).all()[0].expires_at == pytest.approx(time.time() + 30 * 86400, abs=600)

@@ -14,24 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.commands.access.reaching import RedisUrl, reached
 from cli.console import err, fail
-from cli.console import settings as read
-from cli.running import DataDir, Running
+from cli.running import DataDir
 
 if TYPE_CHECKING:
     from service.access.keys import Key, Keys
-
-TIMEOUT_SECONDS = 5.0
-
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(
-        help="Redis server of the service.",
-        envvar=["SCORESERVE_REDIS_URL", "REDIS_URL"],
-        show_default="that of `scoreserve up`, if it runs",
-    ),
-]
-
 
 ImageSteps = Annotated[
     int | None, typer.Option(metavar="<int>", min=1, help="The most in flight; as the service is set by default.")
@@ -63,6 +51,9 @@ def create(
     priority: Annotated[Urgency, typer.Option(help="The most urgent that its jobs may be.")] = Urgency.NORMAL,
     models: Models = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="It may look, and ask for nothing.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="It may list and cancel all jobs, suspend keys, and drain models.")
+    ] = False,
     expires: Expires = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -72,6 +63,7 @@ def create(
         "priority": priority.value,
         "models": _names(models),
         "read_only": read_only,
+        "operator": operator,
         "expires_at": _when(expires),
     }
     with _keys(redis_url, data_dir) as keys, _refused():
@@ -135,6 +127,7 @@ def change(
         str | None, typer.Option(metavar="<names>", help="The only models that it may ask for; all for all.")
     ] = None,
     read_only: Annotated[bool | None, typer.Option("--read-only/--read-write", help="It may look only.")] = None,
+    operator: Annotated[bool | None, typer.Option("--operator/--no-operator", help="The operator's role.")] = None,
     expires: Expires = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -145,6 +138,7 @@ def change(
         "requests_per_minute": requests_per_minute,
         "priority": priority and priority.value,
         "read_only": read_only,
+        "operator": operator,
     }
     may = {name: value for name, value in may.items() if value is not None}
     if models is not None:
@@ -250,7 +244,8 @@ def _date(seconds: float | None) -> str:
 
 def _scope(key: "Key") -> str:
     """What a key may, for people."""
-    words = ["look only" if key.read_only else f"priority up to {key.priority}"]
+    words = ["operator"] if key.operator else []
+    words += ["look only" if key.read_only else f"priority up to {key.priority}"]
     words += ["models " + ",".join(key.models)] if key.models is not None else []
     words += [f"until {_date(key.expires_at)}"] if key.expires_at is not None else []
     words += ["suspended"] if key.suspended else []
@@ -259,9 +254,9 @@ def _scope(key: "Key") -> str:
 
 def _wait_for_services() -> None:
     """Until each has read the keys anew, so that what the command says is so when it ends."""
-    from service.access.keys import KEEP_SECONDS  # noqa: PLC0415
+    from service.access.keys import SETTLED_SECONDS  # noqa: PLC0415
 
-    time.sleep(1.2 * KEEP_SECONDS)
+    time.sleep(SETTLED_SECONDS)
 
 
 @contextmanager
@@ -280,16 +275,7 @@ def _refused() -> Iterator[None]:
 @contextmanager
 def _keys(redis_url: str | None, data_dir: Path | None) -> "Iterator[Keys]":
     """The keys of a Redis, or of what runs here; one clear line if it does not answer."""
-    from redis.exceptions import RedisError  # noqa: PLC0415
-
     from service.access.keys import Keys  # noqa: PLC0415
-    from worker.queue.jobs import connect, without_password  # noqa: PLC0415
-    from worker.queue.settings import QueueSettings  # noqa: PLC0415
 
-    running = None if redis_url else Running.find(data_dir)
-    settings = read(QueueSettings, {"redis_url": running.redis_url if running else redis_url})
-    try:
-        with connect(settings.redis_url, TIMEOUT_SECONDS, attempts=0) as connection:
-            yield Keys(connection)
-    except (RedisError, ValueError) as error:
-        fail(without_password(f"no Redis at {settings.redis_url}: {error}; name one with --redis-url"))
+    with reached(redis_url, data_dir) as connection:
+        yield Keys(connection)
