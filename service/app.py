@@ -126,7 +126,7 @@ def _describe(app: FastAPI) -> None:
             schema = model.model_json_schema(ref_template=template)
             document["components"]["schemas"].update(schema.pop("$defs", {}))
             document["components"]["schemas"][model.__name__] = schema
-        for view in (JobView, JobsView):  # of whose examples FastAPI leaves out what is null
+        for view in (JobView, JobsView, *operator.VIEWS):  # of whose examples FastAPI leaves out what is null
             document["components"]["schemas"][view.__name__]["examples"] = view.model_json_schema()["examples"]
         for schema in document["components"]["schemas"].values():
             for field in schema.get("properties", {}).values():

@@ -121,6 +121,9 @@ class ModelState(BaseModel):
     jobs: int = Field(description="Of it that have not ended.")
 
 
+VIEWS = ClientJob, ClientJobs, KeyView, SuspendedKey, ModelState
+
+
 @router.get(
     "/jobs",
     operation_id="listClientJobs",
