@@ -17,6 +17,14 @@ class Frame(BaseModel):
     )
 
 
+class Start(BaseModel):
+    """What the images are before the first evaluation: normal noise, or uniform noise from 0 to 1."""
+
+    sigma: float = Field(description="The first noise level, in [0, 1] units.")
+    mean: float = Field(description="Of the normal noise.")
+    std: float | None = Field(None, description="Standard deviation of the normal noise; null where it is uniform.")
+
+
 class FramesView(BaseModel):
     """All frames of a job, in the order of its animations and of the columns of its filmstrip."""
 
@@ -25,6 +33,7 @@ class FramesView(BaseModel):
             "examples": [
                 {
                     "evaluations": 35,
+                    "start": {"sigma": 10.0, "mean": 0.1307, "std": 10.0},
                     "frames": [{"evaluations": 18, "sigma": 0.52}, {"evaluations": 35, "sigma": None}],
                 }
             ]
@@ -32,6 +41,7 @@ class FramesView(BaseModel):
     )
 
     evaluations: int = Field(description="Rows of the whole table.")
+    start: Start
     frames: list[Frame]
 
     @classmethod
@@ -41,4 +51,5 @@ class FramesView(BaseModel):
         sigmas = table.column("sigma")
         passed = snapshots(job.rows, job.request.frames)
         frames = [Frame(evaluations=rows, sigma=float(sigmas[rows]) if rows < job.rows else None) for rows in passed]
-        return cls(evaluations=job.rows, frames=frames)
+        start = Start(sigma=float(sigmas[0]), mean=table.initial_mean, std=table.initial_std)
+        return cls(evaluations=job.rows, start=start, frames=frames)

@@ -135,6 +135,7 @@ ALLOWED: tuple[str, ...] = (
     # What the frames of a job show, and the scores of a model of the plane.
     "paths//jobs/{job_id}/frames: added",
     "components/schemas/Frame*: added",
+    "components/schemas/Start: added",
     "paths//models/{name}/scores: added",
     "components/schemas/ScoreField: added",
     # Previews are two pictures.

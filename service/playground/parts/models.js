@@ -2,6 +2,7 @@
 
 import { getJson, send } from "../wire/api.js";
 import { make, part, seconds, short, whole } from "./dom.js";
+import { titleOf } from "./samplers.js";
 
 let cards = null;
 
@@ -20,14 +21,17 @@ export async function cardOf(name, version) {
   return newest?.version === version ? newest : getJson(`models/${name}?version=${version}`);
 }
 
+/** Whether a model's images are points of the plane, and no pictures. */
+export const ofPlane = ({ image }) => image.width * image.height === 1;
+
 /** Fills a select with the models, the default one first. */
 export function offerModels(select, all) {
   select.replaceChildren(...all.map(({ name }) => make("option", { value: name, textContent: name })));
   if (all.some(({ name }) => name === "mnist")) select.value = "mnist";
 }
 
-/** Shows a card in an element with the parts short, description, picture and facts. */
-export async function showCard(root, card) {
+/** Shows a card in an element with the parts short, description and facts. */
+export function showCard(root, card) {
   part(root, "short").textContent = `${card.image.width} × ${card.image.height}, σ ${short(card.sigma_max)} to ${short(card.sigma_min)}`;
   part(root, "facts").replaceChildren(
     ...facts(card).flatMap(([term, text]) => [
@@ -36,7 +40,6 @@ export async function showCard(root, card) {
     ]),
   );
   part(root, "description").textContent = card.description;
-  await showPicture(part(root, "picture"), card);
 }
 
 function facts(card) {
@@ -58,7 +61,7 @@ function facts(card) {
   const best = metrics.quality?.samplers?.[0];
   if (best) {
     const text = `Fréchet distance ${best.distance.toFixed(2)}, ${(100 * best.recognised).toFixed(0)} % recognised, recall ${best.recall.toFixed(2)}`;
-    list.push(["Quality", `${text} (${best.sampler.name.replaceAll("_", " ")}, ${best.evaluations} evaluations an image)`]);
+    list.push(["Quality", `${text} (${titleOf(best.sampler.name)}, ${best.evaluations} evaluations an image)`]);
   }
   return list;
 }
@@ -68,14 +71,16 @@ function few(names, most = 20) {
   return names.length > most ? `${names.slice(0, most).join(", ")}, … (${names.length})` : names.join(", ");
 }
 
-/** The model's own picture, where its card's Link header says that there is one. */
-async function showPicture(picture, card) {
-  picture.hidden = true;
-  const { headers } = await send(`models/${card.name}?version=${card.version}`);
-  if (!/rel="preview"/.test(headers.get("Link") ?? "")) return;
-  const blob = await (await send(`models/${card.name}/preview.png?version=${card.version}`)).blob();
-  URL.revokeObjectURL(picture.src);
-  picture.src = URL.createObjectURL(blob);
-  picture.alt = `Samples of ${card.name}`;
-  picture.hidden = false;
+/** Shows in a figure what a model has made before, and says how to get images of one's own. */
+export async function showFirst(figure, card, how) {
+  const address = `models/${card.name}`;
+  const { headers } = await send(`${address}?version=${card.version}`);
+  if (!/rel="preview"/.test(headers.get("Link") ?? "")) {
+    figure.replaceChildren(make("figcaption", { textContent: how }));
+    return;
+  }
+  const blob = await (await send(`${address}/preview.png?version=${card.version}`)).blob();
+  const picture = make("img", { src: URL.createObjectURL(blob), alt: `A grid of images of ${card.name}` });
+  picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
+  figure.replaceChildren(picture, make("figcaption", { textContent: `What ${card.name} has made before. ${how}` }));
 }

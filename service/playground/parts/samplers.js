@@ -7,15 +7,25 @@ import { sensible, toPlace, toValue, told } from "./ranges.js";
 const DISAGREES = "It does not go back: what it makes agrees less with what is kept.";
 
 let known = null;
+let titles = new Map();
 
 /** All samplers, asked for once. */
 export async function samplers() {
-  known ??= getJson("samplers").catch((error) => {
-    known = null;
-    throw error;
-  });
+  known ??= getJson("samplers").then(
+    (all) => {
+      titles = new Map(all.map(({ name, title }) => [name, title]));
+      return all;
+    },
+    (error) => {
+      known = null;
+      throw error;
+    },
+  );
   return known;
 }
+
+/** What a sampler is called everywhere on the page. */
+export const titleOf = (name) => titles.get(name) ?? name.replaceAll("_", " ");
 
 let fields = 0; // every field needs an id of its own
 

@@ -1,36 +1,67 @@
-// Back and forth through the frames of a job.
+// Back and forth through the frames of a job, or of several at once; slowly, for a class.
 
 import { part } from "./dom.js";
 
 const FRAME_MS = 90;
-const REST_MS = 1200; // on the result, before it begins again
+const SLOW_MS = 700;
+
+/** Whether who looks wants nothing to move by itself. */
+export const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 export class Scrubber {
-  /** @param {(frame: number) => void} draw one frame. */
+  /**
+   * @param {Element} root with the parts play, slow and slider.
+   * @param {(frame: number) => string} draw shows a frame, and says which it is.
+   */
   constructor(root, draw) {
     this.root = root;
     this.draw = draw;
     this.slider = part(root, "slider");
     this.button = part(root, "play");
-    this.label = part(root, "frame");
+    this.slow = part(root, "slow");
     this.timer = 0;
     this.slider.addEventListener("input", () => {
       this.stop();
       this.#go(this.slider.valueAsNumber);
     });
-    this.button.addEventListener("click", () => (this.timer ? this.stop() : this.#play()));
+    this.button.addEventListener("click", () => (this.timer ? this.stop() : this.play()));
+    this.slow.addEventListener("click", () => {
+      this.slow.setAttribute("aria-pressed", String(!this.slowly));
+      this.play();
+    });
   }
 
+  get slowly() {
+    return this.slow.getAttribute("aria-pressed") === "true";
+  }
+
+  get last() {
+    return Number(this.slider.max);
+  }
+
+  /** Offers so many frames, and shows the last. */
   show(frames) {
     this.slider.max = frames - 1;
-    this.slider.value = frames - 1;
     this.root.hidden = false;
-    this.#tell();
+    this.rest();
   }
 
   hide() {
     this.stop();
     this.root.hidden = true;
+  }
+
+  /** Plays once: from here to the end, or from the beginning if it is at the end. */
+  play() {
+    this.stop();
+    this.button.textContent = "Pause";
+    const next = (frame) => {
+      this.#go(frame);
+      if (frame === this.last) this.stop();
+      else this.timer = setTimeout(() => next(frame + 1), this.slowly ? SLOW_MS : FRAME_MS);
+    };
+    const here = this.slider.valueAsNumber;
+    next(here >= this.last ? 0 : here);
   }
 
   stop() {
@@ -39,26 +70,14 @@ export class Scrubber {
     this.button.textContent = "Play";
   }
 
-  #play() {
-    this.button.textContent = "Pause";
-    const last = Number(this.slider.max);
-    const next = () => {
-      const frame = this.slider.valueAsNumber >= last ? 0 : this.slider.valueAsNumber + 1;
-      this.slider.value = frame;
-      this.#go(frame);
-      this.timer = setTimeout(next, frame === last ? REST_MS : FRAME_MS);
-    };
-    next();
+  /** Goes to the last frame, if it is not there. */
+  rest() {
+    this.stop();
+    this.#go(this.last);
   }
 
   #go(frame) {
-    this.draw(frame);
-    this.#tell();
-  }
-
-  #tell() {
-    const [frame, frames] = [this.slider.valueAsNumber + 1, Number(this.slider.max) + 1];
-    this.label.textContent = `${frame} / ${frames}`;
-    this.slider.setAttribute("aria-valuetext", `frame ${frame} of ${frames}`);
+    this.slider.value = frame;
+    this.slider.setAttribute("aria-valuetext", this.draw(frame));
   }
 }

@@ -1,6 +1,6 @@
 // Where a picture comes from: a file that is chosen or dropped, or an example.
 
-import { make } from "../parts/dom.js";
+import { copyOf, make, part } from "../parts/dom.js";
 import { load } from "./pictures.js";
 
 const EXAMPLES = ["two", "three", "four", "five", "eight", "nine"];
@@ -13,11 +13,14 @@ export const first = () => load(addressOf(EXAMPLES[0]));
 /**
  * Lets a form offer pictures.
  *
- * @param {{zone: Element, examples: Element, input: HTMLInputElement}} places where one is dropped, shown and chosen.
+ * @param {Element} place is replaced by the fields.
  * @param {{around}} trouble says what goes wrong.
  * @param {(source, ofFile: boolean) => void} onPicture takes anything that can be drawn.
  */
-export function offerPictures({ zone, examples, input }, trouble, onPicture) {
+export function offerPictures(place, trouble, onPicture) {
+  const zone = copyOf("picture-fields");
+  place.replaceWith(zone);
+  const [examples, input] = [part(zone, "examples"), zone.querySelector("[type=file]")];
   const take = (file) => file && trouble.around(async () => onPicture(await decoded(file), true));
   const leave = () => zone.classList.remove("over");
   input.addEventListener("change", () => take(input.files[0]));

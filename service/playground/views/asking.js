@@ -3,7 +3,7 @@
 import { ask } from "../wire/api.js";
 import { byId, part } from "../parts/dom.js";
 import { findJob } from "../parts/job.js";
-import { models, offerModels } from "../parts/models.js";
+import { models, ofPlane, offerModels, showFirst } from "../parts/models.js";
 import { samplers } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
 
@@ -23,11 +23,15 @@ export class AskingView {
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.trouble.around(async () => {
+        this.#check();
+        reveal(part(this.root, "result"));
         this.go.disabled = true;
         try {
           await this.submit();
+          reveal(part(this.root, "result")); // which has become longer
         } finally {
-          this.busy();
+          this.go.disabled = false;
+          this.busy?.();
         }
       });
     });
@@ -44,7 +48,10 @@ export class AskingView {
   /** Fills the form, once. */
   async load() {
     this.loaded ??= (async () => {
-      [this.models, this.samplers] = await Promise.all([models(), samplers()]);
+      const [all, known] = await Promise.all([models(), samplers()]);
+      this.samplers = known;
+      this.models = all.filter((card) => !ofPlane(card));
+      if (!this.models.length) throw new Error("No model of pictures is served here: publish one, or see the documentation.");
       offerModels(this.fields.model, this.models);
       await this.pick();
     })();
@@ -59,6 +66,15 @@ export class AskingView {
     this.card = this.models.find((card) => card.name === name);
     if (!this.card) throw new Error(`The model ${name} is not served any more.`);
     await this.choose();
+    const first = part(this.root, "first");
+    if (first && !first.hidden) await showFirst(first, this.card, first.dataset.how);
+  }
+
+  /** A job takes the place of what the model has made before. */
+  begin(job) {
+    const first = part(this.root, "first");
+    if (first) first.hidden = true;
+    this.on.onJob(job);
   }
 
   /** What is asked for, without the sampler. */
@@ -89,4 +105,23 @@ export class AskingView {
     this.fields.seed.value = job.seed;
     return job;
   }
+
+  /** Says what is wrong with the numbers that the page itself bounds. */
+  #check() {
+    for (const name of ["count", "seed"]) {
+      const { validity, labels, min, max, value } = this.fields[name];
+      if (validity.valid && (value !== "" || name === "seed")) continue;
+      const range = max ? `from ${min} to ${max}` : `from ${min} on`;
+      const many = name === "count" && Number(value) > Number(max) ? " More at a time can be asked for over the API." : "";
+      const wrong = new Error(`${labels[0].textContent}: choose a whole number ${range}.${many}`);
+      throw Object.assign(wrong, { errors: [{ pointer: `/${name}` }] });
+    }
+  }
+}
+
+/** Brings an element into view at once, where it is not: its head, where it has no room. */
+function reveal(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  const inView = top >= 0 && (bottom <= innerHeight || top < innerHeight / 4);
+  if (!inView) element.scrollIntoView({ block: "start" });
 }

@@ -20,11 +20,10 @@ export class InpaintView extends AskingView {
     this.painter = new Painter(part(this.root, "editor"), () => this.busy());
     this.panel = new JobPanel(part(this.root, "job"), {
       onChoose: (index) => on.onChoose(this.panel, index),
-      onState: () => this.busy(),
+      onState: on.onState,
     });
+    offerPictures(part(this.root, "drop"), this.trouble, (source, ofFile) => this.#use(source, ofFile && this.fields.negative.checked));
     this.fields.negative.addEventListener("change", () => this.#put());
-    const places = { zone: part(this.root, "drop"), examples: part(this.root, "examples"), input: this.fields.file };
-    offerPictures(places, this.trouble, (source, ofFile) => this.#use(source, ofFile && this.fields.negative.checked));
   }
 
   async choose() {
@@ -80,14 +79,13 @@ export class InpaintView extends AskingView {
   }
 
   #show(job, card, pictures) {
-    part(this.root, "empty").hidden = true;
-    this.on.onJob(job.id);
+    this.begin(job.id);
     this.panel.show(job, card.image, pictures);
   }
 
   busy() {
     const marked = this.painter.mask && !this.painter.mask.empty;
-    this.go.disabled = this.panel.running || !marked;
+    this.go.disabled = !marked;
     part(this.root, "unmarked").hidden = Boolean(marked);
   }
 }

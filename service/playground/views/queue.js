@@ -2,6 +2,7 @@
 
 import { cancelJob, getJson } from "../wire/api.js";
 import { byId, make, part, plural, seconds, whole } from "../parts/dom.js";
+import { samplers, titleOf } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
 
 const LOOK_MS = 2000;
@@ -41,7 +42,7 @@ export class QueueView {
     clearTimeout(this.timer);
     let pause = LOOK_MS;
     try {
-      const [jobs, house] = await Promise.all([getJson(this.#address()), getJson("workers")]);
+      const [jobs, house] = await Promise.all([getJson(this.#address()), getJson("workers"), samplers()]);
       this.trouble.clear();
       this.#jobs(jobs);
       this.#house(house);
@@ -96,7 +97,7 @@ export class QueueView {
   #fill(row, job) {
     const { image_steps_done: done, image_steps: all } = job.progress;
     row.dataset.state = job.state;
-    part(row, "what").textContent = `${plural(job.count, WHAT[job.kind] ?? "image")}, ${job.model}, ${job.sampler.name.replaceAll("_", " ")}`;
+    part(row, "what").textContent = `${plural(job.count, WHAT[job.kind] ?? "image")}, ${job.model}, ${titleOf(job.sampler.name)}`;
     row.querySelector(".state").textContent = job.state;
     const bar = row.querySelector("progress");
     bar.max = all;

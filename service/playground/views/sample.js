@@ -14,17 +14,17 @@ export class SampleView extends AskingView {
     this.sampler = new SamplerForm(part(this.root, "sampler-form"));
     this.panel = new JobPanel(part(this.root, "job"), {
       onChoose: (index) => on.onChoose(this.panel, index),
-      onState: () => this.busy(),
+      onState: on.onState,
     });
     part(this.root, "dice").addEventListener("click", () => {
       this.fields.seed.value = Math.floor(Math.random() * 100_000);
     });
   }
 
-  async choose() {
+  choose() {
     this.classes.offer(this.card);
     this.sampler.offer(this.samplers, this.card);
-    await showCard(part(this.root, "card"), this.card);
+    showCard(part(this.root, "card"), this.card);
   }
 
   async find(id) {
@@ -40,12 +40,7 @@ export class SampleView extends AskingView {
   }
 
   #show(job, card) {
-    part(this.root, "empty").hidden = true;
-    this.on.onJob(job.id);
+    this.begin(job.id);
     this.panel.show(job, card.image);
-  }
-
-  busy() {
-    this.go.disabled = this.panel.running;
   }
 }

@@ -17,10 +17,9 @@ export class UpscaleView extends AskingView {
     this.small = part(this.root, "picture").getContext("2d", { willReadFrequently: true });
     this.panel = new JobPanel(part(this.root, "job"), {
       onChoose: (index) => on.onChoose(this.panel, index),
-      onState: () => this.busy(),
+      onState: on.onState,
     });
-    const places = { zone: part(this.root, "drop"), examples: part(this.root, "examples"), input: this.fields.file };
-    offerPictures(places, this.trouble, (source, ofFile) => {
+    offerPictures(part(this.root, "drop"), this.trouble, (source, ofFile) => {
       this.source = source;
       this.fields.negative.checked &&= ofFile;
       this.#put();
@@ -68,12 +67,11 @@ export class UpscaleView extends AskingView {
   }
 
   #show(job, card, pictures) {
-    part(this.root, "empty").hidden = true;
-    this.on.onJob(job.id);
+    this.begin(job.id);
     this.panel.show(job, card.image, pictures);
   }
 
   busy() {
-    this.go.disabled = this.panel.running || !this.fields.factor.value;
+    this.go.disabled = !this.fields.factor.value;
   }
 }

@@ -242,6 +242,9 @@ def test_frames_say_what_they_show(client, problem: Check) -> None:
     first, second, last = (frame["sigma"] for frame in told["frames"])
     assert first > second > 0
     assert last is None, "the result"
+    assert told["start"]["sigma"] == told["start"]["std"] > first
+    uniform = client.submit(count=2, frames=2, sampler={"name": "langevin", "steps": 6})
+    assert client.get(f"/jobs/{uniform['id']}/frames").json()["start"]["std"] is None
     assert "has no frames" in problem(client.get(f"/jobs/{plain['id']}/frames"), 404, "not-found")["detail"]
     problem(client.get(f"{UNKNOWN}/frames"), 404, "not-found")
 
