@@ -69,7 +69,9 @@ class Running:
 
 
 def default_data_dir() -> Path:
-    """Where the embedded queue is kept unless told otherwise: $XDG_STATE_HOME/scoreserve, or in ~/.local/state.
+    """Where the embedded queue and the images of large jobs are kept unless told otherwise.
+
+    That is $XDG_STATE_HOME/scoreserve, or in ~/.local/state.
 
     Raises:
         OSError: there is no home directory.

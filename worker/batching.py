@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty
@@ -22,6 +23,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
+from models.images import Pixels
 from worker.device import state
 from worker.device.batch import Batch, Lacking, NoRoom, Refused
 from worker.device.lane import DeviceFailed, Part, works
@@ -36,7 +38,9 @@ from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import unavailable
 from worker.queue.results import encode, previewed
 from worker.queue.shards import Shard
+from worker.queue.stores import Stores
 from worker.settings import WorkerSettings
+from worker.writers import Writers, Writing
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,49 @@ class Claim:
     since: float = field(default_factory=time.monotonic)
     watched: bool = False  # whether somebody wants to see previews
 
+    @property
+    def image_steps_done(self) -> int:
+        return self.part.image_steps_done
+
+    @property
+    def sigma(self) -> float | None:
+        return self.part.sigma
+
+
+@dataclass(eq=False)
+class Made:
+    """A shard whose images are on their way into a store: it has no slots any more, and this worker still its lease.
+
+    Args:
+        lease: of the shard.
+        shard: whose images they are.
+        job: likewise.
+        image_steps_done: all of them.
+        images: uint8 [n, h, w, c].
+        frames: what they looked like on their way; None if none are kept.
+        arithmetic: whose bits they have.
+    """
+
+    lease: Lease
+    shard: Shard
+    job: Job
+    image_steps_done: int
+    images: Pixels
+    frames: Pixels | None
+    arithmetic: str
+    sigma: float | None = None
+    watched: bool = False
+
+    @property
+    def contents(self) -> tuple[bytes, bytes]:
+        """As they are stored: images, and frames or nothing."""
+        return encode(self.images), b"" if self.frames is None else encode(self.frames)
+
+    @property
+    def state(self) -> bytes:
+        """What another worker needs to write them in this one's place."""
+        return state.pack_done(self.images, self.frames, self.job.rows, self.arithmetic)
+
 
 class BatchingWorker(Member):
     """Claims shards for the free slots of a Batch and fulfils them.
@@ -75,6 +122,8 @@ class BatchingWorker(Member):
         self.leases = Leases(self.queue, self, settings.lease_seconds)
         self.lacks = Lacks(batch.store, settings.model_names)
         self._claims: dict[str, Claim] = {}
+        self._made: dict[str, Made] = {}
+        self.writers = Writers(Stores(make=True), lambda: self._mail.put({"command": "written"}))
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
         self._next_beat = self._next_look = self._next_way = self._away_until = 0.0
@@ -110,9 +159,9 @@ class BatchingWorker(Member):
                 keeper.turn()
                 self._advance()
                 idle = self._talk()
-                worked |= bool(self._claims)
+                worked |= bool(self._claims or self._made)
                 if not self._claims:
-                    if not self._started and (self._stop_requested or (burst and idle)):
+                    if not (self._started or self._made) and (self._stop_requested or (burst and idle)):
                         return worked
                     self._sleep()
         except DeviceFailed as error:
@@ -124,6 +173,7 @@ class BatchingWorker(Member):
             self._give_up(f"the device fails: {error}")
             raise DeviceFailed(f"the device fails: {error}") from error
         finally:
+            self.writers.stop()
             keeper.stop()
             with suppress(RedisError):
                 self._beat()
@@ -148,6 +198,9 @@ class BatchingWorker(Member):
             while self._ended:
                 self._settle(self._ended[0])
                 self._ended.popleft()
+            while self.writers.written:
+                self._settle_written(self.writers.written[0])
+                self.writers.written.popleft()
             if clock >= self._next_beat:
                 self._beat()
                 watched = any(claim.watched for claim in self._claims.values())
@@ -172,7 +225,7 @@ class BatchingWorker(Member):
                 self._away_until = 0.0
 
     def _look_due(self, clock: float) -> bool:
-        if self._stop_requested or self._suspended or (self._claims and clock < self._next_look):
+        if self._stop_requested or self._suspended or self.writers.full or (self._claims and clock < self._next_look):
             return False
         self._next_look = clock + LOOK_SECONDS
         if not self.batch.free:
@@ -181,7 +234,8 @@ class BatchingWorker(Member):
 
     def _held(self) -> list[Lease]:
         """All leases, for the thread that keeps them."""
-        return [*list(self._started), *(claim.lease for claim in list(self._claims.values()))]
+        held = [*list(self._claims.values()), *list(self._made.values())]
+        return [*list(self._started), *(one.lease for one in held)]
 
     def _sleep(self) -> None:
         """Until there is mail, or it is time to look again."""
@@ -303,15 +357,15 @@ class BatchingWorker(Member):
 
     def _beat(self) -> None:
         """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
-        claims = list(self._claims.values())
+        claims: list[Claim | Made] = [*self._claims.values(), *self._made.values()]
         steps, begun = self.batch.image_steps, time.monotonic()
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
-                claim.lease.report(claim.part.image_steps_done, pipeline, sigma=claim.part.sigma)
+                claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma)
                 claim.lease.answer(pipeline)
             for claim in claims:
                 claim.lease.extend(self.settings.lease_seconds, pipeline)
-                if claim.watched:
+                if isinstance(claim, Claim) and claim.watched:
                     self._show(claim, pipeline)
             pipeline.eval(scripts.OVERDUE, 0)
             told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
@@ -373,21 +427,25 @@ class BatchingWorker(Member):
                     case keys.WAITING:
                         self._next_look = 0.0
                     case keys.ENDED:
-                        for claim in [claim for claim in self._claims.values() if claim.job.id == message["job_id"]]:
+                        held: list[Claim | Made] = [*self._claims.values(), *self._made.values()]
+                        for claim in [claim for claim in held if claim.job.id == message["job_id"]]:
                             log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
                             self._drop(claim)
                         for lease in list(self._started):
                             if lease.rq_job.id.rpartition("-")[0] == message["job_id"]:
                                 self._started.remove(lease)
                                 self.leases.forget(lease)
-                    case "stop-job" if message["job_id"] in self._claims:
-                        job = self._claims[message["job_id"]].job
-                        self.queue.end(job, JobState.CANCELLED, "stopped by an operator")
+                    case "stop-job":
+                        if stopped := self._claims.get(message["job_id"]) or self._made.get(message["job_id"]):
+                            self.queue.end(stopped.job, JobState.CANCELLED, "stopped by an operator")
 
     def _hand_back(self) -> None:
         """Puts every shard in flight back, the first to the very front."""
         for claim in reversed(list(self._claims.values())):
             self._lay_aside(claim)
+        for made in reversed(list(self._made.values())):
+            self.leases.give_back(made.lease, made.image_steps_done, made.state)
+            self._drop(made)
 
     def _lay_aside(self, claim: Claim) -> None:
         """Puts a shard back to the front of its job, with its state; no retry is spent."""
@@ -404,6 +462,9 @@ class BatchingWorker(Member):
     def _give_up(self, why: str) -> None:
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
         with suppress(RedisError):
+            for made in list(self._made.values()):  # these it had nothing to do with
+                self.leases.give_back(made.lease, made.image_steps_done, made.state)
+                self._drop(made)
             for lease in self._held():
                 if lease in self._started and self._waits(lease):
                     self.leases.decline(lease)
@@ -414,20 +475,36 @@ class BatchingWorker(Member):
     # Ending.
 
     def _settle(self, claim: Claim) -> None:
-        """Writes down a shard that is done or at fault."""
+        """Writes down a shard that is done or at fault, or has it written into the store of its job."""
         if claim.shard.id not in self._claims:
             return
-        if claim.part.fault:
-            self._fail(claim.lease, claim.job, claim.part.fault, claim.part.image_steps_done)
+        part, job, shard = claim.part, claim.job, claim.shard
+        if part.fault:
+            self._fail(claim.lease, job, part.fault, part.image_steps_done)
+            self._drop(claim)
+            return
+        arithmetic = part.lane.arithmetic
+        made = Made(claim.lease, shard, job, part.image_steps_done, part.pixels(), part.frames(), arithmetic)
+        if job.store is None:
+            self._finish(made, made.contents)
         else:
-            images = claim.part.pixels()
-            stored = self.leases.finish(claim.lease, images, claim.part.image_steps_done, claim.part.frames())
-            if stored:
-                self.metrics.finished(claim.job, len(images), last=stored == 2)
-                log.info("finished shard %s", claim.shard.id, extra=claim.shard.ids)
-            if stored == 2:
-                log.info("finished job %s", claim.job.id, extra={"job": claim.job.id})
+            self._made[shard.id] = made
+            self.writers.begin(Writing(shard.id, job.store, job.id, shard.number, made.contents))
         self._drop(claim)
+
+    def _settle_written(self, writing: Writing) -> None:
+        """Tells Redis of a shard that is in the store."""
+        if made := self._made.get(writing.shard_id):
+            self._finish(made, writing.kept)
+            self._drop(made)
+
+    def _finish(self, made: Made, contents: Sequence[bytes]) -> None:
+        stored = self.leases.finish(made.lease, contents, made.image_steps_done)
+        if stored:
+            self.metrics.finished(made.job, len(made.images), last=stored == 2)
+            log.info("finished shard %s", made.shard.id, extra=made.shard.ids)
+        if stored == 2:
+            log.info("finished job %s", made.job.id, extra={"job": made.job.id})
 
     def _fail(self, lease: Lease, job: Job, reason: str, image_steps: int | None = None) -> None:
         """Ends the whole job, and removes its other shards."""
@@ -435,8 +512,12 @@ class BatchingWorker(Member):
         if self.leases.fail(lease, reason, image_steps):
             self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
 
-    def _drop(self, claim: Claim) -> None:
-        """Takes a shard out of the batch, and makes room for the next."""
+    def _drop(self, claim: Claim | Made) -> None:
+        """Takes a shard out of hand, and makes room for the next."""
+        if isinstance(claim, Made):
+            self._made.pop(claim.shard.id, None)
+            self.writers.forget(claim.shard.id)
+            return
         self._claims.pop(claim.shard.id, None)
         self.batch.drop(claim.part)
         self._next_look = 0.0

@@ -5,7 +5,7 @@ A lease that was lost means that somebody else has the shard now: then nothing i
 
 import logging
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import BaseWorker
 
-from models.images import Pixels
 from worker.queue import shards
 from worker.queue.jobs import JobQueue
-from worker.queue.results import encode
 from worker.queue.scripts import load
 from worker.queue.shards import Shard, ShardJob
 
@@ -111,13 +109,19 @@ class Leases:
                     pipeline.execute()
                     return None if job is None or execution is None else Lease(job, execution)
 
-    def finish(self, lease: Lease, images: Pixels, image_steps: int, frames: Pixels | None = None) -> int:
-        """Stores a shard's images, and what they looked like on their way, and ends the job with the last one.
+    def finish(self, lease: Lease, made: Sequence[bytes], image_steps: int) -> int:
+        """Writes down what a shard has made, and ends the job with the last one.
+
+        Args:
+            lease: of the shard.
+            made: its images, and what they looked like on their way or nothing; or what a store keeps these under.
+            image_steps: of it.
 
         Returns 2 for the last one, 1 for another, and 0 if the lease was lost or nobody wants the images.
         """
         rq_job, ttl = lease.rq_job, lease.shard.result_ttl
-        rq_job.outcome = encode(images), image_steps, len(images), b"" if frames is None else encode(frames)
+        images, frames = made
+        rq_job.outcome = images, image_steps, lease.shard.count, frames
         rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
         place = 0
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 120.0
 KILL_SECONDS = 10.0  # beyond the grace time
+RESULTS = "results"  # in the directory of the data: images of large jobs
 TOLD = "SCORESERVE_MODELS_DIR", "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE"  # to other commands
 
 
@@ -31,7 +32,11 @@ def up(
     ] = 8000,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Where the embedded queue is kept.", envvar="SCORESERVE_DATA_DIR", show_default="per user"),
+        typer.Option(
+            help="Where the embedded queue and the images of large jobs are kept.",
+            envvar="SCORESERVE_DATA_DIR",
+            show_default="per user",
+        ),
     ] = None,
     redis_url: Annotated[
         str | None,
@@ -64,7 +69,11 @@ def up(
     try:
         if redis_url is None:
             redis_url = _start_valkey(processes, directory, stop)
-        environment = {"SCORESERVE_REDIS_URL": redis_url, "SCORESERVE_GRACE_SECONDS": str(grace_seconds)}
+        environment = {
+            "SCORESERVE_REDIS_URL": redis_url,
+            "SCORESERVE_GRACE_SECONDS": str(grace_seconds),
+            "SCORESERVE_RESULTS_URL": os.environ.get("SCORESERVE_RESULTS_URL") or (directory / RESULTS).as_uri(),
+        }
         for name, on in workers.items():
             processes.start(name, python("cli.main", "worker"), environment | on)
         processes.start("api", python("cli.main", "api", "--host", host, "--port", str(port)), environment)

@@ -17,6 +17,7 @@ from starlette.routing import Match
 from models.sentences import LONGEST_ECHO, MOST_FAULTS, Fault, fault, faults, shortened
 from service.answering.addresses import address
 from worker.queue.job import JobNotFound
+from worker.queue.stores import Damaged, StoreAway
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "The Idempotency-Key was used for another request",
         "Send what you sent with it before, or choose a new key for a new request.",
     ),
+    "images-damaged": (
+        500,
+        "The images are damaged",
+        "Ask anew: the same request, with its seed, makes the same images. Who runs the service finds more in its log.",
+    ),
     "internal": (500, "Something broke here", "Try again; if it stays, report the request_id."),
     "busy": (
         503,
@@ -93,6 +99,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
         503,
         "Nobody works here",
         "Start a worker: `scoreserve worker`. Jobs are accepted, and wait for one.",
+    ),
+    "images-unavailable": (
+        503,
+        "The images cannot be reached",
+        "Try again after Retry-After seconds. The job is finished, and its images are kept.",
     ),
     "unavailable": (
         503,
@@ -162,7 +173,7 @@ def invalid_body(error: ValidationError, model: type[BaseModel]) -> Problem:
 def install(app: FastAPI) -> None:
     """Makes every error of the application a problem."""
 
-    for kind in (Problem, RedisError, JobNotFound):
+    for kind in (Problem, RedisError, JobNotFound, StoreAway, Damaged):
 
         @app.exception_handler(kind)
         async def _(request: Request, error: Exception) -> JSONResponse:
@@ -202,10 +213,19 @@ def problem_of(error: Exception) -> Problem:
         case RedisError():
             log.warning("Redis: %s", error)
             return Problem("unavailable", "Redis does not answer", headers={"Retry-After": "2"})
+        case StoreAway() | Damaged():
+            return _of_store(error)
         case JobNotFound():
             return Problem("not-found", f"there is no job {error}, or its results have been forgotten")
         case _:
             return Problem("internal", "the request could not be carried out")
+
+
+def _of_store(error: StoreAway | Damaged) -> Problem:
+    if isinstance(error, Damaged):
+        return Problem("images-damaged", f"what is stored is not what was made: {error}")
+    log.warning("results store: %s", error)
+    return Problem("images-unavailable", "the results store does not answer", headers={"Retry-After": "5"})
 
 
 def respond(request: Request, problem: Problem) -> JSONResponse:

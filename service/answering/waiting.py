@@ -1,6 +1,7 @@
 """Answering once a job is done: `Prefer: wait=N` (RFC 7240) and `Accept`."""
 
 import asyncio
+import logging
 import re
 import time
 from contextlib import suppress
@@ -21,6 +22,9 @@ from service.jobs import Accepted
 from worker.queue import keys
 from worker.queue.job import Job
 from worker.queue.jobs import JobEnded
+from worker.queue.stores import StoreAway
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05, 0.5  # between two looks at a job: at first, and at most
 HEARD_SECONDS = 2.0  # at most, while messages tell of jobs that end
@@ -91,6 +95,13 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
             "unavailable",
             f"Redis does not answer; job {job.id} was accepted and is kept",
             headers={"Location": f"/jobs/{job.id}", "Retry-After": "2"},
+        ) from error
+    except StoreAway as error:
+        log.warning("results store: %s", error)
+        raise Problem(
+            "images-unavailable",
+            f"the results store does not answer; job {job.id} is finished, and its images are kept",
+            headers={"Location": f"/jobs/{job.id}", "Retry-After": "5"},
         ) from error
     if how.media_type != JSON and job.state.final:
         raise Problem("not-ready", f"job {job.id} is {job.state}: {job.error}", headers=headers)

@@ -39,7 +39,7 @@ def _file(media_type: str) -> dict[str, Any]:
     answers = {
         200: {"content": content, "description": "The file. It never changes; `ETag` names it."},
         304: {"description": "The client has it (If-None-Match)."},
-        **responses("not-found", "not-ready", "invalid", "unavailable"),
+        **responses("not-found", "not-ready", "invalid", "images-unavailable", "unavailable"),
     }
     return {"response_class": Response, "responses": answers}
 

@@ -38,6 +38,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "invalid",
         "idempotency-mismatch",
         "busy",
+        "images-unavailable",
         "unavailable",
     ),
 }

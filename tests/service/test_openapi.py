@@ -43,6 +43,9 @@ ALLOWED: tuple[str, ...] = (
     # A service answers by its own names, and to its own pages; a key may reach less far than others.
     "paths//*/responses/421: added",
     "paths//*/responses/403: added",
+    # What keeps the images may be away, while the queue is not.
+    "paths/*/responses/503/content/application/problem+json/examples/images-unavailable: added",
+    "paths//*/responses/503/description: changed: *The images cannot be reached: *",
     # A queue that is suspended is not ready.
     "paths//readyz/get/description: changed: *",
     # Noise levels may be listed, which is a parameter that is no number.

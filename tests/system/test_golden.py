@@ -66,7 +66,19 @@ Pixels = dict[str, np.ndarray]
 Words = dict[str, Any]
 
 
-def test_all_is_as_recorded(start: Callable, tmp_path: Path, until: Callable, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("store", ["none", "directory", "bucket"])
+def test_all_is_as_recorded(
+    store: str,
+    start: Callable,
+    tmp_path: Path,
+    until: Callable,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever the images lie."""
+    url = "none" if store == "none" else request.getfixturevalue(f"{store}_url")
+    monkeypatch.setenv("SCORESERVE_RESULTS_URL", url)
+    monkeypatch.setenv("SCORESERVE_RESULTS_IN_REDIS_BYTES", "0")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"

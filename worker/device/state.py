@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from models.images import Pixels
 from models.sampling.chain import Chain
 from models.sampling.sample import from_pixels, to_pixels
 
@@ -27,6 +28,27 @@ def pack(chains: Sequence[Chain], arithmetic: str) -> bytes:
         "previous": _stack([chain.previous for chain in under_way if _carries(chain)]),
         "pixels": _stack([torch.from_numpy(to_pixels(c.x)) for c in chains if not c.remaining and c.x is not None]),
         "frames": _stack([frame for chain in chains for frame in chain.frames]),
+    }
+    return safetensors.torch.save(state)
+
+
+def pack_done(images: Pixels, frames: Pixels | None, rows: int, arithmetic: str) -> bytes:
+    """The same of chains that are finished, from what they have made.
+
+    Args:
+        images: uint8 [n, h, w, c].
+        frames: what they looked like on their way, uint8 [n, frames - 1, h, w, c]; None if none is kept.
+        rows: of each table.
+        arithmetic: whose bits they have.
+    """
+    none = torch.zeros(0, dtype=torch.float32)
+    state = {
+        "arithmetic": torch.tensor(list(arithmetic.encode()), dtype=torch.uint8),
+        "cursors": torch.full((len(images),), rows),
+        "x": none,
+        "previous": none,
+        "pixels": torch.from_numpy(images),
+        "frames": none if frames is None else torch.from_numpy(frames.reshape(-1, *frames.shape[2:])),
     }
     return safetensors.torch.save(state)
 

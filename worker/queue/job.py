@@ -30,6 +30,7 @@ class Job(BaseModel):
     Args:
         image_steps: network evaluations of all images.
         rows: of each image's table; a row that is guided is two evaluations at once.
+        store: address of where its images are written to; None if they are in Redis.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Job(BaseModel):
     client: str
     priority: Priority
     deadline: float | None
+    store: str | None = None
 
     @property
     def rows_left(self) -> int:
@@ -91,6 +93,7 @@ def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) ->
         client=record[b"client"].decode(),
         priority=Priority(record[b"priority"].decode()),
         deadline=number(b"deadline"),
+        store=record[b"store"].decode() if b"store" in record else None,
     )
 
 

@@ -125,7 +125,7 @@ class JobQueue:
 
     Args:
         connection: as `connect` makes it.
-        settings: shard size and time to live.
+        settings: shard size, time to live, and where images are kept.
     """
 
     def __init__(self, connection: Redis, settings: QueueSettings) -> None:
@@ -173,7 +173,7 @@ class JobQueue:
             webhook: what is called once the job has ended.
             rows: of each image's table; None where each is one image-step.
         """
-        now = time.time()
+        now, made = time.time(), request.count * image.size * max(1, request.frames)
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
         job = Job(
             id=secrets.token_hex(12),
@@ -193,6 +193,7 @@ class JobQueue:
             client=client,
             priority=priority,
             deadline=None if deadline_seconds is None else now + deadline_seconds,
+            store=self.settings.results_url if made > self.settings.results_in_redis_bytes else None,
         )
         return Offer(job, limits, self.rq.key, self._rq_record, once, webhook)
 

@@ -113,6 +113,8 @@ class Offer:
             "rank": job.priority.rank,
             "weight": job.priority.weight,
         }
+        if job.store is not None:
+            record["store"] = job.store
         if self.once is not None:
             record["once"] = self.once.name
         if self.webhook is not None:

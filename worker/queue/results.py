@@ -1,7 +1,15 @@
-"""Images of finished jobs: written by workers, read by the service. Torch-free."""
+"""Images of finished jobs: written by workers, read by the service. Torch-free.
 
+What a shard has made is in Redis, or in the store that its job names, and then Redis has what it was put under.
+"""
+
+import threading
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from redis import Redis
@@ -9,9 +17,13 @@ from redis import Redis
 from models.images import Pixels
 from worker.queue import keys
 from worker.queue.job import Job, JobNotFound
+from worker.queue.stores import Damaged, StoreAway, Stores, is_reference
 
 PIECE_BYTES = 2**18  # read from Redis at a time
+AHEAD = 8  # objects of a store that are on their way while one is used
+CACHE_BYTES = 2**24  # of objects that are kept, since an image or a preview is part of one
 MAX_PREVIEW, MAX_PREVIEW_BYTES = 64, 2**20  # of a job: images, and their pixels
+Made = Literal["images", "frames"]
 
 
 def previewed(job: Job) -> int:
@@ -24,11 +36,29 @@ def encode(images: Pixels) -> bytes:
     return np.ascontiguousarray(images).tobytes()
 
 
-class Results:
-    """The images of finished jobs, until their time to live ends."""
+class Range(NamedTuple):
+    """Which images of its job a shard has: `count` of them, from image `first` on."""
 
-    def __init__(self, connection: Redis) -> None:
-        self.connection = connection
+    number: int
+    first: int
+    count: int
+
+
+class Results:
+    """The images of finished jobs, until their time to live ends.
+
+    What a store has may raise, besides what is said below, StoreAway and Damaged.
+
+    Args:
+        connection: to the Redis of the queue.
+        stores: those that jobs name.
+    """
+
+    def __init__(self, connection: Redis, stores: Stores | None = None) -> None:
+        self.connection, self.stores = connection, stores or Stores()
+        self._readers = ThreadPoolExecutor(2 * AHEAD, "reader")
+        self._cache: OrderedDict[tuple[str, int, bytes], bytes] = OrderedDict()
+        self._lock = threading.Lock()
 
     def images(self, job: Job) -> Pixels:
         """All images of a finished job, uint8 [count, h, w, c].
@@ -36,7 +66,7 @@ class Results:
         Raises:
             JobNotFound: they are gone.
         """
-        return self._read(job, range(job.shards))
+        return self._shaped(job, b"".join(self._read(job, "images")))
 
     def pieces(self, job: Job) -> Iterator[Pixels]:
         """All images of a finished job, uint8 [n, h, w, c] at a time, so that the whole need not be in memory.
@@ -44,9 +74,7 @@ class Results:
         Raises:
             JobNotFound: they are gone.
         """
-        at_once = max(1, PIECE_BYTES // (job.shard_size * job.image.size))
-        for first in range(0, job.shards, at_once):
-            yield self._read(job, range(first, min(first + at_once, job.shards)))
+        return (self._shaped(job, piece) for piece in self._read(job, "images"))
 
     def image(self, job: Job, index: int) -> Pixels:
         """One image of a finished job, uint8 [h, w, c].
@@ -57,8 +85,10 @@ class Results:
         """
         if not 0 <= index < job.request.count:
             raise IndexError(f"job {job.id} has images 0 to {job.request.count - 1}")
-        number, offset = divmod(index, job.shard_size)
-        image: Pixels = self._read(job, range(number, number + 1))[offset]
+        before = self._ranges(job, index // job.shard_size + 1)  # no shard but the last has fewer images
+        shard = next(shard for shard in reversed(before) if shard.first <= index)
+        value: Any = self.connection.hget(keys.of(job.id, "images"), str(shard.number))
+        image: Pixels = self._shaped(job, self._cached(job, shard.number, value))[index - shard.first]
         return image
 
     def frames(self, job: Job) -> Pixels:
@@ -71,39 +101,105 @@ class Results:
         images = self.images(job).reshape(shape)
         if job.request.frames == 1:
             return images
-        numbers = [str(number) for number in range(job.shards)]
-        stored: Any = self.connection.hmget(keys.of(job.id, "frames"), numbers)
-        if any(part is None for part in stored):
-            raise JobNotFound(job.id)
-        return np.concatenate([np.frombuffer(b"".join(stored), np.uint8).reshape(shape), images], axis=1)
+        stored = b"".join(self._read(job, "frames"))
+        return np.concatenate([np.frombuffer(stored, np.uint8).reshape(shape), images], axis=1)
 
     def previews(self, job: Job) -> tuple[Pixels, Pixels]:
         """What the first images of a job are expected to look like, and what they look like by now, noise and all.
 
         Each is uint8 [n, h, w, c]; black where nothing is begun.
         """
-        numbers = [str(number) for number in range(-(-previewed(job) // job.shard_size))]
+        count = previewed(job)
+        shown = [shard for shard in self._ranges(job, count) if shard.first < count]
+        numbers = [str(shard.number) for shard in shown]
         with self.connection.pipeline(transaction=False) as pipeline:
             pipeline.hmget(keys.of(job.id, "images"), numbers)
             pipeline.hmget(keys.of(job.id, "previews"), numbers)
             pipeline.hmget(keys.of(job.id, "chains"), numbers)
             images, estimates, chains = pipeline.execute()
-        return _shown(job, images, estimates), _shown(job, images, chains)
+        done: list[bytes | None] = [None] * len(shown)
+        for place, (shard, value) in enumerate(zip(shown, images, strict=True)):
+            with suppress(StoreAway, Damaged, JobNotFound):  # who looks on gets what there is
+                done[place] = value and self._cached(job, shard.number, value)
+        return _shown(job, shown, done, estimates), _shown(job, shown, done, chains)
 
-    def _read(self, job: Job, numbers: range) -> Pixels:
-        stored: Any = self.connection.hmget(keys.of(job.id, "images"), [str(number) for number in numbers])
-        if any(part is None for part in stored):
-            raise JobNotFound(job.id)
-        images: Pixels = np.frombuffer(b"".join(stored), dtype=np.uint8)
+    def _ranges(self, job: Job, most: int | None = None) -> list[Range]:
+        """The images of all shards, or of the first so many; in order, as their numbers are."""
+        size, numbers = job.shard_size, range(job.shards if most is None else min(job.shards, most))
+        return [Range(number, number * size, min(size, job.request.count - number * size)) for number in numbers]
+
+    def _shaped(self, job: Job, pixels: bytes) -> Pixels:
+        images: Pixels = np.frombuffer(pixels, dtype=np.uint8)
         return images.reshape(-1, job.image.height, job.image.width, job.image.channels)
 
+    def _read(self, job: Job, made: Made) -> Iterator[bytes]:
+        """What all shards have made, in the order of their images, some at a time."""
+        shards = self._ranges(job)
+        each = job.image.size * max(shard.count for shard in shards)
+        at_once = max(1, PIECE_BYTES // each) if job.store is None else 32 * AHEAD
+        for begin in range(0, len(shards), at_once):
+            numbers = [shard.number for shard in shards[begin : begin + at_once]]
+            stored: Any = self.connection.hmget(keys.of(job.id, made), [str(number) for number in numbers])
+            if None in stored:
+                raise JobNotFound(job.id)
+            if any(map(is_reference, stored)):
+                yield from self._ahead(job, numbers, stored)
+            else:
+                yield b"".join(stored)
 
-def _shown(job: Job, images: Sequence[bytes | None], others: Sequence[bytes | None]) -> Pixels:
+    def _ahead(self, job: Job, numbers: Sequence[int], stored: Sequence[bytes]) -> Iterator[bytes]:
+        """What values of Redis stand for, one by one; some more are asked for while one is used."""
+        waiting = iter(zip(numbers, stored, strict=True))
+        coming: deque[Future[bytes]] = deque()
+        try:
+            while True:
+                for number, value in islice(waiting, AHEAD - len(coming)):
+                    coming.append(self._readers.submit(self._found, job, number, value))
+                if not coming:
+                    return
+                yield coming.popleft().result()
+        finally:
+            for one in coming:
+                one.cancel()
+
+    def _found(self, job: Job, number: int, value: bytes | None) -> bytes:
+        """What a value of Redis stands for.
+
+        Raises:
+            JobNotFound: it is gone.
+        """
+        if value is None:
+            raise JobNotFound(job.id)
+        if not is_reference(value) or job.store is None:
+            return value
+        try:
+            return self.stores.get(job.store, job.id, number, value)
+        except FileNotFoundError as error:
+            raise JobNotFound(job.id) from error
+
+    def _cached(self, job: Job, number: int, value: bytes | None) -> bytes:
+        """The same, for who will soon ask again for what is near."""
+        if value is None or not is_reference(value):
+            return self._found(job, number, value)
+        name = job.id, number, value
+        with self._lock:
+            if name in self._cache:
+                self._cache.move_to_end(name)
+                return self._cache[name]
+        found = self._found(job, number, value)
+        with self._lock:
+            self._cache[name] = found
+            while sum(map(len, self._cache.values())) > CACHE_BYTES and len(self._cache) > 1:
+                self._cache.popitem(last=False)
+        return found
+
+
+def _shown(job: Job, shards: Sequence[Range], images: Sequence[bytes | None], others: Sequence[bytes | None]) -> Pixels:
     """The first images of a job, uint8 [n, h, w, c]: of each shard those that are done, or else the others."""
     out = np.zeros((previewed(job), job.image.height, job.image.width, job.image.channels), np.uint8)
-    for number, (done, other) in enumerate(zip(images, others, strict=True)):
+    for shard, done, other in zip(shards, images, others, strict=True):
         if (pixels := done or other) is not None:
             shown = np.frombuffer(pixels, np.uint8).reshape(-1, *out.shape[1:])
-            part = out[number * job.shard_size :][: job.shard_size]
+            part = out[shard.first : shard.first + shard.count]
             part[: len(shown)] = shown[: len(part)]
     return out

@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
 from models.store import ZOO, ModelStore
+from worker.queue.stores import check_url
 
 
 class QueueSettings(BaseSettings):
@@ -25,6 +26,14 @@ class QueueSettings(BaseSettings):
     max_images_per_job: int = Field(100_000, ge=1)
     max_image_steps_per_job: int = Field(50_000_000, ge=1)
     result_ttl_seconds: int = Field(3600, ge=1, description="How long an ended job and its images are kept.")
+    results_url: str | None = Field(
+        None,
+        description="Where images of large jobs are kept, out of Redis: file:///DIRECTORY, s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX, the same for services and workers; none, as by default, keeps all in Redis.",
+    )
+    results_in_redis_bytes: int = Field(
+        2**20, ge=0, description="Largest images of a job that are in Redis, though there is a place out of it."
+    )
 
     @field_validator("redis_url")
     @classmethod
@@ -34,6 +43,11 @@ class QueueSettings(BaseSettings):
         except ValueError as error:  # which may name a part of a password
             raise ValueError("it is no address such as redis://HOST:6379/0, rediss://HOST/0 or unix://FILE") from error
         return url
+
+    @field_validator("results_url")
+    @classmethod
+    def _check_results(cls, url: str | None) -> str | None:
+        return None if url is None or url == "none" else check_url(url)
 
     def store(self) -> ModelStore:
         """The models that are served."""

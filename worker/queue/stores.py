@@ -114,13 +114,15 @@ class Directory(Store):
     """Objects as files: on a disk of the only machine, or on one that all machines mount at the same place.
 
     Args:
-        path: made if it is missing. One that goes missing later, as if it was not mounted any more, is away.
+        path: of it. One that goes missing, as if it was not mounted any more, is away.
+        make: it is made if it is missing now.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, make: bool) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if make:
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise _away(path, error) from error
 
@@ -245,9 +247,14 @@ class Bucket(Store):
 
 
 class Stores:
-    """The stores that jobs name, each opened when it is first needed."""
+    """The stores that jobs name, each opened when it is first needed.
 
-    def __init__(self) -> None:
+    Args:
+        make: directories are made that are missing then.
+    """
+
+    def __init__(self, make: bool = False) -> None:
+        self.make = make
         self._open: dict[str, Store] = {}
         self._lock = threading.Lock()
 
@@ -259,7 +266,7 @@ class Stores:
         """
         with self._lock:
             if url not in self._open:
-                self._open[url] = _opened(url)
+                self._open[url] = _opened(url, self.make)
             return self._open[url]
 
     def put(self, url: str, job_id: str, number: int, data: bytes) -> bytes:
@@ -299,13 +306,13 @@ def _name(job_id: str, number: int, kept: bytes) -> str:
     return f"{job_id}/{number}-{kept.removeprefix(MARK).decode()}"
 
 
-def _opened(url: str) -> Store:
+def _opened(url: str, make: bool) -> Store:
     try:
         parts = urlsplit(check_url(url))
     except ValueError as error:
         raise StoreAway(str(error)) from error
     if parts.scheme == "file":
-        return Directory(Path(unquote(parts.path)))
+        return Directory(Path(unquote(parts.path)), make)
     return Bucket(parts.scheme, f"{parts.netloc}{parts.path}")
 
 

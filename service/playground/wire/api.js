@@ -7,6 +7,7 @@ const REMEDIES = {
   "rate-limited": "This key or address has asked too often; wait a little.",
   "quota-exceeded": "Wait until your other jobs have ended, or cancel some in the queue.",
   busy: "Try again later, or ask for less.",
+  "images-unavailable": "What keeps the images is away for a moment; they are not lost. Try again.",
   unavailable: "The queue is away for a moment; nothing that was accepted is lost. Try again.",
   unreachable: "See whether it runs (`make up`) and whether you are connected; then try again.",
 };

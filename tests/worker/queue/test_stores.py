@@ -64,7 +64,7 @@ def test_a_reference_is_told_from_pixels() -> None:
 
 
 def test_what_is_put_is_got(results_url: str) -> None:
-    here, there = Stores(), Stores()
+    here, there = Stores(make=True), Stores()
     kept = [here.put(results_url, JOB, number, bytes([number]) * 1000) for number in range(3)]
     assert kept[1] == here.put(results_url, JOB, 1, bytes([1]) * 1000), "done twice it is the same"
     assert [there.get(results_url, JOB, n, kept[n]) for n in range(3)] == [bytes([n]) * 1000 for n in range(3)]
@@ -75,7 +75,7 @@ def test_what_is_put_is_got(results_url: str) -> None:
 
 
 def test_jobs_are_listed_and_removed(results_url: str) -> None:
-    begun, here = time.time(), Stores()
+    begun, here = time.time(), Stores(make=True)
     assert list(here.of(results_url).jobs()) == []
     kept = {job: here.put(results_url, job, 7, job.encode()) for job in (JOB, OTHER)}
     here.of(results_url).write("notes/of-somebody", b"else")
@@ -97,7 +97,7 @@ def test_jobs_are_listed_and_removed(results_url: str) -> None:
 
 
 def test_what_is_not_what_was_put_is_never_shown(results_url: str) -> None:
-    here = Stores()
+    here = Stores(make=True)
     kept = here.put(results_url, JOB, 0, b"pixels")
     (name,) = [f"{JOB}/0-{kept.decode().partition(':')[2]}"]
     here.of(results_url).write(name, b"pixelS")
@@ -107,7 +107,7 @@ def test_what_is_not_what_was_put_is_never_shown(results_url: str) -> None:
 
 def test_who_reads_while_it_is_written_sees_all_or_nothing(directory_url: str) -> None:
     """In a bucket that is for its server to see to."""
-    here, data, stop = Stores(), os.urandom(2**20), threading.Event()
+    here, data, stop = Stores(make=True), os.urandom(2**20), threading.Event()
     kept = here.put(directory_url, JOB, 0, data)
 
     def write() -> None:
@@ -127,7 +127,7 @@ def test_who_reads_while_it_is_written_sees_all_or_nothing(directory_url: str) -
 def test_a_write_that_fails_leaves_nothing(
     directory_url: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Stores()
+    here = Stores(make=True)
     here.put(directory_url, JOB, 0, b"first")
 
     def full(_: int) -> None:
@@ -143,7 +143,7 @@ def test_a_write_that_fails_leaves_nothing(
 
 
 def test_a_directory_that_goes_missing_is_away_and_not_made_anew(directory_url: str, directory: Path) -> None:
-    here = Stores()
+    here = Stores(make=True)
     kept = here.put(directory_url, JOB, 0, b"pixels")
     aside = directory.with_name("elsewhere")
     directory.rename(aside)
@@ -155,7 +155,9 @@ def test_a_directory_that_goes_missing_is_away_and_not_made_anew(directory_url: 
     for ask in asks:
         with pytest.raises(StoreAway, match="results"):
             ask()
-    assert not directory.exists()
+    with pytest.raises(StoreAway, match="results"):
+        Stores().put(directory_url, JOB, 0, b"pixels")
+    assert not directory.exists(), "who only reads makes none"
     aside.rename(directory)
     assert here.get(directory_url, JOB, 0, kept) == b"pixels"
 
@@ -163,13 +165,13 @@ def test_a_directory_that_goes_missing_is_away_and_not_made_anew(directory_url: 
 def test_a_directory_that_cannot_be_made_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreAway, match="file"):
-        Stores().put((tmp_path / "file" / "results").as_uri(), JOB, 0, b"pixels")
+        Stores(make=True).put((tmp_path / "file" / "results").as_uri(), JOB, 0, b"pixels")
 
 
 def test_a_bucket_that_cannot_be_reached_is_away(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Stores().put(bucket_url, JOB, 0, b"pixels")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    here = Stores()
+    here = Stores(make=True)
     with pytest.raises(StoreAway):
         here.put(bucket_url, JOB, 0, b"pixels")
     with pytest.raises(StoreAway):
@@ -184,7 +186,7 @@ def test_a_bucket_that_there_is_not_is_away_for_who_writes(bucket_url: str) -> N
 
 
 def test_a_store_that_comes_back_soon_is_read(directory_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Stores()
+    here = Stores(make=True)
     kept, read, failures = here.put(directory_url, JOB, 0, b"pixels"), stores.Directory.read, [1, 2]
 
     def sometimes(store: stores.Directory, name: str) -> bytes:
