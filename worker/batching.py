@@ -234,7 +234,7 @@ class BatchingWorker(Member):
 
     def _held(self) -> list[Lease]:
         """All leases, for the thread that keeps them."""
-        held = [*list(self._claims.values()), *list(self._made.values())]
+        held: list[Claim | Made] = [*list(self._claims.values()), *list(self._made.values())]
         return [*list(self._started), *(one.lease for one in held)]
 
     def _sleep(self) -> None:

@@ -8,8 +8,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from redis import Redis
@@ -19,7 +20,7 @@ from worker.queue import keys
 from worker.queue.job import Job, JobNotFound
 from worker.queue.stores import Damaged, StoreAway, Stores, is_reference
 
-PIECE_BYTES = 2**18  # read from Redis at a time
+PIECE_BYTES, AT_ONCE = 2**18, 256  # read from Redis at a time: pixels, and shards
 AHEAD = 8  # objects of a store that are on their way while one is used
 CACHE_BYTES = 2**24  # of objects that are kept, since an image or a preview is part of one
 MAX_PREVIEW, MAX_PREVIEW_BYTES = 64, 2**20  # of a job: images, and their pixels
@@ -36,7 +37,8 @@ def encode(images: Pixels) -> bytes:
     return np.ascontiguousarray(images).tobytes()
 
 
-class Range(NamedTuple):
+@dataclass(frozen=True)
+class Range:
     """Which images of its job a shard has: `count` of them, from image `first` on."""
 
     number: int
@@ -85,7 +87,7 @@ class Results:
         """
         if not 0 <= index < job.request.count:
             raise IndexError(f"job {job.id} has images 0 to {job.request.count - 1}")
-        before = self._ranges(job, index // job.shard_size + 1)  # no shard but the last has fewer images
+        before = self._ranges(job, range(index // job.shard_size + 1))  # no shard but the last has fewer images
         shard = next(shard for shard in reversed(before) if shard.first <= index)
         value: Any = self.connection.hget(keys.of(job.id, "images"), str(shard.number))
         image: Pixels = self._shaped(job, self._cached(job, shard.number, value))[index - shard.first]
@@ -110,7 +112,7 @@ class Results:
         Each is uint8 [n, h, w, c]; black where nothing is begun.
         """
         count = previewed(job)
-        shown = [shard for shard in self._ranges(job, count) if shard.first < count]
+        shown = [shard for shard in self._ranges(job, range(count)) if shard.first < count]
         numbers = [str(shard.number) for shard in shown]
         with self.connection.pipeline(transaction=False) as pipeline:
             pipeline.hmget(keys.of(job.id, "images"), numbers)
@@ -123,10 +125,10 @@ class Results:
                 done[place] = value and self._cached(job, shard.number, value)
         return _shown(job, shown, done, estimates), _shown(job, shown, done, chains)
 
-    def _ranges(self, job: Job, most: int | None = None) -> list[Range]:
-        """The images of all shards, or of the first so many; in order, as their numbers are."""
-        size, numbers = job.shard_size, range(job.shards if most is None else min(job.shards, most))
-        return [Range(number, number * size, min(size, job.request.count - number * size)) for number in numbers]
+    def _ranges(self, job: Job, numbers: range) -> list[Range]:
+        """The images of the shards with these numbers, as far as there are any; in order, as the numbers are."""
+        size, there = job.shard_size, numbers[: max(0, job.shards - numbers.start)]
+        return [Range(number, number * size, min(size, job.request.count - number * size)) for number in there]
 
     def _shaped(self, job: Job, pixels: bytes) -> Pixels:
         images: Pixels = np.frombuffer(pixels, dtype=np.uint8)
@@ -134,18 +136,28 @@ class Results:
 
     def _read(self, job: Job, made: Made) -> Iterator[bytes]:
         """What all shards have made, in the order of their images, some at a time."""
-        shards = self._ranges(job)
-        each = job.image.size * max(shard.count for shard in shards)
-        at_once = max(1, PIECE_BYTES // each) if job.store is None else 32 * AHEAD
-        for begin in range(0, len(shards), at_once):
-            numbers = [shard.number for shard in shards[begin : begin + at_once]]
-            stored: Any = self.connection.hmget(keys.of(job.id, made), [str(number) for number in numbers])
-            if None in stored:
-                raise JobNotFound(job.id)
-            if any(map(is_reference, stored)):
-                yield from self._ahead(job, numbers, stored)
-            else:
-                yield b"".join(stored)
+        for begin in range(0, job.shards, AT_ONCE):
+            for numbers in self._batches(job, self._ranges(job, range(begin, begin + AT_ONCE))):
+                stored: Any = self.connection.hmget(keys.of(job.id, made), [str(number) for number in numbers])
+                if None in stored:
+                    raise JobNotFound(job.id)
+                if any(map(is_reference, stored)):
+                    yield from self._ahead(job, numbers, stored)
+                else:
+                    yield b"".join(stored)
+
+    def _batches(self, job: Job, shards: Sequence[Range]) -> Iterator[list[int]]:
+        """The numbers of shards, as many at a time as one answer of Redis may have the pixels of."""
+        some: list[int] = []
+        size = 0
+        for shard in shards:
+            bytes_of = shard.count * job.image.size if job.store is None else 0
+            if some and size + bytes_of > PIECE_BYTES:
+                yield some
+                some, size = [], 0
+            some.append(shard.number)
+            size += bytes_of
+        yield some
 
     def _ahead(self, job: Job, numbers: Sequence[int], stored: Sequence[bytes]) -> Iterator[bytes]:
         """What values of Redis stand for, one by one; some more are asked for while one is used."""
