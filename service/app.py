@@ -80,7 +80,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         await context.async_redis.aclose()
         await context.jobs.redis.connection.aclose()
         context.queue.connection.close()
-        context.decoder.shutdown(wait=False, cancel_futures=True)
+        await context.uploads.crew.aclose()
 
     app = FastAPI(
         title="scoreserve",

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from service.answering.endings import Endings
 from service.answering.events import Events
 from service.answering.job_view import JobView
 from service.asking.intake import Intake
+from service.asking.uploads import Uploads
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pulse import Pulse
@@ -49,7 +49,7 @@ class Context:
     usage: Usage
     pulse: Pulse
     endings: Endings
-    decoder: ThreadPoolExecutor
+    uploads: Uploads
     events: Events
     bodies: set[asyncio.Timeout]  # that are on their way: when each has to be there
 
@@ -95,8 +95,7 @@ class Context:
             usage=Usage(together),
             pulse=pulse,
             endings=Endings(messages),
-            # One thread: a large picture takes 300 MB, and malloc keeps up to 64 MB for each thread that had one.
-            decoder=ThreadPoolExecutor(1, "decoder"),
+            uploads=Uploads(settings),
             bodies=set(),
             events=Events(async_redis, queue, results, settings.max_event_streams, auth.stands),
         )

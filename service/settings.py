@@ -26,6 +26,15 @@ class ServiceSettings(QueueSettings):
     )
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
     max_picture_pixels: int = Field(2**24, ge=1, description="Largest picture that is fitted to a model's size.")
+    max_picture_side: int = Field(2**14, ge=1, description="Largest side of such a picture, in pixels.")
+    max_jpeg_scans: int = Field(64, ge=1, description="Scans of a JPEG file; a progressive one has about ten.")
+    decoders: int = Field(2, ge=1, description="Pictures decoded at once, one of a client, each in its own process.")
+    decoding_seconds: int = Field(5, ge=1, description="Of a processor, for the pictures of a request.")
+    decoding_memory_mb: int = Field(512, ge=16, description="Memory for the pictures of a request.")
+    max_client_uploads: int = Field(16, ge=1, description="Requests with pictures of one client that wait or decode.")
+    max_uploads_bytes: int = Field(
+        2**26, ge=1024, description="Pictures that wait or decode, of all clients; of one at most half."
+    )
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
     max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
     body_timeout_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to arrive.")

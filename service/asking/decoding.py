@@ -1,15 +1,15 @@
 """Decoding: from a picture file to an upright picture of eight bits a channel, if its header says that it is small."""
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-
-from service.answering.problems import Problem, invalid
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _STRIP = 2**18  # pixels that are brought to eight bits at a time
@@ -23,6 +23,40 @@ _TURNED = {  # by what EXIF calls orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+# In a JPEG file: what follows FF is a marker, but for 00, filling and the markers of restarts (ITU T.81, B.1).
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_START_OF_SCAN, _WITHOUT_LENGTH = 0xDA, (0x01, 0xD8, 0xD9)
+
+
+class Unusable(ValueError):
+    """A picture cannot be used.
+
+    Args:
+        field: of the request.
+        reason: what is wrong.
+        allowed: what is allowed.
+    """
+
+    def __init__(self, field: str, reason: str, allowed: str) -> None:
+        super().__init__(f"/{field}: {reason}")
+        self.field, self.reason, self.allowed = field, reason, allowed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be decoded.
+
+    Args:
+        pixels: of a picture that is fitted to a model's size.
+        side: of such a picture, in pixels.
+        scans: of a JPEG file; each of a progressive one passes over all of the picture again.
+    """
+
+    pixels: int
+    side: int
+    scans: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +74,41 @@ class Decoded:
     white: int
 
 
-def decode(field: str, data: bytes, fits: Callable[[int, int], bool], allowed: str, wanted: str = "") -> Decoded:
+@dataclass(frozen=True)
+class Opened:
+    """A picture of which no more than the header was read: that it fits is known, for all that a header tells.
+
+    Args:
+        field: of the request, for what is said of it.
+        file: Pillow's.
+        allowed: what does, in words.
+        bits: of a channel, as a TIFF file tells them; 0 where nothing does.
+    """
+
+    field: str
+    file: Image.Image
+    allowed: str
+    bits: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, which may be exchanged once it is turned upright."""
+        return self.file.size
+
+    def decode(self) -> Decoded:
+        """The picture.
+
+        Raises:
+            Unusable: it is damaged, or nothing tells which of its values is white.
+        """
+        with _readable(self.field, self.allowed):
+            self.file.load()
+            return _eight_bits(self.field, upright(self.file), self.bits)
+
+
+def open_picture(
+    field: str, data: bytes, fits: Callable[[int, int], bool], allowed: str, scans: int, wanted: str = ""
+) -> Opened:
     """The picture of a file. Only one whose header tells a size that fits gets as far as a decoder.
 
     Args:
@@ -49,27 +117,46 @@ def decode(field: str, data: bytes, fits: Callable[[int, int], bool], allowed: s
         fits: whether a width and a height do, for all that is known before a picture is turned upright: its sides may
             be exchanged then.
         allowed: which sizes do, in words.
+        scans: that a JPEG file may have.
         wanted: what is said after the size of one that does not.
 
     Raises:
-        Problem: it is no picture, is damaged, does not fit, or nothing tells which of its values is white.
+        Unusable: it is no picture, or does not fit.
     """
+    with _readable(field, allowed):
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if not fits(*image.size):
+            raise Unusable(field, f"the picture is {image.width} x {image.height} pixels{wanted}", allowed)
+        if data.startswith(b"\xff\xd8") and count_scans(data, scans + 1) > scans:
+            raise Unusable(field, f"the JPEG file has more than {scans} scans", f"at most {scans} scans")
+        return Opened(field, image, allowed, getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (0,))[0])
+
+
+def count_scans(data: bytes, most: int) -> int:
+    """How many scans a JPEG file has, if they are fewer than `most`."""
+    scans = place = 0
+    while scans < most and (found := _MARKER.search(data, place)):
+        kind, place = found[1][0], found.end()
+        scans += kind == _START_OF_SCAN
+        if kind not in _WITHOUT_LENGTH:
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    return scans
+
+
+@contextmanager
+def _readable(field: str, allowed: str) -> Iterator[None]:
+    """What a decoder raises is a refusal; but for want of memory, of which whoever gave it tells."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about sizes that are refused here, and about damaged tags
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if not fits(*image.size):
-                raise invalid(f"/{field}", f"the picture is {image.width} x {image.height} pixels{wanted}", allowed)
-            bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (0,))[0]
-            image.load()
-            return _eight_bits(field, upright(image), bits)
+            yield
     except Image.DecompressionBombError as error:
-        raise invalid(f"/{field}", "the picture is far too large", allowed) from error
-    except Problem:
+        raise Unusable(field, "the picture is far too large", allowed) from error
+    except (Unusable, MemoryError):
         raise
     except Exception as error:  # whatever a damaged file makes of a decoder
         kinds = f"a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
-        raise invalid(f"/{field}", f"this is not a picture that can be read: {_short(error)}", kinds) from error
+        raise Unusable(field, f"this is not a picture that can be read: {_short(error)}", kinds) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -86,7 +173,7 @@ def _eight_bits(field: str, image: Image.Image, bits: int) -> Decoded:
     """The picture with one of the modes that the rest works with.
 
     Args:
-        field: see `decode`.
+        field: see `open_picture`.
         image: of any mode.
         bits: of a channel, as a TIFF file tells them; 0 where nothing does.
     """
@@ -105,7 +192,7 @@ def _scaled(field: str, image: Image.Image, bits: int) -> Decoded:
     least, largest = np.inf, -np.inf
     for _, values in _strips(image):
         if np.isnan(values).any():
-            raise invalid(f"/{field}", "the picture has pixels that are not numbers", "values from 0 to 255")
+            raise Unusable(field, "the picture has pixels that are not numbers", "values from 0 to 255")
         least, largest = min(least, values.min()), max(largest, values.max())
     white, transparent = _white(field, image.mode, bits, least, largest), image.info.get("transparency")
     out = np.empty((image.height, image.width), np.uint8)
@@ -131,7 +218,7 @@ def _white(field: str, mode: str, bits: int, least: float, largest: float) -> in
     """Which value is white.
 
     Raises:
-        Problem: nothing tells.
+        Unusable: nothing tells.
     """
     found, allowed = f"its largest value is {largest:g}", "a picture of 8 or 16 bits a channel"
     if mode == "F":
@@ -139,11 +226,11 @@ def _white(field: str, mode: str, bits: int, least: float, largest: float) -> in
             reason = f"nothing tells which value is white in this picture of floating-point numbers: {found}"
             if least < 0:
                 reason += f", its smallest {least:g}"
-            raise invalid(f"/{field}", reason, f"{allowed}, or numbers from 0 to 255 of which some are above 1")
+            raise Unusable(field, reason, f"{allowed}, or numbers from 0 to 255 of which some are above 1")
         return 255
     if not mode.startswith("I;"):
         reason = f"nothing tells which value is white in this picture of 32-bit whole numbers: {found}"
-        raise invalid(f"/{field}", reason, allowed)
+        raise Unusable(field, reason, allowed)
     return 2**bits - 1 if 8 < bits < 16 else 65535  # Pillow keeps 12 bits in 16 as they are
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import networks
-from models.card import ModelCard
+from models.card import ImageShape, ModelCard
 from models.labels import LabelRefused, drawn_labels, guidance_of, labels_of
 from models.samplers.plan import plan
 from models.samplers.sampler import MAX_SEED, SamplerRefused
@@ -19,8 +19,7 @@ from models.store import BrokenModel, ModelNotFound, ModelStore
 from service.access.auth import Caller
 from service.answering import views
 from service.answering.problems import Problem, invalid
-from service.asking.pictures import read_grey, read_picture, read_small
-from service.asking.schemas import InpaintFields, SampleBody
+from service.asking.schemas import SampleBody
 from service.settings import ServiceSettings
 from service.webhooks.addresses import Refused, check_url
 from service.webhooks.signatures import parse_secret
@@ -30,8 +29,6 @@ from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.offer import Offer, Webhook
 from worker.queue.requests import ColorizeRequest, InpaintRequest, SampleRequest, UpscaleRequest
-
-Files = Mapping[str, bytes]  # by their names in a request
 
 log = logging.getLogger(__name__)
 
@@ -112,34 +109,13 @@ class Intake:
         """The plan, if the like was planned a moment ago and nothing else takes long: so the event loop may do it."""
         return self._planned(body) if body.deadline_seconds is None and body.webhook is None else None
 
-    def unmasked(self, body: InpaintFields, files: Files) -> Known:
-        """What is known of the images of `POST /inpaint`, from its picture and mask.
+    def shape(self, body: SampleBody) -> ImageShape:
+        """Of the images of a request of which something is known.
 
         Raises:
-            Problem: there is no such model, or the files do not fit it.
+            Problem: there is no such model, or it cannot do what is asked for.
         """
-        shape, most = self._plan(body, known=True).card.image, self.settings.max_picture_pixels
-        picture = read_picture(files["image"], files.get("mask"), shape, body.fit, most)
-        return Known(InpaintRequest, {"image": picture.pixels.tobytes(), "mask": picture.mask.tobytes()})
-
-    def small(self, body: SampleBody, files: Files) -> Known:
-        """What is known of the images of `POST /upscale`, from its picture.
-
-        Raises:
-            Problem: there is no such model, or the file does not fit it.
-        """
-        shape = self._plan(body, known=True).card.image
-        pixels = read_small(files["image"], shape)
-        return Known(UpscaleRequest, {"image": pixels.tobytes(), "factor": shape.height // len(pixels)})
-
-    def grey(self, body: InpaintFields, files: Files) -> Known:
-        """What is known of the images of `POST /colorize`, from its picture.
-
-        Raises:
-            Problem: there is no such model, it has no colours, or the file does not fit it.
-        """
-        shape, most = self._plan(body, known=True).card.image, self.settings.max_picture_pixels
-        return Known(ColorizeRequest, {"image": read_grey(files["image"], shape, body.fit, most).tobytes()})
+        return self._plan(body, known=True).card.image
 
     def complete(
         self, body: SampleBody, known: Known, as_grid: bool, caller: Caller, once: Once | None = None

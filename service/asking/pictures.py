@@ -1,22 +1,41 @@
-"""Pictures that clients send, as a model takes them: with a mask, of a fraction of its size, or in grey."""
+"""Pictures that clients send, as a model takes them: with a mask, of a fraction of its size, or in grey.
 
-import base64
-import binascii
+`work` does so in a process of service.apart: this imports little.
+"""
+
 import math
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.card import ImageShape
 from models.images import Pixels
-from service.answering.problems import invalid
-from service.asking.decoding import Decoded, decode
+from service.asking.decoding import Decoded, Limits, Opened, Unusable, open_picture
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _GAP = 3.0  # a large picture is averaged to about this multiple of its size to be, before it is resampled
+
+
+class Shape(Protocol):
+    """Of a model's images, as models.card has it."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class _Shape:
+    channels: int
+    height: int
+    width: int
 
 
 class Fit(StrEnum):
@@ -35,20 +54,38 @@ class Picture:
     mask: NDArray[np.uint8]
 
 
-def decode_base64(field: str, text: str) -> bytes:
-    """The bytes of a base64 field; a data: URL is understood too.
+def work(asked: dict[str, Any], pieces: Iterator[bytes]) -> tuple[dict[str, Any], bytes]:
+    """Reads what a request knows of its images, in a process apart.
 
-    Raises:
-        Problem: it is not base64.
+    Args:
+        asked: `how` (unmasked, small or grey), `files`: how many bytes each has by its name, and `shape`, `fit` and
+            `limits`.
+        pieces: the files, one after the other.
+
+    Returns:
+        The sizes of image and mask, and their bytes; or `refused`: field, reason, and what is allowed.
     """
-    _, _, encoded = text.rpartition(",") if text.startswith("data:") else ("", "", text)
+    data, files, end = b"".join(pieces), {}, 0
+    for name, size in asked["files"].items():
+        files[name], end = data[end : end + size], end + size
+    del data
+    shape, fit, limits = _Shape(**asked["shape"]), Fit(asked["fit"]), Limits(**asked["limits"])
+    image, mask = files["image"], files.get("mask")
     try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid(f"/{field}", f"this is not base64: {error}", "a picture file, base64-encoded") from error
+        match asked["how"]:
+            case "unmasked":
+                found = read_picture(image, mask, shape, fit, limits)
+                parts = found.pixels, found.mask
+            case "small":
+                parts = read_small(image, shape, limits), np.empty(0, np.uint8)
+            case _:
+                parts = read_grey(image, shape, fit, limits), np.empty(0, np.uint8)
+    except Unusable as error:
+        return {"refused": [error.field, error.reason, error.allowed]}, b""
+    return {"height": len(parts[0]), "image": parts[0].size}, b"".join(part.tobytes() for part in parts)
 
 
-def read_picture(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit, max_pixels: int) -> Picture:
+def read_picture(image: bytes, mask: bytes | None, shape: Shape, fit: Fit, limits: Limits) -> Picture:
     """A picture and its mask, turned as their EXIF data say and fitted together.
 
     A pixel of the fitted picture is repainted if any pixel that it covers is to be: opaque and white in the mask (alpha
@@ -59,23 +96,28 @@ def read_picture(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit, 
         mask: a file, of the picture's size or already of the model's; None takes the picture's alpha.
         shape: of the model's images.
         fit: `resize` to the model's size, `crop` to its proportions around the centre first, or `error` if it differs.
-        max_pixels: of a file that is to be fitted.
+        limits: of what is decoded.
 
     Raises:
-        Problem: a file is no picture, is damaged, too large, or of the wrong size; or nothing would be repainted.
+        Unusable: a file is no picture, is damaged, too large, or of the wrong size; or nothing would be repainted.
     """
-    repaint = None if mask is None else _white(_open("mask", mask, shape, fit, max_pixels))
-    picture = _open("image", image, shape, fit, max_pixels).image
+    masking = None if mask is None else _open("mask", mask, shape, fit, limits)
+    opened = _open("image", image, shape, fit, limits)
+    if masking is not None:  # before anything is decoded, as far as headers tell
+        _check_mask(masking.size, opened.size, shape, turned=True)
+    repaint = None if masking is None else _white(_decoded(masking, shape, fit))
+    del masking
+    picture = _decoded(opened, shape, fit).image
     if repaint is not None:
         _check_mask(repaint.shape[::-1], picture.size, shape)
     elif "A" in picture.getbands():
         repaint = np.asarray(picture.getchannel("A")) < 128
         if not repaint.any():
             reason = "the picture has no transparent pixel, so nothing would be repainted"
-            raise invalid("/mask", reason, "a mask, white = repaint; or a picture that is transparent there")
+            raise Unusable("mask", reason, "a mask, white = repaint; or a picture that is transparent there")
     else:
         allowed = "a mask, white = repaint; or a picture that is transparent there"
-        raise invalid("/mask", "the mask is missing, and the picture has no alpha to take it from", allowed)
+        raise Unusable("mask", "the mask is missing, and the picture has no alpha to take it from", allowed)
     size = shape.width, shape.height
     if picture.size != size:
         box = _box(picture.size, shape, fit)
@@ -83,15 +125,15 @@ def read_picture(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit, 
             repaint = _cover(repaint, box, shape)
         picture = _resize(picture, box, size)
     if not repaint.any():
-        raise invalid("/mask", "all white pixels are cut off, so nothing would be repainted", "fit: resize, or none")
+        raise Unusable("mask", "all white pixels are cut off, so nothing would be repainted", "fit: resize, or none")
     return Picture(_pixels(picture, shape), repaint.astype(np.uint8))
 
 
-def read_small(image: bytes, shape: ImageShape) -> Pixels:
+def read_small(image: bytes, shape: Shape, limits: Limits) -> Pixels:
     """A picture to enlarge, uint8 [h / k, w / k, c] for some whole k from 2 on.
 
     Raises:
-        Problem: the file is no picture, is damaged or transparent, or no such k makes the model's size of its own.
+        Unusable: the file is no picture, is damaged or transparent, or no such k makes the model's size of its own.
     """
     sizes = [
         (shape.width // k, shape.height // k)
@@ -100,89 +142,117 @@ def read_small(image: bytes, shape: ImageShape) -> Pixels:
     ]
     model = f"{shape.width} x {shape.height}"
     if not sizes:
-        raise invalid("/image", f"the model's {model} pixels are no multiple of anything smaller", "another model")
+        raise Unusable("image", f"the model's {model} pixels are no multiple of anything smaller", "another model")
     allowed = f"{', '.join(f'{w} x {h}' for w, h in sizes)} pixels, of which the model's {model} are a multiple"
-    picture = decode("image", image, lambda *size: size in sizes or size[::-1] in sizes, allowed).image
+    picture = open_picture("image", image, _either_way(sizes), allowed, limits.scans).decode().image
     if picture.size not in sizes:
-        raise invalid("/image", f"the picture is {picture.width} x {picture.height} pixels", allowed)
+        raise Unusable("image", f"the picture is {picture.width} x {picture.height} pixels", allowed)
     _check_opaque(picture, shape)
     return _pixels(picture, shape)
 
 
-def read_grey(image: bytes, shape: ImageShape, fit: Fit, max_pixels: int) -> Pixels:
+def read_grey(image: bytes, shape: Shape, fit: Fit, limits: Limits) -> Pixels:
     """A picture to colour, uint8 [h, w], fitted as `read_picture` does.
 
     Raises:
-        Problem: the file is no picture, is damaged, too large, of the wrong size, transparent, or has colours already;
+        Unusable: the file is no picture, is damaged, too large, of the wrong size, transparent, or has colours already;
             or the model has none.
     """
     if shape.channels != 3:
-        raise invalid("/model", f"its images have {shape.channels} channels, so no colours", "a model of 3 channels")
-    picture = _open("image", image, shape, fit, max_pixels).image
+        raise Unusable("model", f"its images have {shape.channels} channels, so no colours", "a model of 3 channels")
+    picture = _decoded(_open("image", image, shape, fit, limits), shape, fit).image
     _check_opaque(picture, shape)
     if picture.size != (shape.width, shape.height):
         picture = _resize(picture, _box(picture.size, shape, fit), (shape.width, shape.height))
     if picture.mode.startswith("RGB"):
         red, green, blue = (np.asarray(picture.getchannel(i)) for i in range(3))
         if not ((red == green) & (green == blue)).all():
-            raise invalid("/image", "the picture has colours already", "a grey picture: its red, green and blue equal")
+            raise Unusable("image", "the picture has colours already", "a grey picture: its red, green and blue equal")
         return red.copy()
     return np.asarray(picture.getchannel(0), dtype=np.uint8)
 
 
-def _open(field: str, data: bytes, shape: ImageShape, fit: Fit, max_pixels: int) -> Decoded:
-    """A picture of the model's size, or one that can be fitted to it."""
+def _open(field: str, data: bytes, shape: Shape, fit: Fit, limits: Limits) -> Opened:
+    """A picture of the model's size, or one that can be fitted to it, of which the header was read."""
     size = shape.width, shape.height
     if fit is not Fit.ERROR:
-        return decode(field, data, lambda w, h: w * h <= max_pixels, f"at most {max_pixels:,} pixels")
-    allowed = f"{size[0]} x {size[1]} pixels, or any other size with `fit`: resize or crop"
-    model = f", the model's images are {size[0]} x {size[1]}"
-    decoded = decode(field, data, lambda *found: found in (size, size[::-1]), allowed, model)
-    if decoded.image.size != size:
+        allowed = f"at most {limits.pixels:,} pixels, and {limits.side:,} on each side"
+        return open_picture(
+            field, data, lambda w, h: w * h <= limits.pixels and max(w, h) <= limits.side, allowed, limits.scans
+        )
+    return open_picture(field, data, _either_way([size]), _exact(shape), limits.scans, _of_model(shape))
+
+
+def _either_way(sizes: Collection[tuple[int, int]]) -> Callable[[int, int], bool]:
+    """Whether a picture may be of one of these sizes once it is turned upright."""
+    return lambda width, height: (width, height) in sizes or (height, width) in sizes
+
+
+def _decoded(opened: Opened, shape: Shape, fit: Fit) -> Decoded:
+    """The picture, upright; and of the model's size if it is not to be fitted."""
+    decoded = opened.decode()
+    if fit is Fit.ERROR and decoded.image.size != (shape.width, shape.height):
         found = "the picture is {} x {} pixels".format(*decoded.image.size)
-        raise invalid(f"/{field}", found + model, allowed)
+        raise Unusable(opened.field, found + _of_model(shape), _exact(shape))
     return decoded
+
+
+def _exact(shape: Shape) -> str:
+    return f"{shape.width} x {shape.height} pixels, or any other size with `fit`: resize or crop"
+
+
+def _of_model(shape: Shape) -> str:
+    return f", the model's images are {shape.width} x {shape.height}"
 
 
 def _white(mask: Decoded) -> NDArray[np.bool_]:
     """Where a mask is white, [h, w].
 
     Raises:
-        Problem: nowhere.
+        Unusable: nowhere.
     """
     white = np.asarray(mask.image.convert("L")) >= 128
     if not white.any():
         threshold = f"white is from {(mask.white + 1) // 2:,} on"
         found = f"the mask has no white pixel: its largest value is {mask.largest:g} of {mask.white:,}"
-        raise invalid("/mask", f"{found}, so nothing would be repainted", f"{threshold}: white = repaint")
+        raise Unusable("mask", f"{found}, so nothing would be repainted", f"{threshold}: white = repaint")
     if "A" in mask.image.getbands():
         white &= np.asarray(mask.image.getchannel("A")) >= 128
         if not white.any():
             reason = "all white pixels of the mask are transparent, so nothing would be repainted"
-            raise invalid("/mask", reason, "opaque white = repaint")
+            raise Unusable("mask", reason, "opaque white = repaint")
     return white
 
 
-def _check_mask(size: tuple[int, ...], picture: tuple[int, int], shape: ImageShape) -> None:
+def _check_mask(size: tuple[int, ...], picture: tuple[int, int], shape: Shape, turned: bool = False) -> None:
+    """Refuses a mask of another size than the picture's or the model's.
+
+    Args:
+        size: width and height of the mask.
+        picture: of the picture.
+        shape: of the model's images.
+        turned: whether sides may still be exchanged.
+    """
     model = shape.width, shape.height
-    if size not in (picture, model):
+    fitting = {picture, model, *((picture[::-1], model[::-1]) if turned else ())}
+    if size not in fitting:
         reason = f"the mask is {size[0]} x {size[1]} pixels, the picture {picture[0]} x {picture[1]}"
-        raise invalid("/mask", reason, f"the picture's size, or the model's, {model[0]} x {model[1]}")
+        raise Unusable("mask", reason, f"the picture's size, or the model's, {model[0]} x {model[1]}")
 
 
-def _check_opaque(picture: Image.Image, shape: ImageShape) -> None:
+def _check_opaque(picture: Image.Image, shape: Shape) -> None:
     """What is transparent is not known, and would be taken as whatever colour the file has there."""
     if "A" in picture.getbands() and shape.channels in (1, 3) and np.asarray(picture.getchannel("A")).min() < 255:
-        raise invalid("/image", "the picture is transparent in places", "an opaque picture")
+        raise Unusable("image", "the picture is transparent in places", "an opaque picture")
 
 
-def _pixels(picture: Image.Image, shape: ImageShape) -> Pixels:
+def _pixels(picture: Image.Image, shape: Shape) -> Pixels:
     """uint8 [h, w, c] with the model's channels."""
     pixels = np.asarray(picture.convert(_MODES[shape.channels]), dtype=np.uint8)
     return pixels.reshape(picture.height, picture.width, shape.channels)
 
 
-def _box(size: tuple[int, int], shape: ImageShape, fit: Fit) -> tuple[float, float, float, float]:
+def _box(size: tuple[int, int], shape: Shape, fit: Fit) -> tuple[float, float, float, float]:
     """The part of a picture that is kept, as left, top, right and bottom edge."""
     if fit is not Fit.CROP:
         return 0.0, 0.0, float(size[0]), float(size[1])
@@ -201,7 +271,7 @@ def _resize(picture: Image.Image, box: tuple[float, float, float, float], size: 
     return part.resize(size, Image.Resampling.LANCZOS, inside, reducing_gap=_GAP)
 
 
-def _cover(repaint: NDArray[np.bool_], box: tuple[float, float, float, float], shape: ImageShape) -> NDArray[np.bool_]:
+def _cover(repaint: NDArray[np.bool_], box: tuple[float, float, float, float], shape: Shape) -> NDArray[np.bool_]:
     """Which pixels of the fitted picture cover one that is to be repainted."""
     left, top, right, bottom = box
     for edges, length in (((top, bottom), shape.height), ((left, right), shape.width)):

@@ -1,5 +1,7 @@
 """Reading: from an HTTP request to a body, its files, and what it is known by if it is sent again."""
 
+import base64
+import binascii
 import json
 import re
 from codecs import BOM_UTF8
@@ -14,7 +16,6 @@ from starlette.datastructures import UploadFile
 from models.sentences import shortened
 from service.access.auth import Caller
 from service.answering.problems import Problem, invalid, invalid_body
-from service.asking.pictures import decode_base64
 from service.asking.schemas import SampleBody
 from worker.queue.idempotency import Once
 
@@ -55,6 +56,19 @@ def read(model: type[Body], data: bytes) -> Body:
         return model.model_validate_json(data.removeprefix(BOM_UTF8) or b"null")  # nothing at all is no broken JSON
     except ValidationError as error:
         raise invalid_body(error, model) from error
+
+
+def decode_base64(field: str, text: str) -> bytes:
+    """The bytes of a base64 field; a data: URL is understood too.
+
+    Raises:
+        Problem: it is not base64.
+    """
+    _, _, encoded = text.rpartition(",") if text.startswith("data:") else ("", "", text)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"/{field}", f"this is not base64: {error}", "a picture file, base64-encoded") from error
 
 
 async def read_with_files(

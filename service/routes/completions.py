@@ -1,7 +1,6 @@
 """POST /inpaint, /upscale and /colorize: asking for images of which something is known."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -12,9 +11,9 @@ from models.card import MODEL_NAME
 from models.guidance import MAX_WEIGHT
 from models.samplers.sampler import MAX_SEED
 from service.access.auth import caller_of
+from service.answering.leaving import while_there
 from service.answering.views import PNG
 from service.answering.waiting import answer, wanted
-from service.asking.intake import Known
 from service.asking.pictures import Fit
 from service.asking.reading import IN_FORMS, Body, once_of, read_with_files
 from service.asking.schemas import (
@@ -25,6 +24,7 @@ from service.asking.schemas import (
     SampleBody,
     UpscaleBody,
 )
+from service.asking.uploads import Asked
 from service.context import context_of
 from service.routes.samples import ANSWERS, HEADERS
 from worker.queue.priority import Priority
@@ -140,7 +140,7 @@ async def inpaint(request: Request) -> Response:
     repainted come back exactly.
     """
     read = partial(read_with_files, request, InpaintBody, InpaintFields, ("image", "mask"))
-    return await _complete(request, read, context_of(request).intake.unmasked)
+    return await _complete(request, read, Asked.UNMASKED)
 
 
 @router.post(
@@ -158,7 +158,7 @@ async def upscale(request: Request) -> Response:
     form, or base64 in JSON, turned as its EXIF data say and converted to the model's channels.
     """
     read = partial(read_with_files, request, UpscaleBody, SampleBody, ("image",))
-    return await _complete(request, read, context_of(request).intake.small)
+    return await _complete(request, read, Asked.SMALL)
 
 
 @router.post(
@@ -176,15 +176,15 @@ async def colorize(request: Request) -> Response:
     brought to the model's size as `fit` says.
     """
     read = partial(read_with_files, request, ColorizeBody, InpaintFields, ("image",))
-    return await _complete(request, read, context_of(request).intake.grey)
+    return await _complete(request, read, Asked.GREY)
 
 
 async def _complete(
     request: Request,
     read: Callable[[], Awaitable[tuple[Body, dict[str, bytes]]]],
-    known: Callable[[Body, Mapping[str, bytes]], Known],
+    asked: Asked,
 ) -> Response:
-    """The answer to a request of which `read` reads the body and the files, and `known` makes what is known."""
+    """The answer to a request of which `read` reads the body and the files, of which `asked` is taken."""
     context, caller = context_of(request), caller_of(request)
     how = wanted(request, context.settings.max_wait_seconds)
     body, files = await read()
@@ -192,9 +192,10 @@ async def _complete(
     once = once_of(request, caller, route, body, *(files.get(name, b"") for name in ("image", "mask")))
     accepted = await context.jobs.before(once)
     if accepted is None:
-        # The decoder has a thread of its own, so that no other request waits for a large picture.
-        decoded = await asyncio.wrap_future(context.decoder.submit(known, body, files))
+        shape = await run_in_threadpool(context.intake.shape, body)
+        fit = body.fit if isinstance(body, InpaintFields) else Fit.ERROR
+        known = await while_there(request, context.uploads.read(caller.client, asked, shape, fit, files))
         as_grid = how.media_type == PNG
-        offer = await run_in_threadpool(context.intake.complete, body, decoded, as_grid, caller, once)
+        offer = await run_in_threadpool(context.intake.complete, body, known, as_grid, caller, once)
         accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
     return await answer(request, context, accepted, how)

@@ -11,7 +11,7 @@ from PIL import Image
 from models.card import ImageShape
 from scoreserve import WrongArgument
 from scoreserve.pictures import encode
-from service.answering.problems import Problem
+from service.asking.decoding import Limits, Unusable
 from service.asking.pictures import Fit, read_picture
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -28,9 +28,9 @@ def seen(file: bytes) -> Any:
     """What the service sees in a file that is picture and mask at once, of whichever size."""
     shape = ImageShape(channels=3, height=6, width=8)
     try:
-        found = read_picture(file, file, shape, Fit.RESIZE, 10_000)
-    except Problem as problem:
-        return str(problem)
+        found = read_picture(file, file, shape, Fit.RESIZE, Limits(10_000, 10_000, 20))
+    except Unusable as refusal:
+        return str(refusal)
     return found.pixels.tolist(), found.mask.tolist()
 
 

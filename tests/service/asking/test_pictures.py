@@ -13,8 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from models.card import ImageShape
-from service.answering.problems import Problem
-from service.asking.decoding import FORMATS, _scaled
+from service.asking.decoding import FORMATS, Limits, Unusable, _scaled, count_scans
 from service.asking.pictures import Fit, Picture, read_grey, read_picture, read_small
 
 GREY = ImageShape(channels=1, height=6, width=8)
@@ -23,11 +22,12 @@ RAMP = np.linspace(0, 255, 48).round().astype(np.uint8).reshape(6, 8)
 
 
 MOST = 100_000  # pixels that are fitted
+LIMITS = Limits(MOST, 10_000, 20)
 PLAIN = ("L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # modes of eight bits, opaque
 
 
 def read(image: bytes, mask: bytes | None, shape: ImageShape, fit: Fit = Fit.ERROR) -> Picture:
-    return read_picture(image, mask, shape, fit, MOST)
+    return read_picture(image, mask, shape, fit, LIMITS)
 
 
 def decode_image(data: bytes, shape: ImageShape) -> np.ndarray:
@@ -103,9 +103,9 @@ def test_floats_are_taken_as_0_to_255() -> None:
 def test_where_nothing_tells_which_value_is_white_the_picture_is_refused(values: np.ndarray, said: str) -> None:
     file = save(Image.fromarray(values), "TIFF")
     for field, pair in (("/image", (file, OWN_SIZE)), ("/mask", (OWN_SIZE, file))):
-        with pytest.raises(Problem, match=said) as caught:
+        with pytest.raises(Unusable, match=said) as caught:
             read(*pair, GREY)
-        assert caught.value.errors[0].pointer == field
+        assert f"/{caught.value.field}" == field
 
 
 def test_colours_of_a_palette_and_of_cmyk() -> None:
@@ -123,7 +123,7 @@ def test_every_format_is_read(kind: str) -> None:
 
 
 def test_other_formats_are_refused() -> None:
-    with pytest.raises(Problem, match="not a picture that can be read"):
+    with pytest.raises(Unusable, match="not a picture that can be read"):
         decode_image(save(Image.fromarray(RAMP), "PPM"), GREY)
 
 
@@ -143,9 +143,9 @@ def test_a_turned_photograph_is_turned_back(orientation: int) -> None:
 def test_a_turned_photograph_of_the_wrong_way_round_is_refused() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    with pytest.raises(Problem, match="6 x 8 pixels"):
+    with pytest.raises(Unusable, match="6 x 8 pixels"):
         decode_image(save(Image.fromarray(RAMP), "JPEG", exif=exif), GREY)
-    with pytest.raises(Problem, match="6 x 8 pixels"):
+    with pytest.raises(Unusable, match="6 x 8 pixels"):
         decode_image(save(Image.fromarray(np.ascontiguousarray(RAMP.T))), GREY)
 
 
@@ -189,7 +189,7 @@ def test_what_is_transparent_in_a_mask_is_kept(mode: str, kind: str) -> None:
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     found = read(OWN_SIZE, save(strokes(mode, 255), kind, **options), GREY)
     assert (found.mask == (RAMP > 100)).all()
-    with pytest.raises(Problem, match=r"/mask: all white pixels of the mask are transparent"):
+    with pytest.raises(Unusable, match=r"/mask: all white pixels of the mask are transparent"):
         read(OWN_SIZE, save(strokes(mode, 0), kind, **options), GREY)
 
 
@@ -206,7 +206,7 @@ def test_the_one_colour_that_is_transparent_in_a_mask_is_kept(mode: str, transpa
     grey = np.where(RAMP > 100, np.where(RAMP > 150, 255, 200), 0).astype(np.uint8)
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     if mode == "1":
-        with pytest.raises(Problem, match="transparent"):
+        with pytest.raises(Unusable, match="transparent"):
             read(OWN_SIZE, save(image, transparency=transparent), GREY)
     else:
         assert (read(OWN_SIZE, save(image, transparency=transparent), GREY).mask == (RAMP > 150)).all()
@@ -223,7 +223,7 @@ def test_the_one_colour_that_is_transparent_in_a_mask_is_kept(mode: str, transpa
     ],
 )
 def test_a_mask_without_white_is_refused_with_the_largest_value_found(mask: Image.Image, found: str) -> None:
-    with pytest.raises(Problem, match=f"/mask: the mask has no white pixel: its largest value is {found}"):
+    with pytest.raises(Unusable, match=f"/mask: the mask has no white pixel: its largest value is {found}"):
         read(OWN_SIZE, save(mask), GREY)
 
 
@@ -231,40 +231,40 @@ def test_a_mask_without_white_is_refused_with_the_largest_value_found(mask: Imag
 def test_a_picture_to_enlarge_is_a_fraction_of_the_models_size(size: tuple[int, int], factor: int) -> None:
     small = Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size[::-1]) * 5)
     if factor < 2:
-        with pytest.raises(Problem, match=rf"/image: the picture is {size[0]} x {size[1]} pixels$") as caught:
-            read_small(save(small), GREY)
-        assert caught.value.errors[0].allowed == "4 x 3 pixels, of which the model's 8 x 6 are a multiple"
+        with pytest.raises(Unusable, match=rf"/image: the picture is {size[0]} x {size[1]} pixels$") as caught:
+            read_small(save(small), GREY, LIMITS)
+        assert caught.value.allowed == "4 x 3 pixels, of which the model's 8 x 6 are a multiple"
     else:
-        assert (read_small(save(small), GREY)[..., 0] == np.asarray(small)).all()
-        assert read_small(save(small), COLOUR).shape == (3, 4, 3)
+        assert (read_small(save(small), GREY, LIMITS)[..., 0] == np.asarray(small)).all()
+        assert read_small(save(small), COLOUR, LIMITS).shape == (3, 4, 3)
 
 
 def test_what_cannot_be_enlarged_says_why() -> None:
-    with pytest.raises(Problem, match="no multiple of anything smaller"):
-        read_small(OWN_SIZE, ImageShape(channels=1, height=7, width=8))
-    with pytest.raises(Problem, match="transparent in places"):
-        read_small(save(Image.new("LA", (4, 3), (9, 254))), GREY)
-    read_small(save(Image.new("LA", (4, 3), (9, 255))), GREY)
+    with pytest.raises(Unusable, match="no multiple of anything smaller"):
+        read_small(OWN_SIZE, ImageShape(channels=1, height=7, width=8), LIMITS)
+    with pytest.raises(Unusable, match="transparent in places"):
+        read_small(save(Image.new("LA", (4, 3), (9, 254))), GREY, LIMITS)
+    read_small(save(Image.new("LA", (4, 3), (9, 255))), GREY, LIMITS)
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(4, 3))
-    found = read_small(save(lying, exif=exif), GREY)[..., 0]
+    found = read_small(save(lying, exif=exif), GREY, LIMITS)[..., 0]
     assert (found == np.rot90(np.asarray(lying), -1)).all()
 
 
 def test_a_picture_to_colour_is_grey_and_the_model_has_colours() -> None:
     grey = Image.fromarray(RAMP)
     for image in (grey, grey.convert("RGB"), grey.convert("P"), Image.fromarray(RAMP.astype(np.uint16) * 257)):
-        assert (read_grey(save(image), COLOUR, Fit.ERROR, MOST) == RAMP).all()
-    assert read_grey(save(grey.resize((80, 60))), COLOUR, Fit.RESIZE, MOST).shape == (6, 8)
-    with pytest.raises(Problem, match=r"/image: the picture is 80 x 60 pixels, the model"):
-        read_grey(save(grey.resize((80, 60))), COLOUR, Fit.ERROR, MOST)
-    with pytest.raises(Problem, match="has colours already"):
-        read_grey(save(Image.new("RGB", (8, 6), (1, 2, 3))), COLOUR, Fit.ERROR, MOST)
-    with pytest.raises(Problem, match="transparent in places"):
-        read_grey(save(Image.new("LA", (8, 6), (9, 0))), COLOUR, Fit.ERROR, MOST)
-    with pytest.raises(Problem, match=r"/model: its images have 1 channels, so no colours"):
-        read_grey(save(grey), GREY, Fit.ERROR, MOST)
+        assert (read_grey(save(image), COLOUR, Fit.ERROR, LIMITS) == RAMP).all()
+    assert read_grey(save(grey.resize((80, 60))), COLOUR, Fit.RESIZE, LIMITS).shape == (6, 8)
+    with pytest.raises(Unusable, match=r"/image: the picture is 80 x 60 pixels, the model"):
+        read_grey(save(grey.resize((80, 60))), COLOUR, Fit.ERROR, LIMITS)
+    with pytest.raises(Unusable, match="has colours already"):
+        read_grey(save(Image.new("RGB", (8, 6), (1, 2, 3))), COLOUR, Fit.ERROR, LIMITS)
+    with pytest.raises(Unusable, match="transparent in places"):
+        read_grey(save(Image.new("LA", (8, 6), (9, 0))), COLOUR, Fit.ERROR, LIMITS)
+    with pytest.raises(Unusable, match=r"/model: its images have 1 channels, so no colours"):
+        read_grey(save(grey), GREY, Fit.ERROR, LIMITS)
 
 
 def test_without_a_mask_what_is_transparent_is_repainted() -> None:
@@ -280,9 +280,9 @@ def test_without_a_mask_what_is_transparent_is_repainted() -> None:
     found = read(save(palette, "GIF", transparency=1), None, COLOUR)
     assert (found.mask == (RAMP > 100)).all()
     assert (found.pixels[RAMP <= 100] == [10, 20, 30]).all()
-    with pytest.raises(Problem, match=r"/mask.*no alpha"):
+    with pytest.raises(Unusable, match=r"/mask.*no alpha"):
         read(save(Image.fromarray(RAMP)), None, GREY)
-    with pytest.raises(Problem, match=r"/mask.*no transparent"):
+    with pytest.raises(Unusable, match=r"/mask.*no transparent"):
         read(save(Image.fromarray(RAMP).convert("LA")), None, GREY)
 
 
@@ -344,10 +344,10 @@ def test_a_mask_is_fitted_like_its_picture_or_is_already_of_the_models_size() ->
     own = np.where(RAMP > 100, 255, 0).astype(np.uint8)
     for fit in (Fit.RESIZE, Fit.CROP):
         assert (read(picture, save(Image.fromarray(own)), GREY, fit).mask == (RAMP > 100)).all()
-        with pytest.raises(Problem, match=r"/mask: the mask is 50 x 60 pixels, the picture 100 x 60"):
+        with pytest.raises(Unusable, match=r"/mask: the mask is 50 x 60 pixels, the picture 100 x 60"):
             read(picture, save(Image.new("L", (50, 60), 255)), GREY, fit)
     left[:, 10:] = 0
-    with pytest.raises(Problem, match=r"/mask.*cut off"):
+    with pytest.raises(Unusable, match=r"/mask.*cut off"):
         read(picture, save(Image.fromarray(left)), GREY, Fit.CROP)
 
 
@@ -372,9 +372,9 @@ def test_what_is_too_large_to_be_fitted_is_refused() -> None:
     small, large = (save(Image.new("L", (MOST // 10, height), 255)) for height in (10, 11))
     read(small, small, GREY, Fit.RESIZE)
     for pair, field in (((large, small), "/image"), ((small, large), "/mask")):
-        with pytest.raises(Problem, match=f"{field}: the picture is 10000 x 11 pixels") as caught:
+        with pytest.raises(Unusable, match=f"{field}: the picture is 10000 x 11 pixels") as caught:
             read(*pair, GREY, Fit.RESIZE)
-        assert caught.value.errors[0].allowed == "at most 100,000 pixels"
+        assert caught.value.allowed == "at most 100,000 pixels, and 10,000 on each side"
 
 
 # Runs without torch and with little else, so that its memory can be watched.
@@ -437,3 +437,44 @@ def _black_png(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     rows = zlib.compress(bytes(height * (1 + -(-width // 8))))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def scans_of(data: bytes, more: int) -> bytes:
+    """A progressive JPEG file with its last scan so many times more."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + more * data[last:-2] + data[-2:]
+
+
+def test_scans_of_a_jpeg_are_counted_before_it_is_decoded() -> None:
+    thumbnail = save(Image.fromarray(RAMP), "JPEG")
+    exif = Image.Exif()
+    exif[0x010E] = thumbnail.decode("latin1")  # a picture in the data beside the picture
+    plain = save(Image.fromarray(RAMP), "JPEG", exif=exif)
+    assert count_scans(plain, 100) == 1
+    colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    progressive = save(colours, "JPEG", progressive=True)
+    usual = count_scans(progressive, 100)
+    assert 5 < usual <= LIMITS.scans
+    assert decode_image(progressive, COLOUR).shape == (6, 8, 3)
+    assert count_scans(scans_of(progressive, 600), 10_000) == usual + 600
+    assert count_scans(scans_of(progressive, 600), 21) == 21, "no further than it matters"
+    decode_image(scans_of(progressive, LIMITS.scans - usual), COLOUR)
+    with pytest.raises(Unusable, match="more than 20 scans") as caught:
+        decode_image(scans_of(progressive, LIMITS.scans - usual + 1), COLOUR)
+    assert caught.value.allowed == "at most 20 scans"
+
+
+def test_a_side_is_bounded_besides_the_pixels() -> None:
+    for size in ((10_001, 1), (1, 10_001)):
+        with pytest.raises(Unusable, match=f"{size[0]} x {size[1]} pixels") as caught:
+            read(save(Image.new("L", size)), OWN_SIZE, GREY, Fit.RESIZE)
+        assert "10,000 on each side" in caught.value.allowed
+    read(save(Image.new("L", (10_000, 1))), OWN_SIZE, GREY, Fit.RESIZE)
+
+
+def test_nothing_is_decoded_where_headers_tell_that_it_does_not_fit() -> None:
+    damaged = save(Image.new("L", (100, 60)))[:-20]  # which a decoder would say
+    with pytest.raises(Unusable, match="the mask is 50 x 60 pixels, the picture 100 x 60"):
+        read(damaged, save(Image.new("L", (50, 60), 255)), GREY, Fit.RESIZE)
+    with pytest.raises(Unusable, match=r"/image: the picture is 10000 x 11 pixels"):
+        read(save(Image.new("L", (10_000, 11))), damaged, GREY, Fit.RESIZE)

@@ -13,6 +13,7 @@ from PIL import Image
 from redis import Redis
 
 from models.card import ImageShape
+from service.asking.decoding import Limits
 from service.asking.pictures import Fit, read_picture
 
 Inpaint = Callable[..., httpx.Response]
@@ -55,7 +56,9 @@ def test_any_picture_is_fitted_and_what_is_transparent_is_repainted(
     job = inpaint(form, png(photograph), None, count=3, fit=fit).json()
     work()
     images = client.images(job)[..., 0]
-    fitted = read_picture(png(photograph), None, ImageShape(channels=1, height=8, width=8), Fit(fit), 10**6)
+    fitted = read_picture(
+        png(photograph), None, ImageShape(channels=1, height=8, width=8), Fit(fit), Limits(10**6, 10**4, 20)
+    )
     assert (fitted.mask == ([0] * 4 + [1] * 4)).all()
     assert (images[:, :, :4] == fitted.pixels[:, :4, 0]).all()
     assert len({image[:, 4:].tobytes() for image in images}) == 3
