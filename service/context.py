@@ -24,7 +24,7 @@ from service.metrics import Metrics
 from service.pulse import Pulse
 from service.settings import ServiceSettings
 from service.together import Together
-from service.webhooks.delivery import Webhooks
+from service.webhooks.delivery import Slots, Webhooks
 from worker.queue.job import Job, JobNotFound
 from worker.queue.jobs import JobQueue, connect
 from worker.queue.results import Results
@@ -113,7 +113,9 @@ class Context:
         def count(result: str) -> None:
             self.metrics.webhooks.labels(result).inc()
 
-        return Webhooks(self.async_redis, describe, self.settings.secrets, self.settings.networks, count)
+        settings = self.settings
+        slots = Slots(settings.max_webhooks, settings.max_client_webhooks, settings.max_host_webhooks)
+        return Webhooks(self.async_redis, describe, settings.secrets, settings.networks, slots, count)
 
 
 def _connect(url: str, timeout: float) -> redis.asyncio.Redis:

@@ -60,6 +60,12 @@ class ServiceSettings(QueueSettings):
         "", description="Private networks that webhooks may call, by http too, such as 10.0.0.0/8,fd00::/8."
     )
     max_images_bytes: int = Field(2**29, ge=1, description="Largest images of a job, wherever they are kept.")
+    max_webhooks: int = Field(32, ge=1, description="Webhooks that one service calls at once.")
+    max_client_webhooks: int = Field(8, ge=1, description="Of them, of one client.")
+    max_host_webhooks: int = Field(8, ge=1, description="Of them, to one host.")
+    max_images_bytes: int = Field(
+        2**29, ge=1, description="Largest images of a job: they are in Redis until they are forgotten."
+    )
     max_frames_bytes: int = Field(2**25, ge=1, description="Largest `frames` of a job: frames x images x their pixels.")
     max_event_streams: int = Field(2000, ge=1, description="Streams of events that may be open at a time.")
     access_log: bool = Field(False, description="Log a line a request: whose, what, and what it took.")

@@ -11,9 +11,11 @@ import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -38,13 +40,28 @@ CONNECT_SECONDS = 5.0  # of them, for each of its addresses
 LEASE_SECONDS = 30.0  # within which an attempt is made, else another service makes it
 LOOK_SECONDS = 0.5  # between two looks for what is due
 AWAY_SECONDS = 2.0  # between two tries to reach a Redis that is away
-RESOLVERS = 8  # names that are resolved at a time
-AT_ONCE = 32  # attempts of one service
+LOOKED_AT = 1000  # of what is due, at a time
+PUT_OFF_SECONDS = 1.0  # what finds no slot of its client, or of its host
 MOST_ADDRESSES = 4  # of a host that are tried
 FIRST_PAUSE, PAUSE_FACTOR, LONGEST_PAUSE = 5.0, 3.0, 3600.0  # seconds between two attempts
 
 Describe = Callable[[str], Awaitable[dict[str, Any] | None]]
 Count = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many attempts one service makes at once.
+
+    Args:
+        all: of all jobs.
+        client: of one client's.
+        host: to one host, whoever asked for them; so that one that never answers holds up its own.
+    """
+
+    all: int
+    client: int
+    host: int
 
 
 class Webhooks:
@@ -55,6 +72,7 @@ class Webhooks:
         describe: the body's `data` of a job by its id, and None if there is no such job any more.
         secrets: that are signed with where a job has no secret of its own.
         networks: private ones that may be called.
+        slots: how many attempts at once.
         count: told the result of every attempt: delivered, failed, refused, gone or forgotten.
     """
 
@@ -64,12 +82,14 @@ class Webhooks:
         describe: Describe,
         secrets: Sequence[bytes],
         networks: Sequence[Network],
+        slots: Slots,
         count: Count,
     ) -> None:
         self.connection, self.describe, self.secrets = connection, describe, secrets
-        self.networks, self.count = networks, count
+        self.networks, self.slots, self.count = networks, slots, count
         self._tasks: set[asyncio.Task[None]] = set()
-        self._resolver = ThreadPoolExecutor(RESOLVERS, "resolver")
+        self._of_clients, self._of_hosts = Counter[str](), Counter[str]()  # under way
+        self._resolver = ThreadPoolExecutor(slots.all, "resolver")  # one each: a name server may be slow on purpose
         self._http: httpx.AsyncClient | None = None
         self._away = False
         self._stopped = asyncio.Event()
@@ -99,25 +119,44 @@ class Webhooks:
 
     async def _look(self) -> float:
         """Begins what is due; returns after how many seconds to look again."""
-        room = AT_ONCE - len(self._tasks)
+        room = self.slots.all - len(self._tasks)
         if room <= 0:
             return LOOK_SECONDS
         try:
-            claimed: Any = await self.connection.eval(CLAIM, 0, str(LEASE_SECONDS), str(room))
+            busy = json.dumps(self._of_clients)
+            options = LEASE_SECONDS, room, self.slots.client, LOOKED_AT, PUT_OFF_SECONDS
+            claimed: Any = await self.connection.eval(CLAIM, 0, *map(str, options), busy)
         except (RedisError, OSError) as error:
             if not self._away:
                 log.warning("webhooks wait: %s", error)
             self._away = True
             return AWAY_SECONDS
         self._away = False
-        for job_id, webhook, attempt in claimed:
+        for job_id, webhook, attempt, client in claimed:
             if webhook is None:
                 self.count("forgotten")
                 continue
-            task = asyncio.create_task(self._attempt(job_id.decode(), webhook, int(attempt)))
+            task = asyncio.create_task(self._in_slot(job_id.decode(), webhook, int(attempt), client.decode()))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return LOOK_SECONDS if len(claimed) < room else 0.0
+
+    async def _in_slot(self, job_id: str, record: bytes, attempt: int, client: str) -> None:
+        """One attempt, if the host has a slot for it; else it is put off, and was none."""
+        host = _host(record)
+        if self._of_hosts[host] >= self.slots.host:
+            with suppress(RedisError):  # else it is due again when its lease is over
+                await self.connection.eval(AGAIN, 0, job_id, str(PUT_OFF_SECONDS), "1")
+            return
+        self._of_clients[client] += 1
+        self._of_hosts[host] += 1
+        try:
+            await self._attempt(job_id, record, attempt)
+        finally:
+            for counter, name in ((self._of_clients, client), (self._of_hosts, host)):
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
 
     async def _attempt(self, job_id: str, record: bytes, attempt: int) -> None:
         """One attempt, and what follows from it. A record that cannot be read harms no other's webhook."""
@@ -147,7 +186,7 @@ class Webhooks:
         try:
             if result in ("failed", "refused"):  # another service may be set up to do it
                 seconds = max(pause or 0.0, _pause(attempt))
-                await self.connection.eval(AGAIN, 0, job_id, str(seconds))
+                await self.connection.eval(AGAIN, 0, job_id, str(seconds), "0")
             else:
                 await self.connection.zrem(keys.WEBHOOKS, job_id)
         except RedisError as error:
@@ -191,6 +230,14 @@ class Webhooks:
             await response.aclose()  # what it says besides its status is not read
             return _result(response)
         raise OSError("the name has no address")
+
+
+def _host(record: bytes) -> str:
+    """Whom a webhook calls; nothing, where that cannot be read."""
+    try:
+        return httpx.URL(Webhook.model_validate_json(record).url).host
+    except (ValidationError, httpx.InvalidURL):
+        return ""
 
 
 def _client() -> httpx.AsyncClient:

@@ -30,6 +30,7 @@ from worker.queue.keys import WEBHOOKS
 CERTIFICATE = Path(__file__).parents[2] / "data" / "tls" / "hooks.test.pem"  # of the name hooks.test, and its key
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
+MANY = 8, 1000, 1.0, "{}"  # slots of a client, looked at, seconds that the rest is put off, and what is under way
 OTHER = "whsec_" + base64.b64encode(KEY[::-1]).decode()
 
 
@@ -307,9 +308,9 @@ def test_a_service_that_died_is_replaced_by_another(
     job = first.submit(webhook={"url": receiver.url})
     first.call(first._life.__aexit__(None, None, None))
     redis.eval(scripts.END, 0, job["id"], "cancelled", time.time(), 3600, "cancelled")
-    ((claimed, _, attempt),) = redis.eval(webhooks.CLAIM, 0, 0.5, 10)
+    ((claimed, _, attempt, _),) = redis.eval(webhooks.CLAIM, 0, 0.5, 10, *MANY)
     assert (claimed.decode(), attempt) == (job["id"], 1)
-    assert redis.eval(webhooks.CLAIM, 0, 0.5, 10) == []
+    assert redis.eval(webhooks.CLAIM, 0, 0.5, 10, *MANY) == []
     assert not receiver.got
     second = new_client(settings)
     until(lambda: attempts(second, "delivered") == 1)
@@ -327,7 +328,7 @@ def test_a_clock_that_is_set_back_holds_nothing_up(
     client.call(client._life.__aexit__(None, None, None))
     for job in jobs:
         redis.eval(scripts.END, 0, job["id"], "cancelled", time.time(), 3600, "cancelled")
-    assert len(redis.eval(webhooks.CLAIM, 0, 0.5, 1)) == 1
+    assert len(redis.eval(webhooks.CLAIM, 0, 0.5, 1, *MANY)) == 1
     set_back(redis, 3600)
     second = new_client(settings)
     until(lambda: attempts(second, "delivered") == 2)
@@ -410,3 +411,55 @@ def test_the_digest_is_sha256() -> None:
         sign([KEY], "msg_1", 5, b"{}")
         == "v1," + base64.b64encode(hmac.new(KEY, b"msg_1.5.{}", hashlib.sha256).digest()).decode()
     )
+
+
+class Silent:
+    """A receiver that takes every connection and never answers."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.2", 0), backlog=256)
+        self.url = f"http://127.0.0.2:{self.socket.getsockname()[1]}/"
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    made = Silent()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("alike", ["client", "host"])
+def test_a_receiver_that_never_answers_holds_up_no_other(
+    new_client, settings, receiver: Receiver, silent: Silent, until: Callable[..., None], alike: str
+) -> None:
+    """Many of one client, or of many clients to one host: another's comes at once, long before those are given up."""
+    limits = {"max_webhooks": 12, "max_client_webhooks": 2, "max_host_webhooks": 3}
+    client = new_client(settings.model_copy(update={**limits, "webhook_networks": "127.0.0.0/8"}))
+    names = ["mallory"] * 30 if alike == "client" else [f"mallory{number}" for number in range(30)]
+    jobs = [
+        client.post("/samples", json={"webhook": {"url": silent.url}}, headers={"Client-Id": name}) for name in names
+    ]
+    for name, job in zip(names, jobs, strict=True):
+        client.delete(job.headers["location"], headers={"Client-Id": name})
+    begun = time.monotonic()
+    client.delete(client.submit(webhook={"url": receiver.url})["links"]["self"])
+    until(lambda: attempts(client, "delivered") == 1)
+    assert time.monotonic() - begun < webhooks.ATTEMPT_SECONDS, "none of those has been given up"
+    assert attempts(client, "failed") == 0
+
+
+def test_what_found_no_slot_is_no_attempt(
+    new_client, settings, receiver: Receiver, redis: Redis, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "PUT_OFF_SECONDS", 0.05)
+    receiver.pause = 0.05
+    client = new_client(settings.model_copy(update={"max_client_webhooks": 5, "max_host_webhooks": 1}))
+    jobs = [client.submit(webhook={"url": receiver.url}) for _ in range(12)]
+    for job in jobs:
+        client.delete(job["links"]["self"])
+    until(lambda: attempts(client, "delivered") == 12)
+    assert len(receiver.got) == 12
+    assert {redis.hget(f"scoreserve:job:{job['id']}", "webhook_attempts") for job in jobs} == {b"1"}
