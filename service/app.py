@@ -81,6 +81,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         await context.jobs.redis.connection.aclose()
         context.queue.connection.close()
         await context.uploads.crew.aclose()
+        await context.drawings.aclose()
 
     app = FastAPI(
         title="scoreserve",

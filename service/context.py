@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from models.store import ModelStore
 from service.access.auth import Auth
 from service.access.usage import Usage
+from service.answering.drawings import Drawings
 from service.answering.endings import Endings
 from service.answering.events import Events
 from service.answering.job_view import JobView
@@ -50,6 +51,7 @@ class Context:
     pulse: Pulse
     endings: Endings
     uploads: Uploads
+    drawings: Drawings
     events: Events
     bodies: set[asyncio.Timeout]  # that are on their way: when each has to be there
 
@@ -96,6 +98,7 @@ class Context:
             pulse=pulse,
             endings=Endings(messages),
             uploads=Uploads(settings),
+            drawings=Drawings(settings),
             bodies=set(),
             events=Events(async_redis, queue, results, settings.max_event_streams, auth.stands),
         )

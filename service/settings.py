@@ -3,6 +3,7 @@
 import os
 import re
 from ipaddress import ip_network
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
@@ -36,6 +37,15 @@ class ServiceSettings(QueueSettings):
         2**26, ge=1024, description="Pictures that wait or decode, of all clients; of one at most half."
     )
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
+    drawers: int = Field(2, ge=1, description="Pictures drawn at once, one of a client, each in its own process.")
+    drawing_seconds: int = Field(60, ge=1, description="Of a processor, for one picture.")
+    drawing_memory_mb: int = Field(512, ge=16, description="Memory for one picture.")
+    max_client_drawings: int = Field(16, ge=1, description="Pictures of one client that wait or are drawn.")
+    max_client_drawing_pixels: int = Field(100_000_000, ge=1, description="Their pixels together.")
+    max_client_downloads: int = Field(4, ge=1, description="Archives that are sent to one client at once.")
+    max_views_bytes: int = Field(2**28, ge=0, description="Drawn pictures that are kept on disk.")
+    views_seconds: float = Field(300.0, gt=0, description="How long they are kept there.")
+    views_dir: Path | None = Field(None, description="Where; by default where the system has what is temporary.")
     max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
     body_timeout_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to arrive.")
     cors_origins: str = Field("", description="Web sites whose pages may ask, with commas; none by default.")
@@ -63,9 +73,6 @@ class ServiceSettings(QueueSettings):
     max_webhooks: int = Field(32, ge=1, description="Webhooks that one service calls at once.")
     max_client_webhooks: int = Field(8, ge=1, description="Of them, of one client.")
     max_host_webhooks: int = Field(8, ge=1, description="Of them, to one host.")
-    max_images_bytes: int = Field(
-        2**29, ge=1, description="Largest images of a job: they are in Redis until they are forgotten."
-    )
     max_frames_bytes: int = Field(2**25, ge=1, description="Largest `frames` of a job: frames x images x their pixels.")
     max_event_streams: int = Field(2000, ge=1, description="Streams of events that may be open at a time.")
     access_log: bool = Field(False, description="Log a line a request: whose, what, and what it took.")

@@ -1,8 +1,12 @@
-"""Parts of an answer whose bytes are all at hand: byte ranges (RFC 9110, section 14)."""
+"""Parts of an answer whose bytes are all there: byte ranges (RFC 9110, section 14)."""
 
+import os
 import re
+from typing import IO
 
 from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from service.answering.problems import Problem, responses
 
@@ -23,6 +27,7 @@ HEADERS = [
     },
 ]
 PROBLEMS = responses("range-not-satisfiable")
+_PIECE_BYTES = 2**18  # sent at a time
 _ONE = re.compile(r"bytes=[ \t]*([0-9]{0,100})-([0-9]{0,100})[ \t]*", re.IGNORECASE)
 
 
@@ -44,6 +49,52 @@ def respond(request: Request, content: bytes, headers: dict[str, str], media_typ
         return Response(content, headers=headers, media_type=media_type)
     headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(content)}"
     return Response(content[part.start : part.stop], 206, headers, media_type)
+
+
+def respond_file(request: Request, file: IO[bytes], headers: dict[str, str], media_type: str) -> Response:
+    """The same with what a file holds, which is read as it is sent, and closed.
+
+    Raises:
+        Problem: it has no such part.
+    """
+    length = file.seek(0, os.SEEK_END)
+    headers = {**headers, "Accept-Ranges": "bytes"}
+    try:
+        part = None if request.scope.get("head") else _part(request, length, headers["ETag"])
+    except Problem:
+        file.close()
+        raise
+    if part is None:
+        return _OfFile(file, range(length), 200, headers, media_type)
+    headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{length}"
+    return _OfFile(file, part, 206, headers, media_type)
+
+
+def respond_whole(file: IO[bytes], headers: dict[str, str], media_type: str) -> Response:
+    """The answer with all that a file holds, which is read as it is sent, and closed."""
+    return _OfFile(file, range(file.seek(0, os.SEEK_END)), 200, headers, media_type)
+
+
+class _OfFile(Response):
+    """An answer of which no more than a piece is in memory, however slowly it is taken."""
+
+    def __init__(self, file: IO[bytes], part: range, status: int, headers: dict[str, str], media_type: str) -> None:
+        super().__init__(None, status, {**headers, "Content-Length": str(len(part))}, media_type)
+        self.file, self.part = file, part
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            self.file.seek(self.part.start)
+            left = 0 if scope.get("head") else len(self.part)
+            while left:
+                piece = await run_in_threadpool(self.file.read, min(left, _PIECE_BYTES))
+                left -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+            if scope.get("head") or not self.part:
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            self.file.close()
 
 
 def _part(request: Request, length: int, tag: str) -> range | None:

@@ -1,16 +1,17 @@
-"""Views of a finished job's images, drawn when they are asked for."""
+"""Views of a finished job's images: pictures, which are drawn when they are asked for, and archives."""
 
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 
-from models.images import Pixels, grid, to_image, to_png
-from service.answering.problems import invalid
+from models.images import Pixels, to_png
+from service.answering.drawings import View
+from service.answering.problems import Problem, invalid
 from worker.queue.job import Job
 from worker.queue.results import Results
 
@@ -19,14 +20,13 @@ NPZ = "application/x-npz"
 ZIP = "application/zip"
 WEBP, GIF = "image/webp", "image/gif"
 PIECE_BYTES = 2**16  # sent at a time
-LAST_MS = 1000  # how long an animation shows the result
 
 
 Colour = tuple[int, int, int] | None  # of the background; None is transparent
 BLACK: Colour = (0, 0, 0)
 
 
-def grid_png(
+def grid(
     job: Job,
     results: Results,
     max_pixels: int,
@@ -34,34 +34,48 @@ def grid_png(
     padding: int = 2,
     scale: int = 2,
     background: Colour = BLACK,
-) -> bytes:
+) -> View:
     """A PNG grid of a finished job's images.
 
     Raises:
         Problem: it would have more than `max_pixels` pixels.
-        JobNotFound: the images are gone.
     """
-    check_grid(job.request.count, job.image.height, job.image.width, max_pixels, columns, padding, scale)
-    images, colour = _on(results.images(job), background)
-    return to_png(grid(images, columns, padding, scale, colour))
+    options: dict[str, Any] = {"columns": columns, "padding": padding, "scale": scale}
+    pixels = check_grid(job.request.count, job.image.height, job.image.width, max_pixels, **options)
+    said = {"kind": "PNG", "count": job.request.count, "background": background, **options}
+    return View("grid.png", pixels, said, lambda: results.pieces(job))
 
 
-def filmstrip_png(job: Job, results: Results, max_pixels: int, padding: int = 2, scale: int = 1) -> bytes:
+def image(job: Job, results: Results, max_pixels: int, index: int, scale: int) -> View:
+    """A PNG of one image of a finished job.
+
+    Raises:
+        Problem: there is no such image, or it would have more than `max_pixels` pixels.
+    """
+    if index >= job.request.count:
+        raise Problem("not-found", f"job {job.id} has images 0 to {job.request.count - 1}")
+    options = {"columns": 1, "padding": 0, "scale": scale}
+    pixels = check_grid(1, job.image.height, job.image.width, max_pixels, **options)
+    name = f"images/{index}.png"
+    return View(name, pixels, {"kind": "PNG", "count": 1, **options}, lambda: [results.image(job, index)])
+
+
+def filmstrip(job: Job, results: Results, max_pixels: int, padding: int = 2, scale: int = 1) -> View:
     """A PNG with a row for each image of a finished job and a column for each frame, as in Song & Ermon 2019, figure 5.
 
     Raises:
         Problem: it would have more than `max_pixels` pixels.
-        JobNotFound: the images are gone.
     """
     count, frames = job.request.count, job.request.frames
-    check_grid(count * frames, job.image.height, job.image.width, max_pixels, frames, padding, scale)
-    images = results.frames(job)
-    return to_png(grid(images.reshape(-1, *images.shape[2:]), frames, padding, scale))
+    options = {"columns": frames, "padding": padding, "scale": scale}
+    pixels = check_grid(count * frames, job.image.height, job.image.width, max_pixels, **options)
+    said = {"kind": "PNG", "count": count * frames, **options}
+    return View("filmstrip.png", pixels, said, lambda: [results.frames(job)])
 
 
 def animation(
     job: Job, results: Results, kind: str, max_pixels: int, columns: int | None, scale: int, fps: float
-) -> bytes:
+) -> View:
     """The frames of a finished job as an animated grid, which ends with the result for a second, and begins again.
 
     Args:
@@ -75,18 +89,12 @@ def animation(
 
     Raises:
         Problem: it would have more than `max_pixels` pixels.
-        JobNotFound: the images are gone.
     """
     frames = job.request.frames
-    check_grid(job.request.count, job.image.height, job.image.width, max_pixels // frames, columns, 2, scale)
-    grids = (grid(images, columns, 2, scale) for images in results.frames(job).swapaxes(0, 1))
-    first, *rest = [to_image(pixels) for pixels in grids]
-    pause = round(1000 / fps)
-    durations = [pause] * len(rest) + [max(pause, LAST_MS)]
-    options: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0} if kind == "WEBP" else {"disposal": 1}
-    buffer = io.BytesIO()
-    first.save(buffer, kind, save_all=True, append_images=rest, duration=durations, loop=0, **options)
-    return buffer.getvalue()
+    options: dict[str, Any] = {"columns": columns, "padding": 2, "scale": scale}
+    pixels = check_grid(job.request.count, job.image.height, job.image.width, max_pixels // frames, **options)
+    said = {"kind": kind, "count": job.request.count, "frames": frames, "fps": fps, **options}
+    return View(f"animation.{kind.lower()}", pixels * frames, said, lambda: [results.frames(job)])
 
 
 def images_zip(job: Job, pieces: Iterator[Pixels]) -> Iterator[bytes]:
@@ -112,24 +120,10 @@ def _pngs(job: Job, pieces: Iterator[Pixels]) -> Iterator[bytes]:
     yield sink.take()
 
 
-def _on(images: Pixels, background: Colour) -> tuple[Pixels, Sequence[int]]:
-    """The images with the channels that a background needs, and its value in them."""
-    colours, opacity = np.split(images, [1 if images.shape[-1] < 3 else 3], axis=-1)
-    if colours.shape[-1] == 1:
-        if background is not None and len(set(background)) == 1:
-            return images, (*background[:1], 255)[: images.shape[-1]]
-        colours = colours.repeat(3, axis=-1)
-    if background is None:
-        opacity = opacity if opacity.shape[-1] else np.full_like(colours[..., :1], 255)
-    value = (0, 0, 0, 0) if background is None else (*background, 255)
-    images = np.concatenate([colours, opacity], axis=-1)
-    return images, value[: images.shape[-1]]
-
-
 def check_grid(
     count: int, height: int, width: int, max_pixels: int, columns: int | None = None, padding: int = 2, scale: int = 2
-) -> None:
-    """Whether a grid of `count` images may be drawn.
+) -> int:
+    """How many pixels a grid of `count` images has, if it may be drawn.
 
     Raises:
         Problem: it would have more than `max_pixels` pixels.
@@ -143,6 +137,7 @@ def check_grid(
             f"the grid would have {pixels:,} pixels",
             f"at most {max_pixels:,}: use a smaller scale, or samples.npz, which has no limit",
         )
+    return pixels
 
 
 def samples_npz(job: Job, pieces: Iterator[Pixels]) -> Iterator[bytes]:

@@ -6,16 +6,16 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 from redis.exceptions import RedisError
 
 from models.sentences import shortened
 from service.access.auth import caller_of
-from service.answering import views
+from service.answering import ranges, views
+from service.answering.leaving import while_there
 from service.answering.problems import Problem
 from service.context import Context
 from service.jobs import Accepted
@@ -88,7 +88,7 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
     try:
         job = await _wait(request, context, job, how)
         if job.state == "finished" and how.media_type != JSON:
-            return await run_in_threadpool(_images, context, job, how, headers)
+            return await _images(request, context, job, how, headers)
         view = await context.jobs.view(job)
     except RedisError as error:
         raise Problem(
@@ -108,11 +108,18 @@ async def answer(request: Request, context: Context, accepted: Accepted, how: An
     return view.response(200 if job.state.final else 202, headers)
 
 
-def _images(context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
-    if how.media_type == views.PNG:
-        content = views.grid_png(job, context.results, context.settings.max_grid_pixels)
-        return Response(content, 200, headers, how.media_type)
-    return StreamingResponse(views.samples_npz(job, context.results.pieces(job)), 200, headers, how.media_type)
+async def _images(request: Request, context: Context, job: Job, how: Answer, headers: dict[str, str]) -> Response:
+    """The images themselves; where they are not to be had now, the problem tells the address of the job."""
+    try:
+        if how.media_type == views.PNG:
+            view = views.grid(job, context.results, context.settings.max_grid_pixels)
+            file = await while_there(request, context.drawings.draw(job, view))
+            return ranges.respond_whole(file, headers, how.media_type)
+        pieces = partial(views.samples_npz, job, context.results.pieces(job))
+        return await context.drawings.download(job, pieces, headers, how.media_type)
+    except Problem as problem:
+        problem.headers["Location"] = headers["Location"]
+        raise
 
 
 async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Job:

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from models.card import ModelName
-from models.images import to_png
 from models.store import BrokenModel, ModelNotFound
 from service.access.auth import Caller, InCaller, caller_of
 from service.answering import caching, ranges, views
+from service.answering.drawings import View
 from service.answering.frames_view import FramesView
 from service.answering.job_view import JobsView, JobView
+from service.answering.leaving import while_there
 from service.answering.paging import cursor_of, link_to, place_of
 from service.answering.problems import Problem, responses
 from service.asking.intake import ready
@@ -39,7 +40,8 @@ def _file(media_type: str) -> dict[str, Any]:
     answers = {
         200: {"content": content, "description": "The file. It never changes; `ETag` names it."},
         304: {"description": "The client has it (If-None-Match)."},
-        **responses("not-found", "not-ready", "invalid", "images-unavailable", "unavailable"),
+        **responses("not-found", "not-ready", "invalid", "rate-limited", "quota-exceeded"),
+        **responses("busy", "images-unavailable", "unavailable"),
     }
     return {"response_class": Response, "responses": answers}
 
@@ -114,7 +116,7 @@ def cancel(job_id: JobId, context: InContext, caller: InCaller) -> JobView:
 
 
 @router.get("/{job_id}/grid.png", operation_id="getGrid", summary="All images in one PNG", **_whole_file(views.PNG))
-def grid_png(
+async def grid_png(
     job_id: JobId,
     request: Request,
     context: InContext,
@@ -129,16 +131,16 @@ def grid_png(
     """All images of a finished job in one PNG, if that is not too large."""
     colour = None if background == "transparent" else tuple(bytes.fromhex(background))
     most = context.settings.max_grid_pixels
-    return _view(
+    return await _picture(
         context, caller, request, job_id, views.PNG,
-        lambda job: views.grid_png(job, context.results, most, columns, padding, scale, colour),  # type: ignore[arg-type]
+        lambda job: views.grid(job, context.results, most, columns, padding, scale, colour),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
 @router.get(
     "/{job_id}/images/{index}.png", operation_id="getImage", summary="One image as PNG", **_whole_file(views.PNG)
 )
-def image_png(
+async def image_png(
     job_id: JobId,
     index: Annotated[int, Path(ge=0, le=10**9, description="Number of the image, from 0.", examples=[2])],
     request: Request,
@@ -148,20 +150,17 @@ def image_png(
 ) -> Response:
     """One image of a finished job."""
 
-    def draw(job: Job) -> bytes:
-        try:
-            pixels = context.results.image(job, index)
-        except IndexError as error:
-            raise Problem("not-found", str(error)) from error
-        return to_png(pixels.repeat(scale, 0).repeat(scale, 1))
-
-    return _view(context, caller, request, job_id, views.PNG, draw)
+    most = context.settings.max_grid_pixels
+    return await _picture(
+        context, caller, request, job_id, views.PNG,
+        lambda job: views.image(job, context.results, most, index, scale),
+    )  # fmt: skip
 
 
 @router.get("/{job_id}/samples.npz", operation_id="getSamplesNpz", summary="All images for numpy", **_file(views.NPZ))
-def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
+async def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
-    return _view(
+    return await _archive(
         context, caller, request, job_id, views.NPZ, lambda job: views.samples_npz(job, context.results.pieces(job))
     )
 
@@ -169,9 +168,9 @@ def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InC
 @router.get(
     "/{job_id}/images.zip", operation_id="getImagesZip", summary="All images as PNG files in a zip", **_file(views.ZIP)
 )
-def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
+async def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as PNG files `0000.png` and so on in a zip."""
-    return _view(
+    return await _archive(
         context, caller, request, job_id, views.ZIP, lambda job: views.images_zip(job, context.results.pieces(job))
     )
 
@@ -182,7 +181,7 @@ def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCa
     summary="The annealing as WebP",
     **_whole_file(views.WEBP),
 )
-def animation_webp(
+async def animation_webp(
     job_id: JobId,
     request: Request,
     context: InContext,
@@ -192,13 +191,13 @@ def animation_webp(
     fps: Fps = 12,
 ) -> Response:
     """The annealing of a job that was asked for with `frames`: a grid that moves, without loss."""
-    return _animation(context, caller, request, job_id, "WEBP", columns, scale, fps)
+    return await _animation(context, caller, request, job_id, "WEBP", columns, scale, fps)
 
 
 @router.get(
     "/{job_id}/animation.gif", operation_id="getAnimationGif", summary="The annealing as GIF", **_whole_file(views.GIF)
 )
-def animation_gif(
+async def animation_gif(
     job_id: JobId,
     request: Request,
     context: InContext,
@@ -208,20 +207,20 @@ def animation_gif(
     fps: Fps = 12,
 ) -> Response:
     """The annealing of a job that was asked for with `frames`: a grid that moves, in at most 256 colours a frame."""
-    return _animation(context, caller, request, job_id, "GIF", columns, scale, fps)
+    return await _animation(context, caller, request, job_id, "GIF", columns, scale, fps)
 
 
 @router.get(
     "/{job_id}/filmstrip.png", operation_id="getFilmstrip", summary="The annealing as one PNG", **_whole_file(views.PNG)
 )
-def filmstrip_png(
+async def filmstrip_png(
     job_id: JobId, request: Request, context: InContext, caller: InCaller, padding: Padding = 2, scale: Scale = 1
 ) -> Response:
     """The annealing of a job that was asked for with `frames`: a row for each image, a column for each frame."""
     most = context.settings.max_grid_pixels
-    return _view(
+    return await _picture(
         context, caller, request, job_id, views.PNG,
-        lambda job: views.filmstrip_png(_with_frames(job), context.results, most, padding, scale),
+        lambda job: views.filmstrip(_with_frames(job), context.results, most, padding, scale),
     )  # fmt: skip
 
 
@@ -240,7 +239,7 @@ def frames(job_id: JobId, context: InContext, caller: InCaller) -> FramesView:
         raise Problem("not-found", f"the model of job {job_id} is not served any more: {error}") from error
 
 
-def _animation(
+async def _animation(
     context: Context,
     caller: Caller,
     request: Request,
@@ -251,7 +250,7 @@ def _animation(
     fps: float,
 ) -> Response:
     most = context.settings.max_grid_pixels
-    return _view(
+    return await _picture(
         context, caller, request, job_id, f"image/{kind.lower()}",
         lambda job: views.animation(_with_frames(job), context.results, kind, most, columns, scale, fps),
     )  # fmt: skip
@@ -263,22 +262,43 @@ def _with_frames(job: Job) -> Job:
     return job
 
 
-def _view(
+async def _picture(
     context: Context,
     caller: Caller,
     request: Request,
     job_id: str,
     media_type: str,
-    draw: Callable[[Job], bytes | Iterator[bytes]],
+    describe: Callable[[Job], View],
 ) -> Response:
-    """A view of a finished job, or 304 if the client has it."""
-    finished = ready(caller.own(context.queue.get(job_id)))
+    """A picture of a finished job, or 304 if the client has it; HEAD draws nothing."""
+    finished = ready(caller.own(await context.jobs.get(job_id)))
     headers = caching.headers(request, finished)
     if caching.has_it(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    content = draw(finished)
-    if isinstance(content, bytes):
-        return ranges.respond(request, content, headers, media_type)
+    view = describe(finished)
     if request.scope.get("head"):
-        content = iter(())
-    return StreamingResponse(content, headers={**headers, "Accept-Ranges": "none"}, media_type=media_type)
+        file = context.drawings.find(finished, view)
+        if file is None:
+            headers["Accept-Ranges"] = "bytes"
+            return StreamingResponse(iter(()), headers=headers, media_type=media_type)  # of a length not known yet
+    else:
+        file = await while_there(request, context.drawings.draw(finished, view))
+    return ranges.respond_file(request, file, headers, media_type)
+
+
+async def _archive(
+    context: Context,
+    caller: Caller,
+    request: Request,
+    job_id: str,
+    media_type: str,
+    make: Callable[[Job], Iterator[bytes]],
+) -> Response:
+    """All images of a finished job, made while they are sent, or 304 if the client has them."""
+    finished = ready(caller.own(await context.jobs.get(job_id)))
+    headers = {**caching.headers(request, finished), "Accept-Ranges": "none"}
+    if caching.has_it(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if request.scope.get("head"):
+        return StreamingResponse(iter(()), headers=headers, media_type=media_type)
+    return await context.drawings.download(finished, lambda: make(finished), headers, media_type)

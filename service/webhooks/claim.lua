@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Claims the webhooks that are due: they are due again when the lease is over. Answers with a list for each: job id,
 -- webhook, which attempt this is, and the client; the webhook is nothing where the job is forgotten, which is the last
--- of it. A client gets no more than its slots: as many again stay due, and the rest is put off, so that they do not stand
--- before those of others.
+-- of it. A client gets no more than its slots: as many again stay due, and the rest is put off, so that they do not
+-- stand before those of others.
 -- seconds of the lease, how many at most, how many at once of one client, how many are looked at, for how many seconds
 -- the rest is put off, as JSON how many each client has under way
 -- luacheck: read_globals clock key

@@ -46,6 +46,10 @@ ALLOWED: tuple[str, ...] = (
     # What keeps the images may be away, while the queue is not.
     "paths/*/responses/503/content/application/problem+json/examples/images-unavailable: added",
     "paths//*/responses/503/description: changed: *The images cannot be reached: *",
+    # A client has so many pictures drawn, and archives sent, at once.
+    "paths//jobs/{job_id}/*.*/get/responses/429/content/application/problem+json/examples/quota-exceeded: added",
+    "paths//jobs/{job_id}/*.*/get/responses/503/content/application/problem+json/examples/busy: added",
+    "paths//jobs/{job_id}/*.*/get/responses/*/description: changed: *",
     # A queue that is suspended is not ready.
     "paths//readyz/get/description: changed: *",
     # Noise levels may be listed, which is a parameter that is no number.

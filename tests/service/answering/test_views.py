@@ -12,6 +12,8 @@ from PIL import Image, ImageSequence
 
 from models.card import ImageShape
 from service.answering import views
+from service.answering.drawing import draw
+from service.answering.drawings import View
 
 Check = Callable[..., Any]
 VIEWS = ("grid.png", "images/0.png", "samples.npz", "images.zip", "animation.webp", "animation.gif", "filmstrip.png")
@@ -194,18 +196,25 @@ def test_every_view_of_images_of_any_number_of_channels(channels: int) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (3, 5, 4, 7, channels), dtype=np.uint8)  # images, frames, ...
     pixels[..., -1] |= 255 * (channels in (2, 4))  # opaque, for what is compared below
     request = SimpleNamespace(count=3, frames=5, model_dump_json=lambda **_: "{}", seed=1)
-    job: Any = SimpleNamespace(request=request, image=ImageShape(channels=channels, height=4, width=7))
-    results: Any = SimpleNamespace(images=lambda _: pixels[:, -1], frames=lambda _: pixels)
+    job: Any = SimpleNamespace(id="j", request=request, image=ImageShape(channels=channels, height=4, width=7))
+    results: Any = SimpleNamespace(pieces=lambda _: iter([pixels[:2, -1], pixels[2:, -1]]), frames=lambda _: pixels)
+
+    def drawn(view: View) -> Image.Image:
+        file = io.BytesIO()
+        data = b"".join(np.ascontiguousarray(images).tobytes() for images in view.images())
+        draw({**view.options, "image": [4, 7, channels]}, iter([data[:50], data[50:]]), file)
+        found = picture(file.getvalue())
+        assert found.width * found.height * getattr(found, "n_frames", 1) == view.pixels
+        return found
+
     for background in ((0, 0, 0), (128, 128, 128), (255, 128, 0), None):
-        grid = picture(views.grid_png(job, results, 10**6, 3, 2, 1, background))
-        shown = np.asarray(grid.convert("RGBA"))
+        shown = np.asarray(drawn(views.grid(job, results, 10**6, 3, 2, 1, background)).convert("RGBA"))
         assert tuple(shown[0, 0]) == ((0, 0, 0, 0) if background is None else (*background, 255))
         grey = channels < 3
         assert (shown[2:6, 2:9, 0] == pixels[0, -1, :, :, 0]).all()
         assert (shown[2:6, 2:9, 2] == pixels[0, -1, :, :, 0 if grey else 2]).all()
     for kind in ("WEBP", "GIF"):
-        animation = picture(views.animation(job, results, kind, 10**6, 3, 1, 12.0))
-        assert animation.n_frames == 5
-    assert picture(views.filmstrip_png(job, results, 10**6)).size == (5 * 9 + 2, 3 * 6 + 2)
+        assert drawn(views.animation(job, results, kind, 10**6, 3, 1, 12.0)).n_frames == 5  # type: ignore[attr-defined]
+    assert drawn(views.filmstrip(job, results, 10**6)).size == (5 * 9 + 2, 3 * 6 + 2)
     archive = zipfile.ZipFile(io.BytesIO(b"".join(views.images_zip(job, iter([pixels[:, -1]])))))
     assert (np.asarray(picture(archive.read("0001.png"))).reshape(4, 7, channels) == pixels[1, -1]).all()

@@ -1,0 +1,186 @@
+"""Drawings: views that are pictures, drawn once for who asks, apart from the service, and kept for a while."""
+
+import asyncio
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import IO, Any, TypeVar
+
+from fastapi import Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from models.images import Pixels
+from service.answering import drawing
+from service.answering.caching import RELEASE
+from service.answering.kept import Kept
+from service.answering.problems import Problem, invalid
+from service.apart.crew import Crew, Overrun
+from service.apart.turns import RETRY, Turns
+from service.settings import ServiceSettings
+from worker.queue.job import Job
+
+Result = TypeVar("Result")
+
+ARCHIVISTS = 2  # threads that make archives
+SMALL = 2**18  # pixels of a PNG file that takes some milliseconds: no process is asked, and it is not kept
+PIECE_BYTES = 2**18  # sent to a process at a time
+_LESS = "fewer pixels: a smaller scale, or samples.npz"
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture of a finished job.
+
+    Args:
+        name: of the file.
+        pixels: of the whole picture, of all frames together.
+        options: as drawing.py has them.
+        images: uint8 [n, h, w, c] at a time, read when it is drawn.
+    """
+
+    name: str
+    pixels: int
+    options: dict[str, Any]
+    images: Callable[[], Iterable[Pixels]] = field(compare=False)
+
+
+@dataclass
+class _Making:
+    task: "asyncio.Task[None]"
+    waiting: int = 0
+
+
+class Drawings:
+    """Draws views, one of a client at a time.
+
+    Args:
+        settings: how many at once, what each may take, and how much is kept.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._archivists = ThreadPoolExecutor(ARCHIVISTS, "archivist")
+        self.crew = Crew("service.answering.drawing", settings.drawing_seconds, settings.drawing_memory_mb)
+        most = settings.max_client_drawing_pixels
+        total = settings.drawers * most
+        self.turns = Turns("drawings", "pixels", settings.drawers, settings.max_client_drawings, most, total)
+        self.kept = Kept(settings.views_dir, settings.max_views_bytes, settings.views_seconds)
+        self.downloads, self.most_downloads = Counter[str](), settings.max_client_downloads
+        self._making: dict[str, _Making] = {}
+
+    def find(self, job: Job, view: View) -> IO[bytes] | None:
+        """The file, if it was drawn and is still kept."""
+        return self.kept.open(_key(job, view))
+
+    async def draw(self, job: Job, view: View) -> IO[bytes]:
+        """The file, drawn unless it is kept; to cancel this ends what nobody else waits for.
+
+        Raises:
+            Problem: it takes too much, or the client has too many under way.
+            JobNotFound: the images are gone.
+        """
+        if view.options["kind"] == "PNG" and view.pixels <= SMALL:
+            return await run_in_threadpool(_small, _asked(job, view), view)
+        key = _key(job, view)
+        while (file := self.kept.open(key)) is None:
+            making = self._making.get(key)
+            if making is None:
+                making = self._making[key] = _Making(asyncio.create_task(self._make(key, job, view)))
+            making.waiting += 1
+            try:
+                await asyncio.shield(making.task)
+            finally:
+                making.waiting -= 1
+                if not making.waiting:
+                    self._making.pop(key, None)
+                    making.task.cancel()
+        return file
+
+    async def download(
+        self, job: Job, make: Callable[[], Iterator[bytes]], headers: dict[str, str], media_type: str
+    ) -> Response:
+        """The answer with what is made while it is sent; few threads do that, of whom nothing else waits.
+
+        Raises:
+            Problem: the client has too many of those already.
+            JobNotFound: the images are gone.
+        """
+        if self.downloads[job.client] >= self.most_downloads:
+            said = f"{self.most_downloads} archives of yours are being sent: at most {self.most_downloads} at once are"
+            raise Problem("quota-exceeded", f"{said} allowed", headers=RETRY)
+        pieces = await self._in_thread(make)
+        return _Download(self._sent(pieces), self.downloads, job.client, headers, media_type)
+
+    async def _sent(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while (piece := await self._in_thread(lambda: next(pieces, None))) is not None:
+            yield piece
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._archivists, work)
+
+    async def _make(self, key: str, job: Job, view: View) -> None:
+        path = self.kept.new()
+        try:
+            async with self.turns.of(job.client, view.pixels):
+                await self.crew.do({**_asked(job, view), "path": str(path)}, _pieces(view))
+            self.kept.keep(key, job.client, path)
+            asyncio.get_running_loop().call_later(self.kept.seconds, self.kept.expire)
+        except Overrun as error:
+            raise invalid("scale", f"drawing this takes more than {error}", _LESS) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def aclose(self) -> None:
+        """Ends every process, and drops every file."""
+        await self.crew.aclose()
+        self.kept.close()
+        self._archivists.shutdown(wait=False, cancel_futures=True)
+
+
+class _Download(StreamingResponse):
+    """One of a client's, for as long as it is sent."""
+
+    def __init__(
+        self, pieces: AsyncIterator[bytes], of_clients: Counter[str], client: str, headers: dict[str, str], kind: str
+    ) -> None:
+        super().__init__(pieces, 200, headers, kind)
+        self.of_clients, self.client = of_clients, client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.of_clients[self.client] += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.of_clients[self.client] -= 1
+            if not self.of_clients[self.client]:
+                del self.of_clients[self.client]
+
+
+def _key(job: Job, view: View) -> str:
+    what = json.dumps([RELEASE, job.id, view.name, view.options], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()
+
+
+def _asked(job: Job, view: View) -> dict[str, Any]:
+    shape = job.image
+    return {**view.options, "image": [shape.height, shape.width, shape.channels]}
+
+
+def _small(asked: dict[str, Any], view: View) -> IO[bytes]:
+    file = io.BytesIO()
+    drawing.draw(asked, (pixels.tobytes() for pixels in view.images()), file)
+    return file
+
+
+async def _pieces(view: View) -> AsyncIterator[bytes]:
+    """The images, which are read in a thread."""
+    images = await run_in_threadpool(lambda: iter(view.images()))
+    while (pixels := await run_in_threadpool(next, images, None)) is not None:
+        data = pixels.reshape(-1)
+        for first in range(0, len(data), PIECE_BYTES):
+            yield data[first : first + PIECE_BYTES].tobytes()
