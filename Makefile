@@ -6,7 +6,7 @@ BIN := .venv/bin
 NVIDIA := $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-smi 2>/dev/null)
 export TORCH_INDEX_URL ?= $(if $(NVIDIA),,$(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu))
 
-.PHONY: up test check format clean
+.PHONY: up test check format sbom clean
 
 ## run the whole service (Ctrl-C stops it); ARGS="--port 9000" and the like are passed on
 up: .venv/.worker
@@ -30,6 +30,11 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+## list what the images are made of, as CycloneDX, in sbom.json
+sbom:
+	test -x .sbom/bin/cyclonedx-py || { $(PYTHON) -m venv .sbom && .sbom/bin/pip install --quiet 'cyclonedx-bom>=7,<8'; }
+	.sbom/bin/cyclonedx-py requirements constraints.txt --output-reproducible --output-file sbom.json
+
 .venv/.worker: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@sh docker/torch.sh $(BIN)/pip
@@ -41,4 +46,4 @@ format: .venv/.dev
 	touch $@
 
 clean:
-	rm -rf .venv var build *.egg-info
+	rm -rf .venv .sbom var build *.egg-info

@@ -45,7 +45,15 @@ def test_nobody_may_more_than_they_need(compose: dict[str, Any]) -> None:
         assert service["restart"] == ("no" if name in BESIDES else "unless-stopped"), name
         assert not any("PASSWORD" in key and "FILE" not in key for key in service.get("environment", {})), name
     assert compose["networks"]["inside"]["internal"] is True
-    assert compose["services"]["redis"]["networks"] == ["inside"]
+    for name in ("redis", "worker", "worker-gpu", "train"):
+        assert compose["services"][name]["networks"] == ["inside"], f"{name} has no way to the world"
+
+
+def test_images_of_others_are_of_one_version(compose: dict[str, Any]) -> None:
+    images = {service["image"] for service in compose["services"].values() if "scoreserve" not in service["image"]}
+    base = re.findall(r"^ARG PYTHON_IMAGE=(.+)$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)
+    for image in (*images, *base):
+        assert re.search(r":v?\d+\.\d+\.\d+(-|\}|$)|@sha256:", image), f"{image} is another every month"
 
 
 def test_each_sees_its_own_password_alone(compose: dict[str, Any]) -> None:

@@ -82,3 +82,17 @@ def test_what_scales_is_the_workers_by_their_work() -> None:
     (trigger,) = scaled["spec"]["triggers"]
     assert "scoreserve_queue_image_steps" in trigger["metadata"]["query"]
     assert float(trigger["metadata"]["threshold"]) > 0
+
+
+def test_nobody_talks_to_whom_they_need_not() -> None:
+    policies = {name: document["spec"] for name, document in named("NetworkPolicy").items()}
+    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    asks = {}
+    for name in policies.keys() - {"nobody"}:
+        selected = policies[name]["podSelector"]["matchLabels"]
+        assert selected == named("Deployment")[name]["spec"]["template"]["metadata"]["labels"]
+        (container,) = pods()[name]["containers"]
+        asked = {port["port"] for rule in policies[name]["ingress"] for port in rule["ports"]}
+        assert asked <= {port["name"] for port in container["ports"]}
+        asks[name] = {port["port"] for rule in policies[name]["egress"] for port in rule["ports"]}
+    assert asks == {"api": {53, 443, 6379, 6380}, "worker": {53, 6379, 6380}}, "training asks nobody"
