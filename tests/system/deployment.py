@@ -142,7 +142,7 @@ class Deployment:
         return "a file that lay beside the code is in no layer of the three"
 
     def sizes(self) -> str:
-        base = described_image("python:3.11.14-slim-bookworm")["Size"]
+        base = described_image("python:3.11.15-slim-bookworm")["Size"]
         above = {
             name: (described_image(f"scoreserve-{name}")["Size"] - base) / 1e6 for name in ("api", "worker", "train")
         }
