@@ -31,7 +31,7 @@ class ServiceSettings(QueueSettings):
     max_jpeg_scans: int = Field(64, ge=1, description="Scans of a JPEG file; a progressive one has about ten.")
     decoders: int = Field(2, ge=1, description="Pictures decoded at once, one of a client, each in its own process.")
     decoding_seconds: int = Field(5, ge=1, description="Of a processor, for the pictures of a request.")
-    decoding_memory_mb: int = Field(512, ge=16, description="Memory for the pictures of a request.")
+    decoding_memory_mb: int = Field(320, ge=16, description="Memory for the pictures of a request.")
     max_client_uploads: int = Field(16, ge=1, description="Requests with pictures of one client that wait or decode.")
     max_uploads_bytes: int = Field(
         2**26, ge=1024, description="Pictures that wait or decode, of all clients; of one at most half."
@@ -39,7 +39,7 @@ class ServiceSettings(QueueSettings):
     max_grid_pixels: int = Field(50_000_000, ge=1, description="Largest grid that is drawn.")
     drawers: int = Field(2, ge=1, description="Pictures drawn at once, one of a client, each in its own process.")
     drawing_seconds: int = Field(60, ge=1, description="Of a processor, for one picture.")
-    drawing_memory_mb: int = Field(512, ge=16, description="Memory for one picture.")
+    drawing_memory_mb: int = Field(320, ge=16, description="Memory for one picture.")
     max_client_drawings: int = Field(16, ge=1, description="Pictures of one client that wait or are drawn.")
     max_client_drawing_pixels: int = Field(100_000_000, ge=1, description="Their pixels together.")
     max_client_downloads: int = Field(4, ge=1, description="Archives that are sent to one client at once.")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,12 +83,29 @@ def _on(image: Pixels, background: Sequence[int] | None) -> tuple[Pixels, Sequen
 def _animate(asked: dict[str, Any], data: bytes, file: IO[bytes]) -> None:
     """An animated grid, which ends with the result for a second, and begins again."""
     images = np.frombuffer(data, np.uint8).reshape(asked["count"], asked["frames"], *asked["image"])
-    grids = (
-        to_image(grid(frame, asked["columns"], asked["padding"], asked["scale"])) for frame in images.swapaxes(0, 1)
-    )
     pause = round(1000 / asked["fps"])
     durations = [pause] * (asked["frames"] - 1) + [max(pause, LAST_MS)]
     webp = {"lossless": True, "quality": 0, "method": 0}
     options: dict[str, Any] = webp if asked["kind"] == "WEBP" else {"disposal": 1}
-    first = next(grids)
-    first.save(file, asked["kind"], save_all=True, append_images=chain(grids), duration=durations, loop=0, **options)
+    film = _Film(images.swapaxes(0, 1), asked["columns"], asked["padding"], asked["scale"])
+    film.save(file, asked["kind"], save_all=True, duration=durations, loop=0, **options)
+
+
+class _Film(Image.Image):
+    """Grids of frames uint8 [frames, n, h, w, c], of which one is in memory: Pillow takes one after the other."""
+
+    def __init__(self, frames: Pixels, columns: int | None, padding: int, scale: int) -> None:
+        super().__init__()
+        self.frames, self.options = frames, (columns, padding, scale)
+        self.n_frames = len(frames)
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        if frame >= self.n_frames:
+            raise EOFError
+        drawn = to_image(grid(self.frames[frame], *self.options))
+        self.im, self._mode, self._size = drawn.im, drawn.mode, drawn.size
+        self.number = frame
+
+    def tell(self) -> int:
+        return self.number

@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 
 ARCHIVISTS = 2  # threads that make archives
 SMALL = 2**18  # pixels of a PNG file that takes some milliseconds: no process is asked, and it is not kept
+SMALL_WAITING = 1000  # of one client
 PIECE_BYTES = 2**18  # sent to a process at a time
 _LESS = "fewer pixels: a smaller scale, or samples.npz"
 
@@ -69,6 +70,7 @@ class Drawings:
         most = settings.max_client_drawing_pixels
         total = settings.drawers * most
         self.turns = Turns("drawings", "pixels", settings.drawers, settings.max_client_drawings, most, total)
+        self.small = Turns("small drawings", "pixels", settings.drawers, SMALL_WAITING, total, SMALL_WAITING * total)
         self.kept = Kept(settings.views_dir, settings.max_views_bytes, settings.views_seconds)
         self.downloads, self.most_downloads = Counter[str](), settings.max_client_downloads
         self._making: dict[str, _Making] = {}
@@ -77,20 +79,21 @@ class Drawings:
         """The file, if it was drawn and is still kept."""
         return self.kept.open(_key(job, view))
 
-    async def draw(self, job: Job, view: View) -> IO[bytes]:
-        """The file, drawn unless it is kept; to cancel this ends what nobody else waits for.
+    async def draw(self, client: str, job: Job, view: View) -> IO[bytes]:
+        """The file, drawn for a client unless it is kept; to cancel this ends what nobody else waits for.
 
         Raises:
             Problem: it takes too much, or the client has too many under way.
             JobNotFound: the images are gone.
         """
         if view.options["kind"] == "PNG" and view.pixels <= SMALL:
-            return await run_in_threadpool(_small, _asked(job, view), view)
+            async with self.small.of(client, view.pixels):
+                return await run_in_threadpool(_small, _asked(job, view), view)
         key = _key(job, view)
         while (file := self.kept.open(key)) is None:
             making = self._making.get(key)
             if making is None:
-                making = self._making[key] = _Making(asyncio.create_task(self._make(key, job, view)))
+                making = self._making[key] = _Making(asyncio.create_task(self._make(client, key, job, view)))
             making.waiting += 1
             try:
                 await asyncio.shield(making.task)
@@ -102,7 +105,7 @@ class Drawings:
         return file
 
     async def download(
-        self, job: Job, make: Callable[[], Iterator[bytes]], headers: dict[str, str], media_type: str
+        self, client: str, make: Callable[[], Iterator[bytes]], headers: dict[str, str], media_type: str
     ) -> Response:
         """The answer with what is made while it is sent; few threads do that, of whom nothing else waits.
 
@@ -110,11 +113,17 @@ class Drawings:
             Problem: the client has too many of those already.
             JobNotFound: the images are gone.
         """
-        if self.downloads[job.client] >= self.most_downloads:
+        place = _Place(self.downloads, client)
+        if self.downloads[client] > self.most_downloads:
+            place.leave()
             said = f"{self.most_downloads} archives of yours are being sent: at most {self.most_downloads} at once are"
             raise Problem("quota-exceeded", f"{said} allowed", headers=RETRY)
-        pieces = await self._in_thread(make)
-        return _Download(self._sent(pieces), self.downloads, job.client, headers, media_type)
+        try:
+            pieces = await self._in_thread(make)
+        except BaseException:
+            place.leave()
+            raise
+        return _Download(self._sent(pieces), place, headers, media_type)
 
     async def _sent(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         while (piece := await self._in_thread(lambda: next(pieces, None))) is not None:
@@ -123,12 +132,12 @@ class Drawings:
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._archivists, work)
 
-    async def _make(self, key: str, job: Job, view: View) -> None:
+    async def _make(self, client: str, key: str, job: Job, view: View) -> None:
         path = self.kept.new()
         try:
-            async with self.turns.of(job.client, view.pixels):
+            async with self.turns.of(client, view.pixels):
                 await self.crew.do({**_asked(job, view), "path": str(path)}, _pieces(view))
-            self.kept.keep(key, job.client, path)
+            self.kept.keep(key, client, path)
             asyncio.get_running_loop().call_later(self.kept.seconds, self.kept.expire)
         except Overrun as error:
             raise invalid("scale", f"drawing this takes more than {error}", _LESS) from error
@@ -142,23 +151,31 @@ class Drawings:
         self._archivists.shutdown(wait=False, cancel_futures=True)
 
 
-class _Download(StreamingResponse):
-    """One of a client's, for as long as it is sent."""
+class _Place:
+    """One of a client's, from now until it is left."""
 
-    def __init__(
-        self, pieces: AsyncIterator[bytes], of_clients: Counter[str], client: str, headers: dict[str, str], kind: str
-    ) -> None:
-        super().__init__(pieces, 200, headers, kind)
+    def __init__(self, of_clients: Counter[str], client: str) -> None:
         self.of_clients, self.client = of_clients, client
+        of_clients[client] += 1
+
+    def leave(self) -> None:
+        self.of_clients[self.client] -= 1
+        if not self.of_clients[self.client]:
+            del self.of_clients[self.client]
+
+
+class _Download(StreamingResponse):
+    """Takes a place until it is sent, or cannot be."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], place: _Place, headers: dict[str, str], kind: str) -> None:
+        super().__init__(pieces, 200, headers, kind)
+        self.place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.of_clients[self.client] += 1
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self.of_clients[self.client] -= 1
-            if not self.of_clients[self.client]:
-                del self.of_clients[self.client]
+            self.place.leave()
 
 
 def _key(job: Job, view: View) -> str:

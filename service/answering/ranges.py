@@ -89,6 +89,8 @@ class _OfFile(Response):
             left = 0 if scope.get("head") else len(self.part)
             while left:
                 piece = await run_in_threadpool(self.file.read, min(left, _PIECE_BYTES))
+                if not piece:
+                    raise OSError("the file has become shorter while it was sent")
                 left -= len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
             if scope.get("head") or not self.part:

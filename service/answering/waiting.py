@@ -113,10 +113,10 @@ async def _images(request: Request, context: Context, job: Job, how: Answer, hea
     try:
         if how.media_type == views.PNG:
             view = views.grid(job, context.results, context.settings.max_grid_pixels)
-            file = await while_there(request, context.drawings.draw(job, view))
+            file = await while_there(request, context.drawings.draw(job.client, job, view))
             return ranges.respond_whole(file, headers, how.media_type)
         pieces = partial(views.samples_npz, job, context.results.pieces(job))
-        return await context.drawings.download(job, pieces, headers, how.media_type)
+        return await context.drawings.download(job.client, pieces, headers, how.media_type)
     except Problem as problem:
         problem.headers["Location"] = headers["Location"]
         raise

@@ -282,7 +282,7 @@ async def _picture(
             headers["Accept-Ranges"] = "bytes"
             return StreamingResponse(iter(()), headers=headers, media_type=media_type)  # of a length not known yet
     else:
-        file = await while_there(request, context.drawings.draw(finished, view))
+        file = await while_there(request, context.drawings.draw(caller.client, finished, view))
     return ranges.respond_file(request, file, headers, media_type)
 
 
@@ -301,4 +301,4 @@ async def _archive(
         return Response(status_code=304, headers=headers)
     if request.scope.get("head"):
         return StreamingResponse(iter(()), headers=headers, media_type=media_type)
-    return await context.drawings.download(finished, lambda: make(finished), headers, media_type)
+    return await context.drawings.download(caller.client, lambda: make(finished), headers, media_type)

@@ -2,13 +2,17 @@
 
 import asyncio
 import io
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import Response
 from PIL import Image
 
 from service.answering import drawings
@@ -30,9 +34,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was drawn."""
     made, real = list[str](), drawings.Drawings._make
 
-    async def make(self: Any, key: str, job: Any, view: Any) -> None:
+    async def make(self: Any, client: str, key: str, job: Any, view: Any) -> None:
         made.append(view.name)
-        await real(self, key, job, view)
+        await real(self, client, key, job, view)
 
     monkeypatch.setattr(drawings.Drawings, "_make", make)
     return made
@@ -137,7 +141,7 @@ def test_what_nobody_waits_for_any_more_is_not_drawn(client, job: str, slow: asy
     async def test() -> None:
         finished = await context.jobs.get(job.rpartition("/")[2])
         view = drawings.View("x.png", 10**6, {"kind": "PNG"}, list)
-        waiting = [asyncio.create_task(context.drawings.draw(finished, view)) for _ in range(2)]
+        waiting = [asyncio.create_task(context.drawings.draw(finished.client, finished, view)) for _ in range(2)]
         await asyncio.sleep(0.01)
         (making,) = context.drawings._making.values()
         waiting[0].cancel()
@@ -163,6 +167,48 @@ def test_archives_are_sent_so_many_at_once(new_client, settings, job: str, probl
     of_clients[name] = 1
     assert client.get(f"{job}/samples.npz").status_code == 200
     assert of_clients[name] == 1, "given back"
+
+
+def test_archives_that_are_asked_for_at_once_are_counted_before_they_begin(client, until: Callable[..., None]) -> None:
+    made, gate = client.app.state.context.drawings, threading.Event()
+    made.most_downloads = 1
+
+    def make() -> Iterator[bytes]:
+        assert gate.wait(60)
+        raise LookupError
+
+    async def ask() -> tuple[BaseException | Response, ...]:
+        asking = [asyncio.create_task(made.download("mallory", make, {}, "application/zip")) for _ in range(3)]
+        await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        gate.set()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    first, *others = client.call(ask())
+    assert isinstance(first, LookupError)
+    assert [type(other).__name__ for other in others] == ["Problem", "Problem"]
+    assert not made.downloads, "given back, though nothing was sent"
+
+
+def test_small_pictures_wait_for_their_clients_turn(client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, most, now = client.app.state.context.drawings, 0, 0
+
+    def small(*_: Any) -> io.BytesIO:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        time.sleep(0.002)
+        now -= 1
+        return io.BytesIO()
+
+    monkeypatch.setattr(drawings, "_small", small)
+    view = drawings.View("x.png", 100, {"kind": "PNG"}, list)
+    job = SimpleNamespace(image=SimpleNamespace(height=1, width=1, channels=1))
+
+    async def ask() -> None:
+        await asyncio.gather(*(made.draw("mallory", job, view) for _ in range(20)))
+
+    client.call(ask())
+    assert most == 1
 
 
 def test_a_grid_that_was_waited_for_is_drawn_alike(client, work_on, monkeypatch: pytest.MonkeyPatch) -> None:

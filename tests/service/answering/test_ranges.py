@@ -1,11 +1,14 @@
 """Byte ranges of the views that are pictures."""
 
+import asyncio
+import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from models.store import ModelStore
+from service.answering import ranges
 
 Check = Callable[..., Any]
 PICTURES = ("grid.png", "images/0.png", "animation.webp", "animation.gif", "filmstrip.png")
@@ -32,8 +35,9 @@ def test_a_picture_can_be_had_in_parts(client, job: str) -> None:
         assert [part.headers["content-range"] for part in parts] == ends
         for part in parts:
             assert part.headers["content-length"] == str(len(part.content))
-            for name in ("content-type", "etag", "cache-control", "accept-ranges"):
+            for name in ("content-type", "etag", "accept-ranges"):
                 assert part.headers[name] == whole.headers[name]
+            assert part.headers["cache-control"].startswith("private, max-age=")  # of fewer seconds, a moment later
 
 
 @pytest.mark.parametrize(
@@ -147,3 +151,20 @@ def test_the_document_tells_what_has_parts(client) -> None:
     assert with_parts == {"/models/{name}/preview.png", *(f"/jobs/{{job_id}}/{view}" for view in PICTURES)} - {
         "/jobs/{job_id}/images/0.png"
     } | {"/jobs/{job_id}/images/{index}.png"}
+
+
+def test_a_file_that_becomes_shorter_while_it_is_sent_ends_the_answer() -> None:
+    file, sent = io.BytesIO(bytes(10)), []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        file.truncate(0)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    answer = ranges.respond_whole(file, {}, "image/png")
+    with pytest.raises(OSError, match="shorter"):
+        asyncio.run(asyncio.wait_for(answer({}, receive, send), 60))
+    assert [message["type"] for message in sent] == ["http.response.start"]
+    assert file.closed
