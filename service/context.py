@@ -14,12 +14,12 @@ from redis.backoff import NoBackoff
 from models.store import ModelStore
 from service.access.auth import Auth
 from service.access.usage import Usage
-from service.answering.drawings import Drawings
 from service.answering.endings import Endings
 from service.answering.events import Events
 from service.answering.job_view import JobView
 from service.asking.intake import Intake
 from service.asking.uploads import Uploads
+from service.drawing.drawings import Drawings
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pulse import Pulse

@@ -10,8 +10,8 @@ from typing import IO, Any
 import numpy as np
 
 from models.images import Pixels, to_png
-from service.answering.drawings import View
 from service.answering.problems import Problem, invalid
+from service.drawing.drawings import View
 from worker.queue.job import Job
 from worker.queue.results import Results
 

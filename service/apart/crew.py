@@ -15,7 +15,7 @@ from service.apart.child import LENGTH, frames
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0  # that a process without work is kept
-PATIENCE = 6.0  # times the seconds of a processor is what work may take by the clock, on a machine that is busy
+PATIENCE = 12.0  # times the seconds of a processor is what work may take by the clock, on a machine that is busy
 LONGEST_LINE, MOST_BYTES = 2**20, 2**28  # of an answer, which is not trusted
 # One thread and one arena a process, and whatever is large given back at once.
 THRIFT = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}

@@ -10,7 +10,6 @@ from models.card import ModelName
 from models.store import BrokenModel, ModelNotFound
 from service.access.auth import Caller, InCaller, caller_of
 from service.answering import caching, ranges, views
-from service.answering.drawings import View
 from service.answering.frames_view import FramesView
 from service.answering.job_view import JobsView, JobView
 from service.answering.leaving import while_there
@@ -18,6 +17,7 @@ from service.answering.paging import cursor_of, link_to, place_of
 from service.answering.problems import Problem, responses
 from service.asking.intake import ready
 from service.context import Context, InContext, context_of
+from service.drawing.drawings import View
 from service.routes.samples import HEADERS
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobEnded

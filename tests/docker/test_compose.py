@@ -45,7 +45,7 @@ def test_nobody_may_more_than_they_need(compose: dict[str, Any]) -> None:
         assert service["restart"] == ("no" if name in BESIDES else "unless-stopped"), name
         assert not any("PASSWORD" in key and "FILE" not in key for key in service.get("environment", {})), name
     assert compose["networks"]["inside"]["internal"] is True
-    for name in ("redis", "worker", "worker-gpu", "train"):
+    for name in ("redis", "worker", "train"):
         assert compose["services"][name]["networks"] == ["inside"], f"{name} has no way to the world"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from redis import Redis
 
 PATIENCE_MS = 120_000  # of a machine that has much else to do
 SLOW = "1000"  # steps: long enough to do something meanwhile, for a network that is tiny
@@ -19,7 +20,7 @@ class Service:
 
     Args:
         models_dir: that has it.
-        redis_url: of the queue, for who may do all.
+        redis_url: of the queue, for who may do all; what others have left there goes, keys too.
         settings: of the environment, besides.
     """
 
@@ -40,6 +41,8 @@ class Service:
             "OMP_NUM_THREADS": "1",
             **settings,
         }
+        with Redis.from_url(redis_url) as redis:
+            redis.flushall()
         self.worker = self._start("worker")
         self.start_api()
 

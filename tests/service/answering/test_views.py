@@ -12,8 +12,8 @@ from PIL import Image, ImageSequence
 
 from models.card import ImageShape
 from service.answering import views
-from service.answering.drawing import draw
-from service.answering.drawings import View
+from service.drawing.drawings import View
+from service.drawing.pictures import draw
 
 Check = Callable[..., Any]
 VIEWS = ("grid.png", "images/0.png", "samples.npz", "images.zip", "animation.webp", "animation.gif", "filmstrip.png")

@@ -15,7 +15,7 @@ import pytest
 from fastapi import Response
 from PIL import Image
 
-from service.answering import drawings
+from service.drawing import drawings
 
 Check = Callable[..., Any]
 

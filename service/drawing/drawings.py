@@ -16,12 +16,12 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from models.images import Pixels
-from service.answering import drawing
 from service.answering.caching import RELEASE
-from service.answering.kept import Kept
 from service.answering.problems import Problem, invalid
 from service.apart.crew import Crew, Overrun
 from service.apart.turns import RETRY, Turns
+from service.drawing import pictures
+from service.drawing.kept import Kept
 from service.settings import ServiceSettings
 from worker.queue.job import Job
 
@@ -41,7 +41,7 @@ class View:
     Args:
         name: of the file.
         pixels: of the whole picture, of all frames together.
-        options: as drawing.py has them.
+        options: as pictures.py has them.
         images: uint8 [n, h, w, c] at a time, read when it is drawn.
     """
 
@@ -66,7 +66,7 @@ class Drawings:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._archivists = ThreadPoolExecutor(ARCHIVISTS, "archivist")
-        self.crew = Crew("service.answering.drawing", settings.drawing_seconds, settings.drawing_memory_mb)
+        self.crew = Crew("service.drawing.pictures", settings.drawing_seconds, settings.drawing_memory_mb)
         most = settings.max_client_drawing_pixels
         total = settings.drawers * most
         self.turns = Turns("drawings", "pixels", settings.drawers, settings.max_client_drawings, most, total)
@@ -190,7 +190,7 @@ def _asked(job: Job, view: View) -> dict[str, Any]:
 
 def _small(asked: dict[str, Any], view: View) -> IO[bytes]:
     file = io.BytesIO()
-    drawing.draw(asked, (pixels.tobytes() for pixels in view.images()), file)
+    pictures.draw(asked, (pixels.tobytes() for pixels in view.images()), file)
     return file
 
 

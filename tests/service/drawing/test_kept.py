@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.answering.kept import PREFIX, Kept
+from service.drawing.kept import PREFIX, Kept
 
 
 def keep(kept: Kept, key: str, client: str, size: int) -> None:
@@ -62,7 +62,7 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path, monkeypat
     left = """
 import os, sys
 from pathlib import Path
-from service.answering.kept import Kept
+from service.drawing.kept import Kept
 kept = Kept(Path(sys.argv[1]), 100, 1000)
 kept.new().write_bytes(b"x")
 print(flush=True)
