@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 
 from models.store import ModelStore
 from service.access.auth import Auth
+from service.access.budgets import Budget
 from service.access.usage import Usage
 from service.answering.endings import Endings
 from service.answering.events import Events
@@ -53,6 +54,8 @@ class Context:
     uploads: Uploads
     drawings: Drawings
     events: Events
+    room: Budget  # in bytes, for bodies
+    waits: Budget
     bodies: set[asyncio.Timeout]  # that are on their way: when each has to be there
 
     def view(self, job: Job) -> JobView:
@@ -83,6 +86,7 @@ class Context:
         messages = _connect(settings.redis_url, settings.redis_timeout_seconds)
         pulse.release(messages.connection_pool)
         together = Together(swift)
+        streams = Budget("streams of events", settings.max_event_streams, settings.max_client_event_streams)
         auth = Auth(settings, together)
         return cls(
             settings=settings,
@@ -99,8 +103,10 @@ class Context:
             endings=Endings(messages),
             uploads=Uploads(settings),
             drawings=Drawings(settings),
+            room=Budget("bytes in bodies", settings.max_bodies_bytes, settings.max_client_bodies_bytes),
+            waits=Budget("requests that wait", settings.max_waits, settings.max_client_waits),
             bodies=set(),
-            events=Events(async_redis, queue, results, settings.max_event_streams, auth.stands),
+            events=Events(async_redis, queue, results, streams, auth.stands),
         )
 
     def webhooks(self) -> Webhooks:

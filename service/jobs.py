@@ -89,6 +89,11 @@ class Jobs:
             return await run_in_threadpool(self.queue.get, job_id)
         return job
 
+    async def ended(self, job_id: str) -> bool:
+        """Whether a job has ended, or is forgotten; however many wait, they need no connections of their own."""
+        (ended,) = await self.redis.execute(("HEXISTS", keys.of(job_id), "ended_at"))
+        return bool(ended)
+
     async def view(self, job: Job) -> JobView:
         """A job as its client sees it, with what it has before it."""
         if job.state.final:

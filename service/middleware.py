@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.sentences import shortened
 from service.access import quotas
 from service.access.auth import public
+from service.access.budgets import Claim, payer
 from service.access.origins import Origins
 from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("scoreserve.access")
 
 CLOSE = {"Connection": "close"}
+WITH_PICTURES = {"/inpaint", "/upscale", "/colorize"}
+WITHOUT_BODY = {"GET", "HEAD", "DELETE", "OPTIONS"}  # methods that never have one here
+PIECE_BYTES = 2**16  # that a body is taken for until more has come
 PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds, by nobody in particular
 
 # A route that needs another policy sets its own.
@@ -75,6 +79,7 @@ class RequestMiddleware:
             return
         scope["request_id"], scope["answer_headers"] = secrets.token_hex(8), []
         scope["query_string"] = _said(scope["query_string"])
+        scope["body"] = Claim(self.context.room, "")
         took = _Took(time.monotonic())
 
         async def counting_send(message: Message) -> None:
@@ -91,9 +96,8 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            body = await self._admit(Request(scope), receive)
-            took.received = len(body)
-            await self.app(scope, _replay(body, receive), counting_send)
+            replay = _replay(await self._admit(Request(scope), receive, took), receive)
+            await self.app(scope, replay, counting_send)
         except ClientDisconnect:
             return  # nobody is left to answer
         except asyncio.CancelledError:  # by a server that stops, and has waited for as long as it does
@@ -108,6 +112,7 @@ class RequestMiddleware:
                 raise  # too late for another answer: the connection is closed
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
+            scope["body"].release()
             self._count(scope, took)
 
     def _count(self, scope: Scope, took: _Took) -> None:
@@ -134,13 +139,12 @@ class RequestMiddleware:
             }
             access_log.info("%(method)s %(path)s: %(status)s", line, extra={"access": line})
 
-    async def _admit(self, request: Request, receive: Receive) -> bytes:
+    async def _admit(self, request: Request, receive: Receive, took: _Took) -> bytes:
         """It is for us, who asks is known, may ask, and has sent the whole body, which is returned.
 
         Raises:
             Exception: of whichever kind; `problem_of` says what the client is told.
         """
-        settings = self.context.settings
         try:
             self.origins.check(request)
             if not public(request.scope["path"]):
@@ -150,21 +154,44 @@ class RequestMiddleware:
             if coding not in ("", "identity"):
                 what = f"Content-Encoding {shortened(coding)}; send the body as it is"
                 raise Problem("unsupported-media-type", what, headers={"Accept-Encoding": "identity"})
-            return await self._read(receive, settings.max_body_bytes, settings.body_timeout_seconds)
+            return await self._body(request, receive, took)
         except Problem as problem:
-            if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+            if _announced(request):
                 problem.headers.update(CLOSE)  # since the body is not read
             raise
 
-    async def _read(self, receive: Receive, limit: int, seconds: float) -> bytes:
-        """The whole body.
+    async def _body(self, request: Request, receive: Receive, took: _Took) -> bytes:
+        """The whole body, of what has one; of what has none, nothing is read.
 
         Raises:
             ClientDisconnect: the client went away before its end.
-            Problem: it is larger than the limit, or not there in so many seconds, or when the service stops.
+            Problem: there is one where none is taken, it is larger than it may be, there is no room for it, or it is
+                not there in time, or when the service stops.
         """
+        settings, path, method = self.context.settings, request.scope["path"], request.method
+        if method == "POST" and path in WITH_PICTURES:
+            limit = settings.max_body_bytes
+        elif method == "POST" and path == "/samples":
+            limit = settings.max_json_bytes
+        elif not _announced(request):
+            return b""
+        elif method in WITHOUT_BODY:
+            raise Problem("too-large", f"{method} takes no body here: send none")
+        else:  # whatever the answer is, it needs none
+            request.scope["answer_headers"].append((b"connection", b"close"))
+            return b""
+        length = request.headers.get("content-length", "")
+        size = int(length) if length.isdecimal() and len(length) < 20 else 0
+        if size > limit:
+            raise _too_large(limit)
+        claim: Claim = request.scope["body"]
+        claim.client = payer(request)
+        claim.more(size or PIECE_BYTES)
+        return await self._read(receive, limit, claim, took)
+
+    async def _read(self, receive: Receive, limit: int, claim: Claim, took: _Took) -> bytes:
         chunks: list[bytes] = []
-        size, more = 0, True
+        size, more, seconds = 0, True, self.context.settings.body_timeout_seconds
         try:
             async with asyncio.timeout(seconds) as body:
                 self.context.bodies.add(body)
@@ -173,9 +200,11 @@ class RequestMiddleware:
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnect
                     chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
+                    took.received = size = size + len(chunks[-1])
                     if size > limit:
-                        raise Problem("too-large", f"the body is larger than {limit} bytes", headers=CLOSE)
+                        raise _too_large(limit)
+                    if size > claim.amount:
+                        claim.more(max(PIECE_BYTES, size - claim.amount))
                     more = message.get("more_body", False)
         except TimeoutError as error:
             if self.context.endings.closed:
@@ -184,6 +213,15 @@ class RequestMiddleware:
         finally:
             self.context.bodies.discard(body)
         return b"".join(chunks)
+
+
+def _announced(request: Request) -> bool:
+    """Whether a body comes after the headers."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("too-large", f"the body is larger than {limit} bytes", headers=CLOSE)
 
 
 def _stops() -> Problem:
@@ -223,15 +261,14 @@ def _said(query: bytes) -> bytes:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, then what comes after it."""
-    given = False
+    """A `receive` that gives the body once, and forgets it, then what comes after it."""
+    whole: list[bytes] = [body]
+    del body
 
     async def replay() -> Message:
-        nonlocal given
-        if given:
+        if not whole:
             return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return {"type": "http.request", "body": whole.pop(), "more_body": False}
 
     return replay
 

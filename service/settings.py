@@ -46,8 +46,19 @@ class ServiceSettings(QueueSettings):
     max_views_bytes: int = Field(2**28, ge=0, description="Drawn pictures that are kept on disk.")
     views_seconds: float = Field(300.0, gt=0, description="How long they are kept there.")
     views_dir: Path | None = Field(None, description="Where; by default where the system has what is temporary.")
-    max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
+    max_json_bytes: int = Field(2**16, ge=1024, description="Largest JSON of a request, besides its pictures.")
+    max_bodies_bytes: int = Field(2**26, ge=1024, description="Bodies of requests that are read, of all clients.")
+    max_client_bodies_bytes: int = Field(2**25, ge=1024, description="The same, of one client.")
     body_timeout_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to arrive.")
+    header_timeout_seconds: float = Field(10.0, gt=0, description="How long its headers may take.")
+    write_timeout_seconds: float = Field(30.0, gt=0, description="How long a client may take nothing of its answer.")
+    max_connections: int = Field(3000, ge=1, description="Connections that are open at once.")
+    max_client_connections: int = Field(
+        500, ge=1, description="Of them, of one address; of a proxy in `forwarded_allow_ips` any number."
+    )
+    max_wait_seconds: float = Field(300.0, ge=0, description="Longest wait for a job in one request.")
+    max_waits: int = Field(1000, ge=1, description="Requests that wait for their jobs at once.")
+    max_client_waits: int = Field(250, ge=1, description="Of them, of one client.")
     cors_origins: str = Field("", description="Web sites whose pages may ask, with commas; none by default.")
     allowed_hosts: str = Field(
         "",
@@ -75,6 +86,7 @@ class ServiceSettings(QueueSettings):
     max_host_webhooks: int = Field(8, ge=1, description="Of them, to one host.")
     max_frames_bytes: int = Field(2**25, ge=1, description="Largest `frames` of a job: frames x images x their pixels.")
     max_event_streams: int = Field(2000, ge=1, description="Streams of events that may be open at a time.")
+    max_client_event_streams: int = Field(250, ge=1, description="Of them, of one client.")
     access_log: bool = Field(False, description="Log a line a request: whose, what, and what it took.")
     redis_timeout_seconds: float = Field(1.5, gt=0, description="How long one Redis command may take.")
 

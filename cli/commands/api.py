@@ -1,12 +1,13 @@
 """`scoreserve api`: the HTTP service."""
 
+import asyncio
 import ctypes
 import gc
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -50,12 +51,14 @@ def api(
     import uvicorn  # noqa: PLC0415
 
     from service.app import create_app  # noqa: PLC0415
+    from service.connections import MOST_HEADER_BYTES, Connections  # noqa: PLC0415
     from service.settings import ServiceSettings  # noqa: PLC0415
 
     set_up(log_format)
     options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
     settings = read(ServiceSettings, options)
     app = create_app(settings)
+    connections = Connections(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -64,6 +67,8 @@ def api(
         log_level="warning",
         proxy_headers=False,  # the application takes them
         timeout_graceful_shutdown=10,
+        http=cast(Any, connections.protocol),
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
     )
 
     class Server(uvicorn.Server):
@@ -76,12 +81,14 @@ def api(
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            self.watch = asyncio.create_task(connections.watch())
             gc.collect()
             gc.freeze()  # what is there for good is not walked through again and again while clients wait
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.context.stop()  # or the server would wait for those who wait, and for streams that have no end
             await super().shutdown(sockets)
+            self.watch.cancel()
 
     server = Server(config)
     with suppress(KeyboardInterrupt):

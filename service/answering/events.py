@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from models.images import Pixels, grid, to_png
 from service.access.auth import Caller
+from service.access.budgets import Budget, Claim
 from service.answering.addresses import PLACEHOLDER, PREFIX
 from service.answering.job_view import JobView
 from service.answering.problems import Problem
@@ -72,10 +73,12 @@ class Stream:
         job_id: of the job.
         previews: whether the client wants them.
         caller: who reads.
+        claim: on a place among all streams.
     """
 
-    def __init__(self, events: "Events", job_id: str, previews: bool, caller: Caller) -> None:
+    def __init__(self, events: "Events", job_id: str, previews: bool, caller: Caller, claim: Claim) -> None:
         self.events, self.job_id, self.previews, self.caller = events, job_id, previews, caller
+        self.claim = claim
         self.seen: Id = (0, 0)  # the last event that was put
         self.prefix = PREFIX.get()
         self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
@@ -128,7 +131,7 @@ class Events:
         connection: to the Redis of the queue.
         queue: for what a job is, and where it stands.
         results: for previews.
-        most: streams at a time.
+        budget: of streams at a time.
         stands: whether a caller may still read.
     """
 
@@ -137,10 +140,11 @@ class Events:
         connection: redis.asyncio.Redis,
         queue: JobQueue,
         results: Results,
-        most: int,
+        budget: Budget,
         stands: Callable[[Caller], Awaitable[bool]],
     ) -> None:
-        self.connection, self.queue, self.results, self.most, self.stands = connection, queue, results, most, stands
+        self.connection, self.queue, self.results, self.stands = connection, queue, results, stands
+        self.budget = budget
         self._feeds: dict[str, _Feed] = {}
         self._streams: set[Stream] = set()
         self._beginning = asyncio.Semaphore(AT_ONCE)
@@ -148,19 +152,18 @@ class Events:
         self._closed = False
         self._next_look = 0.0
 
-    async def follow(self, job_id: str, after: Id | None, previews: bool, caller: Caller) -> Stream | None:
+    async def follow(self, job_id: str, after: Id | None, previews: bool, caller: Caller, payer: str) -> Stream | None:
         """A stream from the event after `after` on, or from how the job stands now.
 
-        None if the client has had the last event already.
+        None if the client has had the last event already. `payer` is whose budget it is of.
 
         Raises:
             JobNotFound: there is no such job.
             Problem: there are too many streams, or the service stops.
         """
-        if self._closed or len(self._streams) >= self.most:
-            reason = "the service stops" if self._closed else f"{self.most} streams are open here, as many as may be"
-            raise Problem("busy", reason, headers={"Retry-After": "5"})
-        stream = Stream(self, job_id, previews, caller)
+        if self._closed:
+            raise Problem("busy", "the service stops", headers={"Retry-After": "5"})
+        stream = Stream(self, job_id, previews, caller, self.budget.claim(payer))
         self._streams.add(stream)
         try:
             async with self._beginning:
@@ -185,6 +188,7 @@ class Events:
     def leave(self, stream: Stream) -> None:
         """Nobody reads the stream any more."""
         self._streams.discard(stream)
+        stream.claim.release()
         feed = self._feeds.get(stream.job_id)
         if feed is not None:
             feed.streams.discard(stream)

@@ -230,18 +230,23 @@ def _of_store(error: StoreAway | Damaged) -> Problem:
 
 def respond(request: Request, problem: Problem) -> JSONResponse:
     """The response that tells a client of a problem."""
+    body = described(problem, request_id(request))
+    request.scope["problem"] = problem.code
+    return JSONResponse(body.model_dump(), body.status, problem.headers, MEDIA_TYPE)
+
+
+def described(problem: Problem, request: str) -> ProblemDetails:
+    """A problem as a client is told of it, with the id of the request."""
     status, title, _ = KINDS[problem.code]
-    body = ProblemDetails(
+    return ProblemDetails(
         type=address(f"/problems/{problem.code}"),
         title=title,
         status=status,
         detail=_told(problem.detail, LONGEST_DETAIL),
         code=problem.code,
-        request_id=request_id(request),
+        request_id=request,
         errors=[_bounded(error) for error in problem.errors],
     )
-    request.scope["problem"] = problem.code
-    return JSONResponse(body.model_dump(), status, problem.headers, MEDIA_TYPE)
 
 
 def request_id(request: Request) -> str:

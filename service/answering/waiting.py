@@ -4,7 +4,8 @@ import asyncio
 import logging
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -14,12 +15,12 @@ from redis.exceptions import RedisError
 
 from models.sentences import shortened
 from service.access.auth import caller_of
+from service.access.budgets import payer
 from service.answering import ranges, views
 from service.answering.leaving import while_there
 from service.answering.problems import Problem
 from service.context import Context
 from service.jobs import Accepted
-from worker.queue import keys
 from worker.queue.job import Job
 from worker.queue.jobs import JobEnded
 from worker.queue.stores import StoreAway
@@ -74,11 +75,23 @@ def wanted(request: Request, most_seconds: float) -> Answer:
     return Answer(media_type, seconds, CANCEL if cancel and seconds else None, cancel)
 
 
+@contextmanager
+def place(request: Request, context: Context, how: Answer) -> Iterator[None]:
+    """A place among those who wait, if the request will; before anything is accepted.
+
+    Raises:
+        Problem: there is none, for this client or for anybody.
+    """
+    with context.waits.claim(payer(request)) if how.wait_seconds else nullcontext():
+        yield
+
+
 async def answer(request: Request, context: Context, accepted: Accepted, how: Answer) -> Response:
     """The job when it has ended or the wait is over: its images if they were asked for, else its description.
 
-    202 while it has not ended, with its address in `Location`.
+    202 while it has not ended, with its address in `Location`. Whatever the request held is given back.
     """
+    request.scope["body"].release()
     job = accepted.job
     headers = {"Location": f"/jobs/{job.id}", "Vary": "Accept, Prefer"}
     if accepted.replayed:
@@ -137,7 +150,7 @@ async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Jo
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), min(pause, max(0.0, deadline - time.monotonic())))
             pause = HEARD_SECONDS if context.endings.heard else min(pause * 1.1, POLL_SECONDS[1])
-            if ended.is_set() or await context.async_redis.hexists(keys.of(job.id), "ended_at"):
+            if ended.is_set() or await context.jobs.ended(job.id):
                 job = await context.jobs.get(job.id)
     return job
 

@@ -42,7 +42,7 @@ async def read_json(model: type[Body], request: Request) -> Body:
     Raises:
         Problem: it is no JSON, or says what cannot be.
     """
-    data = await request.body()
+    data = b"".join([chunk async for chunk in request.stream()])  # request.body() would keep it as long as the request
     return read(model, data) if len(data) <= SHORT else await run_in_threadpool(read, model, data)
 
 

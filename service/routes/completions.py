@@ -13,7 +13,7 @@ from models.samplers.sampler import MAX_SEED
 from service.access.auth import caller_of
 from service.answering.leaving import while_there
 from service.answering.views import PNG
-from service.answering.waiting import answer, wanted
+from service.answering.waiting import answer, place, wanted
 from service.asking.pictures import Fit
 from service.asking.reading import IN_FORMS, Body, once_of, read_with_files
 from service.asking.schemas import (
@@ -26,6 +26,7 @@ from service.asking.schemas import (
 )
 from service.asking.uploads import Asked
 from service.context import context_of
+from service.jobs import Accepted
 from service.routes.samples import ANSWERS, HEADERS
 from worker.queue.priority import Priority
 from worker.queue.requests import MAX_FRAMES
@@ -185,8 +186,21 @@ async def _complete(
     asked: Asked,
 ) -> Response:
     """The answer to a request of which `read` reads the body and the files, of which `asked` is taken."""
-    context, caller = context_of(request), caller_of(request)
+    context = context_of(request)
     how = wanted(request, context.settings.max_wait_seconds)
+    with place(request, context, how):
+        accepted = await _accept(request, read, asked, as_grid=how.media_type == PNG)
+        return await answer(request, context, accepted, how)
+
+
+async def _accept(
+    request: Request,
+    read: Callable[[], Awaitable[tuple[Body, dict[str, bytes]]]],
+    asked: Asked,
+    as_grid: bool,
+) -> Accepted:
+    """The job that is accepted; body and files are forgotten with the end of this, before anybody waits."""
+    context, caller = context_of(request), caller_of(request)
     body, files = await read()
     route = request.url.path.strip("/").encode()
     once = once_of(request, caller, route, body, *(files.get(name, b"") for name in ("image", "mask")))
@@ -195,7 +209,6 @@ async def _complete(
         shape = await run_in_threadpool(context.intake.shape, body)
         fit = body.fit if isinstance(body, InpaintFields) else Fit.ERROR
         known = await while_there(request, context.uploads.read(caller.client, asked, shape, fit, files))
-        as_grid = how.media_type == PNG
         offer = await run_in_threadpool(context.intake.complete, body, known, as_grid, caller, once)
         accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
-    return await answer(request, context, accepted, how)
+    return accepted

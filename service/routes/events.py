@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from service.access.auth import InCaller
+from service.access.budgets import payer
 from service.answering.events import MEDIA_TYPE, Stream, parse_id
 from service.answering.problems import responses
 from service.context import InContext
@@ -58,7 +59,7 @@ class _EventResponse(StreamingResponse):
     operation_id="streamJobEvents",
     summary="Follow a job by server-sent events",
     response_class=Response,
-    responses={**_STREAM, **responses("not-found", "invalid", "busy", "unavailable")},
+    responses={**_STREAM, **responses("not-found", "invalid", "rate-limited", "quota-exceeded", "busy", "unavailable")},
 )
 async def events(
     job_id: JobId,
@@ -82,5 +83,5 @@ async def events(
     if request.scope.get("head"):
         return StreamingResponse(iter(()), media_type=MEDIA_TYPE)
     after = parse_id(last_event_id) if last_event_id and LAST_EVENT_ID.fullmatch(last_event_id) else None
-    stream = await context.events.follow(job_id, after, previews, caller)
+    stream = await context.events.follow(job_id, after, previews, caller, payer(request))
     return Response(status_code=204) if stream is None else _EventResponse(stream)

@@ -10,7 +10,7 @@ from service.access.auth import CLIENT, caller_of
 from service.answering.job_view import JobView
 from service.answering.problems import Problem, responses
 from service.answering.views import NPZ, PNG
-from service.answering.waiting import answer, wanted
+from service.answering.waiting import answer, place, wanted
 from service.asking.reading import IDEMPOTENCY_KEY, media_type, once_of, read_json
 from service.asking.schemas import SampleBody
 from service.context import context_of
@@ -98,12 +98,13 @@ async def samples(request: Request) -> Response:
     body = await read_json(SampleBody, request)
     how = wanted(request, context.settings.max_wait_seconds)
     once = once_of(request, caller, b"samples", body)
-    accepted = await context.jobs.before(once)
-    if accepted is None:
-        arguments, planned = (body, how.media_type == PNG, caller, once), context.intake.quick(body)
-        if planned is not None:
-            offer = context.intake.sample(*arguments, planned)
-        else:
-            offer = await run_in_threadpool(context.intake.sample, *arguments)
-        accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
-    return await answer(request, context, accepted, how)
+    with place(request, context, how):
+        accepted = await context.jobs.before(once)
+        if accepted is None:
+            arguments, planned = (body, how.media_type == PNG, caller, once), context.intake.quick(body)
+            if planned is not None:
+                offer = context.intake.sample(*arguments, planned)
+            else:
+                offer = await run_in_threadpool(context.intake.sample, *arguments)
+            accepted = await context.jobs.accept(offer, request.scope["answer_headers"])
+        return await answer(request, context, accepted, how)

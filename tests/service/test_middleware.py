@@ -11,13 +11,13 @@ from redis import Redis
 from service.access.keys import Keys
 from service.settings import ServiceSettings
 
-LIMIT = 8 * 2**20
+LIMIT = 2**16  # of JSON
 
 
-@pytest.mark.parametrize("url", ["/samples", "/inpaint", "/nowhere"])
-def test_a_large_body_is_refused(client, redis, problem: Callable[..., Any], url: str) -> None:
-    response = client.post(url, content=bytes(LIMIT + 1), headers={"Content-Type": "application/json"})
-    assert str(LIMIT) in problem(response, 413, "too-large")["detail"]
+@pytest.mark.parametrize(("url", "limit"), [("/samples", LIMIT), ("/inpaint", 8 * 2**20)])
+def test_a_large_body_is_refused(client, redis, problem: Callable[..., Any], url: str, limit: int) -> None:
+    response = client.post(url, content=bytes(limit + 1), headers={"Content-Type": "application/json"})
+    assert str(limit) in problem(response, 413, "too-large")["detail"]
     assert response.headers["connection"] == "close"
     assert redis.dbsize() == 0
 
@@ -27,20 +27,103 @@ def test_a_body_at_the_limit_is_read(client, problem: Callable[..., Any]) -> Non
     assert client.post("/samples", content=body, headers={"Content-Type": "application/json"}).status_code == 202
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/jobs", "/jobs/x", "/models"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_where_no_body_is_taken_none_is_read(client, method: str, path: str) -> None:
+    messages = _call(client, _unread, [(b"content-length", b"2")], method, path)
+    assert messages[0]["status"] == 413
+    assert (b"connection", b"close") in messages[0]["headers"]
+    assert method == "HEAD" or f"{method} takes no body here: send none".encode() in messages[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/healthz", 405), ("/nowhere", 404), ("/jobs/0123456789abcdef01234567/cancel", 404)]
+)
+@pytest.mark.parametrize("header", [(b"content-length", b"9000000000"), (b"transfer-encoding", b"chunked")])
+def test_what_needs_no_body_is_answered_without(client, path: str, status: int, header: tuple[bytes, bytes]) -> None:
+    messages = _call(client, _unread, [header], "POST", path)
+    assert messages[0]["status"] == status
+    assert (b"connection", b"close") in messages[0]["headers"]
+
+
+async def _unread() -> dict[str, Any]:
+    raise AssertionError("it reads")
+
+
+def test_bodies_have_room_in_all_and_of_each_client(
+    new_client, settings, problem: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    """What is taken is given back when the body is of no use any more: before the wait for the job."""
+    few = {"max_bodies_bytes": 300_000, "max_client_bodies_bytes": 200_000, "max_client_waits": 1000}
+    client = new_client(settings.model_copy(update=few))
+    room = client.app.state.context.room
+    gone = asyncio.Event()
+
+    async def begun() -> AsyncIterator[bytes]:
+        yield b"{"
+        await gone.wait()
+        yield b"}"
+
+    def send(length: int, **headers: str) -> Any:
+        json = {"Content-Type": "application/json", "Content-Length": str(length)}
+        return client.begin("POST", "/inpaint", content=begun(), headers=json | headers)
+
+    pending = [send(90_000) for _ in range(2)]
+    until(lambda: room.taken == 180_000)
+    refused = send(90_000).result(60)
+    told = problem(refused, 429, "quota-exceeded")["detail"]
+    assert told.startswith("of yours there are 180,000 bytes in bodies, and this is 90,000 more: at most 200,000")
+    assert (refused.headers["retry-after"], refused.headers["connection"]) == ("5", "close")
+    other = {"X-Forwarded-For": "10.9.8.7"}
+    pending.append(send(90_000, **other))
+    until(lambda: room.taken == 270_000)
+    told = problem(send(90_000, **other).result(60), 503, "busy")["detail"]
+    assert "270,000 bytes in bodies, and this is 90,000 more: at most 300,000 at once are allowed here" in told
+    assert client.post("/samples", json={"count": 1}).status_code == 202
+    client.loop.call_soon_threadsafe(gone.set)
+    for answer in pending:
+        assert answer.result(60).status_code == 422
+    assert room.taken == 0
+    waiting = [client.begin("POST", "/samples", json={"count": 1}, headers={"Prefer": "wait=20"}) for _ in range(9)]
+    until(lambda: client.app.state.context.waits.taken == 9)
+    until(lambda: room.taken == 0)
+    client.call(_stop(client))
+    assert {answer.result(60).status_code for answer in waiting} == {202}
+
+
+async def _stop(client) -> None:
+    client.app.state.context.stop()
+
+
+def test_a_body_of_no_length_takes_room_as_it_comes(new_client, settings) -> None:
+    client = new_client(settings.model_copy(update={"max_client_bodies_bytes": 100_000}))
+    read = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal read
+        read += 2**14
+        return {"type": "http.request", "body": bytes(2**14), "more_body": True}
+
+    messages = _call(client, receive, [(b"content-type", b"application/json")], "POST", "/inpaint")
+    assert messages[0]["status"] == 429
+    assert read <= 100_000 + 2**14
+    assert client.app.state.context.room.taken == 0
+
+
 def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(client, problem: Callable[..., Any]) -> None:
     """A client that streams for ever is not listened to for ever."""
     read = 0
 
     async def receive() -> dict[str, Any]:
         nonlocal read
-        read += 2**16
+        read += 2**12
         assert read < 2 * LIMIT, "it reads on"
-        return {"type": "http.request", "body": bytes(2**16), "more_body": True}
+        return {"type": "http.request", "body": bytes(2**12), "more_body": True}
 
     messages = _call(client, receive, [(b"content-type", b"application/json")])
     assert messages[0]["status"] == 413
     assert b"too-large" in messages[1]["body"]
-    assert read <= LIMIT + 2**16
+    assert read <= LIMIT + 2**12
 
 
 def test_a_body_in_pieces_is_put_together(client) -> None:
@@ -69,8 +152,14 @@ def test_every_answer_has_an_id_of_its_own(client) -> None:
     assert len(set(ids)) == len(urls)
 
 
-def _call(client, receive: Callable[..., Any], headers: list[tuple[bytes, bytes]]) -> list[dict[str, Any]]:
-    """The messages that a bare POST /samples is answered with."""
+def _call(
+    client,
+    receive: Callable[..., Any],
+    headers: list[tuple[bytes, bytes]],
+    method: str = "POST",
+    path: str = "/samples",
+) -> list[dict[str, Any]]:
+    """The messages that a bare request is answered with."""
     messages: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -78,9 +167,9 @@ def _call(client, receive: Callable[..., Any], headers: list[tuple[bytes, bytes]
 
     scope = {
         "type": "http",
-        "method": "POST",
-        "path": "/samples",
-        "raw_path": b"/samples",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "headers": headers,
         "http_version": "1.1",

@@ -50,6 +50,9 @@ ALLOWED: tuple[str, ...] = (
     "paths//jobs/{job_id}/*.*/get/responses/429/content/application/problem+json/examples/quota-exceeded: added",
     "paths//jobs/{job_id}/*.*/get/responses/503/content/application/problem+json/examples/busy: added",
     "paths//jobs/{job_id}/*.*/get/responses/*/description: changed: *",
+    # A client has so many streams.
+    "paths//jobs/{job_id}/events/get/responses/429/content/application/problem+json/examples/quota-exceeded: added",
+    "paths//jobs/{job_id}/events/get/responses/429/description: changed: *",
     # A queue that is suspended is not ready.
     "paths//readyz/get/description: changed: *",
     # Noise levels may be listed, which is a parameter that is no number.

@@ -337,10 +337,24 @@ def test_too_many_streams_are_refused_and_room_is_made_by_who_goes(
     with httpx.stream("GET", url) as response:
         assert response.status_code == 200
         problem(httpx.get(url), 503, "busy")
+        problem(httpx.get(url, headers={"X-Forwarded-For": "10.0.0.1"}), 503, "busy")
     events = server.app.state.context.events
     until(lambda: not events._streams and not events._feeds)
     with httpx.stream("GET", url) as response:
         assert response.status_code == 200
+
+
+def test_a_client_has_so_many_streams(new_server, settings: ServiceSettings, problem: Check) -> None:
+    server = new_server(settings.model_copy(update={"max_client_event_streams": 1}))
+    url = f"{server.url}/jobs/{server.submit(count=1)}/events"
+    with httpx.stream("GET", url) as response:
+        assert response.status_code == 200
+        refused = httpx.get(url)
+        told = "of yours there are 1 streams of events, and this is 1 more: at most 1 at once are allowed"
+        assert problem(refused, 429, "quota-exceeded")["detail"] == told
+        assert refused.headers["retry-after"] == "5"
+        with httpx.stream("GET", url, headers={"X-Forwarded-For": "10.0.0.1"}) as other:
+            assert other.status_code == 200
 
 
 def test_two_hundred_streams_need_one_reader(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from redis.asyncio import Redis as RedisClient
 from redis.exceptions import ConnectionError
 from starlette.requests import Request
 
@@ -104,7 +103,7 @@ def test_when_redis_goes_away_who_waits_is_told_that_the_job_is_kept(
     until(lambda: redis.zcard(ACTIVE) == 1)
     ((job_id, _),) = redis.zrange(ACTIVE, 0, -1, withscores=True)
     with monkeypatch.context() as patch:
-        patch.setattr(RedisClient, "hexists", away)
+        patch.setattr(client.app.state.context.jobs, "ended", away)
         body = problem(pending.result(60), 503, "unavailable")
     assert job_id.decode() in body["detail"]
     assert pending.result().headers["location"] == f"/jobs/{job_id.decode()}"
@@ -152,3 +151,29 @@ def test_those_who_wait_hold_up_nobody(client, redis: Redis, until: Callable[...
 
 def _request(headers: dict[str, str]) -> Request:
     return Request({"type": "http", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]})
+
+
+def test_many_who_wait_cost_redis_no_connections(
+    new_client, settings, redis: Redis, until: Callable[..., None]
+) -> None:
+    """Of one client only so many may wait, and who may not has nothing accepted."""
+    client = new_client(settings.model_copy(update={"max_client_waits": 200}))
+    context = client.app.state.context
+    pending = [client.begin("POST", "/samples", json={}, headers={"Prefer": "wait=60"}) for _ in range(200)]
+    until(lambda: redis.zcard(ACTIVE) == 200)
+    refused = client.post("/samples", json={}, headers={"Accept": "image/png"})
+    assert refused.status_code == 429
+    told = "of yours there are 200 requests that wait, and this is 1 more: at most 200 at once are allowed"
+    assert refused.json()["detail"] == told
+    assert redis.zcard(ACTIVE) == 200
+    assert client.post("/samples", json={}).status_code == 202, "who does not wait is none of them"
+    time.sleep(1)
+    assert not any(answer.done() for answer in pending)
+    assert len(redis.client_list()) < 40
+
+    async def stop() -> None:
+        context.stop()
+
+    client.call(stop())
+    assert {answer.result(60).status_code for answer in pending} == {202}
+    assert context.waits.taken == 0

@@ -1,0 +1,204 @@
+"""Connections: how many there may be, and how long one may be silent.
+
+What uvicorn does not see to: headers that do not end, answers that nobody takes, requests sent far ahead, and so many
+connections that no more can be accepted. Where there is room for none, one that asks for nothing makes way.
+"""
+
+import asyncio
+import logging
+import resource
+from array import array
+from collections import Counter
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import Any
+
+import h11
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from service.access.budgets import RETRY_SECONDS
+from service.answering.problems import KINDS, MEDIA_TYPE, Problem, described
+from service.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # between two looks at all connections
+AGAIN_SECONDS = 0.1  # between two searches for some that ask for nothing, where there was none
+OTHER_FILES = 256  # that a process has open besides its clients' connections
+MOST_HEADER_BYTES = 2**15
+MOST_AHEAD_BYTES = 2**16  # that a client may send before it has had the answer to what it has sent
+PROGRESS_BYTES = 2**12  # of an answer, that a client has to take before its time is over
+
+
+class Connection(H11Protocol):
+    """A client's connection, as uvicorn has it, and what bounds it."""
+
+    def __init__(self, connections: "Connections", **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.room = connections
+        self.address = ""
+        self._asking_since: float | None = None  # since it was seen to send headers, after `_asked_before`
+        self._asked_before: object = None
+        self._left = 0  # bytes of answers that it did not take, at `_left_at`
+        self._left_at = 0.0
+        self._resumed = False
+
+    @property
+    def spare(self) -> bool:
+        """Whether it asks for nothing."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        try:
+            self.room.enter(self)
+        except Problem as problem:
+            self.refuse(problem)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.room.leave(self)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.flow.read_paused and not self.spare and not self.cycle.more_body:
+            ahead, _ = self.conn.trailing_data
+            if len(ahead) > MOST_AHEAD_BYTES:
+                self.transport.abort()
+
+    def resume_writing(self) -> None:
+        self._resumed = True
+        super().resume_writing()
+
+    def refuse(self, problem: Problem) -> None:
+        """Tells of a problem, and closes; where no request has come that could be answered."""
+        status = KINDS[problem.code][0]
+        body = described(problem, "").model_dump_json().encode()
+        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
+        lines = [f"{name}: {value}" for name, value in (headers | problem.headers).items()]
+        start = b"HTTP/1.1 %d %s\r\n" % (status, STATUS_PHRASES[status])
+        self.transport.write(start + "\r\n".join([*lines, "", ""]).encode() + body)
+        self.transport.close()
+
+    def look(self, now: float, header_seconds: float, write_seconds: float) -> None:
+        """Ends the connection if it has been silent for too long."""
+        left = self.transport.get_write_buffer_size()
+        left += _under_way(self.transport) if left else 0
+        if left == 0:
+            self._left = 0
+        elif self._left == 0 or self._resumed or left <= self._left - PROGRESS_BYTES:
+            self._left, self._left_at = left, now
+        elif now - self._left_at > write_seconds:
+            self.transport.abort()
+            return
+        else:
+            self._left = max(left, self._left)
+        self._resumed = False
+        # uvicorn itself closes what is quiet after an answer, until something is sent.
+        asking = self.spare and self.timeout_keep_alive_task is None and self.conn.their_state is h11.IDLE
+        if not asking or self.transport.is_closing():
+            self._asking_since = None
+        elif self._asking_since is None or self.cycle is not self._asked_before:
+            self._asking_since, self._asked_before = now, self.cycle
+        elif now - self._asking_since > header_seconds:
+            detail = f"the headers of a request were not there after {header_seconds:g} s"
+            self.refuse(Problem("request-timeout", detail))
+
+
+class Connections:
+    """All connections of a server, which is told `http=connections.protocol`.
+
+    Args:
+        settings: their bounds. Connections of proxies that are trusted are those of many clients.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.total = _raise_files(settings.max_connections)
+        self.proxies = ProxyHeadersMiddleware(None, settings.forwarded_allow_ips).trusted_hosts  # type: ignore[arg-type]
+        self._all: dict[Connection, None] = {}  # oldest first
+        self._of: Counter[str] = Counter()  # by address
+        self._spare: list[Connection] = []
+        self._next_search = 0.0
+
+    def protocol(self, **arguments: Any) -> Connection:
+        """A connection, as uvicorn asks for one."""
+        return Connection(self, **arguments)
+
+    def enter(self, connection: Connection) -> None:
+        """Counts a connection that was made.
+
+        Raises:
+            Problem: there are too many.
+        """
+        each = self.settings.max_client_connections
+        self._all[connection] = None
+        self._of[connection.address] += 1
+        if self._of[connection.address] > each and connection.address not in self.proxies:
+            told = f"{each:,} connections of {connection.address} are open: as many as are allowed"
+            raise Problem("quota-exceeded", told, headers={"Retry-After": str(RETRY_SECONDS)})
+        if len(self._all) > self.total and not self._make_way(connection):
+            told = f"{self.total:,} connections are open here, as many as may be, and each is answered"
+            raise Problem("busy", told, headers={"Retry-After": str(RETRY_SECONDS)})
+
+    def leave(self, connection: Connection) -> None:
+        """Forgets a connection that is closed."""
+        self._all.pop(connection, None)
+        self._of[connection.address] -= 1
+        if not self._of[connection.address]:
+            del self._of[connection.address]
+
+    async def watch(self) -> None:
+        """Looks at all connections again and again."""
+        loop, settings = asyncio.get_running_loop(), self.settings
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for connection in list(self._all):
+                connection.look(loop.time(), settings.header_timeout_seconds, settings.write_timeout_seconds)
+
+    def _make_way(self, newest: Connection) -> bool:
+        """Closes a connection that asks for nothing, if there is one: of the address that has most of those.
+
+        One that has asked for something before is kept longer, and of alike ones the youngest.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._spare and now >= self._next_search:
+            self._next_search = now + AGAIN_SECONDS
+            found = [one for one in self._all if one.spare and not one.transport.is_closing() and one is not newest]
+            number = Counter(one.address for one in found)
+            found.sort(key=lambda one: (-number[one.address], one.cycle is not None))
+            self._spare = found[::-1]
+        while self._spare:
+            one = self._spare.pop()
+            if one.spare and one in self._all and not one.transport.is_closing():
+                one.transport.abort()
+                return True
+        return False
+
+
+def _under_way(transport: asyncio.Transport) -> int:
+    """Bytes that the system has for a client, who has not taken them yet; 0 where that is not told.
+
+    They may be millions, so that little of what is left here moves while the client takes much.
+    """
+    told = array("i", [0])
+    with suppress(OSError):
+        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, told)
+    return told[0]
+
+
+def _raise_files(connections: int) -> int:
+    """Lets the process have so many connections open, as far as it may; returns how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = max(soft // 2, soft - OTHER_FILES)
+        log.warning("%d connections may be open, and not %d: `ulimit -n` is %d", most, connections, soft)
+        return most
+    return connections

@@ -1,0 +1,233 @@
+"""Connections of a server as it is started: those that are silent end, and there are so many at most."""
+
+import asyncio
+import json
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import uvicorn
+
+from service import connections
+from service.connections import MOST_AHEAD_BYTES, MOST_HEADER_BYTES, Connections
+from service.settings import ServiceSettings
+
+ASKED = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"
+NEVER = ASKED.replace(b"small", b"never")
+HEADERS = [(b"content-type", b"application/octet-stream")]
+
+
+class Server:
+    """A server of an application that answers at once, never, with much, or piece by piece."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.ended: list[str] = []  # requests, when nobody is left to answer or all is sent
+        self.connections = Connections(settings)
+        options: dict[str, Any] = {
+            "http": self.connections.protocol,
+            "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
+        }
+        self.server = uvicorn.Server(
+            uvicorn.Config(self.app, port=0, log_level="error", lifespan="off", interface="asgi3", **options)
+        )
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.address = "127.0.0.1"
+        self.opened: list[socket.socket] = []
+
+    def run(self) -> None:
+        async def serve() -> None:
+            watch = asyncio.create_task(self.connections.watch())
+            await self.server.serve()
+            watch.cancel()
+
+        asyncio.run(serve())
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        if path == "/never":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        else:
+            size = {"/small": 2, "/large": 2**25}.get(path, 0)
+            headers = [*HEADERS, *([(b"content-length", b"%d" % size)] if size else [])]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            for _ in range(100 if path == "/pieces" else 0):
+                await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+            await send({"type": "http.response.body", "body": bytes(size)})
+        self.ended.append(path)
+
+    def connect(self, sent: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
+        client = socket.create_connection((self.address, self.port), 60, (source, 0))
+        client.sendall(sent)
+        self.opened.append(client)
+        return client
+
+    @property
+    def open(self) -> int:
+        return len(self.connections._all)
+
+    def close(self) -> None:
+        for client in self.opened:
+            client.close()
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
+    servers: list[Server] = []
+
+    def make(**settings: Any) -> Server:
+        servers.append(Server(ServiceSettings(**settings)))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def ask(client: socket.socket) -> None:
+    """Has an answer."""
+    client.sendall(ASKED)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n\0\0"):
+        piece = client.recv(2**16)
+        assert piece, "it was closed"
+        answer += piece
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def said(client: socket.socket) -> bytes:
+    """All that comes until it is closed."""
+    found = b""
+    with suppress(ConnectionError):
+        while piece := client.recv(2**16):
+            found += piece
+    return found
+
+
+def check(answer: bytes, status: int, code: str, detail: str) -> None:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close" in head.lower()
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"], problem["type"]) == (status, code, f"/problems/{code}")
+    assert detail in problem["detail"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX-Long:"])
+def test_headers_that_do_not_end_are_not_waited_for(serve: Callable[..., Server], sent: bytes) -> None:
+    """Nor those of a request after another."""
+    server = serve(header_timeout_seconds=0.3)
+    check(said(server.connect(sent)), 408, "request-timeout", "after 0.3 s")
+    after = server.connect()
+    ask(after)
+    after.sendall(sent + b"X")
+    check(said(after), 408, "request-timeout", "after 0.3 s")
+
+
+def test_who_goes_on_asking_or_waits_for_an_answer_is_not_silent(serve: Callable[..., Server]) -> None:
+    server = serve(header_timeout_seconds=1.0, write_timeout_seconds=1.0)
+    waiting, asking = server.connect(NEVER), server.connect()
+    for _ in range(16):
+        ask(asking)
+        time.sleep(0.1)
+    waiting.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        waiting.recv(1)
+
+
+@pytest.mark.parametrize("path", ["/large", "/pieces"])
+def test_who_takes_nothing_of_an_answer_is_dropped(
+    serve: Callable[..., Server], until: Callable[..., None], path: str
+) -> None:
+    server = serve(write_timeout_seconds=0.3)
+    server.connect(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    until(lambda: server.ended == [path])
+    until(lambda: server.open == 0)
+
+
+def test_who_takes_it_slowly_gets_it_all(serve: Callable[..., Server]) -> None:
+    server = serve(write_timeout_seconds=3.0)
+    reader = server.connect(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    found = 0
+    for _ in range(40):  # more than three seconds
+        time.sleep(0.1)
+        found += len(reader.recv(2**18, socket.MSG_WAITALL))
+    assert found + len(said(reader)) > 2**25
+
+
+def test_what_is_sent_ahead_is_bounded(serve: Callable[..., Server], until: Callable[..., None]) -> None:
+    server = serve()
+    ahead = server.connect(NEVER)
+    with suppress(ConnectionError):
+        ahead.sendall(ASKED * (8 * MOST_AHEAD_BYTES // len(ASKED)))
+    until(lambda: server.ended == ["/never"])
+    until(lambda: server.open == 0)
+    few = server.connect(ASKED * 10)
+    found = b""
+    while found.count(b"200 OK") < 10:
+        found += few.recv(2**16)
+
+
+def test_an_address_has_so_many_unless_it_is_a_proxy(serve: Callable[..., Server], until: Callable[..., None]) -> None:
+    server = serve(max_client_connections=2, forwarded_allow_ips="127.0.0.1")
+    for _ in range(5):
+        ask(server.connect())
+    first, second = (server.connect(source="127.0.0.2") for _ in range(2))
+    ask(first)
+    ask(second)
+    check(said(server.connect(ASKED, "127.0.0.2")), 429, "quota-exceeded", "2 connections of 127.0.0.2 are open")
+    first.close()
+    until(lambda: server.connections._of["127.0.0.2"] == 1)
+    ask(server.connect(source="127.0.0.2"))
+
+
+def test_where_there_is_no_room_who_asks_for_nothing_makes_way(
+    serve: Callable[..., Server], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "AGAIN_SECONDS", 0.0)
+    server = serve(max_connections=4)
+    one = server.connect()
+    ask(one)
+    silent = [server.connect(b"GET /", "127.0.0.3") for _ in range(3)]
+    until(lambda: server.open == 4)
+    newest = server.connect(NEVER)
+    assert said(silent[0]) == b"", "the oldest of the address that has most"
+    ask(one)
+    for _ in range(3):
+        server.connect(NEVER)
+    assert said(silent[1]) == said(silent[2]) == said(one) == b""
+    until(lambda: not any(connection.spare for connection in server.connections._all))
+    check(said(server.connect(ASKED)), 503, "busy", "4 connections are open here")
+    newest.close()
+    until(lambda: server.open == 3)
+    ask(server.connect())
+
+
+def test_no_more_are_let_in_than_there_are_files(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: said.append(limits))
+    for limits, total, told in (
+        ((100, 10_000), 3000, [(3256, 10_000)]),
+        ((1024, 2000), 1744, [(2000, 2000)]),
+        ((9000, 9000), 3000, []),
+        ((-1, -1), 3000, []),
+    ):
+        said.clear()
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits)
+        assert Connections(ServiceSettings()).total == total
+        assert said == told
+    assert "1744 connections may be open, and not 3000: `ulimit -n` is 2000" in caplog.text
