@@ -33,7 +33,9 @@ class Server:
             "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
         }
         self.server = uvicorn.Server(
-            uvicorn.Config(self.app, port=0, log_level="error", lifespan="off", interface="asgi3", **options)
+            uvicorn.Config(
+                self.app, port=0, log_level="error", lifespan="off", interface="asgi3", log_config=None, **options
+            )
         )
         self.thread = threading.Thread(target=self.run)
         self.thread.start()

@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.app = create_app(settings)
-        self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_level="warning"))
+        self.server = uvicorn.Server(uvicorn.Config(self.app, port=0, log_config=None, log_level="warning"))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         while not self.server.started:

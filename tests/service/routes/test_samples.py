@@ -107,7 +107,7 @@ def test_all_bad_fields_are_named_at_once(client, problem: Callable[..., Any]) -
     assert {error["pointer"] for error in body["errors"]} == {"/count", "/seed", "/sampler/levels"}
 
 
-@pytest.mark.parametrize("body", ["{", "count=3", '{"count": 1,}', b'{"model": "\xff"}', "[" * 100_000])
+@pytest.mark.parametrize("body", ["{", "count=3", '{"count": 1,}', b'{"model": "\xff"}', "[" * 60_000])
 def test_broken_json_is_a_problem(client, redis: Redis, problem: Callable[..., Any], body: str | bytes) -> None:
     problem(client.post("/samples", content=body, headers=JSON), 400, "malformed")
     assert redis.dbsize() == 0
