@@ -157,6 +157,6 @@ def _describe_errors(document: dict[str, Any]) -> None:
                 operation["security"] = [{"key": []}] if of_operators(path) else [{"key": []}, {}]
                 codes += ["unauthorized", "forbidden", "rate-limited", "invalid", "unavailable"]
             if "requestBody" in operation:
-                codes += ["quota-exceeded"]
+                codes += ["quota-exceeded", "storage-exceeded"]
             described = {str(status): response for status, response in problems.responses(*codes).items()}
             operation["responses"] = dict(sorted((described | operation["responses"]).items()))

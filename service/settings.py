@@ -70,6 +70,9 @@ class ServiceSettings(QueueSettings):
     max_client_image_steps: int | None = Field(
         None, ge=1, description="Image-steps that one client may have in flight; a key may have its own limit."
     )
+    max_client_bytes: int | None = Field(
+        2**33, ge=1, description="Bytes of images that one client may have kept, with those that are being made."
+    )
     max_queue_image_steps: int | None = Field(200_000_000, ge=1, description="Image-steps in flight, of all clients.")
     max_queue_jobs: int | None = Field(10_000, ge=1, description="Jobs in flight, of all clients.")
     webhook_secret: str = Field(

@@ -24,13 +24,14 @@ from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
 from models.images import Pixels
+from worker import upkeep
 from worker.device import state
 from worker.device.batch import Batch, Lacking, NoRoom, Refused
 from worker.device.lane import DeviceFailed, Part, works
 from worker.keeper import Keeper
 from worker.lacks import Lacks
 from worker.leases import Lease, Leases
-from worker.member import AWAY_SECONDS, Member
+from worker.member import AWAY_SECONDS, TURN, Member
 from worker.metrics import WorkerMetrics
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import PACE, STATUS
@@ -38,7 +39,7 @@ from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import unavailable
 from worker.queue.results import encode, previewed
 from worker.queue.shards import Shard
-from worker.queue.stores import Stores
+from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings
 from worker.writers import Writers, Writing
 
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 SHOW_SECONDS = 0.2  # the same while somebody watches
+CLEANING_SECONDS = 60  # between two looks of any worker at what is not wanted any more in the results store
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 LONGEST_SLICE_SECONDS = 30.0
@@ -126,7 +128,7 @@ class BatchingWorker(Member):
         self.writers = Writers(Stores(make=True), lambda: self._mail.put({"command": "written"}))
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
-        self._next_beat = self._next_look = self._next_way = self._away_until = 0.0
+        self._next_cleaning = self._next_beat = self._next_look = self._next_way = self._away_until = 0.0
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
@@ -393,9 +395,27 @@ class BatchingWorker(Member):
         for job_id in overdue:
             with suppress(JobNotFound, ValidationError):
                 self.queue.end_overdue(job_id.decode())
+        if self.settings.results_url is not None and time.monotonic() >= self._next_cleaning:
+            self._next_cleaning = time.monotonic() + CLEANING_SECONDS
+            self.writers.do(self._clean)
         if time.monotonic() >= self._next_upkeep:
             self._next_upkeep = time.monotonic() + self.settings.lease_seconds
             self.run_maintenance_tasks()
+
+    def _clean(self) -> None:
+        """Removes from the store what is not wanted any more, if it is this worker's turn; called beside the steps."""
+        url = self.settings.results_url
+        if url is None or not self.connection.eval(TURN, 1, keys.CLEANED, CLEANING_SECONDS):
+            return
+        try:
+            removed = upkeep.forget_images(
+                self.connection, self.writers.stores.of(url), self.settings.result_ttl_seconds
+            )
+        except (StoreAway, RedisError) as error:
+            log.warning("what is not wanted any more stays in the results store for now: %s", error)
+            return
+        if removed:
+            log.info("removed the images of %d jobs from the results store", removed)
 
     def _status(self, steps: int) -> dict[str, Any]:
         """What is told of this worker, with its speed since the last time."""

@@ -1,10 +1,13 @@
 """Upkeep: what some worker does for all once in a lease, so that nothing accepted is forgotten. Torch-free."""
 
 import logging
+import time
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
+from redis import Redis
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker import Worker
@@ -14,8 +17,12 @@ from worker.queue import keys, shards
 from worker.queue.job import JobNotFound, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.shards import ShardJob
+from worker.queue.stores import Store
 
 log = logging.getLogger(__name__)
+
+JOBS_AT_ONCE = 500  # that Redis is asked about
+UNWANTED = JobState.FAILED.value.encode(), JobState.CANCELLED.value.encode()
 
 
 def look_after(queue: JobQueue, lease_seconds: int) -> None:
@@ -30,6 +37,34 @@ def look_after(queue: JobQueue, lease_seconds: int) -> None:
         registry(queue.rq.name, queue.connection).cleanup()
     _count_out(queue, 4 * lease_seconds)
     clean_worker_registry(queue.rq)
+
+
+def forget_images(connection: Redis, store: Store, ttl_seconds: float) -> int:
+    """Removes from a store what no job has any more, and returns how many jobs that was of.
+
+    Those are jobs that failed or were cancelled, and those that Redis has forgotten; but not what is younger than their
+    time to live, should Redis have lost their records, or another have them. May last: listing and removing takes
+    a bucket long.
+
+    Raises:
+        StoreAway: the store cannot be reached.
+    """
+    removed, found = 0, store.jobs()
+    while some := list(islice(found, JOBS_AT_ONCE)):
+        with connection.pipeline(transaction=False) as pipeline:
+            for job_id in some:
+                pipeline.hmget(keys.of(job_id), "created_at", "state")
+            records = pipeline.execute()
+        for job_id, (created_at, state) in zip(some, records, strict=True):
+            if created_at is None:
+                written_at = store.written_at(job_id)
+                unwanted = written_at is not None and written_at < time.time() - ttl_seconds
+            else:
+                unwanted = state in UNWANTED
+            if unwanted:
+                store.remove(job_id)
+                removed += 1
+    return removed
 
 
 def _count_out(queue: JobQueue, seconds: int) -> None:

@@ -203,7 +203,12 @@ class Auth:
         image_steps = (key and key.image_steps) or settings.max_client_image_steps
         return Caller(
             client,
-            Limits(image_steps, settings.max_queue_image_steps, settings.max_queue_jobs),
+            Limits(
+                image_steps,
+                settings.max_queue_image_steps,
+                settings.max_queue_jobs,
+                settings.max_client_bytes,
+            ),
             (key and key.requests_per_minute) or settings.requests_per_minute,
             key,
         )

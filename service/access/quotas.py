@@ -66,6 +66,8 @@ def refusal(error: TooMuch, forecast: Forecast) -> Problem:
         seconds = forecast.seconds_until_done(job.client, too_many, job.request.model)
         said = f"{there.client_image_steps:,} of the client's {most:,} image-steps are in flight"
         return _later("quota-exceeded", f"{said}, and the job is {job.image_steps:,}", seconds)
+    if error.against == "kept":
+        return _kept(error)
     excess: float = there.image_steps / max(1, there.jobs)  # a job has to end, of which this is the mean
     said = f"{there.jobs:,} jobs wait, and no more may"
     if error.against == "queue":
@@ -74,6 +76,15 @@ def refusal(error: TooMuch, forecast: Forecast) -> Problem:
         said = f"{there.image_steps:,} image-steps wait, the job is {job.image_steps:,}, and {most:,} may wait"
     pace = forecast.pace(job.request.model)
     return _later("busy", said, None if pace is None else excess / pace.image_steps_per_second)
+
+
+def _kept(error: TooMuch) -> Problem:
+    job, there, most = error.job, error.in_flight, error.limits.client_bytes or 0
+    if job.bytes > most:
+        reason = f"the job's images are {job.bytes:,} bytes, more than the client may ever have kept"
+        return invalid("/count", reason, f"at most {most:,} bytes: fewer images or fewer frames")
+    said = f"{there.client_bytes:,} of the client's {most:,} bytes of images are kept, and the job's are {job.bytes:,}"
+    return _later("storage-exceeded", said, job.result_ttl if there.seconds < 0 else there.seconds)
 
 
 def _later(code: str, detail: str, seconds: float | None) -> Problem:

@@ -79,6 +79,11 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "Too much of yours is in flight",
         "Try again after Retry-After seconds, when enough of your jobs is done; or cancel one, or ask for less.",
     ),
+    "storage-exceeded": (
+        429,
+        "Too many images of yours are kept",
+        "Try again after Retry-After seconds, when enough of them is forgotten; or ask for less.",
+    ),
     "idempotency-mismatch": (
         422,
         "The Idempotency-Key was used for another request",

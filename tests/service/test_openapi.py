@@ -43,6 +43,9 @@ ALLOWED: tuple[str, ...] = (
     # A service answers by its own names, and to its own pages; a key may reach less far than others.
     "paths//*/responses/421: added",
     "paths//*/responses/403: added",
+    # What a client may have kept has a limit.
+    "paths/*/responses/429/content/application/problem+json/examples/storage-exceeded: added",
+    "paths//*/responses/429/description: changed: *Too many images of yours are kept: *",
     # What keeps the images may be away, while the queue is not.
     "paths/*/responses/503/content/application/problem+json/examples/images-unavailable: added",
     "paths//*/responses/503/description: changed: *The images cannot be reached: *",

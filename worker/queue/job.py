@@ -53,6 +53,11 @@ class Job(BaseModel):
     store: str | None = None
 
     @property
+    def bytes(self) -> int:
+        """Of all images that it makes, and of what they look like on their way, if that is kept."""
+        return self.request.count * self.image.size * max(1, self.request.frames)
+
+    @property
     def rows_left(self) -> int:
         """Rows still to come of an image that is as far as the others."""
         return -(-max(0, self.image_steps - self.image_steps_done) * self.rows // self.image_steps)

@@ -173,7 +173,7 @@ class JobQueue:
             webhook: what is called once the job has ended.
             rows: of each image's table; None where each is one image-step.
         """
-        now, made = time.time(), request.count * image.size * max(1, request.frames)
+        now = time.time()
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
         job = Job(
             id=secrets.token_hex(12),
@@ -193,8 +193,9 @@ class JobQueue:
             client=client,
             priority=priority,
             deadline=None if deadline_seconds is None else now + deadline_seconds,
-            store=self.settings.results_url if made > self.settings.results_in_redis_bytes else None,
         )
+        if job.bytes > self.settings.results_in_redis_bytes:
+            job.store = self.settings.results_url
         return Offer(job, limits, self.rq.key, self._rq_record, once, webhook)
 
     def accepted_before(self, once: Once) -> Job | None:

@@ -11,6 +11,7 @@ LINES = "scoreserve:lines"  # set of the models that something waits for
 TOTALS = "scoreserve:totals"  # hash of counters since the beginning
 SPENT = "scoreserve:spent"  # hash: id of a key, a colon, what it is -> how much of it the key has spent
 ENDED = "scoreserve:ended"  # channel: a job has ended, whose shards need not be worked on
+CLEANED = "scoreserve:cleaned"  # when somebody last looked at what the results store need not keep
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits
 
 OfJob = Literal[

@@ -30,17 +30,19 @@ class Webhook(BaseModel):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that may be in flight, which is accepted and still to do; None for no limit.
+    """The most that may be in flight, which is accepted and still to do, or kept; None for no limit.
 
     Args:
         client_image_steps: of the client.
         image_steps: of all clients.
         jobs: of all clients.
+        client_bytes: of images of the client, those in flight and those that are not forgotten yet.
     """
 
     client_image_steps: int | None = None
     image_steps: int | None = None
     jobs: int | None = None
+    client_bytes: int | None = None
 
 
 UNLIMITED = Limits()
@@ -48,11 +50,21 @@ UNLIMITED = Limits()
 
 @dataclass(frozen=True)
 class InFlight:
-    """What is in flight: image-steps of one client, image-steps of all, jobs of all."""
+    """What is in flight, or kept, while a job asks for room.
+
+    Args:
+        client_image_steps: of the client.
+        image_steps: of all clients.
+        jobs: of all clients.
+        client_bytes: of images that the client has kept.
+        seconds: until enough of them is forgotten; -1 if nobody knows.
+    """
 
     client_image_steps: int
     image_steps: int
     jobs: int
+    client_bytes: int = 0
+    seconds: int = 0
 
 
 class Drained(Exception):
@@ -63,7 +75,7 @@ class TooMuch(Exception):
     """A job was not accepted.
 
     Args:
-        against: the limit that stands against it: of the `client`, or of the `queue` or its `jobs`.
+        against: the limit that stands against it: of the `client`, the `queue`, its `jobs`, or of what may be `kept`.
         job: as it would have been.
         in_flight: without it.
         limits: that hold.
@@ -105,6 +117,7 @@ class Offer:
             "shard_size": job.shard_size,
             "image_steps": job.image_steps,
             "rows": job.rows,
+            "bytes": job.bytes,
             "created_at": job.created_at,
             "result_ttl": job.result_ttl,
             "model": job.request.model,
@@ -135,7 +148,8 @@ class Offer:
             utcformat(datetime.fromtimestamp(job.created_at, UTC)),
         ]
         own = to_json([str(argument) for argument in arguments])
-        return [self.rq_queue, Queue.redis_queues_keys, own, flat(record), self.rq_record]
+        most_bytes = -1 if self.limits.client_bytes is None else self.limits.client_bytes
+        return [self.rq_queue, Queue.redis_queues_keys, own, flat(record), self.rq_record, most_bytes]
 
     def accepted(self, answer: Sequence[Any]) -> Job:
         """The job, if that is what the script has answered.

@@ -6,6 +6,7 @@ const REMEDIES = {
   unauthorized: "Enter a key with the button “Key” at the top.",
   "rate-limited": "This key or address has asked too often; wait a little.",
   "quota-exceeded": "Wait until your other jobs have ended, or cancel some in the queue.",
+  "storage-exceeded": "Your images are kept for a while; wait until some are forgotten, or ask for less.",
   busy: "Try again later, or ask for less.",
   "images-unavailable": "What keeps the images is away for a moment; they are not lost. Try again.",
   unavailable: "The queue is away for a moment; nothing that was accepted is lost. Try again.",

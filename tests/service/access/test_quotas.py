@@ -11,6 +11,7 @@ from redis import Redis
 
 from tests.clocks import set_back
 
+KEPT = "scoreserve:client:name/a:kept"
 JOB = 13  # image-steps of one image of `tiny`
 
 
@@ -127,3 +128,59 @@ def test_nobody_is_shut_out_by_a_clock_that_is_set_back(new_client, settings, re
     set_back(redis, 3600)
     refused = client.get("/models", headers={"Client-Id": "a"})
     assert int(refused.headers.get("retry-after", "0")) <= 1
+
+
+@pytest.mark.parametrize("results", ["none", "directory"])
+def test_what_a_client_may_have_kept_has_a_limit(
+    results: str, request: pytest.FixtureRequest, new_client, settings, redis: Redis, work, problem: Callable[..., Any]
+) -> None:
+    """Bytes of images: those that are being made, and those of jobs that have ended, until they are forgotten."""
+    url = None if results == "none" else request.getfixturevalue("directory_url")
+    options = {"max_client_bytes": 10 * 64, "results_url": url, "results_in_redis_bytes": 0, "result_ttl_seconds": 500}
+    both = [new_client(settings.model_copy(update=options)) for _ in range(2)]
+
+    def ask(client: int = 0, **body: Any) -> Any:
+        return both[client].post("/samples", json=body, headers={"Client-Id": "a"})
+
+    first, second = ask(count=4), ask(1, count=2, frames=2)
+    assert (first.status_code, second.status_code) == (202, 202)
+    refused = ask(count=3)
+    assert "512 of the client's 640 bytes" in problem(refused, 429, "storage-exceeded")["detail"]
+    assert refused.headers["retry-after"] == "500", "as long as they will be kept, once they are made"
+    assert ask(count=2).status_code == 202
+    assert both[0].post("/samples", json={"count": 10}, headers={"Client-Id": "b"}).status_code == 202
+    too_large = both[0].post("/samples", json={"count": 6, "frames": 2}, headers={"Client-Id": "c"})
+    assert "at most 640 bytes" in problem(too_large, 422, "invalid")["errors"][0]["allowed"]
+    work()
+    refused = ask(count=1)
+    problem(refused, 429, "storage-exceeded")
+    assert 490 <= int(refused.headers["retry-after"]) <= 500, "until what was made first is forgotten"
+    at = redis.zscore(KEPT, f"{first.json()['id']} 256")
+    assert at is not None
+    redis.zadd(KEPT, {f"{first.json()['id']} 256": at - 501})
+    assert ask(count=4).status_code == 202, "one is forgotten"
+    assert ask(count=1).status_code == 429
+
+
+def test_what_was_cancelled_is_not_kept_and_nothing_is_left_of_clients_who_are_gone(
+    new_client, settings, redis: Redis, work
+) -> None:
+    client = new_client(settings.model_copy(update={"max_client_bytes": 10 * 64, "result_ttl_seconds": 500}))
+    headers = {"Client-Id": "a"}
+    for _ in range(5):
+        job = client.post("/samples", json={"count": 10}, headers=headers)
+        assert job.status_code == 202
+        assert redis.ttl(KEPT) == redis.ttl(f"{KEPT[:-4]}bytes") == -1, "of what is being made nobody knows until when"
+        assert client.post(f"{job.json()['links']['self']}/cancel", headers=headers).status_code == 200
+    assert not redis.keys("scoreserve:client:name/a:[kb]*")
+    assert client.post("/samples", json={"count": 10}, headers=headers).status_code == 202
+    work()
+    assert client.post("/samples", json={"count": 1}, headers=headers).status_code == 429
+    for key in (KEPT, f"{KEPT[:-4]}bytes"):
+        assert 490 <= redis.ttl(key) <= 501
+
+
+def test_a_service_without_the_limit_takes_all(new_client, settings) -> None:
+    client = new_client(settings.model_copy(update={"max_client_bytes": None}))
+    for _ in range(3):
+        client.submit(count=1000)

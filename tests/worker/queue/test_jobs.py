@@ -191,7 +191,7 @@ def test_what_is_too_much_is_not_accepted(  # type: ignore[no-untyped-def]
     before = redis.dbsize()
     with pytest.raises(TooMuch) as refused:
         queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), client="a", limits=limits))
-    assert (refused.value.against, refused.value.in_flight) == (against, InFlight(26, 52, 2))
+    assert (refused.value.against, refused.value.in_flight) == (against, InFlight(26, 52, 2, 128))
     assert redis.dbsize() == before
     enough = Limits(client_image_steps=52, image_steps=78, jobs=3)
     queue.accept(queue.offer(*_with_image(ask(count=2), tiny_card), client="a", limits=enough))

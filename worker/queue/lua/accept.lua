@@ -1,13 +1,16 @@
 #!lua
 -- Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
--- its client's line. Answers with what stands against it ('drained', of its model, 'client', 'queue' or 'jobs'; else
--- ''), then with what was in flight before: image-steps of the client, image-steps of all, jobs. If the request's key
--- was used before, it answers 'before', and with what is known under the key: id of the job, and fingerprint.
+-- its client's line. Answers with what stands against it ('drained', of its model, 'client', 'queue', 'jobs' or
+-- 'kept'; else ''), then with what was in flight before: image-steps of the client, image-steps of all, jobs; and bytes
+-- of images that the client has kept, and the seconds until there is room for the job's, or -1 if nobody knows. If the
+-- request's key was used before, it answers 'before', and with what is known under the key: id of the job, and
+-- fingerprint.
 -- RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
 -- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
 -- shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
--- then fields and values of the job's record as JSON, and those of RQ's record of every shard
--- luacheck: read_globals clock key load tell_progress join spend
+-- then fields and values of the job's record as JSON, and those of RQ's record of every shard; the most bytes of images
+-- that the client may have kept, or -1
+-- luacheck: read_globals clock key load tell_progress join spend kept keep room_in
 
 local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
 local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
@@ -26,7 +29,12 @@ if redis.call('HEXISTS', 'scoreserve:drained', fields.model) == 1 then against =
 elseif most_of_client >= 0 and of_client + steps > most_of_client then against = 'client'
 elseif most_of_all >= 0 and of_all + steps > most_of_all then against = 'queue'
 elseif most_jobs >= 0 and jobs >= most_jobs then against = 'jobs' end
-if against ~= '' then return {against, of_client, of_all, jobs} end
+local bytes, most_bytes = kept(client), tonumber(ARGV[4])
+local too_many = most_bytes < 0 and 0 or bytes + fields.bytes - most_bytes
+if against == '' and too_many > 0 then against = 'kept' end
+if against ~= '' then
+    return {against, of_client, of_all, jobs, bytes, too_many > 0 and room_in(client, too_many) or 0}
+end
 if once then redis.call('SET', once, id .. ' ' .. fingerprint) end
 redis.call('HSET', key(id), unpack(record))
 if deadline ~= '' then
@@ -38,6 +46,7 @@ redis.call('ZADD', 'scoreserve:client:' .. client .. ':unended', now, id)
 redis.call('HINCRBY', 'scoreserve:totals', 'jobs_accepted', 1)
 load(client, steps)
 spend(client, 'jobs', 1)
+keep(client, id, fields.bytes)
 redis.call('SADD', KEYS[2], KEYS[1])
 for number = 0, shards - 1 do
     local shard, first = id .. '-' .. number, number * size

@@ -1,5 +1,5 @@
 -- The list of a client's jobs: those that have not ended, and those that have, until they are forgotten.
--- luacheck: read_globals clock key load tell leave
+-- luacheck: read_globals clock key load tell leave keep_for
 
 local function file(id, client, created, ttl)
     local jobs = 'scoreserve:client:' .. client
@@ -16,9 +16,10 @@ local function finish(id, state, now, ttl, reason)
     for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
     load(client, 0 - left)  -- not -left: Redis 7.0 takes no -0 for a number
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
-    local model, created = unpack(redis.call('HMGET', key(id), 'model', 'created_at'))
+    local model, created, bytes = unpack(redis.call('HMGET', key(id), 'model', 'created_at', 'bytes'))
     leave(id, model, client)
     file(id, client, created, ttl)
+    keep_for(client, id, bytes, state == 'finished' and tonumber(ttl) or 0)
     redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'chains'), key(id, 'watched'))
     tell(id, state)
     for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
