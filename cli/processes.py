@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import scoreserve
 from cli.console import err
 
 POLL_SECONDS = 0.1
@@ -21,9 +22,9 @@ class ProcessEnded(RuntimeError):
     """A process ended that should not have."""
 
 
-def python(*module: str) -> list[str]:
-    """What runs a module. What lies in the current directory is none of its business: -P."""
-    return [sys.executable, "-P", "-m", *module]
+def ours(*arguments: str) -> list[str]:
+    """What runs a command of ours, with modules of ours: none of the current directory (-P), or of PYTHONPATH."""
+    return [sys.executable, "-P", str(Path(scoreserve.__file__).with_name("__main__.py")), *arguments]
 
 
 class Processes:

@@ -10,10 +10,18 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+BODY = "the body"  # what all of it is called, of an HTTP request
 LONGEST = 60  # characters of a value that are shown
 LONGEST_ECHO = 100  # characters of anything that somebody else wrote
 MOST_FAULTS = 20  # that are told of one value: it may have as many as it has parts
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+PLAINLY = {  # what pydantic says in words of Python
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid dictionary": "an object",
+    "True": "true",
+    "False": "false",
+}
 OF_CONTEXT = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
@@ -39,10 +47,26 @@ class Fault:
         return f"{self.reason}; allowed: {self.allowed}"
 
 
-def faults(error: ValidationError, model: type[BaseModel] | None = None) -> list[Fault]:
-    """What is wrong, of an error in validating this model: the first of it, where it is much."""
+def faults(error: ValidationError, model: type[BaseModel] | None = None, whole: str = BODY) -> list[Fault]:
+    """What is wrong, of an error in validating this model: the first of it, where it is much.
+
+    Args:
+        error: as pydantic raised it.
+        model: what was validated.
+        whole: what a person calls all of it.
+    """
     found = error.errors(include_url=False)[:MOST_FAULTS]
-    return [fault(one, _schema(model) if model else {}) for one in found]
+    return [fault(one, _schema(model) if model else {}, whole) for one in found]
+
+
+def in_one_line(error: ValidationError, model: type[BaseModel] | None = None, whole: str = BODY) -> str:
+    """What is wrong, with the way to it where that is inside of something: as `faults`, for a line of text."""
+    said = []
+    for one in faults(error, model, whole):
+        names = [step for step in one.path if isinstance(step, str)]
+        inside = f"{'.'.join(names[:-1])}: " if names[:-1] else ""
+        said.append(f"{inside}{one}")
+    return " ".join("; ".join(said).split())
 
 
 def shortened(text: str, most: int = LONGEST_ECHO) -> str:
@@ -50,16 +74,19 @@ def shortened(text: str, most: int = LONGEST_ECHO) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def fault(error: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> Fault:  # noqa: PLR0911 (a case each)
+def fault(  # noqa: PLR0911 (a case each)
+    error: Mapping[str, Any], schema: Mapping[str, Any] | None = None, whole: str = BODY
+) -> Fault:
     """What is wrong, of one of a ValidationError's errors.
 
     Args:
         error: as pydantic has it; `loc` leads to the value.
         schema: JSON schema of what was validated, which tells more of what is allowed.
+        whole: what a person calls all of it.
     """
     path = tuple(shortened(step, LONGEST) if isinstance(step, str) else step for step in error["loc"])
     steps, at = _follow(path, schema or {}, schema or {})
-    name, value, context = _name(steps), error.get("input"), error.get("ctx", {})
+    name, value, context = _name(steps) or whole, error.get("input"), error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             violated = {OF_CONTEXT[key]: bound for key, bound in context.items() if key in OF_CONTEXT}
@@ -81,6 +108,8 @@ def fault(error: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> 
             return Fault(steps, f"{name} is missing", None)
         case "value_error":
             why = str(error["msg"]).removeprefix("Value error, ")
+            if isinstance(value, Mapping):  # of fields that do not go together
+                return Fault(steps, f"{name}: {why}" if steps else why, None)
             return Fault(steps, f"{name} is {_shown(name, value)}: {why}", None)
         case "string_pattern_mismatch":
             examples = at.get("examples") or [None]
@@ -97,7 +126,7 @@ def fault(error: Mapping[str, Any], schema: Mapping[str, Any] | None = None) -> 
     if not said.startswith("Input should be "):
         return Fault(steps, f"{name}: {said}", None)
     allowed = said.removeprefix("Input should be ")
-    allowed = {"a valid integer": "a whole number", "a valid number": "a number"}.get(allowed, allowed)
+    allowed = PLAINLY.get(allowed.partition(" or instance of")[0], allowed)
     of_range = _range(_bounds(at)) if allowed.endswith("number") else None
     return Fault(steps, f"{name} is {_shown(name, value)}", f"{allowed}, {of_range}" if of_range else allowed)
 
@@ -117,10 +146,10 @@ def _meant(word: str, options: list[str]) -> str:
 
 
 def _name(path: tuple[str | int, ...]) -> str:
-    """What a person calls it: the field, with its index in a list."""
+    """What a person calls it: the field, with its index in a list; nothing for all there is."""
     names = [step for step in path if isinstance(step, str)]
     index = f" {path[-1]}" if path and isinstance(path[-1], int) else ""
-    return f"{names[-1]}{index}" if names else "the body"
+    return f"{names[-1]}{index}" if names else ""
 
 
 def _shown(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from models import files
 from models.card import ModelCard
+from models.sentences import in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,11 @@ class ModelStore:
         path = directory / CARD
         try:
             card = ModelCard.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise BrokenModel(f"{path} is not a model card: {error}") from error
+        except OSError as error:
+            raise BrokenModel(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            said = in_one_line(error, ModelCard, "the file")
+            raise BrokenModel(f"{path} is not a model card: {said}") from error
         if (card.name, card.version) != (name, int(directory.name)):
             raise BrokenModel(f"{path} is the card of {card.name} version {card.version}: put it in its own directory")
         return card

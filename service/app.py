@@ -133,6 +133,10 @@ def _describe(app: FastAPI) -> None:
             for field in schema.get("properties", {}).values():
                 if "discriminator" in field:  # generators of clients know no default of one of several schemas
                     field.pop("default", None)
+        for operation in (one for path in document["paths"].values() for one in path.values()):
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "query":  # see middleware: one that is empty is left out
+                    parameter["allowEmptyValue"] = True
         _describe_errors(document)
         links.describe(document)
         return document

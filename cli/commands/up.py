@@ -12,7 +12,7 @@ import typer
 from cli import valkey
 from cli.console import err, fail
 from cli.console import settings as read
-from cli.processes import ProcessEnded, Processes, python
+from cli.processes import ProcessEnded, Processes, ours
 from cli.running import FILE, Running, default_data_dir
 from cli.signals import handle
 
@@ -75,8 +75,8 @@ def up(
             "SCORESERVE_RESULTS_URL": os.environ.get("SCORESERVE_RESULTS_URL") or (directory / RESULTS).as_uri(),
         }
         for name, on in workers.items():
-            processes.start(name, python("cli.main", "worker"), environment | on)
-        processes.start("api", python("cli.main", "api", "--host", host, "--port", str(port)), environment)
+            processes.start(name, ours("worker"), environment | on)
+        processes.start("api", ours("api", "--host", host, "--port", str(port)), environment)
         told = {name: os.environ[name] for name in TOLD if os.environ.get(name)} | next(iter(workers.values()))
         Running(os.getpid(), address, redis_url, told).write_down(directory)
         with httpx.Client(timeout=2, trust_env=False) as http:  # its own service is behind no proxy

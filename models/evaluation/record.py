@@ -9,6 +9,7 @@ from models import files
 from models.evaluation.figures import ByClass, Figures
 from models.evaluation.inception import InceptionFigures
 from models.evaluation.nearest import Copying
+from models.sentences import in_one_line
 
 FILE = "evaluation.json"
 SHOWN = {"sampler", "labels", "guidance", "guidance_interval", "evaluations", "by_class", "inception"}  # in a card
@@ -140,9 +141,8 @@ class Record(BaseModel):
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{path} is no record of an evaluation ({where}: {first['msg']}): move it away") from error
+            said = in_one_line(error, cls, "the file")
+            raise ValueError(f"{path} is no record of an evaluation ({said}): move it away") from error
 
     def write(self, directory: Path) -> None:
         """Writes it into a directory, atomically."""

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from models.sentences import in_one_line
+
 NAMESPACE = "tag:yaml.org,2002:python/object:argparse.Namespace"
 DEVICE = "tag:yaml.org,2002:python/object/apply:torch.device"
 RULE = re.compile(rb"^[<>]{20,}\s*$", re.MULTILINE)  # what it prints before and after
@@ -102,8 +104,8 @@ def read_config(path: Path) -> OfficialConfig:
     try:
         return OfficialConfig.model_validate(document)
     except ValidationError as error:
-        lines = (f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors())
-        raise ConfigRefused(f"{path} asks for what is not served: {'; '.join(lines)}") from error
+        said = in_one_line(error, OfficialConfig, "the document")
+        raise ConfigRefused(f"{path} asks for what is not served: {said}") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models import networks
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
+from models.importing.publishing import Found, Origin, Target, check_fit, publish
 from models.importing.reading import ImportRefused, read_json, read_safetensors, read_torch, weights_of
 from models.parametrisation import X0, Consistency, Epsilon, Parametrisation, Score, V
 from models.processes import Betas, DiscreteVariancePreserving, VarianceExploding
@@ -25,6 +25,7 @@ from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
 from models.samplers.multistep_consistency import MultistepConsistency
 from models.samplers.settings import SamplerSettings
+from models.sentences import in_one_line
 
 KIND = "diffusers-unet2d"
 PIXELS = (-1.0, 1.0)
@@ -71,7 +72,7 @@ def import_diffusers(directory: Path, target: Target, null_class: bool = False) 
     try:
         spec = NetworkSpec(kind=KIND, arguments=arguments, parametrisation=_parametrisation(repository))
     except ValidationError as error:
-        raise ImportRefused(in_one_line(error)) from error
+        raise ImportRefused(in_one_line(error, NetworkSpec)) from error
     weights, digest = _weights(repository.weights)
     check_fit(
         weights, spec, f"{repository.weights} does not fit its config.json", "use the one that was saved beside it"

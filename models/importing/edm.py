@@ -14,11 +14,12 @@ from torch import Tensor
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.edm_pickle import Module, mapping, read_ema
-from models.importing.publishing import Found, Origin, Target, check_fit, in_one_line, publish
+from models.importing.publishing import Found, Origin, Target, check_fit, publish
 from models.importing.reading import ImportRefused, read_bytes
 from models.parametrisation import Edm, Epsilon, OverSigma, Parametrisation
 from models.processes import VarianceExploding, VariancePreserving
 from models.samplers.heun import Heun
+from models.sentences import in_one_line
 
 SAMPLED = (0.002, 80.0)  # noise levels between which the authors sample, for pixels in [-1, 1]
 PIXELS = (-1.0, 1.0)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.importing.reading import ImportRefused
+from models.sentences import in_one_line
 
 MAX_FLAGS = 65536  # bytes of a file of flags
 # Multipliers by side of the image where the flag channel_mult is empty (script_util.py of either code).
@@ -111,14 +112,8 @@ def read_flags(said: str) -> Flags:
     try:
         return Flags.model_validate({name: value for name, value in given.items() if name not in IGNORED})
     except ValidationError as error:
-        known = "; known are " + ", ".join(Flags.model_fields)
-        lines = (
-            f"flag {'.'.join(map(str, e['loc']))} is unknown{known}"
-            if e["type"] == "extra_forbidden"
-            else f"flag {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise ImportRefused("; ".join(lines)) from error
+        said = in_one_line(error, Flags).replace("there is no field ", "there is no flag ")
+        raise ImportRefused(f"the flags cannot be: {said}") from error
 
 
 def _of_json(text: str) -> dict[str, Any]:

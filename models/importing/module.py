@@ -13,12 +13,13 @@ from pydantic import JsonValue, ValidationError
 from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard, NetworkSpec
-from models.importing.publishing import Found, Origin, Target, check_shapes, in_one_line, publish
+from models.importing.publishing import Found, Origin, Target, check_shapes, publish
 from models.importing.reading import ImportRefused, read_bytes, read_safetensors, read_torch, unwrapped
 from models.networks import UnknownNetwork
 from models.parametrisation import X0, Epsilon, Parametrisation, Score, V
 from models.processes import UnitVariance, VarianceExploding
 from models.score import ScoreModel, build_network
+from models.sentences import in_one_line
 
 Predicts = Literal["denoised", "noise", "score", "v"]
 WIDTHS = (2, 4)  # at which a network is tried
@@ -165,7 +166,7 @@ def _spec(network: str, contract: Contract, arguments: Mapping[str, JsonValue]) 
         mean = 0.5 if contract.mean is None else (contract.mean - low) / (high - low)
         return NetworkSpec(kind=network, arguments=dict(arguments), data_mean=mean, parametrisation=parametrisation)
     except ValidationError as error:
-        raise ImportRefused(in_one_line(error)) from error
+        raise ImportRefused(in_one_line(error, NetworkSpec)) from error
 
 
 def _publish(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from reprlib import repr
 from typing import Any
 
 import safetensors.torch
@@ -21,6 +20,7 @@ from models.samplers.plan import plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 from models.score import build_network
+from models.sentences import in_one_line
 from models.store import ModelStore, sha256
 
 
@@ -120,7 +120,7 @@ def publish(found: Found, target: Target) -> tuple[ModelCard, Path]:
     except SamplerRefused as error:
         raise ImportRefused(str(error)) from error
     except ValidationError as error:
-        raise ImportRefused(in_one_line(error)) from error
+        raise ImportRefused(in_one_line(error, ModelCard)) from error
     try:
         return card, target.store.publish(card, weights)
     except OSError as error:
@@ -169,12 +169,6 @@ def check_shapes(
         )
     if any(not tensor.isfinite().all() for tensor in weights.values()):
         raise ImportRefused(f"{what}: some weights are not finite; use a checkpoint from before training diverged")
-
-
-def in_one_line(error: ValidationError) -> str:
-    """What a validation refused, in one line."""
-    lines = (f"{'.'.join(map(str, e['loc'])) or 'all'} = {repr(e['input'])}: {e['msg']}" for e in error.errors())
-    return "; ".join(lines)
 
 
 def _provenance(found: Found, target: Target) -> dict[str, Any]:

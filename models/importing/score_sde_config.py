@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from models.importing.publishing import in_one_line
 from models.importing.reading import ImportRefused, read_json
+from models.sentences import in_one_line
 
 
 class _Section(BaseModel):
@@ -158,4 +158,4 @@ def read_config(name: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ImportRefused(f"{name} asks for what is not served: {in_one_line(error)}") from error
+        raise ImportRefused(f"{name} asks for what is not served: {in_one_line(error, Config)}") from error

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models import files
+from models.sentences import in_one_line
 from models.training.settings import TrainingSettings
 from models.training.trainer import Trainer
 
@@ -69,8 +70,7 @@ def changed(settings: TrainingSettings, **changes: Any) -> TrainingSettings:
     try:
         return TrainingSettings.model_validate(settings.model_dump() | changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))} {first['input']}: {first['msg']}") from error
+        raise ValueError(in_one_line(error, TrainingSettings)) from error
 
 
 def snapshot(trainer: Trainer, step: int, ema: bool) -> Path:

@@ -20,7 +20,7 @@ from models.samplers.plan import plan
 from models.samplers.settings import bare
 from models.samplers.table import Table
 from models.sampling.sample import sample
-from models.sentences import faults
+from models.sentences import in_one_line
 from models.store import ZOO, ModelStore
 from models.training import presets
 from models.training.data.formats import DataError
@@ -241,7 +241,7 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise TrainingFailed("; ".join(map(str, faults(error))).replace("\n", " ")) from error
+        raise TrainingFailed(in_one_line(error)) from error
     except (LookupError, DataError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise TrainingFailed(one_line(error)) from error
 

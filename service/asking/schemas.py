@@ -40,7 +40,7 @@ class _Body(BaseModel):
     def _leave_out(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        given = {name: one for name, one in value.items() if one is not None}
+        given = {name: one for name, one in value.items() if one is not None or name not in cls.model_fields}
         if len(given) > len(cls.model_fields) + MOST_FAULTS:  # as many unknown ones as are told; each costs time
             unknown = list(islice((name for name in given if name not in cls.model_fields), MOST_FAULTS + 1))
             given = {name: given[name] for name in (*cls.model_fields, *unknown) if name in given}
@@ -139,7 +139,10 @@ class SampleBody(_Body):
         "random by default.",
     )
     sampler: Annotated[SamplerSettings, BeforeValidator(_name_sampler)] | None = Field(
-        None, description="How to sample; fields left out come from the model's card.", examples=[{"name": "heun"}]
+        None,
+        description="How to sample; fields left out come from the model's card. Without a name, or with null for one, "
+        f"{USUAL}.",
+        examples=[{"name": "heun"}],
     )
     label: Label | None = Field(
         None,

@@ -11,7 +11,7 @@ from threading import Timer
 
 import pytest
 
-from cli.processes import ProcessEnded, Processes, python
+from cli.processes import ProcessEnded, Processes, ours
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -31,9 +31,9 @@ sys.exit(3)
 """,
     "parent": """
 import sys, time
-from cli.processes import Processes, python
+from cli.processes import Processes
 processes = Processes()
-processes.start("child", python("sleeper"), {})
+processes.start("child", [sys.executable, "-m", "sleeper"], {})
 print(processes._children["child"].pid, flush=True)
 time.sleep(60)
 """,
@@ -61,6 +61,10 @@ def processes() -> Iterator[Processes]:
     made.stop(list(made._children), 0)
     for descriptor in made._locks:
         os.close(descriptor)
+
+
+def python(*module: str) -> list[str]:
+    return [sys.executable, "-P", "-m", *module]
 
 
 def alive(pid: int) -> bool:
@@ -149,20 +153,23 @@ def _when(condition: Callable[[], bool], stop: list[int]) -> None:
     stop.append(signal.SIGTERM)
 
 
-def test_what_lies_in_the_current_directory_is_no_module_of_a_child(
-    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("on_the_path", [False, True])
+def test_what_lies_in_the_current_directory_or_on_the_path_is_no_module_of_ours(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_the_path: bool
 ) -> None:
-    directory = tmp_path / "elsewhere"
-    (directory / "cli").mkdir(parents=True)
-    for name in ("sleeper", "random", "sitecustomize", "cli/__init__", "cli/main"):
-        (directory / f"{name}.py").write_text(f"open({str(directory / 'run')!r}, 'w')")
+    directory, marker = tmp_path / "elsewhere", tmp_path / "run"
+    for name in ("cli/__init__", "cli/main", "worker", "models/__init__", "service", "scoreserve/__init__"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / f"{name}.py").write_text(f"open({str(marker)!r}, 'w')\nraise SystemExit(99)")
+    if not on_the_path:
+        for name in ("random", "sitecustomize"):
+            (directory / f"{name}.py").write_text(f"open({str(marker)!r}, 'w')")
     monkeypatch.chdir(directory)
-    path = tmp_path / "count"
-    processes.start("counter", python("counter", str(path)), {"MARK": "x"})
-    with pytest.raises(ProcessEnded):
-        processes.wait(lambda: False, 30, [])
-    assert path.read_text() == "x"
-    processes.start("sleeper", python("sleeper"), {})
-    processes.start("help", python("cli.main", "--help"), {})
-    assert processes._children["help"].wait(60) == 0
-    assert not (directory / "run").exists()
+    monkeypatch.setenv("PYTHONPATH", str(directory) if on_the_path else "")
+    processes.start("version", ours("--version"), {})
+    processes.start("worker", ours("worker", "--redis-url", f"unix://{tmp_path}/none"), {})
+    processes.start("api", ours("api", "--redis-url", "nothing://"), {})
+    assert processes._children["version"].wait(60) == 0
+    for name in ("worker", "api"):
+        assert processes._children[name].wait(60) not in (0, 99)
+    assert not marker.exists()

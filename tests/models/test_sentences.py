@@ -1,11 +1,11 @@
 """Sentences about values that cannot be."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from models.sentences import faults, suggestion
+from models.sentences import faults, in_one_line, suggestion
 
 
 class Square(BaseModel):
@@ -93,3 +93,42 @@ def test_suggestions() -> None:
     assert suggestion("minst", ["mnist", "cifar10"]) == "; did you mean mnist?"
     assert suggestion("Heun", ["heun"]) == "; did you mean heun?"
     assert suggestion("x", ["mnist"]) == ""
+
+
+class Gallery(BaseModel):
+    """What drawings hang in."""
+
+    drawings: list[Drawing]
+    flat: Literal[False] = False
+    first: Drawing | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _go_together(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("first") and not value.get("drawings"):
+            raise ValueError("first needs\ndrawings")
+        return value
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"drawings": [], "first": {"colour": "gren"}}, "first needs drawings"),
+        ({"drawings": [{"count": 65}]}, "drawings: count is 65; 1 to 64 are allowed"),
+        ({"drawings": [{"tags": [1, "x"]}]}, "drawings: tags 1 is 'x'; allowed: a whole number"),
+        ({"drawings": [{"shape": {"kind": "circle"}}]}, "drawings.shape: radius is missing"),
+        ({"drawings": [{}], "flat": True}, "flat is true; allowed: false"),
+        ({"drawings": [{}], "first": 5}, "first is 5; allowed: an object"),
+        ({}, "drawings is missing"),
+        ("words", "the file is 'words'; allowed: an object"),
+        (
+            {"drawings": [{"cuont": 1}, {"count": 0}]},
+            "drawings: there is no field cuont; did you mean count?; drawings: count is 0; 1 to 64 are allowed",
+        ),
+    ],
+)
+def test_in_one_line(given: Any, said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Gallery.model_validate(given)
+    assert in_one_line(refused.value, Gallery, "the file") == said
+    assert "\n" not in said

@@ -71,6 +71,9 @@ ALLOWED: tuple[str, ...] = (
     # A card may say how its network is run, and a worker tells.
     "components/schemas/WorkerStatus/properties/arithmetics: added",
     "components/schemas/WorkersView/examples/0/workers/0/arithmetics: added",
+    # A parameter of a query that is empty is one that is left out, and so is a sampler's name that is null.
+    "paths//*/get/parameters/*/allowEmptyValue: added",
+    'components/schemas/*Body/properties/sampler/description: changed: * or with null for one, annealed_langevin."',
     # And what it leaves to others.
     "components/schemas/WorkerStatus/properties/only: added",
     "components/schemas/WorkerStatus/properties/lacks: added",

@@ -15,6 +15,7 @@ from typing import IO
 import httpx
 import pytest
 
+from cli.processes import ours
 from models.store import SCORES, ZOO, ModelStore
 from tests.system.markdown import ROOT, Shell
 
@@ -49,7 +50,7 @@ def start(models_dir: Path) -> Iterator[Start]:
             "OMP_NUM_THREADS": "1",
         }
         child = subprocess.Popen(
-            [str(python), "-P", "-m", "cli.main", *arguments],
+            [str(python), *ours(*arguments)[1:]],
             env={**os.environ, **settings, **environment},
             cwd=directory,
             stderr=log or subprocess.PIPE,

@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from itertools import dropwhile
+from itertools import dropwhile, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +180,8 @@ def _arguments(words: list[str]) -> list[str] | None:
     program = list(dropwhile(lambda word: "=" in word, words))
     if program and Path(program[0]).name == "scoreserve":
         return program[1:]
-    if "cli.main" in program:
-        return program[program.index("cli.main") + 1 :]
+    if ("-m", "scoreserve") in pairwise(program):
+        return program[list(pairwise(program)).index(("-m", "scoreserve")) + 2 :]
     if "exec" in program and "scoreserve" in program:  # in a container
         return program[len(program) - program[::-1].index("scoreserve") :]
     if "compose" in program and "train" in program and "--entrypoint" not in program:

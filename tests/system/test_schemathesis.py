@@ -65,7 +65,7 @@ def test_the_service_does_what_its_document_says(
     for route, methods in httpx.get(f"{url}/openapi.json").json()["paths"].items():
         for method in methods:
             taken = _statuses(url, method.upper(), route)
-            if route == "/colorize":  # the model here is grey
+            if route in ("/colorize", "/models/{name}/scores"):  # the model here is grey, and none of the plane
                 assert taken[422] > 0
                 continue
             if route.startswith("/operator/"):

@@ -41,6 +41,18 @@ def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path:
     assert "bye bye" in (tmp_path / "q" / "valkey.log").read_text(), "it was not killed"
 
 
+def test_modules_of_others_on_the_path_are_not_taken_for_ours(start: Callable, tmp_path: Path, until: Callable) -> None:
+    """As of who has a network of their own in a directory where there is a worker.py, or a package called models."""
+    theirs, port = tmp_path / "theirs", _free_port()
+    for name in ("cli/__init__", "cli/main", "worker", "models/__init__", "service/__init__"):
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        (theirs / f"{name}.py").write_text("raise SystemExit('not this one')")
+    up = start("up", "--port", str(port), "--data-dir", str(tmp_path / "q"), PYTHONPATH=str(theirs))
+    until(lambda: up.poll() is None and _ready(f"http://127.0.0.1:{port}"))
+    asked = {"json": {"count": 1}, "headers": {"Prefer": "wait=60"}}
+    assert httpx.post(f"http://127.0.0.1:{port}/samples", timeout=70, **asked).json()["state"] == "finished"
+
+
 def test_accepted_jobs_outlive_a_stop(start: Callable, tmp_path: Path, until: Callable) -> None:
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
@@ -107,7 +119,7 @@ def test_surroundings_that_are_not_usual(start: Callable, tmp_path: Path, until:
         assert done.wait(60) == 0, done.stderr.read().decode()
         key = start("keys", "list", **options)
         assert key.wait(60) == 0, key.stderr.read().decode()
-        family = [pid for pid in (up.pid, *_descendants(up.pid)) if b"cli.main" in _command(pid)]
+        family = [pid for pid in (up.pid, *_descendants(up.pid)) if b"scoreserve" in _command(pid)]
         assert len(family) == 3
         for number in (signal.SIGHUP, signal.SIGINT):
             for pid in family:

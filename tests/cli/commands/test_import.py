@@ -81,7 +81,7 @@ def test_checkpoints_of_other_families(tmp_path: Path, arguments: tuple[str, ...
     assert (card["provenance"]["family"], card["provenance"]["licence"]) == (family, "mine")
     again = CliRunner(env=environment).invoke(app, ["import", *arguments, "--name", "Model!"])
     assert again.exit_code == 1
-    assert again.stderr.startswith("error: name = 'Model!'")
+    assert again.stderr.startswith("error: name is 'Model!'")
     assert len(again.stderr.strip().splitlines()) == 1
 
 

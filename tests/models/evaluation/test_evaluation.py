@@ -243,7 +243,9 @@ def test_one_directory_is_of_one_model_one_seed_and_one_judge(evaluate: Evaluate
     with pytest.raises(EvaluationFailed, match="judged by another classifier: move the file away"):
         evaluate()
     path.write_text(text.replace('"entries"', '"entry"'))
-    with pytest.raises(EvaluationFailed, match=r"evaluation\.json is no record of an evaluation \(entry: "):
+    with pytest.raises(
+        EvaluationFailed, match=r"evaluation\.json is no record of an evaluation \(there is no field entry; did"
+    ):
         evaluate()
 
 

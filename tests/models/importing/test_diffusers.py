@@ -295,7 +295,7 @@ def weights(directory: Path, how: Callable[[dict[str, Tensor]], Any]) -> None:
             "prediction_type is 'flow'; those served are epsilon",
         ),
         (lambda d: change(d / SCHEDULER, beta_schedule="none"), "the scheduler has no schedule"),
-        (lambda d: change(d / SCHEDULER, _class_name=CM, sigma_min="low"), "s_min = 'low': Input should"),
+        (lambda d: change(d / SCHEDULER, _class_name=CM, sigma_min="low"), "s_min is 'low'; allowed: a number"),
         (lambda d: change(d / SCHEDULER, _class_name=CM, sigma_max=None), "sigma_max are 0.002 and None: expected"),
         (lambda d: weights(d, lambda w: w.pop("conv_out.bias")), "conv_out.bias is missing, expected (3,)"),
         (lambda d: weights(d, lambda w: w.update(more=torch.zeros(1))), "more is (1,), expected none"),

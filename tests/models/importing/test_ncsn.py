@@ -311,7 +311,7 @@ def test_a_configuration_of_another_checkpoint(tmp_path: Path, checkpoint: Path,
         ("step_lr: 6.2e-06", "step_lr: 1.0", "makes the chain diverge"),
         ("n_steps_each: 5", "n_steps_each: 5000", "network evaluations an image"),
         ("sampling: !!python/object:argparse.Namespace", "resampling: !!python/object:argparse.Namespace", "sampling"),
-        ("logit_transform: false", "logit_transform: true", "Input should be False"),
+        ("logit_transform: false", "logit_transform: true", "data: logit_transform is true; allowed: false"),
     ],
 )
 def test_a_configuration_that_does_not_fit(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -386,7 +386,7 @@ def test_a_checkpoint_without_averages_has_its_raw_weights_taken_when_asked(tmp_
 
 
 def test_a_name_that_is_none(tmp_path: Path) -> None:
-    check_refused(tmp_path, "name = '../up'", name="../up")
+    check_refused(tmp_path, "name is '../up'", name="../up")
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:

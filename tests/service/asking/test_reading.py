@@ -48,6 +48,14 @@ def test_null_is_the_same_as_left_out_of_what_tells_members_apart(
     assert same(client.submit(**asked), client.submit(**meant))
 
 
+@pytest.mark.parametrize("unknown", ["cuont", "sampelr", "what"])
+def test_an_unknown_field_is_refused_whatever_it_is(client, refusal: Callable[..., str], unknown: str) -> None:
+    told = [refusal(client.post("/samples", json={unknown: value}), f"/{unknown}") for value in (None, 5, "", {})]
+    assert len(set(told)) == 1
+    assert f"there is no field {unknown}" in told[0]
+    assert ("did you mean" in told[0]) is (unknown != "what")
+
+
 def test_null_makes_no_field_of_what_is_none(client, refusal: Callable[..., str]) -> None:
     asked = {"sampler": {"name": "heun", "feedback": None}}
     assert "there is no field feedback" in refusal(client.post("/samples", json=asked), "/sampler/feedback")
