@@ -37,7 +37,7 @@ for output in (sys.stdout, sys.stderr):
         output.reconfigure(errors="replace")
 # Kubernetes tells all that runs beside a service where that is, and for one that is named scoreserve, or
 # scoreserve-metrics, it does so under the names of settings of ours: SCORESERVE_PORT=tcp://10.0.0.1:8000.
-for name in ("SCORESERVE_PORT", "SCORESERVE_METRICS_PORT"):
+for name in ("SCORESERVE_PORT", "SCORESERVE_METRICS_PORT", "SCORESERVE_API_METRICS_PORT"):
     if "://" in os.environ.get(name, ""):
         del os.environ[name]
 

@@ -1,13 +1,15 @@
 #!/bin/sh
-# `scoreserve` in the images: ours, with the address of Redis, which has a password in it, from a file. So it is in no
-# image, in no configuration, and not in what `docker inspect` shows; and whoever is in a container need not name it.
+# `scoreserve` in the images: ours, with what is secret from files: the address of Redis, which has a password in it, and
+# what the service seals webhooks with. So none is in an image, in a configuration, or in what `docker inspect` shows; and
+# whoever is in a container need not name them.
 set -eu
-if [ -n "${SCORESERVE_REDIS_URL_FILE:-}" ]; then
-    if [ ! -r "$SCORESERVE_REDIS_URL_FILE" ]; then
-        echo "error: SCORESERVE_REDIS_URL_FILE is $SCORESERVE_REDIS_URL_FILE, which cannot be read: mount it there" >&2
+for name in SCORESERVE_REDIS_URL SCORESERVE_SEALING_SECRET; do
+    eval "file=\${${name}_FILE:-}"
+    [ -n "$file" ] || continue
+    if [ ! -r "$file" ]; then
+        echo "error: ${name}_FILE is $file, which cannot be read: mount it there" >&2
         exit 2
     fi
-    SCORESERVE_REDIS_URL=$(cat "$SCORESERVE_REDIS_URL_FILE")
-    export SCORESERVE_REDIS_URL
-fi
+    export "$name=$(cat "$file")"
+done
 exec /opt/scoreserve/app/bin/scoreserve "$@"

@@ -76,5 +76,6 @@ def request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request
 
 def _header(name: str, value: Any) -> str:
     if not isinstance(value, str) or not (value.isascii() and value.isprintable() and value == value.strip()):
-        raise WrongArgument(f"{name} is {value!r}; printable ASCII is allowed, without space around it")
+        shown = "not shown" if name == "api_key" else repr(value)
+        raise WrongArgument(f"{name} is {shown}; printable ASCII is allowed, without space around it")
     return value

@@ -124,7 +124,8 @@ class Context:
 
         settings = self.settings
         slots = Slots(settings.max_webhooks, settings.max_client_webhooks, settings.max_host_webhooks)
-        return Webhooks(self.async_redis, describe, settings.secrets, settings.networks, slots, count)
+        seal = self.intake.seal
+        return Webhooks(self.async_redis, describe, seal, settings.secrets, settings.networks, slots, count)
 
 
 def _connect(url: str, timeout: float) -> redis.asyncio.Redis:

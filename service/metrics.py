@@ -1,8 +1,10 @@
 """Prometheus metrics of the service. Those of the queue are read from Redis when they are asked for."""
 
 from collections.abc import Iterator
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
@@ -32,6 +34,14 @@ class Metrics:
         self.rejections.labels("internal")  # there from the start, so that the first one is an increase
         self.registry.register(_QueueCollector(queue))
         self.registry.register(_ModelCollector(store))
+
+    def serve(self, host: str, port: int) -> tuple[WSGIServer, Thread]:
+        """Answers Prometheus from a thread, on a port of its own; returns both, to be stopped.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        return start_http_server(port, host, self.registry)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from service.answering.addresses import parse_prefix
 from service.webhooks.addresses import Network, parse_networks
+from service.webhooks.records import check_secret
 from service.webhooks.signatures import parse_secret
 from worker.queue.settings import QueueSettings
 
@@ -25,6 +26,10 @@ class ServiceSettings(QueueSettings):
         default_factory=lambda: os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1"),
         description="Addresses and networks of proxies whose X-Forwarded-For, -Proto and -Prefix are true; * for all.",
     )
+    api_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="A port of its own for /metrics, which is then nowhere else."
+    )
+    api_metrics_host: str = Field("127.0.0.1", description="Address of that port.")
     max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
     max_picture_pixels: int = Field(2**24, ge=1, description="Largest picture that is fitted to a model's size.")
     max_picture_side: int = Field(2**14, ge=1, description="Largest side of such a picture, in pixels.")
@@ -80,6 +85,12 @@ class ServiceSettings(QueueSettings):
         repr=False,
         description="What webhooks are signed with, whsec_...; two with a space between while one replaces the other.",
     )
+    sealing_secret: str = Field(
+        "",
+        repr=False,
+        description="What webhooks are sealed with in Redis, 32 random bytes in URL-safe base64; of two with a space "
+        "between the first seals, and both open. Without it they lie there as they are.",
+    )
     webhook_networks: str = Field(
         "", description="Private networks that webhooks may call, by http too, such as 10.0.0.0/8,fd00::/8."
     )
@@ -134,6 +145,13 @@ class ServiceSettings(QueueSettings):
             parse_secret(secret)
         return text
 
+    @field_validator("sealing_secret")
+    @classmethod
+    def _check_sealing_secret(cls, text: str) -> str:
+        for secret in text.split():
+            check_secret(secret)
+        return text
+
     @field_validator("webhook_networks")
     @classmethod
     def _check_networks(cls, text: str) -> str:
@@ -154,6 +172,11 @@ class ServiceSettings(QueueSettings):
     def secrets(self) -> list[bytes]:
         """The keys that webhooks are signed with."""
         return [parse_secret(secret) for secret in self.webhook_secret.split()]
+
+    @property
+    def sealing_secrets(self) -> list[str]:
+        """What webhooks are sealed with in Redis."""
+        return self.sealing_secret.split()
 
     @property
     def networks(self) -> list[Network]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from cli.console import fail
 from cli.console import settings as read
 from cli.logs import LogFormat, set_up
 from cli.signals import ignored_stay_so
@@ -58,6 +59,12 @@ def api(
     options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
     settings = read(ServiceSettings, options)
     app = create_app(settings)
+    if settings.api_metrics_port is not None:
+        try:
+            app.state.context.metrics.serve(settings.api_metrics_host, settings.api_metrics_port)
+        except OSError as error:
+            where = f"{settings.api_metrics_host}:{settings.api_metrics_port}"
+            fail(f"metrics cannot be served on {where} ({error.strerror}); choose another SCORESERVE_API_METRICS_PORT")
     connections = Connections(settings)
     config = uvicorn.Config(
         app,

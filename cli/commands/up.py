@@ -1,6 +1,8 @@
 """`scoreserve up`: the whole service with one command."""
 
+import base64
 import os
+import secrets
 import signal
 import socket
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 START_SECONDS = 120.0
 KILL_SECONDS = 10.0  # beyond the grace time
 RESULTS = "results"  # in the directory of the data: images of large jobs
+SEALING = "SCORESERVE_SEALING_SECRET"
 TOLD = "SCORESERVE_MODELS_DIR", "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE"  # to other commands
 
 
@@ -67,8 +70,10 @@ def up(
     handle(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, by=lambda received, _: stop.append(received))
     processes, address = Processes(), _address(host, port)
     try:
+        sealing = {}
         if redis_url is None:
             redis_url = _start_valkey(processes, directory, stop)
+            sealing = _sealing(directory)
         environment = {
             "SCORESERVE_REDIS_URL": redis_url,
             "SCORESERVE_GRACE_SECONDS": str(grace_seconds),
@@ -76,7 +81,7 @@ def up(
         }
         for name, on in workers.items():
             processes.start(name, ours("worker"), environment | on)
-        processes.start("api", ours("api", "--host", host, "--port", str(port)), environment)
+        processes.start("api", ours("api", "--host", host, "--port", str(port)), environment | sealing)
         told = {name: os.environ[name] for name in TOLD if os.environ.get(name)} | next(iter(workers.values()))
         Running(os.getpid(), address, redis_url, told).write_down(directory)
         with httpx.Client(timeout=2, trust_env=False) as http:  # its own service is behind no proxy
@@ -114,6 +119,22 @@ def _directory(data_dir: Path | None) -> Path:
         where, why = error.filename or "data", error.strerror or error
         fail(f"cannot keep the queue in {where} ({why}); choose another --data-dir")
     return directory
+
+
+def _sealing(directory: Path) -> dict[str, str]:
+    """What the API is told of the secret that it seals webhooks with in the embedded queue: one that is kept beside it.
+
+    So the queue's file and copies of it do not tell them.
+    """
+    if os.environ.get(SEALING):
+        return {}
+    file = directory / "sealing-secret"
+    if not file.exists():
+        new = file.with_suffix(".new")
+        with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as written:
+            written.write(base64.urlsafe_b64encode(secrets.token_bytes(32)))
+        new.replace(file)
+    return {SEALING: file.read_text()}
 
 
 def _check_port(host: str, port: int, directory: Path) -> None:

@@ -22,12 +22,13 @@ from service.answering.problems import Problem, invalid
 from service.asking.schemas import SampleBody
 from service.settings import ServiceSettings
 from service.webhooks.addresses import Refused, check_url
+from service.webhooks.records import Seal, Webhook
 from service.webhooks.signatures import parse_secret
 from worker.queue.forecast import Task
 from worker.queue.idempotency import Once
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
-from worker.queue.offer import Offer, Webhook
+from worker.queue.offer import Offer
 from worker.queue.requests import ColorizeRequest, InpaintRequest, SampleRequest, UpscaleRequest
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Intake:
 
     def __init__(self, settings: ServiceSettings, store: ModelStore, queue: JobQueue) -> None:
         self.settings, self.store, self.queue = settings, store, queue
+        self.seal = Seal(settings.sealing_secrets)
         self._plans: dict[tuple[object, ...], Planned] = {}
 
     def sample(
@@ -147,7 +149,7 @@ class Intake:
         options = body.priority, body.deadline_seconds, caller.limits, once, self._webhook(body)
         return self.queue.offer(request, planned.card.image, image_steps, caller.client, *options, planned.rows)
 
-    def _webhook(self, body: SampleBody) -> Webhook | None:
+    def _webhook(self, body: SampleBody) -> str | None:
         if body.webhook is None:
             return None
         url, secret = body.webhook.url, body.webhook.secret
@@ -166,7 +168,7 @@ class Intake:
         if secret is None and not self.settings.secrets:
             reason = "this service has no secret of its own that it could sign with"
             raise invalid("/webhook/secret", reason, "a secret of yours: whsec_ and 24 to 64 bytes in base64")
-        return Webhook(url=url, secret=secret)
+        return self.seal.close(Webhook(url=url, secret=secret))
 
     def _check_deadline(self, seconds: float, task: Task, request: SampleRequest, rows: int) -> None:
         """Refuses what cannot make it: for ever if even an empty queue would not help, else for now."""

@@ -52,8 +52,10 @@ def readyz(context: InContext) -> Ready:
     operation_id="getMetrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}},
+    responses={200: {"content": {"text/plain": {}}}, **responses("not-found")},
 )
 def metrics(context: InContext) -> Response:
-    """Metrics in the text format of Prometheus."""
+    """Metrics in the text format of Prometheus, unless they have a port of their own."""
+    if context.settings.api_metrics_port is not None:
+        raise Problem("not-found", "metrics have a port of their own here, for Prometheus alone")
     return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)

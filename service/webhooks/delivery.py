@@ -22,13 +22,12 @@ from typing import Any
 
 import httpx
 import redis.asyncio
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from service.webhooks.addresses import Network, Refused, check_url, resolve
+from service.webhooks.records import Seal, Unreadable, Webhook
 from service.webhooks.signatures import parse_secret, sign
 from worker.queue import keys
-from worker.queue.offer import Webhook
 from worker.queue.scripts import load
 
 log = logging.getLogger(__name__)
@@ -70,6 +69,7 @@ class Webhooks:
     Args:
         connection: to Redis.
         describe: the body's `data` of a job by its id, and None if there is no such job any more.
+        seal: that opens what is written down of a webhook.
         secrets: that are signed with where a job has no secret of its own.
         networks: private ones that may be called.
         slots: how many attempts at once.
@@ -80,12 +80,13 @@ class Webhooks:
         self,
         connection: redis.asyncio.Redis,
         describe: Describe,
+        seal: Seal,
         secrets: Sequence[bytes],
         networks: Sequence[Network],
         slots: Slots,
         count: Count,
     ) -> None:
-        self.connection, self.describe, self.secrets = connection, describe, secrets
+        self.connection, self.describe, self.seal, self.secrets = connection, describe, seal, secrets
         self.networks, self.slots, self.count = networks, slots, count
         self._tasks: set[asyncio.Task[None]] = set()
         self._of_clients, self._of_hosts = Counter[str](), Counter[str]()  # under way
@@ -143,7 +144,7 @@ class Webhooks:
 
     async def _in_slot(self, job_id: str, record: bytes, attempt: int, client: str) -> None:
         """One attempt, if the host has a slot for it; else it is put off, and was none."""
-        host = _host(record)
+        host = self._host(record)
         if self._of_hosts[host] >= self.slots.host:
             with suppress(RedisError):  # else it is due again when its lease is over
                 await self.connection.eval(AGAIN, 0, job_id, str(PUT_OFF_SECONDS), "1")
@@ -158,6 +159,13 @@ class Webhooks:
                 if not counter[name]:
                     del counter[name]
 
+    def _host(self, record: bytes) -> str:
+        """Whom a webhook calls; nothing, where that cannot be read."""
+        try:
+            return httpx.URL(self.seal.open(record).url).host
+        except (Unreadable, httpx.InvalidURL):
+            return ""
+
     async def _attempt(self, job_id: str, record: bytes, attempt: int) -> None:
         """One attempt, and what follows from it. A record that cannot be read harms no other's webhook."""
         pause: float | None = None
@@ -167,12 +175,12 @@ class Webhooks:
                 if data is None:
                     result, said = "forgotten", "the job is forgotten"
                 else:
-                    webhook = Webhook.model_validate_json(record)
+                    webhook = self.seal.open(record)
                     result, said, pause = await self._post(job_id, webhook, data)
         except Refused as error:
             result, said = "refused", str(error)
-        except ValidationError:  # whose words would show what is in it
-            result, said = "failed", "what is called cannot be read: another release may have written it down"
+        except Unreadable as error:  # another service may have its secret
+            result, said = "failed", str(error)
         except RedisError as error:
             log.warning("the webhook of job %s waits: %s", job_id, error, extra={"job": job_id})
             return
@@ -230,14 +238,6 @@ class Webhooks:
             await response.aclose()  # what it says besides its status is not read
             return _result(response)
         raise OSError("the name has no address")
-
-
-def _host(record: bytes) -> str:
-    """Whom a webhook calls; nothing, where that cannot be read."""
-    try:
-        return httpx.URL(Webhook.model_validate_json(record).url).host
-    except (ValidationError, httpx.InvalidURL):
-        return ""
 
 
 def _client() -> httpx.AsyncClient:

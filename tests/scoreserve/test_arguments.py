@@ -127,8 +127,9 @@ def test_what_names_nothing_else_is_asked_for(client: Any, asked: list[httpx.Req
     ],
 )
 def test_a_client_that_cannot_be(kind: type, options: dict[str, Any]) -> None:
-    with pytest.raises(WrongArgument):
+    with pytest.raises(WrongArgument) as raised:
         kind(**options)
+    assert "ssk_" not in str(raised.value), "what is meant for a key is not shown"
 
 
 @pytest.mark.parametrize(

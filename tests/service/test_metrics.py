@@ -1,8 +1,11 @@
 """/metrics: what Prometheus scrapes."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
+import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.batching import BatchingWorker
@@ -20,6 +23,24 @@ def scrape(client) -> dict[str, float]:
             labels = " ".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             samples[f"{sample.name} {labels}".strip()] = sample.value
     return samples
+
+
+def test_metrics_may_have_a_port_of_their_own(new_client, settings, problem: Callable[..., Any]) -> None:
+    client = new_client(settings.model_copy(update={"api_metrics_port": 1}))
+    problem(client.get("/metrics"), 404, "not-found")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        metrics = client.app.state.context.metrics
+        with pytest.raises(OSError, match="in use"):
+            metrics.serve("127.0.0.1", port)
+    server, thread = metrics.serve("127.0.0.1", port)
+    try:
+        assert "scoreserve_redis_up 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_an_idle_service_has_all_its_metrics(client) -> None:

@@ -157,6 +157,9 @@ ALLOWED: tuple[str, ...] = (
     # Previews are two pictures.
     "paths//jobs/{job_id}/events/get/parameters/1/*description: changed: *",
     "paths//jobs/{job_id}/events/get/responses/200/description: changed: *",
+    # Metrics may have a port of their own.
+    "paths//metrics/get/description: changed: *",
+    "paths//metrics/get/responses/404: added",
     # Operators have routes of their own, and may drain a model.
     "paths//operator/*: added",
     "components/schemas/ClientJob*: added",

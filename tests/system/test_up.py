@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from service.webhooks.records import check_secret
 from worker.queue import keys
 
 
@@ -63,8 +64,13 @@ def test_accepted_jobs_outlive_a_stop(start: Callable, tmp_path: Path, until: Ca
     job = httpx.post(f"{address}/samples", json={"count": 16, "seed": 1, "sampler": sampler}).json()
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait(60) == 0
+    sealing = tmp_path / "q" / "sealing-secret"
+    secret = sealing.read_text()
+    check_secret(secret)
+    assert sealing.stat().st_mode & 0o077 == 0
     start(*arguments)
     until(lambda: _ready(address))
+    assert sealing.read_text() == secret, "what was sealed before can be read"
     until(lambda: httpx.get(f"{address}{job['links']['self']}").json()["state"] == "finished", 120)
 
 

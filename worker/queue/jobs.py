@@ -24,7 +24,7 @@ from worker.queue import keys, scripts, shards
 from worker.queue.forecast import STATUS, UNKNOWN, Forecast, Outlook, Task
 from worker.queue.idempotency import AnotherRequest, Once
 from worker.queue.job import Job, JobNotFound, JobState, job_of
-from worker.queue.offer import UNLIMITED, Limits, Offer, Webhook, flat
+from worker.queue.offer import UNLIMITED, Limits, Offer, flat
 from worker.queue.priority import Priority
 from worker.queue.requests import Request
 from worker.queue.settings import QueueSettings
@@ -156,7 +156,7 @@ class JobQueue:
         deadline_seconds: float | None = None,
         limits: Limits = UNLIMITED,
         once: Once | None = None,
-        webhook: Webhook | None = None,
+        webhook: str | None = None,
         rows: int | None = None,
     ) -> Offer:
         """A job for `accept`, or for `scripts.ACCEPT` itself. Changes nothing.
@@ -170,7 +170,7 @@ class JobQueue:
             deadline_seconds: from now; a job that has not ended by then fails.
             limits: on what is in flight, this job included.
             once: what the request is known by if it is sent again.
-            webhook: what is called once the job has ended.
+            webhook: what is called once the job has ended, as the service writes it down.
             rows: of each image's table; None where each is one image-step.
         """
         now = time.time()

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from rq import Queue
 from rq.utils import utcformat
@@ -14,18 +13,6 @@ from rq.utils import utcformat
 from models.card import ImageShape
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.queue.job import Job
-
-
-class Webhook(BaseModel):
-    """What is called once a job has ended.
-
-    Args:
-        url: checked.
-        secret: that the call is signed with, `whsec_...`; None takes the service's.
-    """
-
-    url: str
-    secret: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,7 @@ class Offer:
         rq_queue: key of RQ's queue.
         rq_record: as `shards.rq_record` returns it, made `flat`.
         once: what the request is known by if it is sent again.
-        webhook: what is called once the job has ended.
+        webhook: what is called once the job has ended, as the service writes it down.
     """
 
     job: Job
@@ -104,7 +91,7 @@ class Offer:
     rq_queue: str
     rq_record: bytes
     once: Once | None = None
-    webhook: Webhook | None = None
+    webhook: str | None = None
 
     @property
     def arguments(self) -> list[Any]:
@@ -131,7 +118,7 @@ class Offer:
         if self.once is not None:
             record["once"] = self.once.name
         if self.webhook is not None:
-            record["webhook"] = self.webhook.model_dump_json()
+            record["webhook"] = self.webhook
         most = (self.limits.client_image_steps, self.limits.image_steps, self.limits.jobs)
         arguments = [
             job.id,

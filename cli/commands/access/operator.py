@@ -61,6 +61,7 @@ def cancel(
     data_dir: DataDir = None,
 ) -> None:
     """Cancel jobs, whosever they are. Their clients are told that an operator did."""
+    from service.access.keys import masked  # noqa: PLC0415
     from worker.queue.job import JobNotFound  # noqa: PLC0415
     from worker.queue.jobs import CANCELLED_BY_OPERATOR, JobEnded, JobQueue  # noqa: PLC0415
     from worker.queue.settings import QueueSettings  # noqa: PLC0415
@@ -71,7 +72,7 @@ def cancel(
             try:
                 queue.cancel(one, CANCELLED_BY_OPERATOR)
             except JobNotFound:
-                fail(f"there is no job {one}; `scoreserve operator jobs` names them")
+                fail(f"there is no job {masked(one)}; `scoreserve operator jobs` names them")
             except JobEnded as error:
                 fail(str(error))
     err.print(f"cancelled: {', '.join(job)}", highlight=False, markup=False)

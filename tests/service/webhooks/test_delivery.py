@@ -124,6 +124,18 @@ def test_a_record_that_cannot_be_read_holds_up_nobody(
     assert "hidden" not in caplog.text
 
 
+def test_a_sealed_webhook_is_called_by_who_has_its_secret(
+    client, new_client, settings: ServiceSettings, receiver: Receiver, until: Callable[..., None]
+) -> None:
+    """`client` has none, and leaves it."""
+    sealing = new_client(settings.model_copy(update={"sealing_secret": base64.urlsafe_b64encode(KEY).decode()}))
+    job = sealing.submit(webhook={"url": receiver.url, "secret": OTHER})["id"]
+    sealing.delete(f"/jobs/{job}")
+    until(lambda: len(receiver.got) == 1)
+    _, headers, body = receiver.got[0]
+    assert verified(headers, body, KEY[::-1])
+
+
 @pytest.mark.parametrize("end", ["finished", "cancelled", "failed"])
 def test_a_receiver_gets_the_job_that_has_ended(
     client, receiver: Receiver, work: Callable[[], None], until: Callable[..., None], redis: Redis, end: str
