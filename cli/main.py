@@ -27,6 +27,7 @@ from cli.commands import (
 from cli.commands.access import keys, operator
 from cli.extras import needs
 from cli.help import FIRST, example
+from cli.usage import Commands
 
 # Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
 # and take a hundred times as long as one thread does alone.
@@ -42,6 +43,7 @@ for name in ("SCORESERVE_PORT", "SCORESERVE_METRICS_PORT", "SCORESERVE_API_METRI
         del os.environ[name]
 
 app = typer.Typer(
+    cls=Commands,
     invoke_without_command=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
