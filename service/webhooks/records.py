@@ -5,9 +5,12 @@ CBC mode, and HMAC-SHA256 over it (https://github.com/fernet/spec).
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 SEALED = b"fernet "  # how a record begins that is
 
@@ -36,7 +39,7 @@ class Seal:
     """
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(secret) for secret in secrets]) if secrets else None
+        self._fernet = _fernet(secrets) if secrets else None
 
     def close(self, webhook: Webhook) -> str:
         """The record of a webhook."""
@@ -54,6 +57,8 @@ class Seal:
         if record.startswith(SEALED):
             if self._fernet is None:
                 raise Unreadable("what is called is sealed, and this service has no SCORESERVE_SEALING_SECRET")
+            from cryptography.fernet import InvalidToken  # noqa: PLC0415 (as below)
+
             try:
                 record = self._fernet.decrypt(record.removeprefix(SEALED))
             except InvalidToken as error:
@@ -72,6 +77,12 @@ def check_secret(text: str) -> None:
         ValueError: they cannot.
     """
     try:
-        Fernet(text)
+        _fernet([text])
     except ValueError as error:
         raise ValueError("a secret is 32 random bytes in URL-safe base64: 43 characters and =") from error
+
+
+def _fernet(secrets: Sequence[str]) -> "MultiFernet":
+    from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 (OpenSSL is loaded where something is sealed)
+
+    return MultiFernet([Fernet(secret) for secret in secrets])
