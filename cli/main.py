@@ -27,7 +27,7 @@ from cli.commands import (
 from cli.commands.access import keys, operator
 from cli.extras import needs
 from cli.help import FIRST, example
-from cli.usage import Commands
+from cli.help.usage import Commands
 
 # Before torch is loaded: its threads would wait for each other by spinning, each on a core that another process needs,
 # and take a hundred times as long as one thread does alone.
