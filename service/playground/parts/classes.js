@@ -5,8 +5,12 @@ import { copyOf, make, part, short } from "./dom.js";
 let forms = 0; // every field needs an id of its own
 
 export class ClassForm {
-  /** @param {Element} place is replaced by the form. */
-  constructor(place) {
+  /**
+   * @param {Element} place is replaced by the form.
+   * @param {boolean} known whether something is known of the images that are asked for.
+   */
+  constructor(place, known = false) {
+    this.known = known;
     this.root = copyOf("class-form");
     place.replaceWith(this.root);
     const id = `class-form-${++forms}`;
@@ -42,8 +46,8 @@ export class ClassForm {
   /** What is asked for, as the service takes it; nothing that is left as it is. */
   value(count) {
     const { pressed } = this;
-    if (!this.card.classes || !pressed.length) return {};
-    const body = pressed.length > 1 ? { labels: pressed.slice(0, count) } : { label: pressed[0] };
+    if (!this.card.classes || !this.#led) return {};
+    const body = pressed.length > 1 ? { labels: pressed.slice(0, count) } : pressed.length ? { label: pressed[0] } : {};
     if (!this.guided) return body;
     const [lowest, highest] = ["lowest", "highest"].map((name) => part(this.root, name));
     body.guidance = this.weight.valueAsNumber;
@@ -54,9 +58,14 @@ export class ClassForm {
     return body;
   }
 
+  /** Whether each image is of a class: one that is pressed, or one that the seed draws. */
+  get #led() {
+    return this.pressed.length > 0 || (this.card.draws_labels && !this.known);
+  }
+
   get guided() {
     const weight = this.weight.valueAsNumber;
-    return !this.guidance.hidden && this.pressed.length > 0 && !Number.isNaN(weight) && weight !== 1;
+    return !this.guidance.hidden && this.#led && !Number.isNaN(weight) && weight !== 1;
   }
 
   #choice(name, label) {
@@ -74,13 +83,17 @@ export class ClassForm {
   #tell() {
     const { pressed, weight, slider } = this;
     const names = [...new Set(pressed)].map((label) => this.card.classes[label]);
-    const none = this.card.needs_label ? "Images of one class after another." : "Images of no class in particular.";
+    const none = this.#led
+      ? "Images of classes that the seed draws."
+      : this.card.needs_label
+        ? "Images of one class after another."
+        : "Images of no class in particular.";
     part(this.root, "turns").textContent =
       names.length > 1 ? `In turn: ${names.join(", ")}.` : names.length ? `All images: ${names[0]}.` : `${none} Press one, or several.`;
-    for (const input of this.guidance.querySelectorAll("input")) input.disabled = !pressed.length;
+    for (const input of this.guidance.querySelectorAll("input")) input.disabled = !this.#led;
     slider.value = weight.value === "" ? 1 : weight.value;
     slider.setAttribute("aria-valuetext", slider.value);
-    part(this.root, "cost").textContent = !pressed.length
+    part(this.root, "cost").textContent = !this.#led
       ? "Choose a class to be led to."
       : this.guided
         ? "Plainer images of the class, more alike; a guided step costs twice."

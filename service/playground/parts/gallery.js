@@ -57,7 +57,7 @@ export class Gallery {
   }
 
   #card(job) {
-    const canvas = make("canvas", { width: 1, height: 1 });
+    const canvas = make("canvas", { hidden: true });
     const state = make("span", { className: "state" });
     const bar = make("progress", { "aria-label": "Image-steps done" });
     const text = make("span", { className: "hint" });
@@ -84,7 +84,7 @@ export class Gallery {
     const view = job.count > MOST ? "images/0.png" : "grid.png?scale=1&padding=1";
     try {
       const picture = await getPicture(`jobs/${job.id}/${view}`);
-      [canvas.width, canvas.height] = [picture.width, picture.height];
+      Object.assign(canvas, { width: picture.width, height: picture.height, hidden: false });
       canvas.getContext("2d").drawImage(picture, 0, 0);
     } catch {
       // Its images have just been forgotten: its line says what it was.

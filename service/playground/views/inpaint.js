@@ -15,7 +15,7 @@ const KEPT = "inpaint"; // the picture and mask of the last request, so that a r
 export class InpaintView extends AskingView {
   constructor(on) {
     super("inpaint", on);
-    this.classes = new ClassForm(part(this.root, "class-form"));
+    this.classes = new ClassForm(part(this.root, "class-form"), true);
     this.sampler = new SamplerForm(part(this.root, "sampler-form"), { known: true });
     this.painter = new Painter(part(this.root, "editor"), () => this.busy());
     this.panel = new JobPanel(part(this.root, "job"), {

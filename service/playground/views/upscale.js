@@ -12,7 +12,7 @@ import { first, offerPictures } from "../picture/source.js";
 export class UpscaleView extends AskingView {
   constructor(on) {
     super("upscale", on);
-    this.classes = new ClassForm(part(this.root, "class-form"));
+    this.classes = new ClassForm(part(this.root, "class-form"), true);
     this.sampler = new SamplerForm(part(this.root, "sampler-form"), { known: true });
     this.small = part(this.root, "picture").getContext("2d", { willReadFrequently: true });
     this.panel = new JobPanel(part(this.root, "job"), {

@@ -1,0 +1,218 @@
+"""Draws the pictures of the README and of the page anew, from a service that runs, so that they are never of another.
+
+    make up
+    python -m docs.pictures                                    # of http://127.0.0.1:8000, into docs/
+
+Takes some minutes: the service samples for all of them. Needs Chromium, and playwright of the extra `dev`.
+"""
+
+import argparse
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from scoreserve import Client
+
+DOCS = Path(__file__).parent
+WIDE, PHONE = (1280, 860), (390, 844)
+PATIENCE_MS = 900_000  # of a machine that has much else to do
+COLOURS = 128  # of a picture of the page: a third of the bytes, and nobody sees it
+PIXEL = 2  # for each of a model's
+GAP = 6  # pixels between the parts of a picture
+# Of the page, each beside what it shows: the test of this file holds them to docs/page.md.
+VIEWS = ("sample", "result", "inpaint", "upscale", "compare", "plane", "queue", "phone")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draws all pictures, and says which."""
+    parser = argparse.ArgumentParser(prog="python -m docs.pictures", description=__doc__.partition("\n")[0])
+    parser.add_argument("--server", default="http://127.0.0.1:8000", help="address of the service")
+    parser.add_argument("--out", type=Path, default=DOCS, help="directory that the pictures are written to")
+    parser.add_argument("--model", default="mnist", help="whose images they show")
+    parser.add_argument("--count", type=int, default=16, help="images of a grid on the page")
+    asked = parser.parse_args(arguments)
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        sys.exit("There is no Chromium to see the page with: apt-get install chromium")
+    with Client(asked.server) as client:
+        for name, picture in of_images(client, asked.model, asked.count).items():
+            _write(asked.out / name, picture)
+    of_page(asked.server, asked.out / "page", asked.model, asked.count, chromium)
+
+
+def of_images(client: Client, model: str, count: int) -> dict[str, bytes]:
+    """The pictures that clients draw: by file name, as the README has them."""
+    grid = client.wait(client.sample(model=model, count=4 * count, seed=1))
+    strip = client.wait(client.sample(model=model, count=4, seed=7, frames=8, sampler={"name": "heun"}))
+    return {
+        "grid.png": client.view(grid, "grid.png"),
+        "filmstrip.png": client.view(strip, "filmstrip.png", scale=PIXEL),
+        "completions.png": completions(client, model, count),
+    }
+
+
+def completions(client: Client, model: str, count: int) -> bytes:
+    """What is kept of an image, and completions: by Euler's method, which does not go back, and by default."""
+    whole = client.image(client.wait(client.sample(model=model, count=3, seed=1)), 2)  # which may become several things
+    width, height = whole.size
+    mask = Image.new("L", whole.size)
+    mask.paste(255, (width // 2, 0, width, height))  # white is repainted
+    kept = whole.copy()
+    kept.paste(96, (width // 2, 0, width, height)) if whole.mode == "L" else kept.paste((96,) * 3, mask=mask)
+    parts = [kept.resize((PIXEL * width, PIXEL * height), Image.Resampling.NEAREST)]
+    for options in ({"sampler": {"name": "euler"}}, {}):
+        job = client.wait(client.inpaint(whole, mask, model=model, count=count, seed=1, **options))
+        parts.append(client.grid(job, scale=PIXEL))
+    return _png(side_by_side(parts))
+
+
+def side_by_side(parts: list[Image.Image]) -> Image.Image:
+    """Pictures in a row, each in the middle of its height, on white."""
+    size = sum(part.width for part in parts) + GAP * (len(parts) - 1), max(part.height for part in parts)
+    row, left = Image.new(parts[0].mode, size, "white"), 0
+    for part in parts:
+        row.paste(part, (left, (row.height - part.height) // 2))
+        left += part.width + GAP
+    return row
+
+
+def of_page(server: str, out: Path, model: str, count: int, chromium: str) -> None:
+    """The page in a browser, a picture for each of VIEWS."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 (of the extra `dev`)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            page = _opened(browser, server, WIDE, "light")
+            for name, show in (
+                ("sample", _on_its_way),
+                ("result", _result),
+                ("inpaint", _inpainted),
+                ("upscale", _upscaled),
+                ("compare", _compared),
+                ("plane", _plane),
+                ("queue", _queue),
+            ):
+                show(page, model, count)
+                page.evaluate("scrollTo(0, 0)")
+                _write(out / f"{name}.png", _light(page.screenshot(full_page=name == "compare")))
+            page = _opened(browser, server, PHONE, "dark")
+            _result(page, model, count)
+            _write(out / "phone.png", _light(page.screenshot()))
+        finally:
+            browser.close()
+
+
+def _opened(browser: Any, server: str, size: tuple[int, int], theme: str) -> Any:
+    viewport = {"width": size[0], "height": size[1]}
+    # Nothing moves by itself, or a picture would depend on when it was taken.
+    context = browser.new_context(base_url=server, viewport=viewport, color_scheme=theme, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE_MS)
+    return context.new_page()
+
+
+def _asked(page: Any, view: str, model: str, count: int) -> None:
+    """A view with its form filled in."""
+    page.goto(f"/#{view}")
+    page.wait_for_selector(f"#{view}-model option[value='{model}']", state="attached")
+    page.select_option(f"#{view}-model", model)
+    page.fill(f"#{view} [name=count]", str(count))
+    page.fill(f"#{view} [name=seed]", "7")
+
+
+def _finished(page: Any, view: str, jobs: int = 1) -> None:
+    _until(page, lambda: page.locator(f"#{view} .job[data-state=finished] .grid.ready").count() == jobs)
+
+
+def _until(page: Any, true: Callable[[], bool]) -> None:
+    while not true():
+        page.wait_for_timeout(50)
+
+
+def _on_its_way(page: Any, model: str, count: int) -> None:
+    """Noise and estimate, when the first shapes are seen."""
+    _asked(page, "sample", model, count)
+    page.select_option("#sample [data-part=sampler]", "annealed_langevin")
+    page.click("#sample .go")
+    page.click("#sample button[data-look=both]")
+    job = page.locator("#sample .job")
+    bar = page.locator("#sample .job progress")
+    _until(
+        page,
+        lambda: job.get_attribute("data-state") == "finished" or bar.evaluate("bar => bar.value / bar.max") >= 0.45,
+    )
+
+
+def _result(page: Any, model: str, count: int) -> None:
+    page.goto("about:blank")
+    _asked(page, "sample", model, count)
+    page.click("#sample .go")
+    _finished(page, "sample")
+
+
+def _inpainted(page: Any, model: str, count: int) -> None:
+    _asked(page, "inpaint", model, count)
+    page.click("#inpaint button:has-text('Rectangle')")
+    box = page.locator("#inpaint .surface").bounding_box()
+    x, y, side = box["x"], box["y"], box["width"]
+    page.mouse.move(x + 0.52 * side, y + 2)
+    page.mouse.down()
+    page.mouse.move(x + side - 2, y + box["height"] - 2, steps=4)
+    page.mouse.up()
+    page.click("#inpaint .go")
+    _finished(page, "inpaint")
+
+
+def _upscaled(page: Any, model: str, count: int) -> None:
+    _asked(page, "upscale", model, count)
+    page.click("#upscale .go")
+    _finished(page, "upscale")
+
+
+def _compared(page: Any, model: str, count: int) -> None:
+    _asked(page, "compare", model, count)
+    page.click("#compare .go")
+    _finished(page, "compare", 3)
+    page.wait_for_selector("#compare > .scrubber:not([hidden])")
+
+
+def _plane(page: Any, _model: str, _count: int) -> None:
+    page.goto("/#plane")
+    page.wait_for_selector("#plane .layers")
+    page.click("#plane button:has-text('Play')")
+    annealed = page.locator("#plane .level").last
+    first = page.locator("#plane .level").first
+    told = lambda place: place.inner_text().partition("·")[0]  # noqa: E731 (the noise level)
+    _until(page, lambda: told(annealed) == told(first))
+    page.click("#plane button:has-text('Pause')")
+
+
+def _queue(page: Any, _model: str, _count: int) -> None:
+    page.goto("/#queue")
+    page.wait_for_selector("#queue tbody tr")
+
+
+def _light(screenshot: bytes) -> bytes:
+    with Image.open(io.BytesIO(screenshot)) as picture:
+        return _png(picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    print(f"{path}: {len(content):,} bytes")
+
+
+if __name__ == "__main__":
+    main()
