@@ -26,7 +26,7 @@ access_log = logging.getLogger("scoreserve.access")
 CLOSE = {"Connection": "close"}
 WITH_PICTURES = {"/inpaint", "/upscale", "/colorize"}
 WITHOUT_BODY = {"GET", "HEAD", "DELETE", "OPTIONS"}  # methods that never have one here
-PIECE_BYTES = 2**16  # that a body is taken for until more has come
+PIECE_BYTES = 2**16  # that a body is taken for until more has come, and that of it is worked on at a time
 PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds, by nobody in particular
 
 # A route that needs another policy sets its own.
@@ -139,8 +139,8 @@ class RequestMiddleware:
             }
             access_log.info("%(method)s %(path)s: %(status)s", line, extra={"access": line})
 
-    async def _admit(self, request: Request, receive: Receive, took: _Took) -> bytes:
-        """It is for us, who asks is known, may ask, and has sent the whole body, which is returned.
+    async def _admit(self, request: Request, receive: Receive, took: _Took) -> list[bytes]:
+        """It is for us, who asks is known, may ask, and has sent the whole body, whose pieces are returned.
 
         Raises:
             Exception: of whichever kind; `problem_of` says what the client is told.
@@ -160,8 +160,8 @@ class RequestMiddleware:
                 problem.headers.update(CLOSE)  # since the body is not read
             raise
 
-    async def _body(self, request: Request, receive: Receive, took: _Took) -> bytes:
-        """The whole body, of what has one; of what has none, nothing is read.
+    async def _body(self, request: Request, receive: Receive, took: _Took) -> list[bytes]:
+        """The whole body in pieces, of what has one; of what has none, nothing is read.
 
         Raises:
             ClientDisconnect: the client went away before its end.
@@ -174,12 +174,12 @@ class RequestMiddleware:
         elif method == "POST" and path == "/samples":
             limit = settings.max_json_bytes
         elif not _announced(request):
-            return b""
+            return []
         elif method in WITHOUT_BODY:
             raise Problem("too-large", f"{method} takes no body here: send none")
         else:  # whatever the answer is, it needs none
             request.scope["answer_headers"].append((b"connection", b"close"))
-            return b""
+            return []
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdecimal() and len(length) < 20 else 0
         if size > limit:
@@ -189,7 +189,7 @@ class RequestMiddleware:
         claim.more(size or PIECE_BYTES)
         return await self._read(receive, limit, claim, took)
 
-    async def _read(self, receive: Receive, limit: int, claim: Claim, took: _Took) -> bytes:
+    async def _read(self, receive: Receive, limit: int, claim: Claim, took: _Took) -> list[bytes]:
         chunks: list[bytes] = []
         size, more, seconds = 0, True, self.context.settings.body_timeout_seconds
         try:
@@ -212,7 +212,7 @@ class RequestMiddleware:
             raise Problem("request-timeout", f"the body was not there after {seconds:g} s", headers=CLOSE) from error
         finally:
             self.context.bodies.discard(body)
-        return b"".join(chunks)
+        return chunks
 
 
 def _announced(request: Request) -> bool:
@@ -260,15 +260,27 @@ def _said(query: bytes) -> bytes:
     return b"&".join(part for part in query.split(b"&") if part.partition(b"=")[2])
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, and forgets it, then what comes after it."""
-    whole: list[bytes] = [body]
-    del body
+def _replay(chunks: list[bytes], receive: Receive) -> Receive:
+    """A `receive` that gives the body once, and forgets it, then what comes after it.
+
+    In small pieces, and others have their turn after each: what reads a large form would hold them up otherwise.
+    """
+    given, at = False, 0  # whether all was, and the place in the first chunk
 
     async def replay() -> Message:
-        if not whole:
+        nonlocal given, at
+        if given:
             return await receive()
-        return {"type": "http.request", "body": whole.pop(), "more_body": False}
+        piece = chunks[0][at : at + PIECE_BYTES] if chunks else b""
+        at += PIECE_BYTES
+        if chunks and at >= len(chunks[0]):
+            del chunks[0]
+            at = 0
+        if chunks:
+            await asyncio.sleep(0)
+        else:
+            given = True
+        return {"type": "http.request", "body": piece, "more_body": bool(chunks)}
 
     return replay
 

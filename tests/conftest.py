@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutations", type=int, default=250, help="pictures of tests/system/test_mutations.py")
     parser.addoption("--schemathesis-cases", type=int, default=0, help="at least so many, of test_schemathesis.py")
     parser.addoption("--redis-server", help="a program to test with in place of the embedded Valkey")
+    parser.addoption("--attack-seconds", type=float, help="how long each of tests/system/attacks lasts")
     parser.addoption("--chaos-seed", type=int, default=0, help="the seed of a run that failed")
     parser.addoption(
         "--record-golden", action="store_true", help="write tests/data/golden anew, with what there is now"

@@ -17,6 +17,7 @@ from models.sentences import shortened
 from service.access.auth import Caller
 from service.answering.problems import Problem, invalid, invalid_body
 from service.asking.schemas import SampleBody
+from service.context import context_of
 from worker.queue.idempotency import Once
 
 Body = TypeVar("Body", bound=SampleBody)
@@ -42,8 +43,13 @@ async def read_json(model: type[Body], request: Request) -> Body:
     Raises:
         Problem: it is no JSON, or says what cannot be.
     """
-    data = b"".join([chunk async for chunk in request.stream()])  # request.body() would keep it as long as the request
+    data = await _whole(request)
     return read(model, data) if len(data) <= SHORT else await run_in_threadpool(read, model, data)
+
+
+async def _whole(request: Request) -> bytes:
+    """The body, which `request.body()` would keep for as long as there is the request."""
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 def read(model: type[Body], data: bytes) -> Body:
@@ -89,12 +95,21 @@ async def read_with_files(
         case "multipart/form-data":
             return await _from_form(request, of_form, files)
         case "application/json":
-            body = await read_json(of_json, request)
-            texts = {name: getattr(body, name) for name in files}
-            return body, {name: decode_base64(name, text) for name, text in texts.items() if text is not None}
+            data, most = await _whole(request), context_of(request).settings.max_json_bytes
+            return await run_in_threadpool(_from_json, of_json, data, files, most)
         case other:
             allowed = "send multipart/form-data or application/json"
             raise Problem("unsupported-media-type", f"Content-Type {shortened(other) or 'missing'}; {allowed}")
+
+
+def _from_json(model: type[Body], data: bytes, files: Collection[str], most: int) -> tuple[Body, dict[str, bytes]]:
+    """The body that JSON holds, and its files, in base64; besides those it may have so many bytes."""
+    # What is between values is counted, since that is quick: each has one such sign and another byte at least.
+    if 2 * sum(data.count(sign) for sign in (b",", b":", b"[", b"{")) > most:
+        raise Problem("too-large", f"the JSON has too many values: besides its pictures {most} bytes are allowed")
+    body = read(model, data)
+    texts = {name: getattr(body, name) for name in files}
+    return body, {name: decode_base64(name, text) for name, text in texts.items() if text is not None}
 
 
 def once_of(request: Request, caller: Caller, route: bytes, body: SampleBody, *files: bytes) -> Once | None:
@@ -129,6 +144,13 @@ async def _from_form(request: Request, model: type[Body], known: Collection[str]
         raise invalid("/image", "the file is missing, or empty", "a picture file: PNG, JPEG, WebP, BMP, GIF or TIFF")
     if unknown := files.keys() - known:
         raise invalid(f"/{min(unknown)}", "there is no such file field", " and ".join(known))
+    if sum(map(len, fields.values())) <= SHORT:
+        return _from_fields(model, fields), files
+    return await run_in_threadpool(_from_fields, model, fields), files
+
+
+def _from_fields(model: type[Body], fields: dict[str, str]) -> Body:
+    """The body that the fields of a form are; some of them hold JSON."""
     values: dict[str, Any] = dict(fields)
     for name, example in IN_FORMS.items():
         if name in fields:
@@ -137,6 +159,6 @@ async def _from_form(request: Request, model: type[Body], known: Collection[str]
             except (ValueError, RecursionError) as error:
                 raise invalid(f"/{name}", f"this is not JSON: {error}", f"such as {example}") from error
     try:
-        return model.model_validate(values), files
+        return model.model_validate(values)
     except ValidationError as error:
         raise invalid_body(error, model) from error

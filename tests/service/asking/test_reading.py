@@ -1,5 +1,6 @@
 """Reading requests: what is null or empty is left out, and bodies as editors, browsers and proxies make them."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from redis import Redis
 
 from service.asking.schemas import ColorizeBody, InpaintBody, InpaintFields, SampleBody, UpscaleBody
+from service.middleware import PIECE_BYTES
 
 JSON = {"Content-Type": "application/json"}
 OPTIONAL = [name for name in InpaintFields.model_fields]
@@ -145,3 +147,42 @@ def test_a_compressed_body_is_not_understood(client, redis: Redis, problem: Any,
 def test_a_body_that_says_that_it_is_not_compressed(client) -> None:
     asked = {**JSON, "Content-Encoding": "identity"}
     assert client.post("/samples", content=b"{}", headers=asked).status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/inpaint", "/upscale", "/colorize"])
+def test_json_is_as_wide_as_it_may_be_without_pictures(
+    new_client, settings, problem: Callable[..., Any], path: str
+) -> None:
+    """A picture may be large, but what is beside it is soon read or refused."""
+    client = new_client(settings.model_copy(update={"max_json_bytes": 2000}))
+    told = problem(client.post(path, json={f"f{n}": 0 for n in range(501)}), 413, "too-large")["detail"]
+    assert told == "the JSON has too many values: besides its pictures 2000 bytes are allowed"
+    problem(client.post(path, json={"image": "A" * 2**20, "labels": [0] * 1000}), 413, "too-large")
+    problem(client.post(path, json={"image": "A" * 2**20, "labels": [0] * 900}), 422, "invalid")
+
+
+def test_long_json_of_a_form_is_read_all_the_same(client, refusal: Callable[..., str]) -> None:
+    fields = {"image": b"x", "mask": b"x", "labels": (None, "[" * 60_000)}
+    assert "this is not JSON" in refusal(client.post("/inpaint", files=fields), "/labels")
+    fields["labels"] = (None, json.dumps(["x"] * 10_000))
+    assert client.post("/inpaint", files=fields).status_code == 422
+
+
+def test_a_large_form_comes_in_pieces_between_which_others_have_their_turn(client) -> None:
+    """Whatever the pieces were that it came in."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def ask() -> None:
+        counting = asyncio.create_task(count())
+        answer = await client._http.post("/inpaint", files={"image": b"x" * 2**22})
+        counting.cancel()
+        assert answer.status_code == 422
+        assert turns >= 2**22 / PIECE_BYTES
+
+    client.call(ask())

@@ -1,0 +1,223 @@
+"""Attacks on a live service, of two API processes with keys, beside a victim that keeps asking.
+
+An attack module has functions that take a Mallory, each an attack; its tests give them to `Target.attacked`. The short
+version is a part of the tests; `pytest tests/system/attacks --attack-seconds 30 -n 0 -s` prints the table that
+docs/operations.md has.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import httpx
+from redis import Redis
+
+from service.access.keys import Keys
+from tests.system.markdown import ROOT
+
+MOST_MEGABYTES = 512  # of an API process, at any time
+SHORT_SECONDS = 3.0
+HEADING = (
+    "| attack | answers | victim's median, ms | p99, ms | memory, MB | a minute later |\n|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack came to; times in milliseconds, memory in MB of the larger API process."""
+
+    name: str
+    answers: dict[str, int]
+    quiet: tuple[float, float]
+    under: tuple[float, float]
+    peak: float
+    left: float
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{number} x {what}" for what, number in sorted(self.answers.items(), key=lambda a: -a[1])[:4])
+        times = (f"{self.quiet[i]:.1f} -> {self.under[i]:.1f} ({self.under[i] / self.quiet[i]:.1f})" for i in range(2))
+        return f"| {self.name} | {said} | {' | '.join(times)} | {self.peak:.0f} | {self.left:.0f} |"
+
+
+class Victim:
+    """Asks both processes in turn, for its job and for a new one, until it is stopped."""
+
+    def __init__(self, addresses: list[str], key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
+        self.clients = [httpx.Client(base_url=a, headers=headers, timeout=60, trust_env=False) for a in addresses]
+        self.job = self.clients[0].post("/samples", json={"count": 1}, headers={"Prefer": "wait=60"}).json()
+        self.statuses: Counter[int | str] = Counter()
+
+    def asks(self, seconds: float, going: Callable[[], bool] = lambda: False) -> tuple[float, float]:
+        """Median and 99th percentile of its times, in milliseconds."""
+        times: list[float] = []
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends or going():
+            http = self.clients[len(times) % len(self.clients)]
+            begun = time.perf_counter()
+            try:
+                if len(times) % 10 == 9:
+                    answer = http.post("/samples", json={"count": 1})
+                else:
+                    answer = http.get(self.job["links"]["self"])
+                self.statuses[answer.status_code] += 1
+            except httpx.TransportError as error:
+                self.statuses[type(error).__name__] += 1
+            times.append(1000 * (time.perf_counter() - begun))
+            time.sleep(0.005)
+        return median(times), sorted(times)[int(0.99 * len(times))]
+
+    def close(self) -> None:
+        for http in self.clients:
+            http.close()
+
+
+class Target:
+    """Two API processes and a worker of the model `tiny`, with keys for a victim and for Mallory.
+
+    Args:
+        models_dir: that has the model.
+        url: of Redis, for who may do all.
+        directory: for what the processes log.
+        seconds: how long an attack lasts; None for the short version.
+        settings: of the service, besides.
+    """
+
+    def __init__(
+        self, models_dir: Path, url: str, directory: Path, seconds: float | None = None, **settings: str
+    ) -> None:
+        self.url, self.directory = url, directory
+        self.seconds = seconds or SHORT_SECONDS
+        self.outcomes: list[Outcome] = []
+        self.environment = {
+            **os.environ,
+            "SCORESERVE_MODELS_DIR": str(models_dir),
+            "SCORESERVE_DEFAULT_MODEL": "tiny",
+            "SCORESERVE_THREADS": "1",
+            "SCORESERVE_GRACE_SECONDS": "0",
+            "SCORESERVE_HEADER_TIMEOUT_SECONDS": "2",
+            "SCORESERVE_BODY_TIMEOUT_SECONDS": "5",
+            "SCORESERVE_WRITE_TIMEOUT_SECONDS": "2",
+            "SCORESERVE_REDIS_TIMEOUT_SECONDS": "10",
+            "OMP_NUM_THREADS": "1",
+            **settings,
+        }
+        with Redis.from_url(url) as redis:
+            keys = Keys(redis)
+            (_, self.victims), (_, self.mallorys) = (keys.create(name) for name in ("victim", "mallory"))
+        ports = [_free_port() for _ in range(2)]
+        self.addresses = [f"http://127.0.0.1:{port}" for port in ports]
+        self.processes = [self._start("service", "api", "--port", str(port)) for port in ports]
+        self.worker = self._start("worker", "worker")
+        deadline = time.monotonic() + 120
+        while not all(map(_ready, self.addresses)):
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def _start(self, user: str, *arguments: str) -> subprocess.Popen[bytes]:
+        address = self.url.replace("//", f"//{user}:CHANGE-ME-{user.upper()}@")
+        with (self.directory / f"log-{arguments[-1]}").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "cli.main", *arguments],
+                env={**self.environment, "SCORESERVE_REDIS_URL": address},
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def log(self) -> str:
+        """What the processes have logged, the last of it."""
+        return "\n".join(path.read_text()[-2000:] for path in sorted(self.directory.glob("log-*")))
+
+    def megabytes(self, what: str = "VmRSS") -> float:
+        """Memory of the larger API process now, or the most that it had (VmHWM) since `forget`."""
+        found = []
+        for process in self.processes:
+            assert process.poll() is None, f"an API process has ended: {self.log()}"
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            found.append(next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what)))
+        return max(found)
+
+    def forget(self) -> None:
+        """Has the system forget how much memory the processes had at most."""
+        for process in self.processes:
+            with suppress(OSError):  # else it is the most since they were started
+                Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+    def files(self) -> int:
+        """Files and connections that the API processes have open."""
+        return sum(len(list(Path(f"/proc/{process.pid}/fd").iterdir())) for process in self.processes)
+
+    def attacked(self, module: str, attack: str) -> Outcome:
+        """Sees a victim through an attack, and the service through its end.
+
+        What must hold on any machine, however busy: the victim is never failed, the service stays small and alive, and
+        has soon given everything back. What the victim waits is bounded loosely, since Mallory needs a processor too.
+        """
+        with closing(Victim(self.addresses, self.victims)) as victim:
+            return self._attacked(victim, module, attack)
+
+    def _attacked(self, victim: Victim, module: str, attack: str) -> Outcome:
+        victim.asks(0.5)
+        files = self.files()
+        quiet = victim.asks(min(10.0, self.seconds / 2))
+        self.forget()
+        command = [sys.executable, "-m", "tests.system.attacks.mallory", module, attack]
+        mallory = subprocess.Popen(
+            [*command, str(self.seconds), self.mallorys, *self.addresses],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        answered: list[bytes] = []
+        reader = threading.Thread(target=lambda: answered.append(mallory.communicate(timeout=self.seconds + 120)[0]))
+        reader.start()
+        under = victim.asks(self.seconds, lambda: mallory.poll() is None)
+        reader.join()
+        peak = self.megabytes("VmHWM")
+        self._given_back(files)
+        outcome = Outcome(attack, json.loads(answered[0]), quiet, under, peak, self.megabytes())
+        self.outcomes.append(outcome)
+        print(f"\n{outcome}")
+        assert victim.statuses.keys() <= {200, 202}, f"the victim was failed: {victim.statuses} {self.log()}"
+        assert not [status for status in outcome.answers if status in ("500", "502", "504")], self.log()
+        assert peak < MOST_MEGABYTES
+        assert under[0] < max(20 * quiet[0], 500), "half a second is more than what any processor owes"
+        assert under[1] < max(50 * quiet[1], 5000)
+        return outcome
+
+    def _given_back(self, files: int) -> None:
+        """Waits until the service has nothing open that it had not before."""
+        deadline = time.monotonic() + 60
+        while self.files() > files + 60:  # connections to Redis, and processes that draw, stay for a while
+            assert time.monotonic() < deadline, f"{self.files()} are open, and {files} were"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        for process in [*self.processes, self.worker]:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

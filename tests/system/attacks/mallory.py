@@ -1,0 +1,135 @@
+"""Mallory, a process of its own: `python -m tests.system.attacks.mallory MODULE ATTACK SECONDS KEY ADDRESS...`.
+
+An attack is a function of a module of this folder, which takes a Mallory. At the end what it was answered is printed.
+"""
+
+import importlib
+import json
+import resource
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Mallory:
+    """Who attacks.
+
+    Args:
+        addresses: of all API processes.
+        key: that an operator gave to Mallory.
+        seconds: how long an attack lasts.
+    """
+
+    addresses: list[str]
+    key: str
+    seconds: float
+    answers: Counter[str] = field(default_factory=Counter)  # by status, or by what went wrong
+    ends: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ends = time.monotonic() + self.seconds
+        self.headers = {"Authorization": f"Bearer {self.key}"}
+        self._targets = cycle(self.addresses)
+
+    @property
+    def going(self) -> bool:
+        """Whether the attack goes on."""
+        return time.monotonic() < self.ends
+
+    def at_once(self, number: int, one: Callable[[httpx.Client, int], Any]) -> None:
+        """Does something again and again, in so many threads, each with a connection to one of the processes."""
+
+        def run(index: int) -> None:
+            address = self.addresses[index % len(self.addresses)]
+            while self.going:
+                with httpx.Client(
+                    base_url=address, headers=self.headers, timeout=60, trust_env=False, verify=False
+                ) as http:
+                    while self.going:
+                        try:
+                            self.note(one(http, index))
+                        except httpx.TransportError:  # such as a connection that was closed while a body was sent
+                            self.note("closed")
+
+        threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, self.ends - time.monotonic()))
+
+    def note(self, answer: Any) -> None:
+        """Counts an answer."""
+        self.answers[str(answer.status_code) if isinstance(answer, httpx.Response) else str(answer)] += 1
+
+    @contextmanager
+    def sockets(self, number: int, sent: bytes) -> Iterator[list[socket.socket]]:
+        """So many connections that have sent something; those that could not be made are left out."""
+        made: list[socket.socket] = []
+        for _ in range(number):
+            made += filter(None, [self.connect(sent)])
+        yield made
+        for one in made:
+            one.close()
+
+    def connect(self, sent: bytes) -> socket.socket | None:
+        """A connection to the next process."""
+        host, port = next(self._targets).removeprefix("http://").split(":")
+        with suppress(OSError):
+            one = socket.create_connection((host, int(port)), 5)
+            one.settimeout(0)
+            with suppress(BlockingIOError):
+                one.send(sent)
+            return one
+        self.answers["no connection"] += 1
+        return None
+
+    def hold(self, number: int, sent: bytes, more: bytes = b"") -> None:
+        """Keeps so many connections open, and sends more over each; what is ended is made anew."""
+        with self.sockets(number, sent) as made:
+            while self.going:
+                time.sleep(0.05)
+                for index, one in enumerate(made):
+                    try:
+                        if more:
+                            with suppress(BlockingIOError):
+                                one.send(more)
+                        with suppress(BlockingIOError):
+                            if said := one.recv(2**16):
+                                if said.startswith(b"HTTP/1.1 "):
+                                    self.note(said[9:12].decode())
+                                continue
+                            raise ConnectionResetError
+                    except OSError:
+                        one.close()
+                        if not self.going:
+                            return
+                        if another := self.connect(sent):
+                            made[index] = another
+
+    def request(self, line: str, *headers: str) -> bytes:
+        """The head of a request, with the key."""
+        own = ["Host: localhost", f"Authorization: Bearer {self.key}"]
+        return "\r\n".join([f"{line} HTTP/1.1", *own, *headers, "", ""]).encode()
+
+
+def main() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
+    module, attack, seconds, key, *addresses = sys.argv[1:]
+    mallory = Mallory(addresses, key, float(seconds))
+    getattr(importlib.import_module(f"tests.system.attacks.{module}"), attack)(mallory)
+    print(json.dumps(mallory.answers), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Attacks over HTTP itself, beside a victim."""
+
+import pytest
+
+from tests.system.attacks.frame import Target
+
+ATTACKS = (
+    "wide_json",
+    "deep_json",
+    "large_uploads",
+    "pictures_in_json",
+    "bodies_where_none_is_taken",
+    "bodies_that_do_not_come",
+    "headers_without_end",
+    "requests_far_ahead",
+    "waits",
+    "streams",
+    "the_document",
+    "questions",
+    "wrong_keys",
+    "small_pictures",
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_victim_is_served(target: Target, attack: str) -> None:
+    target.attacked("wire", attack)
