@@ -37,13 +37,13 @@ class Mallory:
     ends: float = 0.0
 
     def __post_init__(self) -> None:
-        self.ends = time.monotonic() + self.seconds
         self.headers = {"Authorization": f"Bearer {self.key}"}
         self._targets = cycle(self.addresses)
 
     @property
     def going(self) -> bool:
-        """Whether the attack goes on."""
+        """Whether the attack goes on, which begins when this is first asked."""
+        self.ends = self.ends or time.monotonic() + self.seconds
         return time.monotonic() < self.ends
 
     def at_once(self, number: int, one: Callable[[httpx.Client, int], Any]) -> None:
@@ -61,6 +61,7 @@ class Mallory:
                         except httpx.TransportError:  # such as a connection that was closed while a body was sent
                             self.note("closed")
 
+        assert self.going
         threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(number)]
         for thread in threads:
             thread.start()
