@@ -1,7 +1,7 @@
 """The engine: chains of one model in slots, advanced together by one network evaluation at a time."""
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -22,6 +22,7 @@ from models.score import ScoreModel
 log = logging.getLogger(__name__)
 
 ROWS = 8
+DRAWN_TOGETHER = 4  # images whose noise a CPU's thread draws at least, since each draw costs some by itself
 
 
 def advance(
@@ -93,6 +94,8 @@ class Engine:
         self._known = torch.zeros_like(self._x)
         self._repaint = torch.ones(shape, dtype=torch.bool, device=model.device)
         self._pace = Pace(model.device)
+        self._ahead: Iterator[Row] = iter(())  # the next rows of the chains that are there
+        self._row: Row | None = None  # the first of them
         self._scores: Bucketed | None = None
         if capture is not None:
             of_scores = bucket_widths(slots) if only is None else only
@@ -144,6 +147,7 @@ class Engine:
             raise ValueError("a chain without rows left cannot be admitted")
         if not chains:
             return
+        self._forget_rows()
         device, n = self.model.device, len(self.chains)
         fresh = [chain for chain in chains if chain.x is None]
         begun = iter(self._sent(initial(fresh, self.model.image.chw)) if fresh else ())
@@ -172,10 +176,24 @@ class Engine:
         if not self.chains:
             return []
         count = min(self.rows, *(chain.remaining for chain in self.chains))
-        for row in ahead(self.chains, count, self.model, with_keys=bool(self._normals)):
-            self._advance(row)
+        for _ in range(count):
+            self._advance(self._next_row())
+            self._row = None
         self._pace.step()
         return self._release([chain for chain in self.chains if not chain.remaining])
+
+    def _next_row(self) -> Row:
+        """The next row of every chain. Several are made at once, and lost when other chains come or go."""
+        if self._row is None:
+            self._row = next(self._ahead, None)
+        if self._row is None:
+            count = min(ROWS, *(chain.remaining for chain in self.chains))
+            self._ahead = ahead(self.chains, count, self.model, with_keys=bool(self._normals))
+            self._row = next(self._ahead)
+        return self._row
+
+    def _forget_rows(self) -> None:
+        self._ahead, self._row = iter(()), None
 
     def estimate(self, chain: Chain) -> Tensor | None:
         """What an active chain's image looks like by now: the denoised x of its last step, float32 [c, h, w].
@@ -201,14 +219,14 @@ class Engine:
     def _advance(self, row: Row) -> None:
         """One row of every active chain. If it fails, nothing has changed."""
         n = len(self.chains)
-        score = self._guided(row)
-        self._estimates = self._denoised(score) if self.watched else {}
-        z = self._noise(row, row.noisy, noise.STEP)
-        x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
         known = np.array([chain.known is not None for chain in self.chains])
+        z, drawing = self._noise(row, row.noisy, noise.STEP)
+        known_z, drawing_known = self._noise(row, known & row.known_noisy, noise.KNOWN)
+        score = self._guided(row, [*drawing, *drawing_known])
+        self._estimates = self._denoised(score) if self.watched else {}
+        x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
         if known.any():
-            z = self._noise(row, known & row.known_noisy, noise.KNOWN)
-            target = self._known[:n] if z is None else self._known[:n] + row.known * z
+            target = self._known[:n] if known_z is None else self._known[:n] + row.known * known_z
             if (known & row.feeding).any():
                 denoised = self._x[:n] + row.sigma**2 * score
                 target = target + self._eased(row.feedback) * (self._known[:n] - denoised)
@@ -265,29 +283,33 @@ class Engine:
             return []
         return list(zip([self.chains[slot] for slot in slots], quantize(x[slots]).cpu(), strict=True))
 
-    def _guided(self, row: Row) -> Tensor:
+    def _guided(self, row: Row, beside: Sequence[Callable[[], None]]) -> Tensor:
         """Scores of all active slots; those that are guided are evaluated again without their label, in one batch.
 
-        As in `advance`, each multiplication and addition is an operation of its own.
+        As in `advance`, each multiplication and addition is an operation of its own. What is to be done `beside` has
+        been done then.
         """
         x = self._x[: len(self.chains)]
         if row.guided is None:
-            return self._score(x, row.conditions)
+            return self._score(x, row.conditions, beside)
         slots, weights = row.guided
-        score, of_all = self._score(torch.cat([x, x[slots]]), row.conditions).tensor_split([len(x)])
+        score, of_all = self._score(torch.cat([x, x[slots]]), row.conditions, beside).tensor_split([len(x)])
         score[slots] = of_all + weights * (score[slots] - of_all)
         return score
 
-    def _score(self, x: Tensor, conditions: Tensor) -> Tensor:
+    def _score(self, x: Tensor, conditions: Tensor, beside: Sequence[Callable[[], None]] = ()) -> Tensor:
         """Scores of images, about `width` at a time; a part that memory does not last for is halved."""
-        evaluate = self._scores or self._pieces
         done: list[Tensor] = []
         begin = 0
         while begin < len(x):
             size = self._part(len(x) - begin)
             piece = slice(begin, begin + size)
             try:
-                done.append(evaluate(x[piece], conditions[piece]))
+                if self._scores is not None:
+                    done.append(self._scores(x[piece], conditions[piece]))
+                else:
+                    done.append(self._pieces(x[piece], conditions[piece], beside=beside))
+                    beside = ()
             except Exception as error:
                 if not out_of_memory(error) or self.width == 1:
                     raise
@@ -320,29 +342,33 @@ class Engine:
         if self.only and self.width not in self.only:
             log.warning("on this device another width gives an image other last bits: free some memory, start again")
 
-    def _noise(self, row: Row, wanted: NDArray[np.bool_], stream: int) -> Tensor | None:
-        """Normal noise [n, c, h, w] where `wanted` [n] is true; None if it is nowhere.
+    def _noise(
+        self, row: Row, wanted: NDArray[np.bool_], stream: int
+    ) -> tuple[Tensor | None, Sequence[Callable[[], None]]]:
+        """Normal noise [n, c, h, w] where `wanted` [n] is true, or None if it is nowhere; and what draws it.
 
-        In the other slots it is 0 on a CPU; where it is recorded it is some noise, which the row multiplies by 0.
+        On a CPU that is to be called, in any order and on any thread, before the noise is there; in the other slots it
+        is 0. Where noise is recorded it is there, and in the other slots it is some, which the row multiplies by 0.
         """
         slots = np.flatnonzero(wanted)
         if not len(slots):
-            return None
+            return None, ()
         if row.keys is not None:
-            return self._normals[stream](row.keys)
-        drawn = [self.chains[slot] for slot in slots]
-        z = noise.normal(
-            [chain.seed for chain in drawn],
-            [chain.index for chain in drawn],
-            [chain.cursor for chain in drawn],
-            stream,
-            self.model.image.chw,
-        )
-        if len(slots) == len(wanted):
-            return z
-        out = torch.zeros((len(wanted), *z.shape[1:]))
-        out[torch.from_numpy(slots)] = z
-        return out
+            return self._normals[stream](row.keys), ()
+        out = torch.zeros((len(wanted), *self.model.image.chw))
+
+        def draw(some: NDArray[np.int64]) -> None:
+            drawn = [self.chains[slot] for slot in some]
+            out[torch.from_numpy(some)] = noise.normal(
+                [chain.seed for chain in drawn],
+                [chain.index for chain in drawn],
+                [chain.cursor for chain in drawn],
+                stream,
+                self.model.image.chw,
+            )
+
+        parts = max(1, min(self._pieces.threads, len(slots) // DRAWN_TOGETHER))
+        return out, [partial(draw, some) for some in np.array_split(slots, parts)]
 
     def _release(self, chains: list[Chain]) -> list[Chain]:
         """Empties the chains' slots, which the last active chains fill, and hands the chains their state back.
@@ -351,6 +377,7 @@ class Engine:
         """
         if not chains:
             return chains
+        self._forget_rows()
         slots = {chain: slot for slot, chain in enumerate(self.chains)}
         leaving, left = {slots[chain] for chain in chains}, len(self.chains) - len(chains)
         at = self._at(slots[chain] for chain in chains)

@@ -6,10 +6,10 @@ image's bits do not depend on the width of its batch, they do not depend on the 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 
 import torch
@@ -24,7 +24,8 @@ class Pieces:
     Args:
         function: tensors [n, ...] -> [n, ...] like the first; what becomes of an image depends on its own rows alone.
         threads: on which pieces are evaluated, this one included. Torch should have one for itself: see `one_each`.
-        width: most images of a piece; by default a batch is cut into as many pieces as there are threads.
+        width: most images of a piece, or one more where one would be left; by default a batch is cut into as many
+            pieces as there are threads.
         pinned: the only width at which the function is evaluated: every piece has it, the last is filled up. None where
             all widths give an image the same bits.
     """
@@ -34,26 +35,36 @@ class Pieces:
     ) -> None:
         self.function, self.threads, self.width, self.pinned = function, threads, width, pinned
 
-    def __call__(self, *batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor, beside: Sequence[Callable[[], None]] = ()) -> Tensor:
         """The function of a batch [n, ...].
 
+        Args:
+            batch: what it is a function of.
+            beside: more to be done meanwhile, each on any thread.
+
         Raises:
-            Exception: whatever the function raises, once no thread is at work any more.
+            Exception: whatever the function or what is done beside raises, once no thread is at work any more.
         """
         cuts = self._cuts(len(batch[0]))
-        if len(cuts) == 2:
+        if len(cuts) == 2 and not (beside and self.threads > 1):
+            for chore in beside:
+                chore()
             return self._filled_up(*batch)
         out = torch.empty_like(batch[0])
-        todo = deque(pairwise(cuts))
+
+        def evaluate(begin: int, end: int) -> None:
+            out[begin:end] = self._filled_up(*(rows[begin:end] for rows in batch))
+
+        todo = deque([*(partial(evaluate, *piece) for piece in pairwise(cuts)), *beside])  # the longest first
 
         @torch.inference_mode()  # each thread has a mode of its own
         def work() -> None:
             while todo:
                 try:
-                    begin, end = todo.popleft()
+                    task = todo.popleft()
                 except IndexError:  # another thread took the last
                     return
-                out[begin:end] = self._filled_up(*(rows[begin:end] for rows in batch))
+                task()
 
         others: list[Future[None]] = []
         try:
@@ -74,7 +85,7 @@ class Pieces:
         """Where pieces begin, and n."""
         if self.pinned is not None:
             return [*range(0, n, self.pinned), n]
-        count = max(min(self.threads, n // LEAST), -(-n // (self.width or n)))
+        count = min(max(self.threads, -(-n // (self.width or n))), max(1, n // LEAST))
         return [n * number // count for number in range(count + 1)]
 
     def _filled_up(self, *batch: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The promise of the engine: an image's bits depend on its own request alone."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.repaint import Repaint
 from models.samplers.table import Table
+from models.sampling.ahead import Row, ahead
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
@@ -376,6 +378,30 @@ def test_pinned_the_network_sees_one_width_only(tiny_model: ScoreModel, monkeypa
     monkeypatch.setattr(tiny_model, "conditioned_score", conditioned_score)
     run(Engine(tiny_model, 7, only=[3]), [Spec(i % 3, 0, i).chain() for i in range(9)])
     assert widths == {3}
+
+
+def test_rows_are_made_several_at_once_and_anew_when_others_come_or_go(
+    tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, int]] = []
+
+    def counted(chains: Sequence[Chain], count: int, *rest: Any, **more: Any) -> Iterator[Row]:
+        made.append((len(chains), count))
+        return ahead(chains, count, *rest, **more)
+
+    monkeypatch.setattr("models.sampling.engine.ahead", counted)
+    engine = Engine(tiny_model, 4)
+    first, second = (Spec(1, 0, index).chain() for index in range(2))  # of 9 rows
+    engine.admit([first])
+    for _ in range(3):
+        engine.step()
+    assert made == [(1, 8)]
+    engine.admit([second])
+    engine.step()
+    assert made == [(1, 8), (2, 5 + 1)], "all that the first has left"
+    engine.evict([first])
+    engine.step()
+    assert made[2:] == [(1, 8)]
 
 
 def test_of_several_widths_with_equal_bits_the_narrowest_that_holds_all_is_used(

@@ -44,10 +44,40 @@ def test_the_function_of_a_batch_is_that_of_its_images(
     assert sum(network.widths) == pieces.evaluated(n)
     if pinned is not None:
         assert set(network.widths) == {pinned}
-    elif n > 1 and width != 1:
+    elif n > 1:
         assert min(network.widths) >= 2
     if pinned is None and width is not None:
-        assert max(network.widths) <= max(width, 2)
+        assert max(network.widths) <= max(width, 3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_what_is_done_beside_is_done_once_and_before_the_end(n: int, threads: int) -> None:
+    done: list[int] = []
+    chores = [lambda number=number: done.append(number) for number in range(3)]
+    x, conditions = batch(n)
+    found = Pieces(Network(), threads)(x, conditions, beside=chores)
+    assert torch.equal(found, 2 * x + conditions[:, :1, None, None])
+    assert sorted(done) == [0, 1, 2]
+
+
+def test_what_is_done_beside_does_not_wait_for_the_network() -> None:
+    met = threading.Barrier(2)
+
+    def wait(x: Tensor, conditions: Tensor) -> Tensor:
+        met.wait(60)
+        return x
+
+    Pieces(wait, 2)(*batch(1), beside=[lambda: met.wait(60)])
+
+
+def test_what_fails_beside_is_raised() -> None:
+    def fail() -> None:
+        raise ValueError("no noise")
+
+    for threads in (1, 3):
+        with pytest.raises(ValueError, match="no noise"):
+            Pieces(Network(), threads)(*batch(6), beside=[fail])
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])
