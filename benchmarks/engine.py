@@ -40,7 +40,7 @@ from models.score import ScoreModel
 from models.store import ZOO, ModelStore
 
 SLOTS = 16
-OWN_SHARE_LIMIT = 0.08
+OWN_SHARE_LIMIT = 0.05
 HEUN = Heun(name="heun", levels=18)
 LONG = AnnealedLangevin(levels=80, steps_per_level=3, denoise=True)
 

@@ -50,7 +50,7 @@ class ModelStore:
 
     def versions(self, name: str) -> list[int]:
         """All versions of a model, ascending; empty if there is no such model."""
-        return sorted({version for found, version, _ in self._all() if found == name})
+        return sorted({version for _, version, _ in self._all(name)})
 
     def stamp(self, name: str, version: int | None = None) -> tuple[int, ...]:
         """Is another one once a version of the model has come or gone; cheap to ask.
@@ -75,7 +75,7 @@ class ModelStore:
         Raises:
             ModelNotFound: there is none.
         """
-        found = [(v, p) for n, v, p in self._all() if n == name and version in (None, v)]
+        found = [(v, p) for _, v, p in self._all(name) if version in (None, v)]
         if not found:
             wanted = name if version is None else f"{name} version {version}"
             raise ModelNotFound(f"no model {wanted}; there is: {', '.join(self.names()) or 'none'}")
@@ -228,10 +228,16 @@ class ModelStore:
             self._told.add(warning)
             log.warning("%s", warning)
 
-    def _all(self) -> Iterator[tuple[str, int, Path]]:
-        """Name, version and directory of all complete versions; one that is being written has no number for a name."""
+    def _all(self, name: str | None = None) -> Iterator[tuple[str, int, Path]]:
+        """Name, version and directory of all complete versions, of one model or of all.
+
+        One that is being written has no number for a name. Where one model is asked for, others cost nothing.
+        """
+        if name is not None and (Path(name).name != name or "\0" in name):  # no name of a directory below ours
+            return
         for directory in self.directories:
-            for path in directory.glob(f"*/*/{CARD}"):
+            paths = directory.glob(f"*/*/{CARD}") if name is None else (directory / name).glob(f"*/{CARD}")
+            for path in paths:
                 if path.parent.name.isdecimal():
                     yield path.parent.parent.name, int(path.parent.name), path.parent
 

@@ -66,8 +66,9 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
     keys = None
     if with_keys:
         seeds, indices = [chain.seed for chain in chains], [chain.index for chain in chains]
-        made = [noise.keys(seeds, indices, [cursor + i for cursor in cursors]) for i in range(count)]
-        keys = sent(torch.from_numpy(np.stack(made)), model.device)
+        made = np.repeat(noise.keys(seeds, indices, cursors)[None], count, axis=0)
+        made[:, :, -1] += np.arange(count)[:, None]
+        keys = sent(torch.from_numpy(made), model.device)
     for i, (conditions, guided) in enumerate(told):
         sigma, drift, carry, noise_std, known_std, feedback = columns[i]
         yield Row(

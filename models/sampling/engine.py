@@ -22,7 +22,7 @@ from models.score import ScoreModel
 log = logging.getLogger(__name__)
 
 ROWS = 8
-DRAWN_TOGETHER = 4  # images whose noise a CPU's thread draws at least, since each draw costs some by itself
+DRAWN_TOGETHER = 4, 64  # images whose noise a CPU draws at once: each draw costs some by itself, and has to fit a cache
 
 
 def advance(
@@ -96,6 +96,8 @@ class Engine:
         self._pace = Pace(model.device)
         self._ahead: Iterator[Row] = iter(())  # the next rows of the chains that are there
         self._row: Row | None = None  # the first of them
+        self._knowing = np.zeros(0, bool)  # which of the chains know something of their image
+        self._kept: list[tuple[int, Chain]] = []  # slots and chains of those that are looked at on their way
         self._scores: Bucketed | None = None
         if capture is not None:
             of_scores = bucket_widths(slots) if only is None else only
@@ -190,6 +192,8 @@ class Engine:
             count = min(ROWS, *(chain.remaining for chain in self.chains))
             self._ahead = ahead(self.chains, count, self.model, with_keys=bool(self._normals))
             self._row = next(self._ahead)
+            self._knowing = np.array([chain.known is not None for chain in self.chains])
+            self._kept = [(slot, chain) for slot, chain in enumerate(self.chains) if chain.keep]
         return self._row
 
     def _forget_rows(self) -> None:
@@ -219,7 +223,7 @@ class Engine:
     def _advance(self, row: Row) -> None:
         """One row of every active chain. If it fails, nothing has changed."""
         n = len(self.chains)
-        known = np.array([chain.known is not None for chain in self.chains])
+        known = self._knowing
         z, drawing = self._noise(row, row.noisy, noise.STEP)
         known_z, drawing_known = self._noise(row, known & row.known_noisy, noise.KNOWN)
         score = self._guided(row, [*drawing, *drawing_known])
@@ -278,7 +282,7 @@ class Engine:
 
     def _frames(self, x: Tensor) -> list[tuple[Chain, Tensor]]:
         """The chains that are looked at after this row, and what they look like, uint8 [h, w, c]."""
-        slots = [slot for slot, chain in enumerate(self.chains) if chain.cursor + 1 in chain.keep]
+        slots = [slot for slot, chain in self._kept if chain.cursor + 1 in chain.keep]
         if not slots:
             return []
         return list(zip([self.chains[slot] for slot in slots], quantize(x[slots]).cpu(), strict=True))
@@ -367,7 +371,8 @@ class Engine:
                 self.model.image.chw,
             )
 
-        parts = max(1, min(self._pieces.threads, len(slots) // DRAWN_TOGETHER))
+        least, most = DRAWN_TOGETHER
+        parts = max(1, min(self._pieces.threads, len(slots) // least), -(-len(slots) // most))
         return out, [partial(draw, some) for some in np.array_split(slots, parts)]
 
     def _release(self, chains: list[Chain]) -> list[Chain]:

@@ -44,6 +44,28 @@ def test_the_newest_version_is_the_largest_number(store: ModelStore, tiny_card: 
     assert [card.version for card in store.cards()] == [10]
 
 
+def test_one_model_is_found_without_a_look_at_others(
+    store: ModelStore, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All cards would else cost the square of the models."""
+    for number in range(5):
+        store.publish(card_of(tiny_card, 1, name=f"m{number}"), WEIGHTS)
+    looks: list[Path] = []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: (looks.append(self / pattern), glob(self, pattern))[1])
+    assert len(store.cards()) == 5
+    directory = store.directories[0]
+    assert looks == [directory / "*/*/card.json", *(directory / f"m{number}/*/card.json" for number in range(5))]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "m/1", "../models/m", "/etc", "m\0", "*"])
+def test_only_names_of_models_are_looked_up(store: ModelStore, tiny_card: ModelCard, name: str) -> None:
+    store.publish(card_of(tiny_card, 1), WEIGHTS)
+    assert store.versions(name) == []
+    with pytest.raises(ModelNotFound, match="there is: m"):
+        store.card(name)
+
+
 def test_a_version_is_never_replaced(store: ModelStore, tiny_card: ModelCard) -> None:
     store.publish(card_of(tiny_card, 1), WEIGHTS)
     with pytest.raises(FileExistsError, match="publish version 2"):
