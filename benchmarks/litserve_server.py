@@ -22,15 +22,14 @@ import litserve
 import torch
 from pydantic import TypeAdapter
 
+from benchmarks.as_worker import engine_of
 from benchmarks.padded import run_padded
 from models.images import Pixels
 from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.samplers.table import Table
 from models.sampling.chain import Chain
-from models.sampling.engine import Engine
 from models.sampling.sample import run, to_pixels
-from models.score import ScoreModel
 from models.store import ModelStore
 
 BATCH_TIMEOUT = 0.05  # seconds: long enough for the images of one grid to meet in a batch, short beside any batch
@@ -51,7 +50,7 @@ class Sampling(litserve.LitAPI):
         torch.set_num_threads(1)
         store = ModelStore(self.place)
         card = store.card(self.name)
-        self.engine = Engine(ScoreModel.load(store, card), self.slots)
+        self.engine = engine_of(store, card, self.slots)
 
         @lru_cache
         def table(sampler: SamplerSettings) -> Table:
@@ -81,7 +80,7 @@ class Sampling(litserve.LitAPI):
 def main() -> None:
     port, store, model, slots, core, batches = sys.argv[1:]
     api = Sampling(Path(store), model, int(slots), int(core), batches)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False, fast_queue=True)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False)
     server.run(host="127.0.0.1", port=int(port), num_api_servers=1, log_level="warning", generate_client_file=False)
 
 

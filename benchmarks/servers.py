@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import io
+import json
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -13,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks import litserve_environment
+from benchmarks import peers_environment
 from benchmarks.arrivals import SAMPLERS, Arrival
 from benchmarks.system import ROOT, Children, System, apart, free_port, wait_for
 from models.images import Pixels
@@ -130,15 +132,25 @@ class LitServe(Server):
     name = "LitServe"
     batches = "padded"
 
+    health = "/health"
+    predict = "/predict"
+
+    def command(self, port: int, core: int) -> tuple[list[str], dict[str, str]]:
+        """What is started, and more of its environment."""
+        return self._by_peer("litserve_server.py", port, core, self.batches), {}
+
+    def _by_peer(self, script: str, port: int, core: int, *more: str) -> list[str]:
+        python = peers_environment.python(peers_environment.default_place())
+        arguments = [str(port), str(self.store.directories[0]), self.model, str(self.slots), str(core), *more]
+        return [str(python), str(ROOT / "benchmarks" / script), *arguments]
+
     def __enter__(self) -> "LitServe":
-        python = litserve_environment.python(litserve_environment.default_place())
         core, others = apart()
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         self.children, self._probed = Children(self.directory), 0
-        arguments = [str(port), str(self.store.directories[0]), self.model, str(self.slots), str(core), self.batches]
-        self.children.start([str(python), str(ROOT / "benchmarks" / "litserve_server.py"), *arguments], {}, others)
-        wait_for(self._ready, "LitServe")
+        self.children.start(*self.command(port, core), others)
+        wait_for(self._ready, self.name)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -175,7 +187,7 @@ class LitServe(Server):
 
     async def _image(self, http: httpx.AsyncClient, arrival: Arrival, index: int) -> tuple[Pixels, int]:
         body = {"seed": arrival.seed, "index": index, "sampler": arrival.sampler}
-        answer = (await http.post(f"{self.address}/predict", json=body)).raise_for_status().json()
+        answer = (await http.post(f"{self.address}{self.predict}", json=body)).raise_for_status().json()
         image = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
         card = self.store.card(self.model)
         return image.reshape(card.image.height, card.image.width, card.image.channels), answer["image_steps"]
@@ -183,7 +195,7 @@ class LitServe(Server):
     def _ready(self) -> bool:
         self.children.check()
         try:
-            return httpx.get(f"{self.address}/health").status_code == 200
+            return httpx.get(f"{self.address}{self.health}").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -193,3 +205,91 @@ class CompactingLitServe(LitServe):
 
     name = "LitServe, compacting"
     batches = "compacting"
+
+
+class GridServer(LitServe):
+    """A server that is asked for whole grids, and answers with lines of JSON, of which the last tells all."""
+
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> Pixels:
+        return (await self._grid(http, arrival, 0, arrival.count))[0]
+
+    async def computed(self, http: httpx.AsyncClient) -> int:
+        """Asks for small ones until nothing else is there."""
+        probe, active = Arrival(0.0, 1, 35, 0, None), 1
+        while active:
+            _, said = await self._grid(http, probe, 0, 1)
+            self._probed += probe.image_steps
+            active = said["active"]
+        return int(said["image_steps"]) - self._probed
+
+    async def _grid(
+        self, http: httpx.AsyncClient, arrival: Arrival, first: int, count: int
+    ) -> tuple[Pixels, dict[str, Any]]:
+        body = {"seed": arrival.seed, "first": first, "count": count, "sampler": arrival.sampler}
+        answer = (await http.post(f"{self.address}{self.predict}", json=body)).raise_for_status()
+        said = json.loads(answer.text.strip().rpartition("\n")[2])
+        images = np.frombuffer(base64.b64decode(said["pixels"]), np.uint8)
+        image = self.store.card(self.model).image
+        return images.reshape(count, image.height, image.width, image.channels), said
+
+
+class ContinuousLitServe(GridServer):
+    """LitServe's continuous batching as fast as it can be made: see benchmarks/litserve_continuous.py."""
+
+    name = "LitServe, continuous"
+    way = "queueing"
+
+    def command(self, port: int, core: int) -> tuple[list[str], dict[str, str]]:
+        # Its steps move between threads, each of which torch would give threads of its own.
+        return self._by_peer("litserve_continuous.py", port, core, self.way), {"OMP_NUM_THREADS": "1"}
+
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        asked = asyncio.ensure_future(self._post(http, self._body(arrival)))
+        await asyncio.sleep(seconds)
+        await self._post(http, {"cancel": arrival.seed})
+        await asked
+
+    async def _post(self, http: httpx.AsyncClient, body: dict[str, Any]) -> None:
+        (await http.post(f"{self.address}{self.predict}", json=body)).raise_for_status()
+
+    def _body(self, arrival: Arrival) -> dict[str, Any]:
+        return {"seed": arrival.seed, "first": 0, "count": arrival.count, "sampler": arrival.sampler}
+
+
+class PlainContinuousLitServe(ContinuousLitServe):
+    """LitServe's continuous batching as it is written at first: an image a request, and no cancelling."""
+
+    name = "LitServe, continuous, plain"
+    way = "plain"
+
+    async def ask(self, http: httpx.AsyncClient, arrival: Arrival) -> Pixels:
+        async with asyncio.TaskGroup() as group:
+            images = [group.create_task(self._grid(http, arrival, index, 1)) for index in range(arrival.count)]
+        return np.concatenate([image.result()[0] for image in images])
+
+    async def ask_in_vain(self, http: httpx.AsyncClient, arrival: Arrival, seconds: float) -> None:
+        await LitServe.ask_in_vain(self, http, arrival, seconds)
+
+
+class FastApiWithLock(GridServer):
+    """FastAPI, a lock and a plain loop: see benchmarks/plain_server.py."""
+
+    name = "FastAPI and a lock"
+
+    def command(self, port: int, core: int) -> tuple[list[str], dict[str, str]]:
+        arguments = [str(port), str(self.store.directories[0]), self.model, str(self.slots), str(core)]
+        return [sys.executable, "-m", "benchmarks.plain_server", *arguments], {}
+
+
+class Mosec(LitServe):
+    """mosec's dynamic batching with compacting batches: see benchmarks/mosec_server.py."""
+
+    name = "mosec, compacting"
+    health, predict = "/metrics", "/inference"
+
+    def command(self, port: int, core: int) -> tuple[list[str], dict[str, str]]:
+        python, script = self._by_peer("mosec_server.py", port, core)[:2]
+        options = ["--port", str(port), "--address", "127.0.0.1", "--path", str(self.directory / "mosec")]
+        options += ["--timeout", "3600000", "--capacity", "16384", "--log-level", "warning"]
+        baseline = f"{self.store.directories[0]} {self.model} {self.slots} {core}"
+        return [python, script, *options], {"BASELINE": baseline}

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,7 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+@cache  # as it was before this process itself was kept to the others
 def apart() -> tuple[int, list[int]]:
     """A core for the one process that computes, and those for all else: others if there are any."""
     first, *others = cores()

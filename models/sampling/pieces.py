@@ -55,7 +55,9 @@ class Pieces:
         def evaluate(begin: int, end: int) -> None:
             out[begin:end] = self._filled_up(*(rows[begin:end] for rows in batch))
 
-        todo = deque([*(partial(evaluate, *piece) for piece in pairwise(cuts)), *beside])  # the longest first
+        todo: deque[Callable[[], None]] = deque(
+            [*(partial(evaluate, *piece) for piece in pairwise(cuts)), *beside]
+        )  # the longest first
 
         @torch.inference_mode()  # each thread has a mode of its own
         def work() -> None:

@@ -59,9 +59,7 @@ class Compacting(Slow):
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
-    monkeypatch.setattr(serving, "Scoreserve", Quick)
-    monkeypatch.setattr(serving, "LitServe", Slow)
-    monkeypatch.setattr(serving, "CompactingLitServe", Compacting)
+    monkeypatch.setattr(serving, "SYSTEMS", (Quick, Slow, Compacting))
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)  # of the tests themselves
     path = tmp_path / "serving.json"
     monkeypatch.setattr("sys.argv", ["serving", "--loads", "0.3,0.6", "--minutes", "0.05", "--json", str(path)])
@@ -86,6 +84,15 @@ def test_it_tells_latency_throughput_and_waste(figures: dict, capsys: pytest.Cap
 def test_it_says_so_if_the_two_do_not_give_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = serving.same_pixels([serving.Outcome(1.0, "a"), serving.Outcome(2.0, "b")], [serving.Outcome(3.0, "a")] * 2)
     assert not found
+
+
+def test_the_bare_loop_of_steps_has_a_limit_of_its_own() -> None:
+    figures = {name: 1.0 for _, name, _ in serving.REPORTED}
+    names = (serving.ContinuousLitServe.name, "mosec, compacting")
+    run = {"load": 0.9, "scoreserve": figures, **{name: figures for name in names}}
+    rows = serving.rows_of(run | {"ratios": {name: figures for name in names}})
+    assert rows[0][3] == "1.00 (<= 1.05 met)"
+    assert rows[0][5] == "1.00 (<= 0.4 MISSED)"
 
 
 def test_what_was_cancelled_and_computed_is_waste() -> None:

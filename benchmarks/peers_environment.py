@@ -1,4 +1,4 @@
-"""An environment of its own for LitServe, made once: what the project has is seen there and not installed again."""
+"""An environment of its own for LitServe and mosec, made once, in which what the project has is seen too."""
 
 import os
 import subprocess
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from benchmarks.system import ROOT
 
-VERSION = "0.2.19"
+PACKAGES = "litserve==0.2.19", "mosec==0.9.8"
 
 
 def default_place() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "scoreserve" / f"litserve-{VERSION}"
+    return Path(base) / "scoreserve" / "-".join(["peers", *(package.partition("==")[2] for package in PACKAGES)])
 
 
 def python(place: Path) -> Path:
     """The Python of the environment, which is made if it is not there.
 
-    The project's packages are on its path, by a .pth file, so that torch is the very same; LitServe and what it needs
-    besides are its own.
+    The project's packages are on its path, by a .pth file, so that torch is the very same; the peers and what they
+    need besides are its own.
 
     Raises:
         subprocess.CalledProcessError: they cannot be installed.
@@ -35,7 +35,7 @@ def python(place: Path) -> Path:
         ).stdout.strip()  # fmt: skip
         (Path(own) / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
         pip = [out, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", f"litserve=={VERSION}"], check=True)
+        subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *PACKAGES], check=True)
         (place / "ready").touch()
     return out
 
