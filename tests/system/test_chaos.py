@@ -1,4 +1,5 @@
-"""Jobs of mixed kinds over three workers, while workers are killed and frozen and Redis is killed, at random times.
+"""Jobs of mixed kinds over three workers, while workers are killed and frozen, Redis is killed, and the results store is
+away, at random times.
 
 Every accepted job finishes once, with the pixels of an undisturbed run, and nothing is left of it in the end; service
 and workers are the users of docker/users.acl. The seed is printed; `--chaos-seed N` takes it again, and `--chaos` runs
@@ -13,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,8 @@ from worker.queue.priority import Priority
 from worker.queue.requests import InpaintRequest, SampleRequest, UpscaleRequest
 from worker.queue.results import Results
 from worker.queue.settings import QueueSettings
+from worker.queue.stores import StoreAway, Stores
+from worker.upkeep import forget_images
 
 LEASE, TIME_TO_LIVE = 2, 8
 
@@ -53,6 +57,8 @@ class House:
 
     def __init__(self, directory: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
         self.directory, self._start = directory, start
+        self.results = directory / "results"
+        self.results.mkdir()
         self._logs: dict[int, Path] = {}  # by process id
         users = USERS.read_text().replace("user default off", "user default on nopass")
         (directory / "users.acl").write_text(users)
@@ -73,6 +79,7 @@ class House:
 
     def _worker(self) -> subprocess.Popen[bytes]:
         options = {"SLOTS": "6", "LEASE_SECONDS": str(LEASE), "GRACE_SECONDS": "0.5", "SLICE_SECONDS": "0.1"}
+        options |= {"RESULTS_URL": self.results.as_uri(), "RESULT_TTL_SECONDS": str(TIME_TO_LIVE)}
         environment = {f"SCORESERVE_{name}": value for name, value in options.items()}
         path = self.directory / f"worker-{len(self._logs)}.log"
         with path.open("wb") as log:
@@ -106,6 +113,15 @@ class House:
         self._valkey._process.wait()
         time.sleep(0.5)
         self._valkey = self._new_valkey()
+
+    def lose_results(self, _: int) -> None:
+        """The store is away for a while, as a disk that is not mounted."""
+        aside = self.results.with_name("aside")
+        self.results.rename(aside)
+        time.sleep(1.5)
+        with suppress(FileNotFoundError):
+            self.results.rmdir()  # which a worker made that was started meanwhile
+        aside.rename(self.results)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -144,15 +160,20 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
     seed = request.config.getoption("--chaos-seed") or random.randrange(10**6)
     print(f"--chaos-seed {seed}")
     chance = random.Random(seed)
-    jobs, kills, stops, freezes, redis_kills = (1000, 60, 20, 20, 10) if long else (12, 2, 1, 1, 1)
+    jobs, kills, stops, freezes, redis_kills, losses = (1000, 60, 20, 20, 10, 20) if long else (12, 2, 1, 1, 1, 2)
     connection = connect(house.url_of("service"), timeout=10, attempts=10)
-    queue = JobQueue(
-        connection, QueueSettings(redis_url=house.url_of("service"), shard_size=4, result_ttl_seconds=TIME_TO_LIVE)
+    settings = QueueSettings(
+        redis_url=house.url_of("service"),
+        shard_size=4,
+        result_ttl_seconds=TIME_TO_LIVE,
+        results_url=house.results.as_uri(),
+        results_in_redis_bytes=5 * 64,  # of about half of the jobs
     )
+    queue = JobQueue(connection, settings)
     undisturbed = Batch(ModelStore(models_dir), 16, "cpu")
 
     events = [house.kill_worker] * kills + [house.stop_worker] * stops
-    events += [house.freeze_worker] * freezes + [house.kill_redis] * redis_kills
+    events += [house.freeze_worker] * freezes + [house.kill_redis] * redis_kills + [house.lose_results] * losses
     chance.shuffle(events)
     plan_of_events = [(event, chance.randrange(3), chance.random()) for event in events]
     trouble = Trouble(plan_of_events)
@@ -171,7 +192,9 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
         time.sleep(0.02)
         for ended in [job for job in map(queue.get, waiting) if job.state.final]:
             assert ended.state == JobState.FINISHED, ended.error
-            came_out.append((waiting.pop(ended.id), digests(Results(connection).images(ended))))
+            with suppress(StoreAway):  # then it is there later
+                images = Results(connection).images(ended)
+                came_out.append((waiting.pop(ended.id), digests(images)))
     assert trouble.error is None
 
     totals = queue.totals()
@@ -184,6 +207,8 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
     with Redis.from_url(house.url) as all_seeing:
         until(lambda: left(all_seeing) == set(), TIME_TO_LIVE + 10)
     assert queue.rq.job_ids == []
+    forget_images(connection, Stores().of(house.results.as_uri()), 0)
+    assert list(house.results.iterdir()) == []
 
 
 def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
@@ -237,4 +262,5 @@ def left(connection: Redis) -> set[str]:
     """What is in Redis besides counters, the clock, whose turn it was, and what RQ knows of workers."""
     keys = {key.decode() for key in connection.keys("*")}
     stays = {"scoreserve:totals", "scoreserve:clock", "rq:queues", "rq:clean_registries:scoreserve:turn"}
+    stays |= {"scoreserve:cleaned"}
     return {key for key in keys - stays if not key.startswith("rq:worker")}
