@@ -1,9 +1,9 @@
 """Does Redis stay small while a job makes many images, and are they streamed? `python -m benchmarks.stored`.
 
-A job of 50,000 images of 32 x 32 x 3 (150 MB) goes through a real worker whose engine computes nothing, a real Redis, and
-a results store: a directory, and a bucket of moto, a server of the S3 protocol. In its middle the store is away for a
-minute. Measured is the memory of Redis throughout, and the memory and the seconds that the npz takes; looked at is that
-every image is what was made, and that none was made twice. Ends with 1 if a limit of docs/scaling.md does not hold.
+A job of 50,000 images of 32 x 32 x 3 (150 MB) goes through a real worker whose engine computes nothing, a real Redis,
+and a results store: a directory, and a bucket of moto, a server of the S3 protocol. In its middle the store is away for
+a minute. Measured is the memory of Redis throughout, and the memory and the seconds that the npz takes; looked at is
+that every image is what was made, and that none was made twice. Ends with 1 if a limit of docs/scaling.md does not hold.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class Part:
 class Batch:
     """What a BatchingWorker needs of a Batch, without a network."""
 
-    device, arithmetics = "cpu", {}  # noqa: RUF012
+    device, arithmetics, longest_step = "cpu", {}, 0.0
 
     def __init__(self, slots: int) -> None:
         self.store, self.slots, self.image_steps = ModelStore(ZOO), slots, 0
@@ -142,11 +142,9 @@ def bucket() -> Iterator[tuple[str, Callable[[bool], None]]]:
         yield "s3://results/here", away
 
 
-def run(
-    url: str, results_url: str, count: int, slots: int, away: Callable[[bool], None], seconds: float
-) -> dict[str, float]:
+def run(settings: WorkerSettings, count: int, away: Callable[[bool], None], seconds: float) -> dict[str, float]:
     """The job, and what was measured."""
-    settings = WorkerSettings(redis_url=url, results_url=results_url, slots=slots, lease_seconds=10)
+    url, slots = settings.redis_url, settings.slots
     queue = JobQueue(connect(url, 30, 0), settings)
     batch: Any = Batch(slots)
     worker = BatchingWorker(connect(url, 30, 0), batch, settings)
@@ -202,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50_000, help="images")
     parser.add_argument("--slots", type=int, default=256)
+    parser.add_argument("--shard-size", type=int, default=64)
     parser.add_argument("--away", type=float, default=60.0, help="seconds that the store is away")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -209,9 +208,9 @@ def main() -> None:
     found = {}
     for kind in (directory, bucket):
         with server() as (name, url), kind() as (results_url, away):
-            found[urlsplit(results_url).scheme] = run(
-                url, results_url, options.count, options.slots, away, options.away
-            )
+            sizes = {"slots": options.slots, "shard_size": options.shard_size}
+            settings = WorkerSettings(redis_url=url, results_url=results_url, **sizes)
+            found[urlsplit(results_url).scheme] = run(settings, options.count, away, options.away)
     out = report.console()
     out.print(f"{name}, {options.count:,} images of 32 x 32 x 3, {options.count * SHAPE.size / 1e6:.0f} MB")
     columns = ["store", "Redis at most", "away", "job", "npz", "its seconds", "its memory"]

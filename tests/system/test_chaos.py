@@ -1,5 +1,4 @@
-"""Jobs of mixed kinds over three workers, while workers are killed and frozen, Redis is killed, and the results store is
-away, at random times.
+"""Jobs of mixed kinds over three workers, at random times killed and frozen; Redis is killed, the results store away.
 
 Every accepted job finishes once, with the pixels of an undisturbed run, and nothing is left of it in the end; service
 and workers are the users of docker/users.acl. The seed is printed; `--chaos-seed N` takes it again, and `--chaos` runs
