@@ -3,7 +3,7 @@
 A job of 50,000 images of 32 x 32 x 3 (150 MB) goes through a real worker whose engine computes nothing, a real Redis,
 and a results store: a directory, and a bucket of moto, a server of the S3 protocol. In its middle the store is away for
 a minute. Measured is the memory of Redis throughout, and the memory and the seconds that the npz takes; looked at is
-that every image is what was made, and that none was made twice. Ends with 1 if a limit of docs/scaling.md does not hold.
+that every image is what was made, and none twice. Ends with 1 if a limit of docs/scaling.md does not hold.
 """
 
 import argparse
