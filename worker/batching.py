@@ -120,12 +120,12 @@ class BatchingWorker(Member):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, settings)
         self.batch = batch
-        self.metrics = WorkerMetrics(batch)
+        self.writers = Writers(Stores(make=True), lambda: self._mail.put({"command": "written"}))
+        self.metrics = WorkerMetrics(batch, self.writers)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
         self.lacks = Lacks(batch.store, settings.model_names)
         self._claims: dict[str, Claim] = {}
         self._made: dict[str, Made] = {}
-        self.writers = Writers(Stores(make=True), lambda: self._mail.put({"command": "written"}))
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
         self._next_cleaning = self._next_beat = self._next_look = self._next_way = self._away_until = 0.0

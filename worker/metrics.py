@@ -4,12 +4,13 @@ import time
 
 import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from models.card import ModelCard
 from worker.device.batch import Batch
 from worker.queue.job import Job
+from worker.writers import Writers
 
 JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 STEP_BUCKETS = tuple(0.0005 * 2**i for i in range(14))  # 0.5 ms to 4 s
@@ -21,9 +22,10 @@ class WorkerMetrics:
 
     Args:
         batch: what it works on.
+        writers: of what it has made.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, writers: Writers) -> None:
         self.registry = registry = CollectorRegistry()
         of_jobs = {"labelnames": ["model", "kind"], "registry": registry}
         self.images = Counter("scoreserve_worker_images_total", "Images made here.", **of_jobs)  # type: ignore[arg-type]
@@ -63,6 +65,7 @@ class WorkerMetrics:
         active = Gauge("scoreserve_slots_active", "Slots with a chain.", registry=registry)
         active.set_function(lambda: batch.active)
         registry.register(_Loaded(batch))
+        registry.register(_Writing(writers))
         batch.on_step = self.stepped
 
     def serve(self, host: str, port: int) -> None:
@@ -90,6 +93,21 @@ class WorkerMetrics:
         if last:
             elapsed = max(0.0, time.time() - job.created_at)
             self.job_seconds.labels(job.request.model, job.request.kind).observe(elapsed)
+
+
+class _Writing(Collector):
+    """What waits to be written into the results store, looked up when it is asked for."""
+
+    def __init__(self, writers: Writers) -> None:
+        self.writers = writers
+
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        what = "Images that are made, and not yet in the results store."
+        failures = "Tries to write into the results store that found it away."
+        return [
+            GaugeMetricFamily("scoreserve_worker_unwritten_bytes", what, value=self.writers.backlog),
+            CounterMetricFamily("scoreserve_worker_store_failures", failures, value=self.writers.failures),
+        ]
 
 
 class _Loaded(Collector):

@@ -17,6 +17,8 @@ from service.metrics import Metrics
 from worker.device.batch import Batch
 from worker.metrics import WorkerMetrics
 from worker.queue.jobs import Depth, Memory
+from worker.queue.stores import Stores
+from worker.writers import Writers
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docker/grafana/dashboards/scoreserve.json"
@@ -37,7 +39,7 @@ def metrics(models_dir: Path) -> dict[str, set[str]]:
     service.rejections.labels("invalid").inc()
     batch = Batch(store, 1, "cpu")
     batch.warm_up("tiny")
-    worker = WorkerMetrics(batch)
+    worker = WorkerMetrics(batch, Writers(Stores(), lambda: None))
     for metric in (worker.images, worker.job_seconds, worker.queue_seconds):
         metric.labels("tiny", "sample")
     worker.image_steps.labels("tiny")

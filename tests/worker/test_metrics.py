@@ -40,6 +40,7 @@ def test_what_a_worker_does_is_measured(queue: JobQueue, new_worker: NewWorker, 
     assert found["scoreserve_worker_images_total kind=sample model=tiny"] == 8
     assert found["scoreserve_worker_image_steps_total model=tiny"] == 8 * 13
     assert found["scoreserve_slots"] == 8
+    assert found["scoreserve_worker_unwritten_bytes"] == found["scoreserve_worker_store_failures_total"] == 0
     assert found["scoreserve_slots_active"] == 0
     arithmetic = worker.batch.arithmetics["tiny"]
     assert found[f"scoreserve_worker_model_info arithmetic={arithmetic} model=tiny version=1"] == 1
