@@ -344,7 +344,7 @@ def test_a_mask_is_painted_with_the_mouse_and_the_rest_is_kept(page: Any) -> Non
     assert mask == [int(x >= 4 and (x, y) != (7, 0)) for y in range(8) for x in range(8)]
 
     (original,) = pixels(page, "#inpaint [data-part=picture]")
-    page.fill("#inpaint-count", "3")
+    page.fill("#inpaint [name=count]", "3")
     page.click("#inpaint .go")
     ended(page, "inpaint")
     page.wait_for_selector("#inpaint .scrubber:not([hidden])")
@@ -372,7 +372,7 @@ def test_a_picture_is_made_small_and_enlarged(page: Any) -> None:
     page.goto("/#sample")
     assert page.locator("#sample [data-part=sampler] option[value=repaint]").count() == 0, "nothing is known there"
     page.goto("/#upscale")
-    page.fill("#upscale-count", "2")
+    page.fill("#upscale [name=count]", "2")
     page.click("#upscale .go")
     ended(page, "upscale")
     (small,) = pixels(page, "#upscale [data-part=picture]")

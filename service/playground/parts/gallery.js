@@ -1,14 +1,13 @@
 // The last jobs with their pictures: those that go on while another is looked at, too.
 
 import { getJson, getPicture } from "../wire/api.js";
-import { make, part, plural } from "./dom.js";
-import { samplers, titleOf } from "./samplers.js";
+import { make, part } from "./dom.js";
+import { addressOf, wanted } from "./job.js";
+import { samplers } from "./samplers.js";
 
 const LIMIT = 12;
 const LOOK_MS = 1500; // between two looks while a job is on its way
 const MOST = 64; // images on a small picture
-const VIEWS = { sample: "sample", inpaint: "inpaint", upscale: "upscale" }; // that show jobs of a kind
-const KINDS = { inpaint: "completion", upscale: "enlargement", colorize: "colouring" };
 
 export class Gallery {
   constructor(root) {
@@ -61,7 +60,7 @@ export class Gallery {
     const state = make("span", { className: "state" });
     const bar = make("progress", { "aria-label": "Image-steps done" });
     const text = make("span", { className: "hint" });
-    const link = make("a", { href: `#${VIEWS[job.kind] ?? "sample"}/${job.id}` }, canvas, state, bar, text);
+    const link = make("a", { href: addressOf(job) }, canvas, state, bar, text);
     return { item: make("li", {}, link), canvas, state, bar, text, drawn: false };
   }
 
@@ -72,8 +71,7 @@ export class Gallery {
     card.state.hidden = job.state === "finished";
     [card.bar.max, card.bar.value] = [all, done];
     card.bar.hidden = Boolean(job.ended_at);
-    const what = plural(job.count, KINDS[job.kind] ?? "image");
-    card.text.textContent = `${what}, ${job.model}, ${titleOf(job.sampler.name)}, seed ${job.seed}`;
+    card.text.textContent = `${wanted(job)}, seed ${job.seed}`;
     if (job.state === "finished" && !card.drawn) {
       card.drawn = true;
       this.#draw(card.canvas, job);

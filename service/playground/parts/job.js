@@ -1,7 +1,7 @@
 // A job on the page: how far it is, its images as they come out of the noise, and what can be done with them.
 
 import { Problem, cancelJob, getJson, getPicture } from "../wire/api.js";
-import { announce, copyOf, part, plural, seconds, short, whole } from "./dom.js";
+import { announce, copyOf, make, part, plural, seconds, short, whole } from "./dom.js";
 import { copy, download } from "../wire/downloads.js";
 import { follow } from "../wire/events.js";
 import { ImageGrid } from "./grid.js";
@@ -10,14 +10,15 @@ import { titleOf } from "./samplers.js";
 import { Scrubber, still } from "./scrubber.js";
 import { bodyOf, curl, python } from "../wire/snippets.js";
 
-const FILES = {
-  png: ["grid.png?scale=4", "png"],
-  npz: ["samples.npz", "npz"],
-  zip: ["images.zip", "zip"],
-  webp: ["animation.webp?scale=4", "webp"],
-  gif: ["animation.gif?scale=4", "gif"],
-  filmstrip: ["filmstrip.png?scale=2", "filmstrip.png"],
-};
+// What can be downloaded: its name, the view, how the file ends, and whether frames are needed for it.
+const FILES = [
+  ["PNG", "grid.png?scale=4", "png", false],
+  ["npz", "samples.npz", "npz", false],
+  ["zip", "images.zip", "zip", false],
+  ["WebP animation", "animation.webp?scale=4", "webp", true],
+  ["GIF", "animation.gif?scale=4", "gif", true],
+  ["Filmstrip", "filmstrip.png?scale=2", "filmstrip.png", true],
+];
 
 const LOOK = "look"; // which of the two looks at a job on its way was chosen
 const FADE_MS = 220; // about as long as from one preview to the next
@@ -46,9 +47,16 @@ export class JobPanel {
     part(this.root, "cancel").addEventListener("click", () => this.cancel());
     part(this.root, "curl").addEventListener("click", (e) => copy(curl(this.path, this.body), e.currentTarget));
     part(this.root, "python").addEventListener("click", (e) => copy(python(this.path, this.body), e.currentTarget));
-    for (const name of Object.keys(FILES)) part(this.root, name).addEventListener("click", () => this.#save(name));
+    this.files = FILES.map(([textContent, view, ending, moving]) => {
+      const button = make("button", { type: "button", textContent, onclick: () => this.#save(view, ending) });
+      return { button, moving };
+    });
+    part(this.root, "downloads").append(...this.files.map(({ button }) => button));
     for (const button of this.root.querySelectorAll("[data-look]")) {
-      button.addEventListener("click", () => this.#look(button.dataset.look));
+      button.addEventListener("click", () => {
+        localStorage.setItem(LOOK, button.dataset.look);
+        this.#look(button.dataset.look);
+      });
     }
     this.#look(localStorage.getItem(LOOK) ?? "chains");
   }
@@ -181,7 +189,6 @@ export class JobPanel {
 
   #look(look) {
     this.root.dataset.look = look;
-    localStorage.setItem(LOOK, look);
     for (const button of this.root.querySelectorAll("[data-look]")) {
       button.setAttribute("aria-pressed", String(button.dataset.look === look));
     }
@@ -192,7 +199,7 @@ export class JobPanel {
     part(this.root, "state").textContent = job.state;
     part(this.root, "cancel").hidden = Boolean(job.ended_at);
     part(this.root, "files").hidden = job.state !== "finished";
-    part(this.root, "frames").hidden = !job.frames;
+    for (const { button, moving } of this.files) button.hidden = moving && !job.frames;
     const seed = `${job.model} ${job.version}, ${titleOf(job.sampler.name)}, seed ${job.seed}`;
     part(this.root, "what").textContent = `${plural(job.count, "image")} of ${seed}${told(job)}`;
     if (job.ended_at) this.#progress({ ...job.progress, ...job, sigma: null });
@@ -256,8 +263,7 @@ export class JobPanel {
     place.hidden = !sentence;
   }
 
-  async #save(name) {
-    const [view, ending] = FILES[name];
+  async #save(view, ending) {
     try {
       await download(`jobs/${this.job.id}/${view}`, `${this.job.model}-seed-${this.job.seed}.${ending}`);
     } catch (error) {
@@ -277,6 +283,16 @@ async function decoded(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
+
+const VIEWS = ["inpaint", "upscale"]; // that show jobs of their kind; others are shown as samples
+const KINDS = { inpaint: "completion", upscale: "enlargement", colorize: "colouring" };
+
+/** Where a job is looked at. */
+export const addressOf = ({ id, kind }) => `#${VIEWS.includes(kind) ? kind : "sample"}/${id}`;
+
+/** What a job asks for, in words. */
+export const wanted = ({ count, kind, model, sampler }) =>
+  `${plural(count, KINDS[kind] ?? "image")}, ${model}, ${titleOf(sampler.name)}`;
 
 /** A job by its id; null if it is no more. */
 export async function findJob(id) {

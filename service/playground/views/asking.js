@@ -1,7 +1,7 @@
 // What the views have in common that ask for images: a form about a model, and the way to a job.
 
 import { ask } from "../wire/api.js";
-import { byId, part } from "../parts/dom.js";
+import { byId, copyOf, part } from "../parts/dom.js";
 import { findJob } from "../parts/job.js";
 import { models, ofPlane, offerModels, showFirst } from "../parts/models.js";
 import { samplers } from "../parts/samplers.js";
@@ -15,6 +15,12 @@ export class AskingView {
   constructor(name, on) {
     this.root = byId(name);
     this.form = part(this.root, "form");
+    const place = part(this.root, "how-many");
+    if (place) {
+      const fields = copyOf("how-many");
+      part(fields, "what").textContent = place.dataset.what;
+      place.replaceWith(fields);
+    }
     this.fields = this.form.elements;
     this.go = part(this.root, "go");
     this.trouble = new Trouble(part(this.root, "trouble"), this.form);
@@ -113,7 +119,7 @@ export class AskingView {
       if (validity.valid && (value !== "" || name === "seed")) continue;
       const range = max ? `from ${min} to ${max}` : `from ${min} on`;
       const many = name === "count" && Number(value) > Number(max) ? " More at a time can be asked for over the API." : "";
-      const wrong = new Error(`${labels[0].textContent}: choose a whole number ${range}.${many}`);
+      const wrong = new Error(`${labels[0].textContent.trim()}: choose a whole number ${range}.${many}`);
       throw Object.assign(wrong, { errors: [{ pointer: `/${name}` }] });
     }
   }

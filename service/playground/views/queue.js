@@ -2,14 +2,12 @@
 
 import { cancelJob, getJson } from "../wire/api.js";
 import { byId, make, part, plural, seconds, whole } from "../parts/dom.js";
-import { samplers, titleOf } from "../parts/samplers.js";
+import { addressOf, wanted } from "../parts/job.js";
+import { samplers } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
 
 const LOOK_MS = 2000;
 const LIMIT = 20;
-
-const VIEWS = ["inpaint", "upscale"]; // that show jobs of their kind; others are shown as samples
-const WHAT = { inpaint: "completion", upscale: "enlargement", colorize: "colouring" };
 
 export class QueueView {
   constructor() {
@@ -81,8 +79,7 @@ export class QueueView {
   }
 
   #row(job) {
-    const view = VIEWS.includes(job.kind) ? job.kind : "sample";
-    const link = make("a", { href: `#${view}/${job.id}`, textContent: job.id.slice(0, 8) });
+    const link = make("a", { href: addressOf(job), textContent: job.id.slice(0, 8) });
     const cancel = make("button", { type: "button", textContent: "Cancel", "aria-label": `Cancel job ${job.id}` });
     cancel.addEventListener("click", () => this.#cancel(job.id));
     const bar = make("progress", { "aria-label": `Progress of job ${job.id}` });
@@ -97,7 +94,7 @@ export class QueueView {
   #fill(row, job) {
     const { image_steps_done: done, image_steps: all } = job.progress;
     row.dataset.state = job.state;
-    part(row, "what").textContent = `${plural(job.count, WHAT[job.kind] ?? "image")}, ${job.model}, ${titleOf(job.sampler.name)}`;
+    part(row, "what").textContent = wanted(job);
     row.querySelector(".state").textContent = job.state;
     const bar = row.querySelector("progress");
     bar.max = all;
