@@ -3,7 +3,8 @@
 Redis is real and has every worker's own connections; the workers are the real BatchingWorker, but their engines are
 fakes that compute nothing and claim a given pace. Time is virtual: whatever a worker does each half second it does at
 that time of a clock that waits for everybody, so that one process can be a thousand workers. Measured is CPU time of
-Redis's main thread per virtual second: at 1 it cannot go on, since that thread alone carries out commands.
+Redis's main thread per virtual second: at 1 it cannot go on, since that thread alone carries out commands. In the end
+all jobs have to be finished, each image once.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,9 +49,14 @@ class FakePart:
     rows: int
     image_steps_done: int = 0
     fault: str | None = None
+    sigma: float | None = None
     chains: list[Any] = field(default_factory=list)
+    waiting: list[Any] = field(default_factory=list)  # those of other clients wait in Redis: there is one client
 
     def look_for_faults(self) -> None:
+        pass
+
+    def frames(self) -> None:
         pass
 
     def pixels(self) -> np.ndarray:
@@ -64,7 +70,8 @@ class FakeBatch:
 
     def __init__(self, card: ModelCard, slots: int, pace: float) -> None:
         self.slots, self.pace, self.card = slots, pace, card
-        self.image_steps = 0
+        self.image_steps = self.ended = 0
+        self.arithmetics = {card.name: "none"}
         self.parts: list[FakePart] = []
         self.on_step: Callable[..., None] = lambda *_: None
         self._left = 0.0
@@ -105,7 +112,17 @@ class FakeBatch:
     def step(self) -> list[FakePart]:
         ended = [part for part in self.parts if part.image_steps_done == part.images * part.rows]
         self.parts = [part for part in self.parts if part not in ended]
+        self.ended += len(ended)
         return ended
+
+    def passed(self, seconds: float) -> list[FakePart]:  # noqa: ARG002
+        return []
+
+    def frees(self, part: FakePart) -> bool:
+        return self.active - part.images < self.slots
+
+    def watch(self, parts: Collection[FakePart]) -> None:
+        pass
 
     def diverged(self) -> list[FakePart]:
         return []
@@ -138,7 +155,6 @@ class Load:
 
     workers: int
     pace: float
-    shard_size: int
     image_steps: float
     shards: float
     commands: float
@@ -148,7 +164,7 @@ class Load:
     def row(self) -> list[str]:
         per_step = f"{self.commands / self.image_steps:.4f}" if self.image_steps else "-"
         return [
-            f"{self.workers:,}", f"{self.pace:,.0f}", f"{self.shard_size}", f"{self.image_steps:,.0f}",
+            f"{self.workers:,}", f"{self.pace:,.0f}", f"{self.image_steps:,.0f}",
             f"{self.shards:,.1f}", f"{self.commands:,.0f}", per_step, f"{100 * self.cpu:.1f} %",
         ]  # fmt: skip
 
@@ -156,8 +172,8 @@ class Load:
 class Fleet:
     """Workers on one Redis, and a clock of theirs."""
 
-    def __init__(self, url: str, workers: int, pace: float, shard_size: int, slots: int) -> None:
-        self.settings = WorkerSettings(redis_url=url, lease_seconds=LONG, shard_size=shard_size, slots=slots)
+    def __init__(self, url: str, workers: int, pace: float, shard_seconds: float, slots: int) -> None:
+        self.settings = WorkerSettings(redis_url=url, lease_seconds=LONG, shard_seconds=shard_seconds, slots=slots)
         self.card = ModelStore(ZOO).card("mnist")
         self.clock = 0.0
         fake = SimpleNamespace(monotonic=lambda: self.clock, time=time.time, sleep=lambda _: None)
@@ -171,7 +187,7 @@ class Fleet:
             worker.subscribe()
             worker._next_beat = worker._next_look = batching.BEAT_SECONDS * number / workers  # not all at once
             self.workers.append(worker)
-        self.pace, self.shard_size = pace, shard_size
+        self.pace = pace
 
     def submit(self, images: int) -> None:
         """A job, as the service would write it down."""
@@ -183,7 +199,7 @@ class Fleet:
         """Lets virtual time pass while jobs of `images` images come, `demand` image-steps a second of them."""
         rows = len(plan(None, self.card)[1])
         owed, next_upkeep = 0.0, self.clock + LEASE
-        steps, totals, before, begun = self._steps(), self.queue.totals(), self._usage(), self.clock
+        steps, ended, before, begun = self._steps(), self._ended(), self._usage(), self.clock
         while self.clock < begun + seconds:
             self.clock += TICK
             owed += demand * TICK
@@ -195,20 +211,33 @@ class Fleet:
             if self.clock >= next_upkeep:
                 upkeep.look_after(self.queue, LONG)
                 next_upkeep += LEASE
-        after, ended = self._usage(), self.queue.totals()
-        took = self.clock - begun
-        shards = (ended.get("images", 0) - totals.get("images", 0)) / self.shard_size
+        after, took = self._usage(), self.clock - begun
         return Load(
-            workers=len(self.workers), pace=self.pace, shard_size=self.shard_size,
-            image_steps=(self._steps() - steps) / took, shards=shards / took,
+            workers=len(self.workers), pace=self.pace,
+            image_steps=(self._steps() - steps) / took, shards=(self._ended() - ended) / took,
             commands=(after[0] - before[0]) / took, cpu=(after[1] - before[1]) / took,
         )  # fmt: skip
+
+    def drain(self) -> None:
+        """Lets time pass until nothing is left to do.
+
+        Raises:
+            RuntimeError: an image was lost, or made twice.
+        """
+        while self.queue.depth().jobs:
+            self.run(1.0, 0, 1)
+        totals = self.queue.totals()
+        if totals["jobs_finished"] != totals["jobs_accepted"] or totals["image_steps"] != self._steps():
+            raise RuntimeError(f"{self._steps()} image-steps were made, but of {totals}")
 
     def close(self) -> None:
         for worker in self.workers:
             worker.pubsub.close()
             worker.connection.close()
         self.queue.connection.close()
+
+    def _ended(self) -> int:
+        return sum(worker.batch.ended for worker in self.workers)
 
     def _steps(self) -> int:
         return sum(worker.batch.image_steps for worker in self.workers)
@@ -252,10 +281,12 @@ def server() -> Iterator[tuple[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("--slots", type=int, default=64, help="of each worker")
-    parser.add_argument("--shard-size", type=int, default=16)
-    parser.add_argument("--images", type=int, default=64, help="of each job")
-    parser.add_argument("--pace", type=float, nargs="+", default=[250, 500, 1000], help="image-steps a second of each")
+    parser.add_argument("--slots", type=int, default=256, help="of each worker")
+    parser.add_argument("--shard-seconds", type=float, default=2)
+    parser.add_argument("--images", type=int, default=100_000, help="of each job")
+    parser.add_argument(
+        "--pace", type=float, nargs="+", default=[2000, 5000, 8000], help="image-steps a second of each"
+    )
     parser.add_argument("--seconds", type=float, default=5, help="virtual seconds of each load")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -264,22 +295,23 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * options.workers + 256)), hard))
     loads = []
     with server() as (name, url):
-        fleet = Fleet(url, options.workers, options.pace[0], options.shard_size, options.slots)
+        fleet = Fleet(url, options.workers, options.pace[0], options.shard_seconds, options.slots)
         loads.append(fleet.run(options.seconds, 0, options.images))
         for pace in options.pace:
             for worker in fleet.workers:
                 worker.batch.pace = pace
             fleet.pace = pace
             demand = pace * options.workers
-            for _ in range(round(1.5 * options.workers * options.slots / options.images)):
-                fleet.submit(options.images)  # every slot has work from the start
-            fleet.run(1.0, demand, options.images)
+            job = options.images * len(plan(None, fleet.card)[1])
+            for _ in range(1 + round(3 * demand * max(1.0, options.shard_seconds) / job)):
+                fleet.submit(options.images)  # there is enough to do from the start
+            fleet.run(options.shard_seconds + 1.0, demand, options.images)
             loads.append(fleet.run(options.seconds, demand, options.images))
+            fleet.drain()
         fleet.close()
     columns = [
         "workers",
         "pace of each",
-        "shard",
         "image-steps/s",
         "shards/s",
         "commands/s",

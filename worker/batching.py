@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty
@@ -30,12 +30,12 @@ from worker.device.batch import Batch, Lacking, NoRoom, Refused
 from worker.device.lane import DeviceFailed, Part, works
 from worker.keeper import Keeper
 from worker.lacks import Lacks
-from worker.leases import Lease, Leases
+from worker.leases import Done, Lease, Leases
 from worker.member import AWAY_SECONDS, TURN, Member
 from worker.metrics import WorkerMetrics
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import PACE, STATUS
-from worker.queue.job import Job, JobNotFound, JobState
+from worker.queue.job import Job, JobNotFound, JobState, job_of
 from worker.queue.jobs import unavailable
 from worker.queue.results import encode, previewed
 from worker.queue.shards import Shard
@@ -49,8 +49,10 @@ BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartb
 SHOW_SECONDS = 0.2  # the same while somebody watches
 CLEANING_SECONDS = 60  # between two looks of any worker at what is not wanted any more in the results store
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
+LET_IN_SECONDS = 0.1  # between two looks for who may be let in before images that wait in hand
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 LONGEST_SLICE_SECONDS = 30.0
+SETTLED_BYTES = 2**23  # of pixels that are written down in one transaction, unless one shard has more
 
 
 @dataclass(eq=False)
@@ -128,7 +130,10 @@ class BatchingWorker(Member):
         self._made: dict[str, Made] = {}
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
-        self._next_cleaning = self._next_beat = self._next_look = self._next_way = self._away_until = 0.0
+        self._next_cleaning = self._next_beat = self._next_look = self._next_way = self._next_in = self._away_until = (
+            0.0
+        )
+        self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
@@ -197,19 +202,14 @@ class BatchingWorker(Member):
             return None
         try:
             self._read_mail()  # first: what nobody wants any more needs no room in a Redis that is full
-            while self._ended:
-                self._settle(self._ended[0])
-                self._ended.popleft()
-            while self.writers.written:
-                self._settle_written(self.writers.written[0])
-                self.writers.written.popleft()
+            self._settle_ended()
+            self._settle_written()
             if clock >= self._next_beat:
                 self._beat()
                 watched = any(claim.watched for claim in self._claims.values())
                 self._next_beat = clock + (SHOW_SECONDS if watched else BEAT_SECONDS)
-            while self._stop_requested and self._started:
-                self.leases.decline(self._started[0])
-                self._started.popleft()
+            if self._stop_requested:
+                self._decline()
             if clock >= self._drain_until:
                 self._hand_back()
             return not (self._look_due(clock) and self._claim())
@@ -230,9 +230,10 @@ class BatchingWorker(Member):
         if self._stop_requested or self._suspended or self.writers.full or (self._claims and clock < self._next_look):
             return False
         self._next_look = clock + LOOK_SECONDS
+        self._ahead = None
         if not self.batch.free:
             self._make_way(clock)
-        return bool(self.batch.free)
+        return bool(self.batch.free or self._ahead)
 
     def _held(self) -> list[Lease]:
         """All leases, for the thread that keeps them."""
@@ -250,26 +251,42 @@ class BatchingWorker(Member):
     def _step(self) -> None:
         """One step, and what is ended by it."""
         self._advance()
-        while self._ended:
-            self._settle(self._ended.popleft())
+        self._settle_ended()
 
     # Claiming.
 
     def _make_way(self, clock: float) -> None:
-        """Lays a shard aside if another's turn has come, and what is in hand would keep it waiting for long."""
-        if clock < self._next_way:
-            return
-        self._next_way = clock + LOOK_SECONDS
-        old = [c for c in self._claims.values() if clock - c.since >= self._slice_seconds and not c.lease.suspect]
-        held = [claim for claim in old if self.batch.frees(claim.part)]
+        """Lets another's shard in whose turn has come, if what is in hand would keep it waiting for long.
+
+        Where images in hand wait for slots that are free soon, the other's get them before. Or a shard is laid aside.
+        """
+        others = [claim for claim in self._claims.values() if not claim.lease.suspect]
+        if clock >= self._next_way:
+            self._next_way = clock + LOOK_SECONDS
+            old = [claim for claim in others if clock - claim.since >= self._slice_seconds]
+            self._lay_one_aside([claim for claim in old if self.batch.frees(claim.part)])
+        if clock >= self._next_in and not self.batch.free:
+            self._next_in = clock + LET_IN_SECONDS
+            parts = self.batch.passed(self._slice_seconds)
+            found = self._turn_of([claim for claim in others if claim.part in parts])
+            if found is not None:
+                self._ahead = min(self.batch.slots, sum(len(part.waiting) for part in parts)), found[1]
+
+    def _turn_of(self, held: Sequence[Claim]) -> tuple[Claim, str] | None:
+        """Which of some shards is to let the next in that waits, and the model of that."""
         if not held:
-            return
+            return None
         named = [(claim.shard, claim.part.image_steps_done) for claim in held]
         found = shards.make_way(self.queue.rq, self.lacks.taking(self.queue), named)
-        if found is None or not self.batch.serves(found[1]) or self.queue.memory().half_full:
+        return (held[found[0]], found[1]) if found is not None and self.batch.serves(found[1]) else None
+
+    def _lay_one_aside(self, held: Sequence[Claim]) -> None:
+        """Lays one of some shards aside, if another's turn has come."""
+        found = self._turn_of(held)
+        if found is None or self.queue.memory().half_full:
             return
         begun = time.monotonic()
-        self._lay_aside(held[found[0]])
+        self._lay_aside(found[0])
         took = time.monotonic() - begun
         self._slice_seconds = max(self.settings.slice_seconds, min(SLICE_FACTOR * took, LONGEST_SLICE_SECONDS))
 
@@ -277,40 +294,61 @@ class BatchingWorker(Member):
         """Claims shards for the free slots; says whether there were any."""
         found = False
         while True:
-            while self._started:  # Redis may go away in the middle: nothing that was claimed is forgotten
-                if self._waits(self._started[0]):
-                    return True
-                self._admit(self._started[0])
-                self._started.popleft()
-            rq_id = None if self._stop_requested else self._take()  # loading a model may have taken long
-            if rq_id is None:
+            self._admit_started()
+            if self._started:
+                return True
+            rq_ids = [] if self._stop_requested else self._take()  # loading a model may have taken long
+            if not rq_ids:
                 return found
             found = True
-            lease = self.leases.start(rq_id, held=self._claims)
-            if lease is not None:
-                self._started.append(lease)
+            self._started.extend(self.leases.start(rq_ids, held=self._claims))
 
     def _waits(self, lease: Lease) -> bool:
         """Whether a shard's turn is when all others are done, since it has to be alone."""
         return bool(self._claims) and lease.suspect
 
-    def _take(self) -> str | None:
-        """The id of the next shard that there is room for."""
-        if not self.batch.free or any(claim.lease.suspect for claim in self._claims.values()):
-            return None
+    def _take(self) -> list[str]:
+        """The ids of the next shards that there is room for."""
+        (ahead, model), self._ahead = self._ahead or (0, ""), None
+        free = self.batch.free
+        if not (free or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
+            return []
+        if not free:  # of large jobs as little as may be: those that wait in hand have waited for longer
+            return shards.take(self.queue.rq, [model], ahead)
+        fits = {name: rate * self.settings.shard_seconds for name, (_, rate) in self.batch.paces().items()}
         if self._wanted is not None:
             if not self.batch.fits(self._wanted):
-                return None
+                return []
             only, self._wanted = [self._wanted.name], None
-            return shards.take(self.queue.rq, only) or self._take()
-        return shards.take(self.queue.rq, self.lacks.taking(self.queue))
+            return shards.take(self.queue.rq, only, free, fits) or self._take()
+        return shards.take(self.queue.rq, self.lacks.taking(self.queue), free, fits)
 
-    def _admit(self, lease: Lease) -> None:
+    def _admit_started(self) -> None:
+        """Hands started shards to the batch, until one has to wait. Redis may go away: nothing claimed is forgotten."""
+        if not self._started or self._waits(self._started[0]):
+            return
+        there = list(self._started)
+        shard_ids = [lease.rq_job.id.rpartition("-") for lease in there]
+        records = {record[0]: record for record in self.queue.records(list({job_id for job_id, _, _ in shard_ids}))}
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for job_id, _, number in shard_ids:
+                pipeline.hget(keys.of(job_id, "state"), number)
+            saved = pipeline.execute()
+        for lease, (job_id, _, _), state_of_it in zip(there, shard_ids, saved, strict=True):
+            if self._stop_requested:
+                self._decline()
+            if not self._started or self._waits(lease):
+                return
+            self._admit(lease, records[job_id], state_of_it)
+            if self._started:  # or it was declined with the others
+                self._started.popleft()
+
+    def _admit(self, lease: Lease, record: tuple[str, Mapping[bytes, bytes], list[bytes]], saved: bytes | None) -> None:
         """Hands a started shard to the batch, where its last worker left it."""
         lease.rq_job.redis_server_version = self.get_redis_server_version()
         try:
             shard = lease.shard
-            job = self.queue.get(shard.job_id)
+            job = self.queue.on_time(job_of(*record))
         except ValidationError as error:
             log.warning("shard %s cannot be read: %s", lease.rq_job.id, error, extra=shard.ids)
             self.leases.fail(lease, "the worker that took it, of another release, cannot read it: ask again")
@@ -321,7 +359,6 @@ class BatchingWorker(Member):
             with suppress(ValueError):
                 lease.rq_job.delete()
             return
-        saved: Any = self.connection.hget(keys.of(job.id, "state"), str(shard.number))
         try:
             if why := self.lacks.why(job.request):
                 self._leave(lease, job, why)
@@ -337,7 +374,7 @@ class BatchingWorker(Member):
         except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
             log.info("shard %s waits: %s", shard.id, error, extra=shard.ids)
             self._wanted = error.card
-            self.leases.decline(lease)
+            self._decline()
             return
         self._claims[shard.id] = Claim(lease, shard, job, part)
         if job.started_at is None and shard.number == 0:
@@ -352,8 +389,14 @@ class BatchingWorker(Member):
             self._fail(lease, job, of_all)
             return
         self.lacks.pause(job.request.model)
-        self.leases.decline(lease)
+        self.leases.decline([lease])
         self._next_beat = 0.0  # others are told at once
+
+    def _decline(self) -> None:
+        """Puts back what is started and not yet in the batch."""
+        if self._started:
+            self.leases.decline(list(self._started))
+            self._started.clear()
 
     # Holding.
 
@@ -472,7 +515,7 @@ class BatchingWorker(Member):
         self.batch.pause(claim.part)
         claim.part.look_for_faults()
         if claim.part.fault:
-            self._settle(claim)
+            self._settle([claim])
             return
         saved = state.pack(claim.part.chains, claim.part.lane.arithmetic)
         log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
@@ -487,44 +530,71 @@ class BatchingWorker(Member):
                 self._drop(made)
             for lease in self._held():
                 if lease in self._started and self._waits(lease):
-                    self.leases.decline(lease)
+                    self.leases.decline([lease])
                 else:
                     self.leases.retry(lease, why)
         self._claims.clear()
 
     # Ending.
 
-    def _settle(self, claim: Claim) -> None:
-        """Writes down a shard that is done or at fault, or has it written into the store of its job."""
-        if claim.shard.id not in self._claims:
-            return
-        part, job, shard = claim.part, claim.job, claim.shard
-        if part.fault:
-            self._fail(claim.lease, job, part.fault, part.image_steps_done)
-            self._drop(claim)
-            return
-        arithmetic = part.lane.arithmetic
-        made = Made(claim.lease, shard, job, part.image_steps_done, part.pixels(), part.frames(), arithmetic)
-        if job.store is None:
-            self._finish(made, made.contents)
-        else:
-            self._made[shard.id] = made
-            self.writers.begin(Writing(shard.id, job.store, job.id, shard.number, made.contents))
-        self._drop(claim)
+    def _settle_ended(self) -> None:
+        """Writes down what is done or at fault, as many shards at once as one transaction may be large."""
+        while self._ended:
+            some: list[Claim] = []
+            size = 0
+            for claim in self._ended:
+                size += len(claim.part.chains) * max(1, claim.job.request.frames) * claim.job.image.size
+                if some and size > SETTLED_BYTES:
+                    break
+                some.append(claim)
+            self._settle(some)
+            for _ in some:
+                self._ended.popleft()
 
-    def _settle_written(self, writing: Writing) -> None:
-        """Tells Redis of a shard that is in the store."""
-        if made := self._made.get(writing.shard_id):
-            self._finish(made, writing.kept)
+    def _settle(self, ended: Sequence[Claim]) -> None:
+        """Writes down shards that are done or at fault, or has them written into the store of their job."""
+        done: list[Made] = []
+        for claim in ended:
+            if claim.shard.id not in self._claims:
+                continue
+            part, job, shard = claim.part, claim.job, claim.shard
+            if part.fault:
+                self._fail(claim.lease, job, part.fault, part.image_steps_done)
+                self._drop(claim)
+                continue
+            arithmetic = part.lane.arithmetic
+            made = Made(claim.lease, shard, job, part.image_steps_done, part.pixels(), part.frames(), arithmetic)
+            if job.store is None:
+                done.append(made)
+            else:
+                self._made[shard.id] = made
+                self.writers.begin(Writing(shard.id, job.store, job.id, shard.number, made.contents))
+                self._drop(claim)
+        self._finish([(made, made.contents) for made in done])
+        for made in done:
+            self._drop(self._claims[made.shard.id])
+
+    def _settle_written(self) -> None:
+        """Tells Redis of shards that are in the store."""
+        written = list(self.writers.written)
+        done = [(made, writing.kept) for writing in written if (made := self._made.get(writing.shard_id))]
+        self._finish(done)
+        for made, _ in done:
             self._drop(made)
+        for _ in written:
+            self.writers.written.popleft()
 
-    def _finish(self, made: Made, contents: Sequence[bytes]) -> None:
-        stored = self.leases.finish(made.lease, contents, made.image_steps_done)
-        if stored:
-            self.metrics.finished(made.job, len(made.images), last=stored == 2)
-            log.info("finished shard %s", made.shard.id, extra=made.shard.ids)
-        if stored == 2:
-            log.info("finished job %s", made.job.id, extra={"job": made.job.id})
+    def _finish(self, done: Sequence[tuple[Made, Sequence[bytes]]]) -> None:
+        """Tells Redis of shards that are made, and what they have made or where that is."""
+        if not done:
+            return
+        answers = self.leases.finish([Done(made.lease, contents, made.image_steps_done) for made, contents in done])
+        for (made, _), stored in zip(done, answers, strict=True):
+            if stored:
+                self.metrics.finished(made.job, made.shard.count, last=stored == 2)
+                log.info("finished shard %s", made.shard.id, extra=made.shard.ids)
+            if stored == 2:
+                log.info("finished job %s", made.job.id, extra={"job": made.job.id})
 
     def _fail(self, lease: Lease, job: Job, reason: str, image_steps: int | None = None) -> None:
         """Ends the whole job, and removes its other shards."""

@@ -27,7 +27,6 @@ from worker.queue.shards import Shard, ShardJob
 log = logging.getLogger(__name__)
 
 KEEP = load(Path(__file__).with_name("keep.lua"))
-SUSPECT_DEATHS = 3  # of workers that held a shard; after so many it may be what kills them
 
 
 @dataclass(eq=False)
@@ -49,7 +48,12 @@ class Lease:
     @property
     def suspect(self) -> bool:
         """Whether so many workers have died with the shard that it has to be alone with the next."""
-        return (self.rq_job.retries_left or 0) <= shards.RETRIES - SUSPECT_DEATHS
+        return (self.rq_job.retries_left or 0) <= shards.RETRIES - shards.SUSPECT_DEATHS
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """What changes when RQ's record or the lease does."""
+        return self.rq_job.key, self.rq_job.execution_registry.key
 
     def answer(self, pipeline: Pipeline) -> None:
         """Adds the question whether the lease lasts; no answer if it is lost."""
@@ -72,6 +76,21 @@ class Lease:
         pipeline.expire(executions.key, seconds + 60)
 
 
+@dataclass(frozen=True)
+class Done:
+    """What has become of a shard.
+
+    Args:
+        lease: of the shard.
+        made: its images, and what they looked like on their way or nothing; or what a store keeps these under.
+        image_steps: of it.
+    """
+
+    lease: Lease
+    made: Sequence[bytes]
+    image_steps: int
+
+
 class Leases:
     """Takes and ends the leases of one worker.
 
@@ -84,57 +103,57 @@ class Leases:
     def __init__(self, queue: JobQueue, worker: BaseWorker, seconds: int) -> None:
         self.queue, self.worker, self.seconds = queue, worker, seconds
 
-    def start(self, rq_id: str, held: Container[str]) -> Lease | None:
-        """Queued -> started in one transaction, so that an id that is there twice runs once; None if it does not wait.
+    def start(self, rq_ids: Sequence[str], held: Container[str]) -> list[Lease]:
+        """Queued -> started in one transaction, so that an id that is there twice runs once; only those that wait.
 
         Args:
-            rq_id: of a shard that was taken.
+            rq_ids: of shards that were taken.
             held: ids of those that this worker holds. One that it does not, but RQ says it does, was started just now
                 and only the answer was lost.
         """
         with self.queue.connection.pipeline() as pipeline:
             while True:
                 with suppress(WatchError):
-                    pipeline.watch(ShardJob.key_for(rq_id))
-                    job = self._fetch(rq_id)
+                    pipeline.watch(*map(ShardJob.key_for, rq_ids))
+                    found: Any = ShardJob.fetch_many(rq_ids, self.queue.connection, JSONSerializer)
                     pipeline.multi()
-                    shards.started(rq_id, pipeline)
-                    execution = None
-                    if job is not None and self._may_start(job, held):
-                        pipeline.delete(job.execution_registry.key)  # a dead worker's entry would break job.delete()
-                        execution = Execution.create(job, self.seconds, pipeline, self.worker.name)
-                        job.prepare_for_execution(self.worker.name, pipeline)
-                        pipeline.persist(job.key)
-                        Lease(job, execution).extend(self.seconds, pipeline)
+                    for rq_id in rq_ids:
+                        shards.started(rq_id, pipeline)
+                    waiting = [job for job in found if job is not None and self._may_start(job, held)]
+                    leases = [self._start(job, pipeline) for job in waiting]
                     pipeline.execute()
-                    return None if job is None or execution is None else Lease(job, execution)
+                    return leases
 
-    def finish(self, lease: Lease, made: Sequence[bytes], image_steps: int) -> int:
-        """Writes down what a shard has made, and ends the job with the last one.
+    def _start(self, job: ShardJob, pipeline: Pipeline) -> Lease:
+        """Adds the commands that begin a lease."""
+        pipeline.delete(job.execution_registry.key)  # a dead worker's entry would break job.delete()
+        lease = Lease(job, Execution.create(job, self.seconds, pipeline, self.worker.name))
+        job.prepare_for_execution(self.worker.name, pipeline)
+        pipeline.persist(job.key)
+        lease.extend(self.seconds, pipeline)
+        return lease
 
-        Args:
-            lease: of the shard.
-            made: its images, and what they looked like on their way or nothing; or what a store keeps these under.
-            image_steps: of it.
+    def finish(self, done: Sequence[Done]) -> list[int]:
+        """Writes down what shards have made; a job ends with the last one of it.
 
         Returns 2 for the last one, 1 for another, and 0 if the lease was lost or nobody wants the images.
         """
-        rq_job, ttl = lease.rq_job, lease.shard.result_ttl
-        images, frames = made
-        rq_job.outcome = images, image_steps, lease.shard.count, frames
-        rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
-        place = 0
+        outcomes = {one.lease: one for one in done}
+        stored: dict[Lease, int] = {}  # the place of its answer
 
-        def commands(pipeline: Pipeline) -> None:
-            nonlocal place
+        def commands(lease: Lease, pipeline: Pipeline) -> None:
+            rq_job, one, ttl = lease.rq_job, outcomes[lease], lease.shard.result_ttl
+            images, frames = one.made
+            rq_job.outcome = images, one.image_steps, lease.shard.count, frames
+            rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
             self.worker.increment_successful_job_count(pipeline)
             self.worker.increment_total_working_time(now() - lease.execution.created_at, pipeline)
             rq_job._handle_success(ttl, pipeline, self.worker.name)
-            place = len(pipeline) - 1  # of the answer of scripts.STORE
+            stored[lease] = len(pipeline) - 1  # scripts.STORE is the last of them
             rq_job.cleanup(ttl, pipeline, remove_from_queue=False)
 
-        answers = self._end(lease, commands)
-        return 0 if answers is None else int(answers[place])
+        answers, lasting = self._end([one.lease for one in done], commands)
+        return [int(answers[stored[one.lease]]) if one.lease in lasting else 0 for one in done]
 
     def fail(self, lease: Lease, reason: str, image_steps: int | None = None) -> bool:
         """Ends the whole job of a shard: what cannot be fulfilled stays so. Says whether the lease lasted.
@@ -146,27 +165,29 @@ class Leases:
         """
         lease.rq_job.reason, lease.rq_job.ended_at = reason, now()
 
-        def commands(pipeline: Pipeline) -> None:
+        def commands(lease: Lease, pipeline: Pipeline) -> None:
             if image_steps is not None:
                 lease.report(image_steps, pipeline)
             self.worker.increment_failed_job_count(pipeline)
             lease.rq_job.set_status(JobStatus.FAILED, pipeline)
             lease.rq_job._handle_failure(reason, pipeline, self.worker.name)
 
-        return self._end(lease, commands) is not None
+        return bool(self._end([lease], commands)[1])
 
     def give_back(self, lease: Lease, image_steps: int, saved: bytes) -> None:
         """Puts a shard to the front of its job, with its state; no retry is spent."""
 
-        def commands(pipeline: Pipeline) -> None:
+        def commands(lease: Lease, pipeline: Pipeline) -> None:
             lease.report(image_steps, pipeline, saved)
             shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline)
 
-        self._end(lease, commands)
+        self._end([lease], commands)
 
-    def decline(self, lease: Lease) -> None:
-        """Puts a shard back as it was; no retry is spent."""
-        self._end(lease, lambda pipeline: shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline))
+    def decline(self, leases: Sequence[Lease]) -> None:
+        """Puts shards back as they were, the first to the very front; no retry is spent."""
+        self._end(
+            leases[::-1], lambda lease, pipeline: shards.again(self.queue.rq, lease.rq_job, lease.shard, pipeline)
+        )
 
     def retry(self, lease: Lease, why: str) -> None:
         """As for a worker that died: puts a shard back for one of its retries, or ends its job if none is left."""
@@ -174,7 +195,7 @@ class Leases:
             self.fail(lease, f"the last of {shards.RETRIES + 1} attempts failed: {why}")
             return
         lease.rq_job.retries_left -= 1
-        self.decline(lease)
+        self.decline([lease])
 
     def forget(self, lease: Lease) -> None:
         """Gives up a lease on what nobody wants."""
@@ -182,26 +203,34 @@ class Leases:
             lease.execution.delete(lease.rq_job, pipeline)
             pipeline.execute()
 
-    def _end(self, lease: Lease, commands: Callable[[Pipeline], None]) -> list[Any] | None:
-        """Carries out the commands and ends the lease, all at once; None if the lease is lost."""
-        rq_job = lease.rq_job
+    def _end(
+        self, leases: Sequence[Lease], commands: Callable[[Lease, Pipeline], None]
+    ) -> tuple[list[Any], set[Lease]]:
+        """Carries out the commands of each and ends the leases, all at once; nothing for those that are lost.
+
+        Returns:
+            All answers, and the leases that were not lost.
+        """
         with self.queue.connection.pipeline() as pipeline:
             while True:
                 with suppress(WatchError):
-                    pipeline.watch(rq_job.key, rq_job.execution_registry.key)
-                    if pipeline.zscore(rq_job.started_job_registry.key, lease.execution.composite_key) is None:
-                        log.info("shard %s is dropped: lease lost", rq_job.id, extra=lease.shard.ids)
-                        return None
+                    pipeline.watch(*(key for lease in leases for key in lease.keys))
+                    scores: Any = pipeline.zmscore(
+                        self.queue.rq.started_job_registry.key, [lease.execution.composite_key for lease in leases]
+                    )
+                    lasting = {lease for lease, score in zip(leases, scores, strict=True) if score is not None}
                     pipeline.multi()
-                    commands(pipeline)
-                    lease.execution.delete(rq_job, pipeline)
-                    return pipeline.execute()
+                    for lease in leases:
+                        if lease in lasting:
+                            commands(lease, pipeline)
+                            lease.execution.delete(lease.rq_job, pipeline)
+                    answers = pipeline.execute()
+                    for lease in leases:
+                        if lease not in lasting:
+                            log.info("shard %s is dropped: lease lost", lease.rq_job.id, extra=lease.shard.ids)
+                    return answers, lasting
 
     def _may_start(self, job: ShardJob, held: Container[str]) -> bool:
         status = job.get_status(refresh=False)
         ours = job.worker_name == self.worker.name and job.id not in held
         return status == JobStatus.QUEUED or (status == JobStatus.STARTED and ours)
-
-    def _fetch(self, rq_id: str) -> ShardJob | None:
-        jobs: Any = ShardJob.fetch_many([rq_id], connection=self.queue.connection, serializer=JSONSerializer)
-        return jobs[0]  # type: ignore[no-any-return]

@@ -48,6 +48,12 @@ class WorkerSettings(QueueSettings):
     models_memory_mb: int = Field(4096, ge=1, description="Memory for weights; those used last stay.")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="Port of the metrics; none by default.")
     metrics_host: str = Field("127.0.0.1", description="Address of the metrics.")
+    shard_seconds: float = Field(
+        2.0,
+        ge=0,
+        description="What a worker takes of a large job at a time, in seconds of its measured pace; with 0 as many "
+        "images as SCORESERVE_SHARD_SIZE says.",
+    )
     lease_seconds: int = Field(10, ge=2, description="How long a dead worker's shards stay claimed.")
     slice_seconds: float = Field(2.0, ge=0, description="How long a shard is in hand before it may have to make way.")
     grace_seconds: float = Field(20.0, ge=0, description="How long a stopping worker goes on before it hands back.")

@@ -46,6 +46,9 @@ def worker(
     lease_seconds: Annotated[
         int | None, typer.Option(metavar="<int>", min=2, help="How long a dead worker's shards stay claimed.")
     ] = None,
+    shard_seconds: Annotated[
+        float | None, typer.Option(metavar="<float>", min=0, help="How much of a large job is taken on at a time.")
+    ] = None,
     slice_seconds: Annotated[
         float | None, typer.Option(metavar="<float>", min=0, help="How long a shard is worked on before it makes way.")
     ] = None,
@@ -82,6 +85,7 @@ def worker(
         "metrics_port": metrics_port,
         "metrics_host": metrics_host,
         "lease_seconds": lease_seconds,
+        "shard_seconds": shard_seconds,
         "slice_seconds": slice_seconds,
         "grace_seconds": grace_seconds,
     }

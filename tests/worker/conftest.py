@@ -30,7 +30,13 @@ LONG = FollowScores(name="follow_scores", steps=400)
 @pytest.fixture
 def settings(worker_url: str, models_dir: Path) -> WorkerSettings:
     return WorkerSettings(
-        redis_url=worker_url, models_dir=models_dir, default_model="tiny", slots=8, shard_size=4, lease_seconds=2
+        redis_url=worker_url,
+        models_dir=models_dir,
+        default_model="tiny",
+        slots=8,
+        shard_size=4,
+        shard_seconds=0,
+        lease_seconds=2,
     )
 
 

@@ -15,7 +15,7 @@ from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.conftest import LONG, Ask, NewWorker, expected, expire
 from worker.device.batch import Batch
-from worker.queue import keys, shards
+from worker.queue import keys, scripts, shards
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.requests import InpaintRequest
@@ -39,6 +39,102 @@ def test_jobs_come_out_as_if_they_had_run_alone(
     assert queue.totals()["images"] == 14
     assert queue.totals()["jobs_finished"] == 3
     assert queue.depth().jobs == 0
+
+
+def test_shards_by_time_have_the_pixels_of_small_ones(
+    submit,
+    queue: JobQueue,
+    new_worker: NewWorker,
+    settings: WorkerSettings,
+    tiny_card: ModelCard,
+    tiny_model: ScoreModel,
+) -> None:
+    job = submit(count=30)
+    worker = new_worker(settings=settings.model_copy(update={"shard_seconds": 1.0}))
+    worker.batch.warm_up("tiny")
+    (lane,) = worker.batch._lanes.values()
+    lane.image_steps_per_second = 11.5 * job.image_steps / 30
+    worker._claim()
+    assert [claim.shard.count for claim in worker._claims.values()] == [11], "8 of them have slots"
+    worker._step()
+    worker._beat()
+    assert queue.get(job.id).image_steps_done == 8
+    worker.work(burst=True)
+    finished = queue.get(job.id)
+    assert (finished.state, finished.image_steps_done) == (JobState.FINISHED, finished.image_steps)
+    results, images = Results(queue.connection), expected(job, tiny_card, tiny_model)
+    assert np.array_equal(results.images(finished), images)
+    assert np.array_equal(np.concatenate(list(results.pieces(finished))), images)
+    for index in range(30):
+        assert np.array_equal(results.image(finished, index), images[index])
+    assert np.array_equal(results.previews(finished)[0], images)
+
+
+def test_what_a_release_before_wrote_down_is_done(
+    submit,
+    queue: JobQueue,
+    new_worker: NewWorker,
+    tiny_card: ModelCard,
+    tiny_model: ScoreModel,
+    redis: Redis,
+    tmp_path,
+) -> None:
+    """All of its shards had records of their own from the beginning, and nothing said which images they have."""
+    job = submit(count=10)
+    assert len(shards.take(queue.rq, None, free=10)) == 3
+    for number in range(3):
+        shard = shards.shard_id(job.id, number)
+        redis.rpush(queue.rq.key, shard)
+        redis.rpush(keys.of(job.id, "waiting"), number)
+        redis.zrem(keys.TAKEN, shard)
+    redis.delete(keys.of(job.id, "ranges"), keys.of(job.id, "progress"), "scoreserve:served")
+    redis.hdel(keys.of(job.id), "count", "largest")
+    (tmp_path / "join.lua").write_text("-- luacheck: read_globals join\njoin(ARGV[1])\n")
+    redis.eval(scripts.load(tmp_path / "join.lua"), 0, job.id)
+    worker = new_worker()
+    worker._claim()
+    assert [(c.shard.first, c.shard.count) for c in worker._claims.values()] == [(0, 4), (4, 4)]
+    worker.work(burst=True)
+    finished = queue.get(job.id)
+    assert (finished.state, finished.image_steps_done) == (JobState.FINISHED, finished.image_steps)
+    assert sum(map(int, redis.hvals(keys.of(job.id, "progress")))) == job.image_steps, "which that release looks at"
+    assert redis.hgetall("scoreserve:load") == {}
+    results, images = Results(queue.connection), expected(job, tiny_card, tiny_model)
+    assert np.array_equal(results.images(finished), images)
+    assert np.array_equal(results.image(finished, 9), images[9])
+
+
+def test_many_shards_are_finished_in_one_transaction_and_one_that_is_lost_in_none(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [submit(count=2, seed=seed) for seed in range(4)]
+    worker = new_worker()
+    worker._claim()
+    lost = next(claim.lease for claim in worker._claims.values() if claim.job.id == jobs[1].id)
+    queue.connection.zrem(lost.rq_job.started_job_registry.key, lost.execution.composite_key)
+    calls: list[int] = []
+    finish = worker.leases.finish
+    monkeypatch.setattr(worker.leases, "finish", lambda done: calls.append(len(done)) or finish(done))
+    while worker._claims:
+        worker._step()
+    assert calls == [4]
+    states = [queue.get(job.id).state for job in jobs]
+    assert [state == JobState.FINISHED for state in states] == [True, False, True, True]
+    assert queue.totals()["images"] == 6
+
+
+def test_what_is_written_down_at_once_is_bounded(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.batching.SETTLED_BYTES", 2 * 2 * 64)
+    jobs = [submit(count=2, seed=seed) for seed in range(4)]
+    worker = new_worker()
+    calls: list[int] = []
+    finish = worker.leases.finish
+    monkeypatch.setattr(worker.leases, "finish", lambda done: calls.append(len(done)) or finish(done))
+    worker.work(burst=True)
+    assert calls == [2, 2]
+    assert all(queue.get(job.id).state == JobState.FINISHED for job in jobs)
 
 
 def test_an_inpainting_keeps_what_is_not_masked(

@@ -43,9 +43,10 @@ def test_a_step_that_is_longer_than_the_lease_does_not_lose_it(job: Job, slow: B
     retries: list[int] = []
     settle = slow._settle
 
-    def look(claim) -> None:  # type: ignore[no-untyped-def]
-        retries.append(ShardJob.fetch(claim.shard.id, queue.connection, slow.serializer).retries_left)
-        settle(claim)
+    def look(claims) -> None:  # type: ignore[no-untyped-def]
+        found = (ShardJob.fetch(claim.shard.id, queue.connection, slow.serializer) for claim in claims)
+        retries.extend(shard.retries_left for shard in found)
+        settle(claims)
 
     slow._settle = look  # type: ignore[method-assign]
     slow.work(burst=True)

@@ -347,3 +347,48 @@ def test_no_model_is_moved_out_of_memory_for_a_turn(
         if len(jobs) == 1:
             begin(worker, jobs[0])
     assert look(worker) == [jobs[makes_way].id]
+
+
+def test_images_in_hand_that_wait_let_others_have_the_next_slots(
+    submit: Submit,
+    queue: JobQueue,
+    new_worker: NewWorker,
+    settings: WorkerSettings,
+    tiny_card: ModelCard,
+    tiny_model: ScoreModel,
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slots": 4, "shard_seconds": 1.0, "slice_seconds": 1e9}))
+    worker.batch.warm_up("tiny")
+    (lane,) = worker.batch._lanes.values()
+    large = submit(count=40, client="a")
+    lane.image_steps_per_second = float(large.image_steps)
+    assert look(worker) == [large.id]
+    (claim,) = worker._claims.values()
+    assert (claim.shard.count, len(claim.part.waiting)) == (40, 36)
+    for _ in range(3):
+        worker._step()
+    own, others = submit(count=2, client="a"), [submit(count=2, client=client, seed=2) for client in "bcd"]
+    worker._next_in = 0.0
+    assert look(worker) == [large.id, others[0].id, others[1].id], "as many as there are slots"
+    worker._next_in = 0.0
+    assert look(worker) == [large.id, others[0].id, others[1].id], "and no more until those have slots"
+    ended = finish(worker, queue, large, own, *others)
+    assert max(ended.index(job.id) for job in others) < ended.index(large.id)
+    for job in (large, *others):
+        assert np.array_equal(Results(queue.connection).images(queue.get(job.id)), expected(job, tiny_card, tiny_model))
+        assert deaths(queue, job) == 0
+
+
+def test_nobody_waits_for_slots_that_are_not_free_soon(
+    submit: Submit, new_worker: NewWorker, settings: WorkerSettings
+) -> None:
+    worker = new_worker(settings=settings.model_copy(update={"slots": 4, "shard_seconds": 1.0, "slice_seconds": 1.0}))
+    worker.batch.warm_up("tiny")
+    (lane,) = worker.batch._lanes.values()
+    large = submit(count=8, client="a", sampler=LONG)
+    lane.image_steps_per_second = float(large.image_steps)
+    assert look(worker) == [large.id]
+    submit(count=2, client="b")
+    lane.image_steps_per_second = 4 * 399.0
+    worker._next_in = 0.0
+    assert look(worker) == [large.id], "400 rows take more than a second"

@@ -162,7 +162,7 @@ def test_a_job_is_read_from_where_it_was_written(
     second = submit(count=5)
     queue.settings = queue.settings.model_copy(update={"results_url": None})
     new_worker().work(burst=True)
-    assert len(objects(tmp_path / "elsewhere")) == second.shards
+    assert len(objects(tmp_path / "elsewhere")) == queue.get(second.id).shards
     for job in (first, second):
         images = Results(queue.connection).images(queue.get(job.id))
         assert np.array_equal(images, expected(job, tiny_card, tiny_model))
@@ -316,7 +316,7 @@ def test_what_a_killed_worker_had_written_is_made_again_and_the_same(
     killed._beat()
     until(lambda: killed._advance() or len(killed._ended) == 2)
     for claim in killed._ended:
-        killed._settle(claim)
+        killed._settle([claim])
     until(lambda: len(killed.writers.written) == 2)
     written = objects(directory)
     assert len(written) == 2
@@ -327,7 +327,7 @@ def test_what_a_killed_worker_had_written_is_made_again_and_the_same(
     assert second.work(burst=True)
     assert objects(directory) == written
     assert np.array_equal(Results(queue.connection).images(queue.get(job.id)), expected(job, tiny_card, tiny_model))
-    killed._settle_written(killed.writers.written[0])
+    killed._settle_written()
     assert queue.totals()["images"] == 8, "whose lease is lost writes nothing down"
 
 
@@ -337,7 +337,7 @@ def test_what_is_written_while_redis_is_away_is_told_later(
     job, worker = submit(count=4), new_worker()
     worker._claim()
     until(lambda: worker._advance() or bool(worker._ended))
-    worker._settle(worker._ended.popleft())
+    worker._settle_ended()
     until(lambda: bool(worker.writers.written))
 
     def away(*_: Any) -> int:

@@ -183,7 +183,7 @@ def test_a_preview_is_put_together_from_all_shards(submit: Submit, queue: JobQue
                 worker.batch.drop(claim.part)
         while first.shard.id in worker._claims:
             worker._advance()
-            worker._settle(worker._ended.popleft()) if worker._ended else None
+            worker._settle_ended()
     for shown in Results(queue.connection).previews(queue.get(job.id)):
         assert shown.shape == (10, 8, 8, 1)
         assert shown[:4].any(axis=(1, 2, 3)).all()

@@ -140,8 +140,19 @@ class Batch:
         """Model -> seconds of a step of one image, and image-steps a second with all slots in use."""
         return {name: (lane.step_seconds, lane.image_steps_per_second) for (name, *_), lane in self._lanes.items()}
 
+    def passed(self, seconds: float) -> list[Part]:
+        """Parts whose images wait for slots that another's may have before: some is free within so many seconds.
+
+        None while images that were let in so wait themselves, so that nobody waits for long.
+        """
+        if any(part.ahead and part.waiting for part in self.parts):
+            return []
+        return [part for part in self.parts if part.waiting and part.seconds_until_free <= seconds]
+
     def admit(self, request: Request, first: int, count: int, saved: bytes | None = None) -> Part:
         """Takes on `count` images of a request, from image `first` on, where `saved` left them.
+
+        What comes while no slot is free gets the next ones, before the images in hand that wait for some.
 
         Raises:
             Refused: the request cannot be fulfilled.
@@ -174,7 +185,8 @@ class Batch:
                 state.unpack(saved, chains, lane.card.image.chw, lane.arithmetic)
             except ValueError as error:
                 log.warning("beginning again: %s", error)
-        part = Part(lane, chains, next(self._numbers), deque(chain for chain in chains if chain.remaining))
+        waiting = deque(chain for chain in chains if chain.remaining)
+        part = Part(lane, chains, next(self._numbers), waiting, ahead=not self.free)
         lane.parts.append(part)
         self._fill()
         return part
@@ -241,9 +253,9 @@ class Batch:
         self._fill()
 
     def _fill(self) -> None:
-        """Gives the free slots to the chains that wait, oldest part first."""
+        """Gives the free slots to the chains that wait, oldest part first, but for those that were let in."""
         free = self.slots - self.active
-        for part in self.parts:
+        for part in sorted(self.parts, key=lambda part: not part.ahead):
             admitted = [part.waiting.popleft() for _ in range(min(free, len(part.waiting)))]
             if admitted and not part.lane.engine.chains:  # who was away has not saved up turns
                 part.lane.turn = max(part.lane.turn, self._turn)

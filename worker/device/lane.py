@@ -43,6 +43,7 @@ class Part:
         number: how many parts the batch had taken on before.
         waiting: those of the chains that have not been admitted yet.
         fault: why it can never be finished.
+        ahead: whether its chains go before those of parts that are older.
     """
 
     lane: "Lane"
@@ -50,6 +51,7 @@ class Part:
     number: int = 0
     waiting: deque[Chain] = field(default_factory=deque)
     fault: str | None = None
+    ahead: bool = False
 
     @property
     def image_steps_done(self) -> int:
@@ -62,6 +64,13 @@ class Part:
     @property
     def ended(self) -> bool:
         return self.fault is not None or self.finished
+
+    @property
+    def seconds_until_free(self) -> float:
+        """When the first of its slots will be free, by the pace with all slots in use; infinite if it has none."""
+        rows = [chain.remaining for chain in set(self.chains).difference(self.waiting) if chain.remaining]
+        pace = self.lane.image_steps_per_second / self.lane.engine.slots  # rows a second
+        return min(rows, default=float("inf")) / pace if pace else float("inf")
 
     @property
     def sigma(self) -> float | None:

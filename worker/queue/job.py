@@ -28,6 +28,8 @@ class Job(BaseModel):
     """What a client asked for, and how far it is.
 
     Args:
+        shards: how many there are so far: a job begins as one, and whoever takes a part of one leaves another.
+        shard_size: images that a shard is not made smaller than.
         image_steps: network evaluations of all images.
         rows: of each image's table; a row that is guided is two evaluations at once.
         store: address of where its images are written to; None if they are in Redis.
@@ -89,7 +91,7 @@ def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) ->
         shard_size=int(record[b"shard_size"]),
         image_steps=image_steps,
         rows=int(record.get(b"rows", image_steps // request.count)),  # a release that guided nothing did not say it
-        image_steps_done=sum(map(int, progress)),
+        image_steps_done=int(record.get(b"done", 0)) + sum(map(int, progress)),
         created_at=float(record[b"created_at"]),
         started_at=number(b"started_at"),
         ended_at=number(b"ended_at"),

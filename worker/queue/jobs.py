@@ -29,7 +29,7 @@ from worker.queue.priority import Priority
 from worker.queue.requests import Request
 from worker.queue.settings import QueueSettings
 
-MAX_SHARDS = 10_000  # of a job: one that would have more has larger ones
+MAX_SHARDS = 10_000  # of a job: one that could have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
 NOT_NOW = "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY"  # what a server says that takes no writes for now
 CANCELLED_BY_OPERATOR = "cancelled by an operator"  # what a client is told
@@ -135,7 +135,7 @@ class JobQueue:
         self._rq_record = flat(shards.rq_record(self.rq, settings.result_ttl_seconds))
 
     def accept(self, offer: Offer) -> Job:
-        """Accepts a job: at once, or not at all, it is written down and its shards are enqueued.
+        """Accepts a job: at once, or not at all, it is written down and enqueued as one shard.
 
         Raises:
             AcceptedBefore: it was sent again.
@@ -180,7 +180,7 @@ class JobQueue:
             state=JobState.QUEUED,
             request=request,
             image=image,
-            shards=-(-request.count // size),
+            shards=1,
             shard_size=size,
             image_steps=image_steps,
             rows=image_steps // request.count if rows is None else rows,
@@ -221,9 +221,9 @@ class JobQueue:
         Raises:
             JobNotFound: there is none.
         """
-        return self._on_time(self._read(job_id))
+        return self.on_time(self._read(job_id))
 
-    def _on_time(self, job: Job) -> Job:
+    def on_time(self, job: Job) -> Job:
         """The job; ended if its deadline has passed."""
         if job.deadline is None or job.state.final or time.time() < job.deadline:
             return job
@@ -276,7 +276,7 @@ class JobQueue:
         for _ in range(0, MOST_LOOKED_AT, at_once := max(limit + 1, 20)):
             places = self._places(client, after, at_once)
             for place, found in zip(places, self._read_all([job_id for _, job_id in places]), strict=True):
-                job = found and self._on_time(found)
+                job = found and self.on_time(found)
                 if job and job.state in states and (models is None or job.request.model in models):
                     if len(jobs) == limit:
                         return jobs, after
@@ -326,19 +326,19 @@ class JobQueue:
 
         Its shards are removed, but for the number `keep`, which RQ's registry of failed jobs shows to operators.
         """
-        ended = self.connection.eval(scripts.END, 0, job.id, state.value, time.time(), job.result_ttl, error)
-        shards.discard(self.rq, job.id, job.shards, keep)
-        return bool(ended)
+        shards_now: Any = self.connection.eval(scripts.END, 0, job.id, state.value, time.time(), job.result_ttl, error)
+        shards.discard(self.rq, job.id, int(shards_now) or job.shards, keep)
+        return bool(int(shards_now))
 
     def depth(self) -> Depth:
         """What waits or runs."""
         active: Any = self.connection.zrange(keys.ACTIVE, 0, -1, withscores=True)
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id, _ in active:
-                pipeline.hget(keys.of(job_id.decode()), "image_steps")
+                pipeline.hmget(keys.of(job_id.decode()), "image_steps", "done")
                 pipeline.hvals(keys.of(job_id.decode(), "progress"))
             answers = pipeline.execute()
-        totals = [int(total or 0) for total in answers[0::2]]
+        totals = [int(total or 0) - int(stored or 0) for total, stored in answers[0::2]]
         done = [sum(map(int, progress)) for progress in answers[1::2]]
         return Depth(
             jobs=len(active),
@@ -386,13 +386,16 @@ class JobQueue:
         return job
 
     def _read_all(self, job_ids: Sequence[str]) -> list[Job | None]:
+        return [job_of(*record) if b"request" in record[1] else None for record in self.records(job_ids)]
+
+    def records(self, job_ids: Sequence[str]) -> list[tuple[str, Mapping[bytes, bytes], list[bytes]]]:
+        """What Redis has of jobs, in one round trip: arguments of `job_of`."""
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hgetall(keys.of(job_id))
                 pipeline.hvals(keys.of(job_id, "progress"))
             answers = pipeline.execute()
-        records = zip(job_ids, answers[0::2], answers[1::2], strict=True)
-        return [job_of(*record) if b"request" in record[1] else None for record in records]
+        return list(zip(job_ids, answers[0::2], answers[1::2], strict=True))
 
 
 def _task(job: Job) -> Task:

@@ -15,11 +15,12 @@ CLEANED = "scoreserve:cleaned"  # when somebody last looked at what the results 
 WAITING = "scoreserve:waiting"  # channel: a model for which something waits
 
 OfJob = Literal[
+    "ranges",  # hash: shard number -> its first image and how many it has
     "images",  # hash: shard number -> its images, uint8 pixels one after another
     "frames",  # hash: shard number -> what its images looked like on their way, likewise
     "previews",  # hash: shard number -> what its images are expected to look like, likewise
     "chains",  # hash: shard number -> what its images look like by now, noise and all, likewise
-    "progress",  # hash: shard number -> its image-steps done
+    "progress",  # hash: number of a shard that is begun and not stored -> its image-steps done
     "sigma",  # hash: shard number -> the noise level that it is at
     "state",  # hash: shard number -> what a stopped worker saved of it
     "waiting",  # list: numbers of the shards that wait

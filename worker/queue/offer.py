@@ -14,6 +14,10 @@ from models.card import ImageShape
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.queue.job import Job
 
+MAX_SHARD_BYTES = (
+    2**20
+)  # of the pixels of a shard, which are stored and read at once; unless that is less than shard_size
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -94,12 +98,20 @@ class Offer:
     webhook: str | None = None
 
     @property
+    def largest(self) -> int:
+        """Images that a shard is not made larger than: what they look like is stored at once."""
+        pictures = self.job.image.size * max(1, self.job.request.frames)
+        return max(self.job.shard_size, MAX_SHARD_BYTES // pictures)
+
+    @property
     def arguments(self) -> list[Any]:
         """Keys and arguments of `scripts.ACCEPT`."""
         job = self.job
         record = {
             "request": job.request.model_dump_json(),
             "image": _json(job.image),
+            "count": job.request.count,
+            "largest": self.largest,
             "shards": job.shards,
             "shard_size": job.shard_size,
             "image_steps": job.image_steps,
@@ -127,8 +139,6 @@ class Offer:
             job.image_steps,
             *(-1 if limit is None else limit for limit in most),
             job.request.count,
-            job.shard_size,
-            job.shards,
             job.result_ttl,
             "" if job.deadline is None else job.deadline,
             "" if self.once is None else self.once.fingerprint,

@@ -37,7 +37,7 @@ def encode(images: Pixels) -> bytes:
     return np.ascontiguousarray(images).tobytes()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Range:
     """Which images of its job a shard has: `count` of them, from image `first` on."""
 
@@ -126,9 +126,20 @@ class Results:
         return _shown(job, shown, done, estimates), _shown(job, shown, done, chains)
 
     def _ranges(self, job: Job, numbers: range) -> list[Range]:
-        """The images of the shards with these numbers, as far as there are any; in order, as the numbers are."""
+        """The images of the shards with these numbers, as far as there are any; in order, as the numbers are.
+
+        Of what a release before wrote down all shards have the same number of images, and it is not said.
+
+        Raises:
+            JobNotFound: it is gone.
+        """
         size, there = job.shard_size, numbers[: max(0, job.shards - numbers.start)]
-        return [Range(number, number * size, min(size, job.request.count - number * size)) for number in there]
+        stored: Any = self.connection.hmget(keys.of(job.id, "ranges"), [str(n) for n in there]) if there else []
+        if not any(stored):
+            return [Range(number, number * size, min(size, job.request.count - number * size)) for number in there]
+        if None in stored:
+            raise JobNotFound(job.id)
+        return [Range(number, *map(int, part.split())) for number, part in zip(there, stored, strict=True)]
 
     def _shaped(self, job: Job, pixels: bytes) -> Pixels:
         images: Pixels = np.frombuffer(pixels, dtype=np.uint8)

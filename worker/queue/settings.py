@@ -22,7 +22,7 @@ class QueueSettings(BaseSettings):
     )
     models_dir: Path | None = Field(None, description="A model store searched before the models that ship.")
     default_model: str = Field("mnist", description="The model of a request that names none.")
-    shard_size: int = Field(16, ge=1, le=10_000, description="Images of a job that one worker takes on at a time.")
+    shard_size: int = Field(16, ge=1, le=10_000, description="The fewest images of a job that are one shard.")
     max_images_per_job: int = Field(100_000, ge=1)
     max_image_steps_per_job: int = Field(50_000_000, ge=1)
     result_ttl_seconds: int = Field(3600, ge=1, description="How long an ended job and its images are kept.")

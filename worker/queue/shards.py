@@ -1,12 +1,13 @@
 """Shards: the RQ jobs that a job consists of. What is private to RQ is here, in worker.leases, .batching and .upkeep.
 
-Torch-free: the service enqueues shards, workers claim them.
+Torch-free: the service enqueues a job as one shard, and workers claim as much of it as they have room for.
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -14,12 +15,14 @@ from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from worker.queue import keys, scripts
 
 QUEUE = "scoreserve"
 FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
 RETRIES = 10  # how many dead workers a shard survives
+SUSPECT_DEATHS = 3  # of workers that held a shard; after so many it may be what kills them
 AT_ONCE = 500  # shards that one script removes, which nothing else in Redis can interrupt
 
 
@@ -126,15 +129,21 @@ def rq_record(queue: Queue, result_ttl: int) -> dict[str, str]:
     return {name: str(record[name]) for name in record.keys() - {"data", "description", "created_at"}}
 
 
-def take(queue: Queue, models: Sequence[str] | None) -> str | None:
-    """Takes the shard that is next, as `scripts.TAKE` says, and returns its id; None if nothing waits.
+def take(
+    queue: Queue, models: Sequence[str] | None, free: int = 1, fits: Mapping[str, float] = MappingProxyType({})
+) -> list[str]:
+    """Takes the shards that are next, all of one model, as `scripts.TAKE` says; returns their ids.
 
     Args:
         queue: of all shards.
         models: those that shards may be taken of; None for all.
+        free: slots that they are to fill, and at least one shard.
+        fits: model -> image-steps that a shard may have; of others they are as small as their job is cut.
     """
-    taken: Any = queue.connection.eval(scripts.TAKE, 1, queue.key, json.dumps(models))
-    return None if taken is None else taken.decode()
+    room = free, json.dumps(dict(fits)), RETRIES - SUSPECT_DEATHS
+    named = queue.key, WORKERS_BY_QUEUE_KEY % queue.name
+    taken: Any = queue.connection.eval(scripts.TAKE, 2, *named, json.dumps(models), *room)
+    return [shard.decode() for shard in taken]
 
 
 def make_way(queue: Queue, models: Sequence[str] | None, held: Sequence[tuple[Shard, int]]) -> tuple[int, str] | None:
@@ -148,7 +157,7 @@ def make_way(queue: Queue, models: Sequence[str] | None, held: Sequence[tuple[Sh
     Returns:
         Its place among them, and the model of the one that waits; None if none should.
     """
-    fields = [field for shard, image_steps in held for field in (shard.job_id, image_steps)]
+    fields = [field for shard, image_steps in held for field in (shard.job_id, shard.number, image_steps)]
     found: Any = queue.connection.eval(scripts.MAKE_WAY, 0, json.dumps(models), *fields)
     return None if found is None else (int(found[0]), found[1].decode())
 

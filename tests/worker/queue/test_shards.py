@@ -28,8 +28,8 @@ def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Submit:  # type: ignor
 def drain(queue: JobQueue, most: int = 1000, models: list[str] | None = None) -> list[str]:
     """Ids of the jobs of the shards that are taken, in order."""
     taken = []
-    while len(taken) < most and (shard := shards.take(queue.rq, models)) is not None:
-        taken.append(shard.rpartition("-")[0])
+    while len(taken) < most and (found := shards.take(queue.rq, models)):
+        taken += [shard.rpartition("-")[0] for shard in found]
     return taken
 
 
@@ -130,15 +130,14 @@ def test_nobody_is_locked_out_of_slow_workers_while_others_are_served_by_fast_on
 def test_what_is_put_back_goes_first_and_is_charged_once(queue: JobQueue, submit: Submit) -> None:
     mine, other = submit(40, "a"), submit(40, "b")
     for _ in range(20):
-        shard = shards.take(queue.rq, ["tiny"])
-        assert shard is not None
+        (shard,) = shards.take(queue.rq, ["tiny"])
         (job,) = shards.ShardJob.fetch_many([shard], queue.connection, queue.rq.serializer)
         assert job is not None
         with queue.connection.pipeline() as pipeline:
             shards.started(shard, pipeline)
             shards.again(queue.rq, job, job.shard, pipeline)
             pipeline.execute()
-    assert len(queue.rq.job_ids) == 20
+    assert len(queue.rq.job_ids) == 3, "the first shard, what it was cut from, and the other job"
     assert Counter(drain(queue, 10)) == {mine.id: 5, other.id: 5}
 
 
@@ -159,3 +158,56 @@ def test_nothing_is_left_of_lines_in_which_nobody_stands(queue: JobQueue, submit
         queue.cancel(submit(4, f"passer-by {number}").id)
     drain(queue, 50, models=["tiny"])
     assert queue.connection.zcard("scoreserve:served") <= 22
+
+
+def taken(queue: JobQueue, free: int, **fits: float) -> list[int]:
+    """How many images the shards have that are taken for so many free slots."""
+    found = shards.ShardJob.fetch_many(shards.take(queue.rq, None, free, fits), queue.connection, queue.rq.serializer)
+    return [rq_job.shard.count for rq_job in found if rq_job is not None]
+
+
+def test_of_a_large_job_as_much_is_taken_as_fits_the_worker(queue: JobQueue, submit: Submit) -> None:
+    job = submit(100_000)
+    steps = job.image_steps // 100_000
+    assert job.shard_size == 10
+    assert taken(queue, 8, tiny=300 * steps) == [300], "whatever is not in slots waits for them"
+    assert taken(queue, 8, tiny=4 * steps) == [10], "and none are fewer than its shard size"
+    assert taken(queue, 25, tiny=12 * steps) == [12, 12, 12]
+    assert taken(queue, 25) == [10, 10, 10]
+    assert taken(queue, 8, tiny=10**12) == [16_384], "nor are its pixels more than a mebibyte"
+
+
+def test_what_is_left_is_shared_by_the_workers(
+    queue: JobQueue, submit: Submit, monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> None:
+    submit(100)
+    redis.sadd("rq:workers:scoreserve", *(f"rq:worker:{number}" for number in range(4)))
+    try:
+        assert taken(queue, 8, tiny=10**12) == [25]
+        assert taken(queue, 8, tiny=10**12) == [25], "what is taken is still to do"
+    finally:
+        redis.delete("rq:workers:scoreserve")
+
+
+def test_what_is_taken_together_is_of_one_model_and_what_may_kill_its_worker_comes_last(
+    queue: JobQueue, submit: Submit
+) -> None:
+    jobs = [submit(4, model=model) for model in ("one", "two", "one", "one", "one")]
+    assert shards.take(queue.rq, None, free=8) == [shards.shard_id(jobs[0].id, 0)]
+    assert shards.take(queue.rq, None, free=8) == [shards.shard_id(jobs[1].id, 0)]
+    queue.connection.hset(f"rq:job:{shards.shard_id(jobs[3].id, 0)}", "retries_left", shards.RETRIES - 3)
+    assert shards.take(queue.rq, None, free=100) == [shards.shard_id(job.id, 0) for job in jobs[2:4]]
+    assert shards.take(queue.rq, None, free=100) == [shards.shard_id(jobs[4].id, 0)]
+
+
+def test_what_was_begun_stays_whole(queue: JobQueue, submit: Submit) -> None:
+    job = submit(40)
+    assert taken(queue, 8, tiny=20 * job.image_steps // 40) == [20]
+    (rq_job,) = shards.ShardJob.fetch_many([shards.shard_id(job.id, 0)], queue.connection, queue.rq.serializer)
+    assert rq_job is not None
+    with queue.connection.pipeline() as pipeline:
+        shards.started(rq_job.id, pipeline)
+        shards.again(queue.rq, rq_job, rq_job.shard, pipeline)
+        pipeline.execute()
+    assert taken(queue, 4) == [20]
+    assert taken(queue, 4) == [4]

@@ -1,22 +1,21 @@
 #!lua
--- Accepts a job, unless that would be more than may be in flight: writes it down, and its shards for RQ, and puts it in
--- its client's line. Answers with what stands against it ('drained', of its model, 'client', 'queue', 'jobs' or
+-- Accepts a job, unless that would be more than may be in flight: writes it down, and for RQ one shard with all of
+-- its images, and puts it in its client's line. Answers with what stands against it ('drained', of its model, 'client', 'queue', 'jobs' or
 -- 'kept'; else ''), then with what was in flight before: image-steps of the client, image-steps of all, jobs; and bytes
 -- of images that the client has kept, and the seconds until there is room for the job's, or -1 if nobody knows. If the
 -- request's key was used before, it answers 'before', and with what is known under the key: id of the job, and
 -- fingerprint.
 -- RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
--- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, shard size,
--- shards, time to live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
--- then fields and values of the job's record as JSON, and those of RQ's record of every shard; the most bytes of images
+-- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, time to
+-- live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
+-- then fields and values of the job's record as JSON, and those of RQ's record of a shard; the most bytes of images
 -- that the client may have kept, or -1
--- luacheck: read_globals clock key load tell_progress join spend kept keep room_in
+-- luacheck: read_globals clock key load tell_progress join spend kept keep room_in set_range
 
 local own, record, rq_record, fields = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), {}
 local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
 local most_of_client, most_of_all, most_jobs = tonumber(own[5]), tonumber(own[6]), tonumber(own[7])
-local count, size, shards, ttl = tonumber(own[8]), tonumber(own[9]), tonumber(own[10]), own[11]
-local deadline, fingerprint, rq_now = own[12], own[13], own[14]
+local count, ttl, deadline, fingerprint, rq_now = tonumber(own[8]), own[9], own[10], own[11], own[12]
 for i = 1, #record, 2 do fields[record[i]] = record[i + 1] end
 local once = fields.once and 'scoreserve:once:' .. fields.once
 local before = once and redis.call('GET', once)
@@ -48,16 +47,10 @@ load(client, steps)
 spend(client, 'jobs', 1)
 keep(client, id, fields.bytes)
 redis.call('SADD', KEYS[2], KEYS[1])
-for number = 0, shards - 1 do
-    local shard, first = id .. '-' .. number, number * size
-    local images = math.min(size, count - first)
-    local data = '["scoreserve.fulfil",null,[],{"job_id":"%s","number":%d,"first":%d,"count":%d,"result_ttl":%d}]'
-    redis.call('HSET', 'rq:job:' .. shard, unpack(rq_record))
-    redis.call('HSET', 'rq:job:' .. shard, 'data', string.format(data, id, number, first, images, ttl),
-        'description', images .. ' images of job ' .. id, 'created_at', rq_now, 'enqueued_at', rq_now)
-    redis.call('RPUSH', KEYS[1], shard)
-    redis.call('RPUSH', key(id, 'waiting'), number)
-end
+redis.call('HSET', 'rq:job:' .. id .. '-0', 'created_at', rq_now, 'enqueued_at', rq_now, unpack(rq_record))
+set_range(id, 0, 0, count, ttl)
+redis.call('RPUSH', KEYS[1], id .. '-0')
+redis.call('RPUSH', key(id, 'waiting'), 0)
 join(id)
 tell_progress(id, 'progress', 0, 0)
 return {'', of_client, of_all, jobs}

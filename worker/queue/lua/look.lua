@@ -5,9 +5,10 @@
 local found = {}
 for _, id in ipairs(redis.call('ZRANGE', 'scoreserve:active', ARGV[1], ARGV[2])) do
     local job, done = 'scoreserve:job:' .. id, 0
-    local client, priority, created, steps, started =
-        unpack(redis.call('HMGET', job, 'client', 'priority', 'created_at', 'image_steps', 'started_at'))
+    local client, priority, created, steps, started, stored =
+        unpack(redis.call('HMGET', job, 'client', 'priority', 'created_at', 'image_steps', 'started_at', 'done'))
     if started then
+        done = tonumber(stored or '0')
         for _, of_shard in ipairs(redis.call('HVALS', job .. ':progress')) do done = done + of_shard end
     end
     if client then

@@ -12,7 +12,8 @@ local function file(id, client, created, ttl)
     redis.call('EXPIRE', jobs .. ':ended', ttl, 'GT')
 end
 local function finish(id, state, now, ttl, reason)
-    local client, left = unpack(redis.call('HMGET', key(id), 'client', 'image_steps'))
+    local client, left, stored = unpack(redis.call('HMGET', key(id), 'client', 'image_steps', 'done'))
+    left = left - (stored or 0)
     for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
     load(client, 0 - left)  -- not -left: Redis 7.0 takes no -0 for a number
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
@@ -22,7 +23,7 @@ local function finish(id, state, now, ttl, reason)
     keep_for(client, id, bytes, state == 'finished' and tonumber(ttl) or 0)
     redis.call('DEL', key(id, 'state'), key(id, 'sigma'), key(id, 'previews'), key(id, 'chains'), key(id, 'watched'))
     tell(id, state)
-    for _, what in ipairs({false, 'images', 'frames', 'progress', 'events'}) do
+    for _, what in ipairs({false, 'images', 'frames', 'ranges', 'progress', 'events'}) do
         redis.call('EXPIRE', key(id, what), ttl)
     end
     local once = redis.call('HGET', key(id), 'once')

@@ -3,7 +3,7 @@
 -- Who was away has saved up nothing: `now`, from where a client begins, is what the last had had whose turn it was, or
 -- has had by now while no others wait. Who waits for models whose workers are slower than others has saved up no more
 -- than a place before those who have had as much.
--- luacheck: read_globals key over
+-- luacheck: read_globals key over range_of
 
 local function served(client)
     local now = tonumber(redis.call('GET', 'scoreserve:now') or '0')
@@ -25,9 +25,10 @@ local function line_of(id)
     return model, client, rank * 1e10 + created
 end
 local function cost_of(id, number, done)
-    local steps, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'shards', 'weight'))
+    local steps, count, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'count', 'shards', 'weight'))
+    local _, images = range_of(id, number)
     done = done or redis.call('HGET', key(id, 'progress'), number) or 0
-    return math.max(0, steps / shards - done) / weight
+    return math.max(0, (images and steps * images / count or steps / shards) - done) / weight
 end
 local function others_wait(client)
     local models = redis.call('SMEMBERS', 'scoreserve:lines')
