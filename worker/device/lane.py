@@ -117,8 +117,13 @@ class Part:
     def _pixels(self, looks: Sequence[Tensor | None]) -> Pixels:
         """Images float32 [c, h, w] as uint8 [n, h, w, c]; black where there is none."""
         c, h, w = self.lane.card.image.chw
-        with self.lane.heard():
-            return np.stack([np.zeros((h, w, c), np.uint8) if look is None else to_pixels(look) for look in looks])
+        out = np.zeros((len(looks), h, w, c), np.uint8)
+        if there := [look for look in looks if look is not None]:
+            device = self.lane.engine.model.device
+            with self.lane.heard():  # all at once: the device is waited for once
+                found = to_pixels(torch.stack([look.to(device) for look in there]))
+            out[[look is not None for look in looks]] = found
+        return out
 
     def _stacked(self, chains: Sequence[Chain]) -> Tensor:
         """The x of chains that are in no slot, float32 [n, c, h, w] on the device: some may come from saved state."""
