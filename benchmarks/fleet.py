@@ -52,6 +52,7 @@ class FakePart:
     sigma: float | None = None
     chains: list[Any] = field(default_factory=list)
     waiting: list[Any] = field(default_factory=list)  # those of other clients wait in Redis: there is one client
+    lane: Any = field(default_factory=lambda: SimpleNamespace(arithmetic="none"))
 
     def look_for_faults(self) -> None:
         pass
@@ -69,7 +70,7 @@ class FakeBatch:
     device = "cpu"
 
     def __init__(self, card: ModelCard, slots: int, pace: float) -> None:
-        self.slots, self.pace, self.card = slots, pace, card
+        self.slots, self.pace, self.card, self.store = slots, pace, card, ModelStore(ZOO)
         self.image_steps = self.ended = 0
         self.arithmetics = {card.name: "none"}
         self.parts: list[FakePart] = []
