@@ -9,6 +9,7 @@ ATTACKS = (
     "deep_json",
     "large_uploads",
     "pictures_in_json",
+    "largest_jobs",
     "bodies_where_none_is_taken",
     "bodies_that_do_not_come",
     "headers_without_end",

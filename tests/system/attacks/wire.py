@@ -53,6 +53,17 @@ def pictures_in_json(mallory: Mallory) -> None:
     mallory.at_once(8, lambda http, _: http.post("/inpaint", content=content, headers=JSON))
 
 
+def largest_jobs(mallory: Mallory) -> None:
+    """As many images as a job may have, asked for and cancelled at once, which costs nothing."""
+    body = {"count": 100_000, "sampler": {"name": "heun", "levels": 2}}
+
+    def one(http: httpx.Client, _: int) -> httpx.Response:
+        job = http.post("/samples", json=body)
+        return http.delete(job.json()["links"]["self"]) if job.status_code == 202 else job
+
+    mallory.at_once(8, one)
+
+
 def bodies_where_none_is_taken(mallory: Mallory) -> None:
     """Without end, where nobody needs a key."""
     mallory.hold(100, mallory.request("POST /healthz", "Content-Length: 100000000000"), ENDLESS)
