@@ -168,3 +168,12 @@ def test_help_is_told_where_the_output_is_ascii(arguments: tuple[str, ...]) -> N
     ran = subprocess.run(asked, capture_output=True, env=environment, check=False)
     assert ran.returncode == 0, ran.stderr[-300:]
     assert b"Usage" in ran.stdout
+
+
+@pytest.mark.parametrize("name", ["SCORESERVE_PORT", "SCORESERVE_METRICS_PORT"])
+@pytest.mark.parametrize(("value", "kept"), [("tcp://10.0.0.1:8000", "None"), ("8000", "8000")])
+def test_addresses_that_kubernetes_names_like_settings_are_none(name: str, value: str, kept: str) -> None:
+    code = f"import cli.main, os; print(os.environ.get({name!r}))"
+    environment = {**os.environ, name: value}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == kept

@@ -173,3 +173,15 @@ def test_what_lies_in_the_current_directory_or_on_the_path_is_no_module_of_ours(
     for name in ("worker", "api"):
         assert processes._children[name].wait(60) not in (0, 99)
     assert not marker.exists()
+
+
+def test_the_clients_modules_have_no_names_of_their_own_in_a_child(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file is run by its path, what lies beside it, as events.py, would come before all others of the name."""
+    told = tmp_path / "told"
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; open({str(told)!r}, 'w').write(str(sys.flags.safe_path))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    processes.start("version", ours("--version"), {})
+    assert processes._children["version"].wait(60) == 0
+    assert told.read_text() == "True"

@@ -143,3 +143,12 @@ def test_a_worker_that_is_stopped_while_it_loads_a_model_takes_nothing_more(
     worker._claim()
     assert len(worker._claims) == 1
     assert queue.rq.count == 1
+
+
+def test_a_worker_that_was_started_to_ignore_ctrl_c_does_so(new_worker: NewWorker) -> None:
+    """As by a shell, of what it runs in the background."""
+    worker = new_worker()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker._install_signal_handlers()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) == worker.request_stop
