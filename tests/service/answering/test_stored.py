@@ -15,7 +15,8 @@ from redis import Redis
 from service.answering.views import samples_npz
 from service.settings import ServiceSettings
 from tests.service.conftest import Client, Work
-from worker.queue import keys, scripts, stores
+from worker.batching import BatchingWorker
+from worker.queue import keys, scripts, shards, stores
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.results import CACHE_BYTES, Results
@@ -45,6 +46,18 @@ def stored(settings: ServiceSettings, directory_url: str) -> ServiceSettings:
 @pytest.fixture
 def directory(directory_url: str) -> Path:
     return Path(unquote(urlsplit(directory_url).path))
+
+
+@pytest.fixture
+def work(new_worker: Callable[[], BatchingWorker]) -> Work:
+    """Fulfils everything that waits, in shards as small as jobs are cut into."""
+
+    def run() -> None:
+        worker = new_worker()
+        worker.settings = worker.settings.model_copy(update={"shard_seconds": 0.0})
+        worker.work(burst=True, logging_level="WARNING")
+
+    return run
 
 
 def test_views_are_the_same_wherever_the_images_lie(
@@ -183,6 +196,7 @@ def test_an_npz_of_a_store_is_streamed_object_by_object(
     job = client.submit(count=100_000, seed=3, sampler={"name": "heun", "levels": 2})
     made = np.random.default_rng(0).integers(0, 256, (100, 1000, 8, 8, 1), dtype=np.uint8)
     queue, there = JobQueue(redis, client.settings), Stores(make=True)
+    assert len(shards.take(queue.rq, None, free=100_000)) == 100
     for number, images in enumerate(made):
         kept = there.put(results_url, job["id"], number, images.tobytes())
         redis.eval(scripts.STORE, 0, job["id"], "finished", 1, 60, "", number, kept, 3000, 1000)
