@@ -27,7 +27,7 @@ from worker.queue.job import Job
 
 Result = TypeVar("Result")
 
-ARCHIVISTS = 2  # threads that make archives
+ARCHIVISTS = 1  # threads that make archives: each takes turns with those who answer, who wait for it then
 SMALL = 2**18  # pixels of a PNG file that takes some milliseconds: no process is asked, and it is not kept
 SMALL_WAITING = 1000  # of one client
 PIECE_BYTES = 2**18  # sent to a process at a time
