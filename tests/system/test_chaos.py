@@ -114,12 +114,13 @@ class House:
         self._valkey = self._new_valkey()
 
     def lose_results(self, _: int) -> None:
-        """The store is away for a while, as a disk that is not mounted."""
-        aside = self.results.with_name("aside")
+        """The store is away for a while. A file stands in its place, or a worker that is started would make another."""
+        aside, nothing = self.results.with_name("aside"), self.results.with_name("nothing")
         self.results.rename(aside)
+        nothing.touch()
+        nothing.rename(self.results)
         time.sleep(1.5)
-        with suppress(FileNotFoundError):
-            self.results.rmdir()  # which a worker made that was started meanwhile
+        self.results.unlink()
         aside.rename(self.results)
 
     def close(self) -> None:
