@@ -21,7 +21,7 @@ from worker.queue.job import Job, JobNotFound
 from worker.queue.stores import Damaged, StoreAway, Stores, is_reference
 
 PIECE_BYTES, AT_ONCE = 2**18, 256  # read from Redis at a time: pixels, and shards
-AHEAD = 8  # objects of a store that are on their way while one is used
+AHEAD, AHEAD_BYTES = 8, 2**23  # of a store that are on their way while one object is used: objects, and their bytes
 CACHE_BYTES = 2**24  # of objects that are kept, since an image or a preview is part of one
 MAX_PREVIEW, MAX_PREVIEW_BYTES = 64, 2**20  # of a job: images, and their pixels
 Made = Literal["images", "frames"]
@@ -148,12 +148,14 @@ class Results:
     def _read(self, job: Job, made: Made) -> Iterator[bytes]:
         """What all shards have made, in the order of their images, some at a time."""
         for begin in range(0, job.shards, AT_ONCE):
-            for numbers in self._batches(job, self._ranges(job, range(begin, begin + AT_ONCE))):
+            shards = self._ranges(job, range(begin, begin + AT_ONCE))
+            largest = max(shard.count for shard in shards) * (job.bytes // job.request.count)
+            for numbers in self._batches(job, shards):
                 stored: Any = self.connection.hmget(keys.of(job.id, made), [str(number) for number in numbers])
                 if None in stored:
                     raise JobNotFound(job.id)
                 if any(map(is_reference, stored)):
-                    yield from self._ahead(job, numbers, stored)
+                    yield from self._ahead(job, numbers, stored, max(1, min(AHEAD, AHEAD_BYTES // largest)))
                 else:
                     yield b"".join(stored)
 
@@ -170,13 +172,13 @@ class Results:
             size += bytes_of
         yield some
 
-    def _ahead(self, job: Job, numbers: Sequence[int], stored: Sequence[bytes]) -> Iterator[bytes]:
-        """What values of Redis stand for, one by one; some more are asked for while one is used."""
+    def _ahead(self, job: Job, numbers: Sequence[int], stored: Sequence[bytes], most: int) -> Iterator[bytes]:
+        """What values of Redis stand for, one by one; as many more are asked for while one is used."""
         waiting = iter(zip(numbers, stored, strict=True))
         coming: deque[Future[bytes]] = deque()
         try:
             while True:
-                for number, value in islice(waiting, AHEAD - len(coming)):
+                for number, value in islice(waiting, most - len(coming)):
                     coming.append(self._readers.submit(self._found, job, number, value))
                 if not coming:
                     return

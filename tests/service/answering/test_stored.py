@@ -16,7 +16,7 @@ from service.answering.views import samples_npz
 from service.settings import ServiceSettings
 from tests.service.conftest import Client, Work
 from worker.batching import BatchingWorker
-from worker.queue import keys, scripts, shards, stores
+from worker.queue import keys, results, scripts, shards, stores
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.results import CACHE_BYTES, Results
@@ -215,3 +215,23 @@ def test_an_npz_of_a_store_is_streamed_object_by_object(
     response = client.get(job["links"]["samples"])
     with np.load(io.BytesIO(response.content)) as archive:
         assert (archive["images"] == made.reshape(-1, 8, 8, 1)).all()
+
+
+def test_few_large_objects_are_on_their_way_at_once(
+    new_client: NewClient, settings: ServiceSettings, directory_url: str, redis: Redis, monkeypatch: Any
+) -> None:
+    """Of shards of 32 kB, with room for two of them, no third is asked for before one is taken."""
+    client = new_client(settings.model_copy(update={"results_url": directory_url, "shard_size": 500}))
+    monkeypatch.setattr(results, "AHEAD_BYTES", 2 * 32_000)
+    job = client.submit(count=20_000, sampler={"name": "heun", "levels": 2})
+    queue, there = JobQueue(redis, client.settings), Stores(make=True)
+    assert len(shards.take(queue.rq, None, free=20_000)) == 40
+    for number in range(40):
+        kept = there.put(directory_url, job["id"], number, bytes(32_000))
+        redis.eval(scripts.STORE, 0, job["id"], "finished", 1, 60, "", number, kept, 1500, 500)
+    found = Results(redis)
+    asked: list[int] = []
+    monkeypatch.setattr(found, "_found", lambda job, number, value: asked.append(number) or bytes(32_000))
+    for taken, _ in enumerate(found.pieces(queue.get(job["id"]))):
+        assert len(asked) <= taken + 2
+    assert sorted(asked) == list(range(40))
