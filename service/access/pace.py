@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict, deque
 
 from starlette.requests import Request
 
-EACH = 4  # requests of a client that begin in a turn
+EACH = 16  # requests of a client that begin in a turn
 MOST_KNOWN = 10_000  # keys that are remembered
 
 
