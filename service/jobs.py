@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
+from redis.exceptions import ResponseError
 
 from service.access import quotas
 from service.answering.job_view import JobView
@@ -13,8 +14,8 @@ from service.answering.problems import Problem
 from service.together import Together
 from worker.queue import keys, scripts
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
-from worker.queue.job import Job, job_of
-from worker.queue.jobs import JobQueue
+from worker.queue.job import Job, JobUnreadable, job_of
+from worker.queue.jobs import JobQueue, wrong_type
 from worker.queue.offer import Drained, Offer, TooMuch
 
 
@@ -83,7 +84,12 @@ class Jobs:
             JobNotFound: there is none.
         """
         asked = ("HGETALL", keys.of(job_id)), ("HVALS", keys.of(job_id, "progress"))
-        record, progress = await self.redis.execute(*asked)
+        try:
+            record, progress = await self.redis.execute(*asked)
+        except ResponseError as error:
+            if wrong_type(error):
+                raise JobUnreadable(job_id) from error
+            raise
         job = job_of(job_id, record, progress)
         if job.deadline is not None and not job.state.final and time.time() >= job.deadline:
             return await run_in_threadpool(self.queue.get, job_id)

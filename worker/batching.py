@@ -9,13 +9,12 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
 
-from pydantic import ValidationError
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
@@ -35,16 +34,17 @@ from worker.member import AWAY_SECONDS, TURN, Member
 from worker.metrics import WorkerMetrics
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import PACE, STATUS
-from worker.queue.job import Job, JobNotFound, JobState, job_of
-from worker.queue.jobs import unavailable
+from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
+from worker.queue.jobs import Record, unavailable
 from worker.queue.results import encode, previewed
-from worker.queue.shards import Shard
+from worker.queue.shards import Shard, ShardJob, ShardUnreadable
 from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings
 from worker.writers import Writers, Writing
 
 log = logging.getLogger(__name__)
 
+DAMAGED = "what the queue had of it was damaged: ask again"  # what a client is told
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 SHOW_SECONDS = 0.2  # the same while somebody watches
 CLEANING_SECONDS = 60  # between two looks of any worker at what is not wanted any more in the results store
@@ -301,7 +301,25 @@ class BatchingWorker(Member):
             if not rq_ids:
                 return found
             found = True
-            self._started.extend(self.leases.start(rq_ids, held=self._claims))
+            self._started.extend(self._start(rq_ids))
+
+    def _start(self, rq_ids: list[str]) -> list[Lease]:
+        """Begins the leases of taken shards; the job of one that is damaged ends, and harms no other."""
+        while rq_ids:
+            try:
+                return self.leases.start(rq_ids, held=self._claims)
+            except ShardUnreadable as error:
+                self._remove(error.rq_id)
+                rq_ids = [rq_id for rq_id in rq_ids if rq_id != error.rq_id]
+        return []
+
+    def _remove(self, rq_id: str) -> None:
+        """Ends the job of a shard that is damaged, and removes what there is of it."""
+        log.warning("shard %s is damaged, and its job fails", rq_id)
+        self.connection.delete(ShardJob.key_for(rq_id))
+        self.connection.zrem(keys.TAKEN, rq_id)
+        with suppress(JobNotFound):
+            self.queue.end(self.queue.get(rq_id.rpartition("-")[0]), JobState.FAILED, DAMAGED)
 
     def _waits(self, lease: Lease) -> bool:
         """Whether a shard's turn is when all others are done, since it has to be alone."""
@@ -343,22 +361,12 @@ class BatchingWorker(Member):
             if self._started:  # or it was declined with the others
                 self._started.popleft()
 
-    def _admit(self, lease: Lease, record: tuple[str, Mapping[bytes, bytes], list[bytes]], saved: bytes | None) -> None:
+    def _admit(self, lease: Lease, record: Record, saved: bytes | None) -> None:
         """Hands a started shard to the batch, where its last worker left it."""
-        lease.rq_job.redis_server_version = self.get_redis_server_version()
-        try:
-            shard = lease.shard
-            job = self.queue.on_time(job_of(*record))
-        except ValidationError as error:
-            log.warning("shard %s cannot be read: %s", lease.rq_job.id, error, extra=shard.ids)
-            self.leases.fail(lease, "the worker that took it, of another release, cannot read it: ask again")
+        read = self._read_shard(lease, record)
+        if read is None:
             return
-        except (JobNotFound, ValueError, TypeError) as error:
-            log.warning("shard %s is dropped: %s", lease.rq_job.id, error)
-            self.leases.forget(lease)
-            with suppress(ValueError):
-                lease.rq_job.delete()
-            return
+        shard, job = read
         try:
             if why := self.lacks.why(job.request):
                 self._leave(lease, job, why)
@@ -381,6 +389,27 @@ class BatchingWorker(Member):
             self.metrics.started(job)
         log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
         self._next_beat = 0.0
+
+    def _read_shard(self, lease: Lease, record: Record) -> tuple[Shard, Job] | None:
+        """A started shard and its job; None where it is dropped, or its job fails, since one of them cannot be read."""
+        lease.rq_job.redis_server_version = self.get_redis_server_version()
+        try:
+            shard = lease.shard
+            job = self.queue.on_time(job_of(*record))
+        except JobUnreadable as error:
+            log.warning("shard %s cannot be read: %s", lease.rq_job.id, error.__cause__, extra=shard.ids)
+            self.leases.fail(lease, "the worker that took it, of another release, cannot read it: ask again")
+            return None
+        except (JobNotFound, ValueError, TypeError) as error:
+            log.warning("shard %s is dropped: %s", lease.rq_job.id, error)
+            self.leases.forget(lease)
+            with suppress(ValueError):
+                lease.rq_job.delete()
+            return None
+        if not shard.part_of(job):
+            self._fail(lease, job, DAMAGED)
+            return None
+        return shard, job
 
     def _leave(self, lease: Lease, job: Job, why: str) -> None:
         """Leaves a shard, of a model that cannot be run here, to others, or fails its job if none can."""
@@ -436,7 +465,7 @@ class BatchingWorker(Member):
                 self.leases.forget(claim.lease)
         self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
         for job_id in overdue:
-            with suppress(JobNotFound, ValidationError):
+            with suppress(JobNotFound):
                 self.queue.end_overdue(job_id.decode())
         if self.settings.results_url is not None and time.monotonic() >= self._next_cleaning:
             self._next_cleaning = time.monotonic() + CLEANING_SECONDS

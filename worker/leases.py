@@ -15,7 +15,6 @@ from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq.executions import Execution
 from rq.job import JobStatus
-from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import BaseWorker
 
@@ -110,12 +109,15 @@ class Leases:
             rq_ids: of shards that were taken.
             held: ids of those that this worker holds. One that it does not, but RQ says it does, was started just now
                 and only the answer was lost.
+
+        Raises:
+            ShardUnreadable: what RQ has of one is damaged.
         """
         with self.queue.connection.pipeline() as pipeline:
             while True:
                 with suppress(WatchError):
                     pipeline.watch(*map(ShardJob.key_for, rq_ids))
-                    found: Any = ShardJob.fetch_many(rq_ids, self.queue.connection, JSONSerializer)
+                    found = shards.fetch_many(self.queue.connection, rq_ids)
                     pipeline.multi()
                     for rq_id in rq_ids:
                         shards.started(rq_id, pipeline)

@@ -6,10 +6,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from pydantic import ValidationError
 from redis import Redis
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
-from rq.serializers import JSONSerializer
 from rq.worker import Worker
 from rq.worker_registration import clean_worker_registry
 
@@ -27,6 +25,8 @@ UNWANTED = JobState.FAILED.value.encode(), JobState.CANCELLED.value.encode()
 
 def look_after(queue: JobQueue, lease_seconds: int) -> None:
     """Puts back what dead workers held and what went astray, removes what is not ours, and cleans RQ's registries."""
+    for job_id in shards.mend(queue.rq, queue.settings.result_ttl_seconds):
+        log.warning("job %s failed: its record is damaged", job_id, extra={"job": job_id})
     for shard_id in shards.reclaim(queue.rq, lease_seconds):
         _give_up(queue, shard_id)
     for job_id in _incomplete(queue):
@@ -94,12 +94,12 @@ def _incomplete(queue: JobQueue) -> list[str]:
 def _give_up(queue: JobQueue, shard_id: str) -> None:
     """Ends the job of a shard that RQ does not have any more, or has no retry for."""
     job_id, _, number = shard_id.rpartition("-")
-    with suppress(JobNotFound, ValidationError):  # what another release wrote down, its workers look after
+    with suppress(JobNotFound, ValueError):  # what another release wrote down, its workers look after
         job = queue.get(job_id)
         log.warning(
             "job %s failed: shard %s was given up", job_id, shard_id, extra={"job": job_id, "shard": int(number)}
         )
-        (rq_job,) = ShardJob.fetch_many([shard_id], connection=queue.connection, serializer=JSONSerializer)
+        rq_job = shards.fetch(queue.connection, shard_id)
         reason = "its shard was removed from the queue"
         if rq_job is not None:
             reason = f"a worker died on every one of {shards.RETRIES + 1} attempts"
@@ -113,9 +113,8 @@ def _give_up(queue: JobQueue, shard_id: str) -> None:
 def _remove_strangers(queue: JobQueue) -> None:
     """Takes from RQ's queue what nobody would ever take: what is no shard, or that of a job that has ended."""
     waiting = queue.rq.job_ids if queue.rq.count > _waiting(queue) else []
-    found: Any = ShardJob.fetch_many(waiting, connection=queue.connection, serializer=JSONSerializer)
     wanted: dict[str, bool] = {}  # by job
-    for rq_job in found:
+    for rq_job in shards.fetch_all(queue.connection, waiting):
         if rq_job is not None and not _wanted(queue, rq_job, wanted):
             log.warning("%s is removed from the queue: it is no shard of a job that waits", rq_job.id)
             rq_job.delete()

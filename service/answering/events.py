@@ -251,9 +251,9 @@ class Events:
                 log.exception("the reader of events goes on after an error")
                 await asyncio.sleep(AWAY_SECONDS)
 
-    async def _hand_on(self, found: dict[str, list[Event]]) -> None:
+    async def _hand_on(self, found: dict[str, tuple[Id, list[Event]]]) -> None:
         news: list[tuple[_Feed, Event]] = []
-        for job_id, events in found.items():
+        for job_id, (_, events) in found.items():
             feed = self._feeds.get(job_id)
             if feed is None:
                 continue
@@ -263,9 +263,9 @@ class Events:
         for (feed, event), text in zip(news, texts, strict=True):
             feed.job = _after(feed.job, event)
             self._send(feed, event, text)
-        for job_id, events in found.items():
+        for job_id, (latest, _) in found.items():
             if job_id in self._feeds:
-                self._feeds[job_id].read = max(self._feeds[job_id].read, events[-1].id)
+                self._feeds[job_id].read = max(self._feeds[job_id].read, latest)
 
     def _send(self, feed: _Feed, event: Event, text: str) -> None:
         for stream in list(feed.streams):
@@ -383,15 +383,32 @@ def _after(job: Job, event: Event) -> Job:
     return job.model_copy(update=update)
 
 
-def _by_job(found: Any) -> dict[str, list[Event]]:
+def _by_job(found: Any) -> dict[str, tuple[Id, list[Event]]]:
+    """By job the id of its latest entry, and its events."""
     streams = found.items() if isinstance(found, dict) else found
-    return {key.decode().split(":")[2]: _events(entries) for key, entries in streams}
+    return {
+        key.decode().split(":")[2]: (parse_id(entries[-1][0].decode()), _events(entries)) for key, entries in streams
+    }
 
 
 def _events(entries: Any) -> list[Event]:
     """Entries of a stream, oldest first, as events; in the order that they are given."""
     events = []
     for id_, raw in entries:
-        fields = {name.decode(): value.decode() for name, value in raw.items()}
-        events.append(Event(parse_id(id_.decode()), fields.pop("event"), fields))
+        with suppress(ValueError, KeyError):  # an entry that is damaged is left out
+            fields = {name.decode(): value.decode() for name, value in raw.items()}
+            events.append(_checked(Event(parse_id(id_.decode()), fields.pop("event"), fields)))
     return events
+
+
+def _checked(event: Event) -> Event:
+    """The event, if it can be told.
+
+    Raises:
+        ValueError, KeyError: something of it is missing, or of another kind.
+    """
+    if event.final:
+        JobState(event.kind)
+    else:
+        JobState(event.fields["state"]), int(event.fields["done"]), _sigma(event)
+    return event

@@ -240,9 +240,10 @@ class Forecast:
                 pipeline.eval(scripts.LOOK, 0, first, first + JOBS_AT_ONCE - 1)
             answers = pipeline.execute()
         paces, suspended, *looks = answers[: len(workers)], *answers[len(workers) :]
-        known = [] if suspended else [json.loads(pace) for pace in paces if pace is not None]  # `rq suspend`: no end
+        known = [] if suspended else [_paces(pace) for pace in paces if pace is not None]  # `rq suspend`: no end
         self._paces = _together(known)
-        tasks = {task.id: task for jobs in looks for task in map(_task, jobs)}  # one may move while it is looked at
+        # One may move while it is looked at.
+        tasks = {task.id: task for jobs in looks for task in map(_task, jobs) if task is not None}
         lines: dict[str, list[Task]] = defaultdict(list)
         for task in tasks.values():
             lines[task.client].append(task)
@@ -251,8 +252,19 @@ class Forecast:
         self._positions = {job_id: place for place, (_, _, job_id) in enumerate(self._turns)}
 
 
-def _task(job: tuple[bytes, bytes, bytes, bytes, int, int]) -> Task:
+def _paces(told: bytes) -> dict[str, tuple[float, float]]:
+    """What a worker has measured, by model; nothing where that cannot be read."""
+    try:
+        return {model: (float(step), float(rate)) for model, (step, rate) in json.loads(told).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _task(job: tuple[bytes, bytes, bytes, bytes, int, int]) -> Task | None:
+    """What waits of a job; None where its record is damaged."""
     job_id, client, priority, created_at, remaining, begun = job
+    if priority not in PRIORITIES:
+        return None
     return Task(client.decode(), PRIORITIES[priority], float(created_at), remaining, job_id.decode(), not begun)
 
 

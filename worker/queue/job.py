@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from models.card import ImageShape
 from worker.queue.priority import Priority
 from worker.queue.requests import REQUEST, Request
+
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]  # since the epoch; what a date can say
 
 
 class JobState(StrEnum):
@@ -39,19 +42,19 @@ class Job(BaseModel):
     state: JobState
     request: Request = Field(discriminator="kind")
     image: ImageShape
-    shards: int
-    shard_size: int
-    image_steps: int
+    shards: int = Field(ge=1)
+    shard_size: int = Field(ge=1)
+    image_steps: int = Field(ge=1)
     rows: int
     image_steps_done: int
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    result_ttl: int
+    created_at: Seconds
+    started_at: Seconds | None
+    ended_at: Seconds | None
+    result_ttl: int = Field(ge=0, le=10**10)
     error: str | None
     client: str
     priority: Priority
-    deadline: float | None
+    deadline: Seconds | None
     store: str | None = None
 
     @property
@@ -69,15 +72,26 @@ class JobNotFound(LookupError):
     """No such job: it never was, or its time to live has ended."""
 
 
+class JobUnreadable(JobNotFound):
+    """The record of a job is damaged, or was written by another release."""
+
+
 def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
     """A job, from what Redis has under `keys.of`.
 
     Raises:
         JobNotFound: it has nothing.
+        JobUnreadable: it has something else.
     """
-    if b"request" not in record:
+    if not record:
         raise JobNotFound(job_id)
+    try:
+        return _job_of(job_id, record, progress)
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise JobUnreadable(job_id) from error
 
+
+def _job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:
     def number(name: bytes) -> float | None:
         return float(record[name]) if name in record else None
 

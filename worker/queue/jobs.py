@@ -1,6 +1,7 @@
 """JobQueue: puts jobs on the queue, looks them up, cancels them, measures what waits. Torch-free."""
 
 import json
+import logging
 import re
 import secrets
 import time
@@ -12,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 from redis import Redis
 from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq.suspension import WORKERS_SUSPENDED
@@ -23,17 +25,20 @@ from models.card import ImageShape
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import STATUS, UNKNOWN, Forecast, Outlook, Task
 from worker.queue.idempotency import AnotherRequest, Once
-from worker.queue.job import Job, JobNotFound, JobState, job_of
+from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
 from worker.queue.offer import UNLIMITED, Limits, Offer, flat
 from worker.queue.priority import Priority
 from worker.queue.requests import Request
 from worker.queue.settings import QueueSettings
+
+log = logging.getLogger(__name__)
 
 MAX_SHARDS = 10_000  # of a job: one that could have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
 NOT_NOW = "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY"  # what a server says that takes no writes for now
 CANCELLED_BY_OPERATOR = "cancelled by an operator"  # what a client is told
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
+Record = tuple[str, Mapping[bytes, bytes], list[bytes]]  # of a job: its id, what is kept of it, and its progress
 Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
 
 
@@ -337,9 +342,10 @@ class JobQueue:
             for job_id, _ in active:
                 pipeline.hmget(keys.of(job_id.decode()), "image_steps", "done")
                 pipeline.hvals(keys.of(job_id.decode(), "progress"))
-            answers = pipeline.execute()
-        totals = [int(total or 0) - int(stored or 0) for total, stored in answers[0::2]]
-        done = [sum(map(int, progress)) for progress in answers[1::2]]
+            answers = _readable(pipeline)
+        records = [record or (None, None) for record in answers[0::2]]
+        totals = [_count(total) - _count(stored) for total, stored in records]
+        done = [sum(map(_count, progress or [])) for progress in answers[1::2]]
         return Depth(
             jobs=len(active),
             image_steps=sum(max(0, t - d) for t, d in zip(totals, done, strict=True)),
@@ -349,7 +355,7 @@ class JobQueue:
     def totals(self) -> Mapping[str, int]:
         """Counters since the beginning: images, image_steps, jobs_accepted, jobs_finished and so on."""
         totals: Any = self.connection.hgetall(keys.TOTALS)
-        return {name.decode(): int(value) for name, value in totals.items()}
+        return {name.decode(): _count(value) for name, value in totals.items()}
 
     def workers(self) -> int:
         """How many workers are alive."""
@@ -372,30 +378,72 @@ class JobQueue:
             for key in keys:
                 pipeline.hmget(key, STATUS, "last_heartbeat")
             answers = pipeline.execute()
-        statuses = [
-            WorkerStatus(name=key.rpartition(":")[2], last_seen=seen.decode(), **json.loads(status))
-            for key, (status, seen) in zip(keys, answers, strict=True)
-            if status is not None and seen is not None
-        ]
+        statuses = []
+        for key, (status, seen) in zip(keys, answers, strict=True):
+            if status is not None and seen is not None:
+                with suppress(ValueError, TypeError):  # one that cannot be read hides no other
+                    told = {**json.loads(status), "name": key.rpartition(":")[2], "last_seen": seen.decode()}
+                    statuses.append(WorkerStatus(**told))
         return sorted(statuses, key=lambda status: status.name)
 
     def _read(self, job_id: str) -> Job:
-        (job,) = self._read_all([job_id])
-        if job is None:
-            raise JobNotFound(job_id)
+        (job,) = self._look_up([job_id])
+        if isinstance(job, JobNotFound):
+            raise job
         return job
 
     def _read_all(self, job_ids: Sequence[str]) -> list[Job | None]:
-        return [job_of(*record) if b"request" in record[1] else None for record in self.records(job_ids)]
+        """The jobs of these ids; None where there is none that can be read."""
+        return [None if isinstance(job, JobNotFound) else job for job in self._look_up(job_ids)]
 
-    def records(self, job_ids: Sequence[str]) -> list[tuple[str, Mapping[bytes, bytes], list[bytes]]]:
-        """What Redis has of jobs, in one round trip: arguments of `job_of`."""
+    def _look_up(self, job_ids: Sequence[str]) -> list[Job | JobNotFound]:
+        return [_job(*record) for record in self.records(job_ids)]
+
+    def records(self, job_ids: Sequence[str]) -> list[Record]:
+        """What Redis has of jobs, in one round trip: arguments of `job_of`.
+
+        Where something else lies in the place of a job, its record is one that cannot be read.
+        """
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hgetall(keys.of(job_id))
                 pipeline.hvals(keys.of(job_id, "progress"))
-            answers = pipeline.execute()
-        return list(zip(job_ids, answers[0::2], answers[1::2], strict=True))
+            answers = _readable(pipeline)
+        broken: dict[bytes, bytes] = {b"broken": b""}
+        pairs = zip(answers[0::2], answers[1::2], strict=True)
+        read = [
+            (broken, []) if record is None or progress is None else (record, progress) for record, progress in pairs
+        ]
+        return [(job_id, *found) for job_id, found in zip(job_ids, read, strict=True)]
+
+
+def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job | JobNotFound:
+    try:
+        return job_of(job_id, record, progress)
+    except JobUnreadable as error:
+        log.warning("job %s cannot be read: %s", job_id, type(error.__cause__ or error).__name__, extra={"job": job_id})
+        return error
+    except JobNotFound as error:
+        return error
+
+
+def _readable(pipeline: Pipeline) -> list[Any]:
+    """The answers to what was asked; None where something else lies in the place of what was meant."""
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception) and not wrong_type(answer):
+            raise answer
+    return [None if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def wrong_type(error: Exception) -> bool:
+    """Whether Redis says that something of another type lies there."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+
+
+def _count(text: bytes | None) -> int:
+    """The number that Redis has; 0 where it has none."""
+    return int(text) if text is not None and re.fullmatch(rb"-?[0-9]{1,18}", text) else 0
 
 
 def _task(job: Job) -> Task:

@@ -6,18 +6,22 @@ Torch-free: the service enqueues a job as one shard, and workers claim as much o
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import RedisError
 from rq import Queue, Retry
+from rq.exceptions import DeserializationError
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from worker.queue import keys, scripts
+from worker.queue.job import Job
 
 QUEUE = "scoreserve"
 FUNCTION = "scoreserve.fulfil"  # a label: workers never resolve it to code
@@ -47,9 +51,32 @@ class Shard:
         return shard_id(self.job_id, self.number)
 
     @property
+    def sound(self) -> bool:
+        """Whether it could be one, by its types and bounds."""
+        numbers = self.number, self.first, self.count, self.result_ttl
+        whole = isinstance(self.job_id, str) and all(type(number) is int for number in numbers)
+        return whole and self.number >= 0 and self.first >= 0 and self.count >= 1
+
+    def part_of(self, job: Job) -> bool:
+        """Whether the job has such images."""
+        return self.first + self.count <= job.request.count
+
+    @property
     def ids(self) -> dict[str, str | int]:
         """What a log record about it says besides its message."""
         return {"job": self.job_id, "shard": self.number}
+
+
+class ShardUnreadable(ValueError):
+    """What RQ has of a shard is damaged.
+
+    Args:
+        rq_id: of the shard.
+    """
+
+    def __init__(self, rq_id: str) -> None:
+        super().__init__(f"what RQ has of {rq_id} is damaged")
+        self.rq_id = rq_id
 
 
 class ShardJob(RQJob):
@@ -65,9 +92,15 @@ class ShardJob(RQJob):
         Raises:
             ValueError: it is none of ours.
         """
-        if self.func_name != FUNCTION:
-            raise ValueError(f"unknown request kind {self.func_name!r}")
-        return Shard(**self.kwargs)
+        try:
+            if self.func_name != FUNCTION:
+                raise ValueError(f"unknown request kind {self.func_name!r}")
+            shard = Shard(**self.kwargs)
+        except (DeserializationError, TypeError) as error:
+            raise ValueError(f"RQ job {self.id} is no shard, or a damaged one") from error
+        if not shard.sound or shard.id != self.id:
+            raise ValueError(f"RQ job {self.id} is a damaged shard")
+        return shard
 
     def _handle_success(self, result_ttl: int, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
         super()._handle_success(result_ttl, pipeline, *args, **kwargs)
@@ -82,6 +115,46 @@ class ShardJob(RQJob):
         shard = self.shard
         reason = self.reason or f"a worker died on every one of {RETRIES + 1} attempts"
         pipeline.eval(scripts.END, 0, shard.job_id, "failed", time.time(), shard.result_ttl, reason)
+
+
+def fetch(connection: Redis, rq_id: str) -> ShardJob | None:
+    """What RQ has of a shard; None if it has nothing.
+
+    Raises:
+        ShardUnreadable: it is damaged.
+    """
+    return fetch_many(connection, [rq_id])[0]
+
+
+def fetch_many(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None]:
+    """What RQ has of some shards, in one round trip; None for those of which it has nothing.
+
+    Raises:
+        ShardUnreadable: one is damaged.
+    """
+    try:
+        found: Any = ShardJob.fetch_many(rq_ids, connection=connection, serializer=JSONSerializer)
+    except Exception as error:  # whatever RQ makes of it
+        if isinstance(error, RedisError) and "WRONGTYPE" not in str(error):
+            raise
+        if len(rq_ids) > 1:
+            for rq_id in rq_ids:
+                fetch_many(connection, [rq_id])
+        raise ShardUnreadable(rq_ids[0]) from error
+    return list(found)
+
+
+def fetch_all(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None]:
+    """What RQ has of some shards, in one round trip where nothing is damaged; None for what is damaged or not there."""
+    with suppress(ShardUnreadable):
+        return fetch_many(connection, rq_ids)
+    found: list[ShardJob | None] = []
+    for rq_id in rq_ids:
+        try:
+            found += fetch_many(connection, [rq_id])
+        except ShardUnreadable:
+            found.append(None)
+    return found
 
 
 def rq_queue(connection: Redis) -> Queue:
@@ -184,6 +257,13 @@ def repair(queue: Queue, job_id: str) -> list[str]:
     """Puts back the shards of a job that are nowhere; returns the ids of those that RQ has given up."""
     dead: Any = queue.connection.eval(scripts.REPAIR, 2, queue.key, queue.started_job_registry.key, job_id)
     return [shard.decode() for shard in dead]
+
+
+def mend(queue: Queue, ttl_seconds: int) -> list[str]:
+    """Ends jobs whose record is damaged or gone, though they have not ended; returns their ids."""
+    reason = "what the queue had of it was damaged: ask again"
+    damaged: Any = queue.connection.eval(scripts.MEND, 0, time.time(), ttl_seconds, reason)
+    return [job_id.decode() for job_id in damaged]
 
 
 def discard(queue: Queue, job_id: str, count: int, keep: int | None = None) -> None:

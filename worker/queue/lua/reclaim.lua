@@ -22,8 +22,8 @@ for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT'
     redis.call('ZREM', KEYS[2], lease)
     redis.call('DEL', 'rq:execution:' .. lease)
     redis.call('ZREM', executions, execution)
-    if latest and redis.call('HGET', job, 'status') == 'started' then
-        if tonumber(redis.call('HGET', job, 'retries_left') or '0') > 0 then
+    if latest and redis.pcall('HGET', job, 'status') == 'started' then
+        if (tonumber(redis.call('HGET', job, 'retries_left')) or 0) > 0 then
             redis.call('HINCRBY', job, 'retries_left', -1)
             put_back(shard)
         else
@@ -33,6 +33,6 @@ for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT'
 end
 for _, shard in ipairs(redis.call('ZRANGEBYSCORE', 'scoreserve:taken', '-inf', now - ARGV[1])) do
     redis.call('ZREM', 'scoreserve:taken', shard)
-    if redis.call('HGET', 'rq:job:' .. shard, 'status') == 'queued' then put_back(shard) end
+    if redis.pcall('HGET', 'rq:job:' .. shard, 'status') == 'queued' then put_back(shard) end
 end
 return dead

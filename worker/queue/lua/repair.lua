@@ -14,7 +14,7 @@ for number = 0, tonumber(redis.call('HGET', key(id), 'shards')) - 1 do
     if not held[shard] and redis.call('HEXISTS', key(id, 'images'), number) == 0
         and not waits[tostring(number)]
         and not redis.call('ZSCORE', 'scoreserve:taken', shard) then
-        local status = redis.call('HGET', 'rq:job:' .. shard, 'status')
+        local status = redis.pcall('HGET', 'rq:job:' .. shard, 'status')
         if status == 'queued' or status == 'started' then
             redis.call('HSET', 'rq:job:' .. shard, 'status', 'queued')
             again(KEYS[1], id, number)

@@ -27,7 +27,7 @@ while free > 0 do
         redis.call('LREM', KEYS[1], 0, id .. '-' .. number)
         redis.call('ZADD', 'scoreserve:taken', string.format('%.6f', clock()), id .. '-' .. number)
         shards[#shards + 1] = id .. '-' .. number
-        local retries = tonumber(redis.call('HGET', 'rq:job:' .. id .. '-' .. number, 'retries_left') or '0')
+        local retries = tonumber(redis.pcall('HGET', 'rq:job:' .. id .. '-' .. number, 'retries_left')) or 0
         if retries <= tonumber(ARGV[4]) then free = 0 end
     end
     if ended or redis.call('EXISTS', key(id, 'waiting')) == 0 then leave(id, best.model, best.client) end

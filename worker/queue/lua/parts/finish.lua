@@ -14,7 +14,7 @@ end
 local function finish(id, state, now, ttl, reason)
     local client, left, stored = unpack(redis.call('HMGET', key(id), 'client', 'image_steps', 'done'))
     left = left - (stored or 0)
-    for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - done end
+    for _, done in ipairs(redis.call('HVALS', key(id, 'progress'))) do left = left - (tonumber(done) or 0) end
     load(client, 0 - left)  -- not -left: Redis 7.0 takes no -0 for a number
     redis.call('HSET', key(id), 'state', state, 'ended_at', now, 'error', reason)
     local model, created, bytes = unpack(redis.call('HMGET', key(id), 'model', 'created_at', 'bytes'))

@@ -27,7 +27,7 @@ end
 local function cost_of(id, number, done)
     local steps, count, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'count', 'shards', 'weight'))
     local _, images = range_of(id, number)
-    done = done or redis.call('HGET', key(id, 'progress'), number) or 0
+    done = tonumber(done or redis.call('HGET', key(id, 'progress'), number) or 0) or 0
     return math.max(0, (images and steps * images / count or steps / shards) - done) / weight
 end
 local function others_wait(client)

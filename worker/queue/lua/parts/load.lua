@@ -9,7 +9,7 @@ local function load(client, image_steps)
     end
 end
 local function did(id, number, image_steps)
-    local before = tonumber(redis.call('HGET', key(id, 'progress'), number) or '0')
+    local before = tonumber(redis.call('HGET', key(id, 'progress'), number) or '0') or 0
     redis.call('HSET', key(id, 'progress'), number, image_steps)
     local client = redis.call('HGET', key(id), 'client')
     load(client, before - image_steps)

@@ -7,8 +7,8 @@ local function split(queue, id, number, most)
     local first, count = range_of(id, number)
     local begun = redis.call('HEXISTS', key(id, 'progress'), number) == 1
     if not count or count <= most or begun then return count end
-    local shard, record = id .. '-' .. number, redis.call('HGETALL', 'rq:job:' .. id .. '-' .. number)
-    if #record == 0 then return count end  -- RQ has been told to forget it
+    local shard, record = id .. '-' .. number, redis.pcall('HGETALL', 'rq:job:' .. id .. '-' .. number)
+    if #record == 0 then return count end  -- RQ has been told to forget it, or it is damaged
     local ttl, other = redis.call('HGET', key(id), 'result_ttl'), redis.call('HINCRBY', key(id), 'shards', 1) - 1
     redis.call('HSET', 'rq:job:' .. id .. '-' .. other, unpack(record))
     set_range(id, other, first + most, count - most, ttl)

@@ -10,7 +10,9 @@ local function tell_progress(id, event, now, pause)
     if told and math.abs(now - told) < pause then return end
     redis.call('HSET', key(id), 'told_' .. event, now)
     local done, sigma = tonumber(redis.call('HGET', key(id), 'done') or '0'), ''
-    for _, steps in ipairs(redis.call('HVALS', key(id, 'progress'))) do done = done + steps end
+    for _, steps in ipairs(redis.call('HVALS', key(id, 'progress'))) do
+        done = done + (tonumber(steps) or 0)
+    end
     for _, level in ipairs(redis.call('HVALS', key(id, 'sigma'))) do
         if sigma == '' or tonumber(level) > tonumber(sigma) then sigma = level end
     end
