@@ -1,10 +1,10 @@
 #!lua
 -- Accepts a job, unless that would be more than may be in flight: writes it down, and for RQ one shard with all of
--- its images, and puts it in its client's line. Answers with what stands against it ('drained', of its model, 'client', 'queue', 'jobs' or
--- 'kept'; else ''), then with what was in flight before: image-steps of the client, image-steps of all, jobs; and bytes
--- of images that the client has kept, and the seconds until there is room for the job's, or -1 if nobody knows. If the
--- request's key was used before, it answers 'before', and with what is known under the key: id of the job, and
--- fingerprint.
+-- its images, and puts it in its client's line. Answers with what stands against it ('drained', of its model,
+-- 'client', 'queue', 'jobs' or 'kept'; else ''), then with what was in flight before: image-steps of the client,
+-- image-steps of all, jobs; and bytes of images that the client has kept, and the seconds until there is room for the
+-- job's, or -1 if nobody knows. If the request's key was used before, it answers 'before', and with what is known under
+-- the key: id of the job, and fingerprint.
 -- RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
 -- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, time to
 -- live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;

@@ -25,7 +25,8 @@ local function line_of(id)
     return model, client, rank * 1e10 + created
 end
 local function cost_of(id, number, done)
-    local steps, count, shards, weight = unpack(redis.call('HMGET', key(id), 'image_steps', 'count', 'shards', 'weight'))
+    local of_job = redis.call('HMGET', key(id), 'image_steps', 'count', 'shards', 'weight')
+    local steps, count, shards, weight = unpack(of_job)
     local _, images = range_of(id, number)
     done = tonumber(done or redis.call('HGET', key(id, 'progress'), number) or 0) or 0
     return math.max(0, (images and steps * images / count or steps / shards) - done) / weight

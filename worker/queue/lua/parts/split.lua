@@ -1,6 +1,6 @@
--- Leaves of a shard that nobody has begun the images after the first so many, as another that waits before all others of
--- its job. It stands in RQ where the first stood, and has as many retries. What was begun stays whole, since it may have
--- a saved state. Answers how many images the first has then.
+-- Leaves of a shard that nobody has begun the images after the first so many, as another that waits before all others
+-- of its job. It stands in RQ where the first stood, and has as many retries. What was begun stays whole, since it may
+-- have a saved state. Answers how many images the first has then.
 -- luacheck: read_globals key range_of set_range
 
 local function split(queue, id, number, most)
