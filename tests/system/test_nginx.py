@@ -108,7 +108,7 @@ def test_the_page_and_the_documentation_in_a_browser(site: str) -> None:
         ask(page, steps="50", count="2")
         ended(page, "sample")
         page.wait_for_selector("#sample .scrubber:not([hidden])")
-        assert len(pixels(page, "#sample .grid canvas")) == 2
+        assert len(pixels(page, "#sample [data-part=grid] canvas")) == 2
         page.goto(urljoin(site, "/score/docs"))
         page.wait_for_selector(".swagger-ui .opblock")
         assert page.locator(".servers option").first.get_attribute("value") == "/score"
