@@ -17,7 +17,6 @@ from service.access import quotas
 from service.access.auth import public
 from service.access.budgets import Claim, payer
 from service.access.origins import Origins
-from service.access.pace import Pace
 from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
 
@@ -71,7 +70,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app, self.context = app, context
-        self.origins, self.pace = Origins(context.settings), Pace()
+        self.origins = Origins(context.settings)
         self.headers = [*SECURITY_HEADERS, *([] if context.settings.origins else [OURS_ALONE])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,12 +146,9 @@ class RequestMiddleware:
             Exception: of whichever kind; `problem_of` says what the client is told.
         """
         try:
-            await self.pace.begin(request)
             self.origins.check(request)
             if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
-                if caller.key is not None:
-                    self.pace.know(request)
                 request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
             coding = request.headers.get("content-encoding", "identity").strip().lower()
             if coding not in ("", "identity"):
