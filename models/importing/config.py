@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from models.importing.section import Section
 from models.sentences import in_one_line
 
 NAMESPACE = "tag:yaml.org,2002:python/object:argparse.Namespace"
@@ -23,14 +24,7 @@ class ConfigRefused(ValueError):
     """The configuration cannot be read, or asks for what is not served; the message says what is allowed."""
 
 
-class _Section(BaseModel):
-    """Fields that decide nothing here are kept as they are: they say how the model was trained."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """The images. The networks expect pixels in [0, 1], neither rescaled nor as logits."""
 
     dataset: str = Field("images", max_length=64)
@@ -40,7 +34,7 @@ class DataSection(_Section):
     rescaled: Literal[False] = False
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The network and its noise levels. What the code of NCSN leaves out is fixed there to what is allowed here."""
 
     ngf: int = Field(ge=1, le=1024)
@@ -59,7 +53,7 @@ class ModelSection(_Section):
         return self
 
 
-class SamplingSection(_Section):
+class SamplingSection(Section):
     """Annealed Langevin dynamics as the authors run it. Their `step_lr` is half of the papers' epsilon."""
 
     n_steps_each: int = Field(ge=1)
@@ -67,13 +61,13 @@ class SamplingSection(_Section):
     denoise: bool
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """How it was trained. What dsm_freq trains is a score in the frequency domain, not one of images."""
 
     algo: Literal["dsm", "ssm"] = "dsm"
 
 
-class OfficialConfig(_Section):
+class OfficialConfig(Section):
     """A configuration, as far as it decides how the model is served. NCSN's has no section `sampling`."""
 
     data: DataSection

@@ -4,20 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from models.importing.reading import ImportRefused, read_json
+from models.importing.section import Section
 from models.sentences import in_one_line
 
 
-class _Section(BaseModel):
-    """Fields that decide nothing here are kept as they are: they say how the model was trained."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """The images. `centered`: whether they were in [-1, 1], and noise in the same units, rather than in [0, 1]."""
 
     dataset: str = Field("images", max_length=64)
@@ -26,7 +20,7 @@ class DataSection(_Section):
     centered: bool
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The network. What is fixed here is so in all published configurations of it."""
 
     name: Literal["ncsnpp"]
@@ -61,14 +55,14 @@ class ModelSection(_Section):
         return self
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """The process, and whether any of its times was trained or whole ones alone."""
 
     sde: Literal["vesde", "vpsde", "subvpsde"]
     continuous: bool
 
 
-class Config(_Section):
+class Config(Section):
     """A configuration, as far as it decides how the model is served."""
 
     data: DataSection

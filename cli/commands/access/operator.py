@@ -1,12 +1,12 @@
 """`scoreserve operator`: everybody's jobs, and models that take no new requests."""
 
 import time
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.commands.access.reaching import RedisUrl, reached
+from cli.commands.jobs import JobState
 from cli.console import err, fail, table
 from cli.running import DataDir
 
@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from worker.queue.job import Job
 
 Model = Annotated[str, typer.Argument(help="Name of a model.")]
-
-
-class JobState(StrEnum):
-    """`worker.queue.job.JobState`, which only services and workers have."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 def jobs(
