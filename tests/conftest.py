@@ -201,9 +201,15 @@ def bucket_url(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def directory_url(tmp_path: Path) -> str:
-    """The address of a results store in a directory whose name has to be quoted."""
-    return (tmp_path / "results [50%] #1").as_uri()
+def directory(tmp_path: Path) -> Path:
+    """The directory of a results store, whose name has to be quoted in its address."""
+    return tmp_path / "results [50%] #1"
+
+
+@pytest.fixture
+def directory_url(directory: Path) -> str:
+    """The address of a results store in a directory."""
+    return directory.as_uri()
 
 
 @pytest.fixture(params=["directory", "bucket"])

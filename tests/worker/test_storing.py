@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -34,11 +33,6 @@ Submit = Callable[..., Job]
 @pytest.fixture
 def settings(settings: WorkerSettings, directory_url: str) -> WorkerSettings:
     return settings.model_copy(update={"results_url": directory_url, "results_in_redis_bytes": 0})
-
-
-@pytest.fixture
-def directory(directory_url: str) -> Path:
-    return Path(unquote(urlsplit(directory_url).path))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -41,11 +40,6 @@ NewClient = Callable[[ServiceSettings], Client]
 def stored(settings: ServiceSettings, directory_url: str) -> ServiceSettings:
     """All images are in a directory."""
     return settings.model_copy(update={"results_url": directory_url, "results_in_redis_bytes": 0})
-
-
-@pytest.fixture
-def directory(directory_url: str) -> Path:
-    return Path(unquote(urlsplit(directory_url).path))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -20,11 +19,6 @@ URLS = {
     "s3://bucket/": "s3://bucket",
     "s3://my-bucket.eu/some/prefix/": "s3://my-bucket.eu/some/prefix",
 }
-
-
-@pytest.fixture
-def directory(directory_url: str) -> Path:
-    return Path(unquote(urlsplit(directory_url).path))
 
 
 @pytest.mark.parametrize("url", URLS)
