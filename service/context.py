@@ -16,11 +16,11 @@ from service.access.auth import Auth
 from service.access.budgets import Budget
 from service.access.usage import Usage
 from service.answering.endings import Endings
-from service.answering.events import Events
 from service.answering.job_view import JobView
 from service.asking.intake import Intake
 from service.asking.uploads import Uploads
 from service.drawing.drawings import Drawings
+from service.following.events import Events
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.pulse import Pulse

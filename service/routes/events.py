@@ -9,9 +9,10 @@ from starlette.types import Receive, Scope, Send
 
 from service.access.auth import InCaller
 from service.access.budgets import payer
-from service.answering.events import MEDIA_TYPE, Stream, parse_id
 from service.answering.problems import responses
 from service.context import InContext
+from service.following.event import parse_id
+from service.following.events import MEDIA_TYPE, Stream
 from service.routes.jobs import JobId
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

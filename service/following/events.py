@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import redis.asyncio
 from fastapi.concurrency import run_in_threadpool
@@ -25,6 +24,7 @@ from service.access.budgets import Budget, Claim
 from service.answering.addresses import PLACEHOLDER, PREFIX
 from service.answering.job_view import JobView
 from service.answering.problems import Problem
+from service.following.event import Event, Id, by_job, events_of, id_text, sigma_of
 from worker.queue import keys
 from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.jobs import JobQueue
@@ -42,27 +42,6 @@ AWAY_SECONDS = 1.0  # between two tries to reach a Redis that is away
 MAX_BEHIND = 500  # events that a client may be behind before it has to connect again
 BACKLOG = 1200  # entries that a job's stream can have
 AT_ONCE = 8  # streams that are begun at the same time
-
-Id = tuple[int, int]  # of an entry of a stream: milliseconds since the epoch, and a number
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a job.
-
-    Args:
-        id: of its entry in the job's stream.
-        kind: progress, preview, or how the job ended.
-        fields: of the entry.
-    """
-
-    id: Id
-    kind: str
-    fields: dict[str, str]
-
-    @property
-    def final(self) -> bool:
-        return self.kind not in ("progress", "preview")
 
 
 class Stream:
@@ -220,9 +199,9 @@ class Events:
     async def _since(self, job: Job, after: Id | None) -> list[Event]:
         """What a client has missed; one that comes for the first time, how the job stands now."""
         key = keys.of(job.id, "events")
-        newest = _events(await self.connection.xrevrange(key, "+", "-", count=20))
+        newest = events_of(await self.connection.xrevrange(key, "+", "-", count=20))
         if after is not None and (not newest or after <= newest[0].id):
-            return _events(await self.connection.xrange(key, f"({_text(after)}", "+", count=BACKLOG))
+            return events_of(await self.connection.xrange(key, f"({id_text(after)}", "+", count=BACKLOG))
         latest = next((event for event in newest if event.kind != "preview"), None)
         if latest is None and job.state.final:
             return [Event((round((job.ended_at or 0) * 1000), 0), job.state.value, {})]
@@ -235,11 +214,11 @@ class Events:
         while self._feeds and not self._closed:
             try:
                 found = await self.connection.xread(
-                    {keys.of(feed.job.id, "events"): _text(feed.read) for feed in self._feeds.values()},
+                    {keys.of(feed.job.id, "events"): id_text(feed.read) for feed in self._feeds.values()},
                     count=BACKLOG,
                     block=BLOCK_MS,
                 )
-                await self._hand_on(_by_job(found))
+                await self._hand_on(by_job(found))
                 if time.monotonic() >= self._next_look:
                     self._next_look = time.monotonic() + LOOK_SECONDS
                     await self._look()
@@ -330,7 +309,7 @@ class Events:
                 "state": job.state,
                 "image_steps_done": job.image_steps_done,
                 "image_steps": job.image_steps,
-                "sigma": event and _sigma(event),
+                "sigma": event and sigma_of(event),
                 "queue_position": outlook.position,
                 "eta_seconds": outlook.eta,
             }
@@ -342,7 +321,7 @@ class Events:
         return json.dumps(
             {
                 "image_steps_done": job.image_steps_done,
-                "sigma": _sigma(event),
+                "sigma": sigma_of(event),
                 "png": _grid(estimates, across),
                 "chains": _grid(chains, across),
                 "columns": across,
@@ -355,24 +334,9 @@ def _grid(images: Pixels, across: int) -> str:
     return base64.b64encode(to_png(grid(images, across, padding=1))).decode()
 
 
-def parse_id(text: str) -> Id:
-    """The id of an event, as a client sends it back: two numbers with a - between."""
-    milliseconds, _, number = text.partition("-")
-    return int(milliseconds), int(number)
-
-
-def _text(id_: Id) -> str:
-    return f"{id_[0]}-{id_[1]}"
-
-
 def _chunk(id_: Id, kind: str, data: str) -> str:
     name = "done" if kind == JobState.FINISHED else kind
-    return f"id: {_text(id_)}\nevent: {name}\ndata: {data}\n\n"
-
-
-def _sigma(event: Event) -> float | None:
-    level = event.fields.get("sigma")
-    return float(level) if level else None
+    return f"id: {id_text(id_)}\nevent: {name}\ndata: {data}\n\n"
 
 
 def _after(job: Job, event: Event) -> Job:
@@ -381,34 +345,3 @@ def _after(job: Job, event: Event) -> Job:
         return job
     update = {"state": JobState(event.fields["state"]), "image_steps_done": int(event.fields["done"])}
     return job.model_copy(update=update)
-
-
-def _by_job(found: Any) -> dict[str, tuple[Id, list[Event]]]:
-    """By job the id of its latest entry, and its events."""
-    streams = found.items() if isinstance(found, dict) else found
-    return {
-        key.decode().split(":")[2]: (parse_id(entries[-1][0].decode()), _events(entries)) for key, entries in streams
-    }
-
-
-def _events(entries: Any) -> list[Event]:
-    """Entries of a stream, oldest first, as events; in the order that they are given."""
-    events = []
-    for id_, raw in entries:
-        with suppress(ValueError, KeyError):  # an entry that is damaged is left out
-            fields = {name.decode(): value.decode() for name, value in raw.items()}
-            events.append(_checked(Event(parse_id(id_.decode()), fields.pop("event"), fields)))
-    return events
-
-
-def _checked(event: Event) -> Event:
-    """The event, if it can be told.
-
-    Raises:
-        ValueError, KeyError: something of it is missing, or of another kind.
-    """
-    if event.final:
-        JobState(event.kind)
-    else:
-        JobState(event.fields["state"]), int(event.fields["done"]), _sigma(event)
-    return event

@@ -17,8 +17,8 @@ import uvicorn
 from PIL import Image
 from redis import Redis
 
-from service.answering.events import AT_ONCE
 from service.app import create_app
+from service.following.events import AT_ONCE
 from service.settings import ServiceSettings
 from worker.batching import BatchingWorker
 from worker.queue import keys, shards
@@ -308,7 +308,7 @@ def test_a_redis_that_is_away_for_a_while_costs_no_event(
 ) -> None:
     from redis.exceptions import ConnectionError as Away  # noqa: PLC0415
 
-    monkeypatch.setattr("service.answering.events.AWAY_SECONDS", 0.05)
+    monkeypatch.setattr("service.following.events.AWAY_SECONDS", 0.05)
     job = server.submit(count=1)
     follower = Follower(server, job)
     until(lambda: len(follower.events) >= 1)
