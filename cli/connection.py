@@ -74,7 +74,7 @@ def refuse(error: ScoreserveError, server: str) -> NoReturn:
         case Unreachable():
             said = str(error)
             where = said if said.startswith("no service at") else f"no service at {server} ({said})"
-            fail(f"{where}; start one with `scoreserve up`", UNAVAILABLE)
+            fail(f"{where}; start one with `scoreserve up`, or name another with --server", UNAVAILABLE)
         case Unavailable() | RateLimited():
             later = f"; try again in {error.retry_after:.0f} s" if error.retry_after else ""
             fail(f"{error}{later}", UNAVAILABLE)

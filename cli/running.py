@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Annotated
 import typer
 
 FILE = "running.json"
+SETTINGS = "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE", "SCORESERVE_EXECUTION"  # that other commands are told
+NETWORKS = "SCORESERVE_NETWORKS"
+PATHS = "SCORESERVE_MODELS_DIR", "PYTHONPATH"  # likewise, each of which names directories
 
 DataDir = Annotated[
     Path | None,
@@ -28,7 +32,7 @@ class Running:
         pid: of its process.
         address: where it serves.
         redis_url: of its queue.
-        settings: those of the environment that say which models it serves, and on what.
+        settings: those of the environment that say which models it serves, with whose code, and on what.
     """
 
     pid: int
@@ -43,7 +47,15 @@ class Running:
     def options(self) -> dict[str, str]:
         """Arguments of settings, but those that the environment decides."""
         told = {name: value for name, value in self.settings.items() if not os.environ.get(name)}
+        for name in (NETWORKS, "PYTHONPATH"):  # which `share` sees to
+            told.pop(name, None)
         return {"redis_url": self.redis_url} | {name.removeprefix("SCORESERVE_").lower(): v for name, v in told.items()}
+
+    def share(self) -> None:
+        """Has this process find and trust the networks that the service does, unless its environment says which."""
+        if NETWORKS in self.settings and not os.environ.get(NETWORKS):
+            os.environ[NETWORKS] = self.settings[NETWORKS]
+            sys.path += [path for path in _paths(self.settings.get("PYTHONPATH", "")) if path not in sys.path]
 
     @classmethod
     def find(cls, data_dir: Path | None = None) -> "Running | None":
@@ -68,14 +80,34 @@ class Running:
         return descriptor
 
 
-def default_data_dir() -> Path:
-    """Where the embedded queue and the images of large jobs are kept unless told otherwise.
+def told() -> dict[str, str]:
+    """What the environment says that other commands have to know, wherever they are called."""
+    environment = {name: os.environ[name] for name in (*SETTINGS, NETWORKS) if os.environ.get(name)}
+    return environment | {name: os.pathsep.join(_paths(os.environ[name])) for name in PATHS if os.environ.get(name)}
 
-    That is $XDG_STATE_HOME/scoreserve, or in ~/.local/state.
+
+def nothing_runs(data_dir: Path | None) -> str:
+    """That `scoreserve up` was not found, and where it was looked for."""
+    try:
+        return f"nor does `scoreserve up` run with the data directory {data_dir or default_data_dir()}"
+    except OSError as error:
+        return f"nor is there a data directory of `scoreserve up`: {error}"
+
+
+def _paths(text: str) -> list[str]:
+    return [os.path.abspath(path) for path in text.split(os.pathsep) if path]
+
+
+def default_data_dir() -> Path:
+    """Where the embedded queue and the images of large jobs are kept unless an option says otherwise.
+
+    That is $SCORESERVE_DATA_DIR, or $XDG_STATE_HOME/scoreserve, or in ~/.local/state.
 
     Raises:
         OSError: there is no home directory.
     """
+    if os.environ.get("SCORESERVE_DATA_DIR"):
+        return Path(os.environ["SCORESERVE_DATA_DIR"])
     try:
         base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     except RuntimeError as error:

@@ -25,6 +25,10 @@ class WorkerFailed(RuntimeError):
     """The worker cannot start or go on; the message says what to do."""
 
 
+class NoRedis(WorkerFailed):
+    """No Redis answers where one should be."""
+
+
 def run(settings: WorkerSettings, burst: bool = False) -> None:
     """Loads its models (the default one, if it serves all), then works until it is told to stop.
 
@@ -39,7 +43,7 @@ def run(settings: WorkerSettings, burst: bool = False) -> None:
         connect(settings.redis_url, timeout=5, attempts=3).ping()
     except (RedisError, ValueError) as error:
         if not (isinstance(error, ResponseError) and unavailable(error)):  # it answers: the worker waits for it
-            raise WorkerFailed(without_password(f"no Redis at {settings.redis_url}: {error}")) from error
+            raise NoRedis(without_password(f"no Redis at {settings.redis_url}: {error}")) from error
     batch = Batch(
         settings.store(),
         settings.slots,

@@ -35,6 +35,8 @@ def doctor(
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
     running = Running.find(data_dir)
+    if running:
+        running.share()
     told = running.options if running else {}
     settings = read(WorkerSettings, {**told, **({"redis_url": redis_url} if redis_url else {})})
     findings = examine(settings, server, api_key)

@@ -15,7 +15,7 @@ from cli import valkey
 from cli.console import err, fail
 from cli.console import settings as read
 from cli.processes import ProcessEnded, Processes, ours
-from cli.running import FILE, Running, default_data_dir
+from cli.running import FILE, Running, default_data_dir, told
 from cli.signals import handle
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ START_SECONDS = 120.0
 KILL_SECONDS = 10.0  # beyond the grace time
 RESULTS = "results"  # in the directory of the data: images of large jobs
 SEALING = "SCORESERVE_SEALING_SECRET"
-TOLD = "SCORESERVE_MODELS_DIR", "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE"  # to other commands
 
 
 def up(
@@ -82,8 +81,7 @@ def up(
         for name, on in workers.items():
             processes.start(name, ours("worker"), environment | on)
         processes.start("api", ours("api", "--host", host, "--port", str(port)), environment | sealing)
-        told = {name: os.environ[name] for name in TOLD if os.environ.get(name)} | next(iter(workers.values()))
-        Running(os.getpid(), address, redis_url, told).write_down(directory)
+        Running(os.getpid(), address, redis_url, told() | next(iter(workers.values()))).write_down(directory)
         with httpx.Client(timeout=2, trust_env=False) as http:  # its own service is behind no proxy
             processes.wait(lambda: _ready(http, address), START_SECONDS, stop)
         if not stop:

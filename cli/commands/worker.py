@@ -9,7 +9,7 @@ import typer
 from cli.console import err, fail
 from cli.console import settings as read
 from cli.logs import LogFormat, set_up
-from cli.running import Running
+from cli.running import DataDir, Running, nothing_runs
 
 
 def worker(
@@ -21,6 +21,7 @@ def worker(
             show_default="that of `scoreserve up`, if it runs",
         ),
     ] = None,
+    data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.")] = None,
     slots: Annotated[
         int | None, typer.Option(metavar="<int>", min=1, help="Chains that are advanced together.")
@@ -69,7 +70,7 @@ def worker(
     Every option can also be set in the environment, as SCORESERVE_SLOTS and so on.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until work begins there is nothing to finish
-    from worker.process import WorkerFailed, run  # noqa: PLC0415 (torch)
+    from worker.process import NoRedis, WorkerFailed, run  # noqa: PLC0415 (torch)
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
     set_up(log_format)
@@ -89,12 +90,15 @@ def worker(
         "slice_seconds": slice_seconds,
         "grace_seconds": grace_seconds,
     }
-    running = None if redis_url else Running.find()
+    running = None if redis_url else Running.find(data_dir)
     if running:
         err.print(f"joins {running}", highlight=False)
+        running.share()
     told = running.options if running else {}
     settings = read(WorkerSettings, told | {name: value for name, value in options.items() if value is not None})
     try:
         run(settings, burst)
+    except NoRedis as error:
+        fail(str(error) if redis_url or running else f"{error}; {nothing_runs(data_dir)} (--data-dir)")
     except WorkerFailed as error:
         fail(str(error))

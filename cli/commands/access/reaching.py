@@ -9,7 +9,7 @@ import typer
 
 from cli.console import fail
 from cli.console import settings as read
-from cli.running import Running
+from cli.running import Running, nothing_runs
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -40,4 +40,6 @@ def reached(redis_url: str | None, data_dir: Path | None) -> "Iterator[Redis]":
         with connect(settings.redis_url, TIMEOUT_SECONDS, attempts=0) as connection:
             yield connection
     except (RedisError, ValueError) as error:
-        fail(without_password(f"no Redis at {settings.redis_url}: {error}; name one with --redis-url"))
+        where = "" if redis_url or running else f", {nothing_runs(data_dir)}"
+        said = f"no Redis at {settings.redis_url}: {error}{where}; name one with --redis-url, or its --data-dir"
+        fail(without_password(said))

@@ -1,5 +1,6 @@
 """`scoreserve worker`: which queue it works on."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,10 +28,28 @@ def test_it_joins_what_up_runs_unless_another_redis_is_named(
     for name in ("SCORESERVE_REDIS_URL", "REDIS_URL", "SCORESERVE_DEFAULT_MODEL"):
         monkeypatch.delenv(name, raising=False)
     ran: list[Any] = []
-    monkeypatch.setattr(Running, "find", classmethod(lambda cls: found))
+    monkeypatch.setattr(Running, "find", classmethod(lambda cls, data_dir: found))
     monkeypatch.setattr(worker.process, "run", lambda settings, burst: ran.append(settings))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("cli.commands.worker.set_up", lambda _: None)
     result = CliRunner().invoke(app, ["worker", *arguments])
     assert result.exit_code == 0, result.output
     assert [(settings.redis_url, settings.default_model) for settings in ran] == [(redis_url, model)]
+
+
+def test_what_was_looked_for_is_said_where_there_is_no_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SCORESERVE_REDIS_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(settings: Any, burst: bool) -> None:
+        raise worker.process.NoRedis(f"no Redis at {settings.redis_url}")
+
+    monkeypatch.setattr(worker.process, "run", run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("cli.commands.worker.set_up", lambda _: None)
+    told = CliRunner().invoke(app, ["worker", "--data-dir", str(tmp_path / "d")])
+    assert told.exit_code == 1
+    assert str(tmp_path / "d") in " ".join(told.output.split()).replace(" ", "")
+    assert "--data-dir" in told.output
+    named = CliRunner().invoke(app, ["worker", "--redis-url", "redis://elsewhere:1/0"])
+    assert "data directory" not in named.output
