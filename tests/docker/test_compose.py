@@ -102,6 +102,14 @@ def test_on_a_gpu_there_is_no_worker_on_a_cpu_beside_it(compose: dict[str, Any])
     assert not any("gpu" in service.get("profiles", []) for service in compose["services"].values())
 
 
+def test_what_images_are_built_with_reaches_them(compose: dict[str, Any]) -> None:
+    """Unless they are set, docker-compose 1.29 hands empty ones on, and no address of torch means the one for CUDA."""
+    arguments = {name: compose["services"][name]["build"]["args"] for name in ("api", "worker", "train")}
+    assert all("EXTRAS" in passed for passed in arguments.values()), "who writes into a bucket needs its package too"
+    assert arguments["worker"] == arguments["train"], "else the packages of workers are installed once more"
+    assert arguments["worker"]["TORCH_INDEX_URL"] == "${TORCH_INDEX_URL-https://download.pytorch.org/whl/cpu}"
+
+
 def test_every_setting_is_explained_and_reaches_its_container(compose: dict[str, Any]) -> None:
     example = (ROOT / ".env.example").read_text()
     explained = set(re.findall(r"^#([A-Z_]+)=", example, re.MULTILINE))
