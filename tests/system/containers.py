@@ -11,6 +11,7 @@ import urllib.request
 import uuid
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ ENVIRONMENT = {
 
 class Shown(AssertionError):
     """What was to be shown is not so."""
+
+
+@dataclass
+class Asker:
+    """Who asks, unless another key is named: with this one, once it is made."""
+
+    key: str = ""
+
+
+US = Asker()
 
 
 # Docker.
@@ -66,6 +77,17 @@ def exec_in(service: str, *command: str) -> str:
     return docker("exec", ids(service)[0], *command).strip()
 
 
+def run_aside(service: str, *command: str) -> str:
+    """The name of a container of a service beside those that run, with this command in place of its own."""
+    return compose("run", "-d", "--entrypoint", command[0], service, *command[1:]).split()[-1]
+
+
+def networks_of(container: dict[str, Any]) -> list[str]:
+    """The networks of a container, as docker-compose.yml names them."""
+    project = f"{ENVIRONMENT['COMPOSE_PROJECT_NAME']}_"
+    return sorted(name.removeprefix(project) for name in container["NetworkSettings"]["Networks"])
+
+
 def described_image(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(docker("image", "inspect", name))[0]
     return found
@@ -101,16 +123,19 @@ def request(
         return 0, b""
 
 
-def get(path: str, timeout: float = 30, key: str = "") -> tuple[int, bytes]:
+def get(path: str, timeout: float = 30, key: str | None = None) -> tuple[int, bytes]:
     return request(path, headers=_authorization(key), timeout=timeout)
 
 
-def post(path: str, body: dict[str, Any], accept: str = "application/json", key: str = "") -> tuple[int, bytes]:
+def post(
+    path: str, body: dict[str, Any], accept: str = "application/json", key: str | None = None
+) -> tuple[int, bytes]:
     headers = {"Content-Type": "application/json", "Accept": accept, **_authorization(key)}
     return request(path, json.dumps(body).encode(), headers)
 
 
-def _authorization(key: str) -> dict[str, str]:
+def _authorization(key: str | None = None) -> dict[str, str]:
+    key = US.key if key is None else key
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -123,7 +148,7 @@ def multipart(path: str, fields: dict[str, str], files: dict[str, bytes]) -> tup
         body.write(head.encode() + content + b"\r\n")
     body.write(f"--{boundary}--\r\n".encode())
     kind = f"multipart/form-data; boundary={boundary}"
-    return request(path, body.getvalue(), {"Content-Type": kind, "Accept": "image/png"})
+    return request(path, body.getvalue(), {"Content-Type": kind, "Accept": "image/png", **_authorization()})
 
 
 def submit(body: dict[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,15 @@ name override files. At the end everything is removed but the images.
 """
 
 import argparse
+import io
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urljoin
@@ -24,6 +25,7 @@ from tests.system.containers import (
     ENVIRONMENT,
     PORT,
     ROOT,
+    US,
     Shown,
     check,
     compose,
@@ -38,10 +40,12 @@ from tests.system.containers import (
     look,
     models,
     multipart,
+    networks_of,
     post,
     prometheus,
     query,
     ready_workers,
+    run_aside,
     run_bytes,
     submit,
     wait,
@@ -49,6 +53,21 @@ from tests.system.containers import (
 
 SECRET = f"secret of {uuid.uuid4().hex}".encode()
 API_LIMIT_MB = 250  # of the API's image above its base
+NETWORKS = {  # of each, as docker-compose.yml is meant
+    "redis": ["inside"],
+    "api": ["inside", "outside"],
+    "worker": ["inside"],
+    "prometheus": ["inside"],
+    "grafana": ["inside", "outside"],
+    "train": ["inside"],
+    "passwords": ["none"],
+}
+LARGE = {"count": 1400, "seed": 6, "sampler": {"name": "euler", "levels": 2}}  # more than a mebibyte of images
+LOOK = (  # what the kernel says of a container's first process, from inside
+    "id -u; grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs):' /proc/1/status; "
+    """awk '$2 == "00000000" { print "out:\t1" }' /proc/net/route; """
+    "touch /x 2>/dev/null && printf 'writable:\t1\n'; true"
+)
 
 
 def main() -> None:
@@ -92,7 +111,8 @@ class Deployment:
             *([self.build, self.layers] if build else []),
             self.sizes,
             self.up,
-            self.users,
+            self.the_first_key,
+            self.what_each_may,
             self.secrets,
             self.published,
             self.grid,
@@ -100,7 +120,10 @@ class Deployment:
             self.page,
             self.shell,
             self.keys,
+            self.large_jobs,
             self.three_workers,
+            self.the_results_store_goes_away,
+            self.what_is_cancelled_leaves_the_store,
             self.a_worker_is_killed,
             self.redis_is_restarted,
             self.redis_is_killed,
@@ -110,6 +133,7 @@ class Deployment:
             self.dashboard,
             self.rules,
             self.grafana,
+            self.memory,
             self.passwords_are_rotated,
             self.a_worker_is_stopped,
             self.the_api_is_replaced,
@@ -156,23 +180,28 @@ class Deployment:
                 "Grafana itself: its image is not to be had here; its queries are asked of Prometheus"
             )
         parts = [name for name in ("prometheus", "grafana") if any(name in image for image in there)]
-        # Most of what is asked below is asked without a key, which is not how it is shipped.
-        os.environ["SCORESERVE_REQUIRE_KEY"] = "false"
         compose("--profile", "monitoring", "up", "-d", "--no-build", "redis", "api", "worker", *parts)
         wait(lambda: get("/readyz")[0] == 200, 180, "ready")
         return f"redis, api, worker, {', '.join(parts)}: ready"
 
-    def users(self) -> str:
-        who = []
-        for name in ("redis", "api", "worker", "prometheus"):
-            for container in ids(name):
-                user = docker(
-                    "exec", container, "sh", "-c", "id -u; touch /x 2>/dev/null && echo writable; true"
-                ).split()
-                check(user[0] != "0", f"{name} runs as root")
-                check("writable" not in user, f"the root of {name} can be written to")
-                who.append(f"{name} {user[0]}")
-        return ", ".join(who) + "; no root can be written to"
+    def the_first_key(self) -> str:
+        check((status := post("/samples", {"count": 1}, key="")[0]) == 401, f"while there are no keys: {status}")
+        US.key = exec_in("api", "scoreserve", "keys", "create", "deployment")
+        check((status := get("/jobs")[0]) == 200, f"with the first key: {status}")
+        return "401 to whoever has none, from the start; all below asks with the first one"
+
+    def what_each_may(self) -> str:
+        """As the kernel has it of their first process, and the engine of their networks, volumes and memory."""
+        aside = {name: run_aside(name, "sleep", "600") for name in ("train", "passwords")}
+        try:
+            running = [(name, one) for name in NETWORKS if name not in aside for one in ids(name)]
+            lines = [_what_it_may(name, container) for name, container in [*running, *aside.items()]]
+        finally:
+            docker("rm", "--force", "--volumes", *aside.values())
+        inside = f"{ENVIRONMENT['COMPOSE_PROJECT_NAME']}_inside"
+        internal = docker("network", "inspect", "--format", "{{.Internal}}", inside).strip()
+        check(internal == "true", "the network inside has a way to the world")
+        return "the network inside has no way to the world" + "".join(f"\n        {line}" for line in lines)
 
     def secrets(self) -> str:
         passwords = [exec_in("api", "cat", "/secrets/password"), exec_in("worker", "cat", "/secrets/password")]
@@ -190,7 +219,8 @@ class Deployment:
         ports = [line for line in found if "->" in line]
         check(len(ports) == 1, f"published: {ports}")
         check(f"127.0.0.1:{PORT}->8000/tcp" in ports[0], ports[0])
-        return ports[0]
+        check((status := get("/metrics")[0]) == 404, f"/metrics on the port for all: {status}")
+        return f"{ports[0]}; /metrics is not there"
 
     def grid(self) -> str:
         begun = time.monotonic()
@@ -234,8 +264,9 @@ class Deployment:
         return f"it, the {files} files that it loads, and /docs; {len(kinds)} events of a job, previews too, as it ran"
 
     def shell(self) -> str:
-        exec_in("api", "scoreserve", "sample", "--count", "4", "--no-show", "--out", "/tmp/four.png")
-        told = json.loads(exec_in("worker", "scoreserve", "doctor", "--server", "http://api:8000", "--json"))
+        key = ["--api-key", US.key]
+        exec_in("api", "scoreserve", "sample", "--count", "4", "--no-show", "--out", "/tmp/four.png", *key)
+        told = json.loads(exec_in("worker", "scoreserve", "doctor", "--server", "http://api:8000", "--json", *key))
         check(told["healthy"], str(told))
         noted = [finding["found"] for finding in told["findings"] if finding["state"] != "good"]
         return f"`scoreserve sample` in the api; the doctor in a worker finds all well, and notes {noted or 'nothing'}"
@@ -243,21 +274,80 @@ class Deployment:
     def keys(self) -> str:
         alice, bob = (exec_in("api", "scoreserve", "keys", "create", name, "--image-steps", "1000") for name in "ab")
         small = {"count": 16, "sampler": {"name": "euler", "levels": 40}}  # 640 of 1,000 image-steps
+        status, answer = post("/samples", small, key=alice)
+        check(status == 202, f"with a key: {status} {answer!r}")
+        job = json.loads(answer)
+        listed = exec_in("api", "scoreserve", "operator", "jobs")
+        check(job["id"] in listed, f"the operator sees: {listed}")
+        check((status := get(f"/jobs/{job['id']}", key=bob)[0]) == 404, f"another's job: {status}")
+        check((status := post("/samples", small, key=alice)[0]) == 429, f"over the quota: {status}")
+        check((status := post("/samples", small, key=bob)[0]) == 202, f"another's quota: {status}")
+        for key in (alice, bob):
+            exec_in("api", "scoreserve", "keys", "revoke", key.split("_")[1])
+            check((status := post("/samples", small, key=key)[0]) == 401, f"a revoked key: {status}")
+        return "another's job 404, over the quota 429, revoked 401; the operator's command lists everybody's jobs"
+
+    def large_jobs(self) -> str:
+        job = finished(submit(LARGE))
+        listed = exec_in("worker", "ls", "-ln", f"/results/{job['id']}").splitlines()[1:]
+        owners, sizes = {line.split()[2] for line in listed}, [int(line.split()[4]) for line in listed]
+        check(owners == {"10001"} and sum(sizes) == LARGE["count"] * 28 * 28, "\n".join(listed))
+        code = "import sys, redis; r = redis.Redis.from_url(sys.argv[1]); print(sum(map(len, r.hvals(sys.argv[2]))))"
+        url = exec_in("worker", "cat", "/secrets/redis-url")
+        there = int(exec_in("worker", "python", "-c", code, url, f"scoreserve:job:{job['id']}:images"))
+        check(there < 100 * len(sizes), f"{there} bytes are in Redis")
+        tried = exec_in("api", "sh", "-c", "touch /results/x 2>/dev/null && echo writable; true")
+        check(tried == "", "the API may write into the results store")
+        before = self._images(job)
+        status, grid = get(f"/jobs/{job['id']}/grid.png", timeout=120)
+        check(status == 200 and grid.startswith(b"\x89PNG"), f"{status}: {grid[:200]!r}")
+        kept = exec_in("api", "find", "/views", "-type", "f").splitlines()
+        check(kept != [], "no drawn picture is kept in the volume views")
+        compose("restart", "api")
+        wait(lambda: get("/readyz")[0] == 200, 120, "ready again")
+        check(self._images(job) == before, "other images after a restart")
+        return (
+            f"{LARGE['count']} images are {len(sizes)} files, {sum(sizes)} bytes, of user 10001 in the volume results "
+            f"and {there} bytes in Redis; the API, which may not write there, has the same before and after a restart"
+        )
+
+    def _images(self, job: dict[str, Any]) -> bytes:
+        status, npz = get(f"/jobs/{job['id']}/samples.npz")
+        check(status == 200, f"npz: {status}")
+        return zipfile.ZipFile(io.BytesIO(npz)).read("images.npy")
+
+    def the_results_store_goes_away(self) -> str:
+        before = finished(submit(LARGE))
+        job = submit(LARGE)
+        wait(lambda: look(job)["progress"]["image_steps_done"] > 0, 120, "begun")
+        exec_in("worker", "chmod", "0", "/results")
         try:
-            check((status := post("/samples", small)[0]) == 401, f"without a key: {status}")
-            status, answer = post("/samples", small, key=alice)
-            check(status == 202, f"with a key: {status} {answer!r}")
-            job = json.loads(answer)
-            check((status := get(f"/jobs/{job['id']}", key=bob)[0]) == 404, f"another's job: {status}")
-            check((status := post("/samples", small, key=alice)[0]) == 429, f"over the quota: {status}")
-            check((status := post("/samples", small, key=bob)[0]) == 202, f"another's quota: {status}")
+            logs = ["logs", "--no-color", "worker"]
+            wait(lambda: "PermissionError" in compose(*logs), 180, "told by a worker that its store is away")
+            status = get(f"/jobs/{before['id']}/samples.npz")[0]
+            check(status == 503, f"what is in a store that is away: {status}")
+            check((state := look(job)["state"]) == "running", f"the job is {state}")
         finally:
-            for key in (alice, bob):
-                exec_in("api", "scoreserve", "keys", "revoke", "--keep-jobs", key.split("_")[1])
-            check((status := post("/samples", small)[0]) == 401, f"all keys revoked: {status}")
-            exec_in("api", "scoreserve", "keys", "open")
+            exec_in("worker", "chmod", "700", "/results")
         finished(job)
-        return "no key 401, another's job 404, over the quota 429; all revoked 401, until it is opened"
+        check(self._images(job) == self._images(before), "other images of the same request")
+        return "what is in it 503 meanwhile; the job waited, and finished with the same images"
+
+    def what_is_cancelled_leaves_the_store(self) -> str:
+        job = submit({**LARGE, "count": 50_000})
+        there = ["sh", "-c", f"ls /results | grep -c {job['id']}; true"]
+        wait(lambda: exec_in("worker", *there) == "1", 180, "in the store")
+        check((status := post(f"/jobs/{job['id']}/cancel", {})[0]) == 200, f"cancelled: {status}")
+        begun = time.monotonic()
+        wait(lambda: exec_in("worker", *there) == "0", 180, "removed from the store")
+        return f"the files of a cancelled job were gone after {time.monotonic() - begun:.0f} s"
+
+    def memory(self) -> str:
+        used = docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}").splitlines()
+        mine = [line for line in used if line.startswith(ENVIRONMENT["COMPOSE_PROJECT_NAME"])]
+        killed = [line for line in mine if described(line.split()[0])["State"]["OOMKilled"]]
+        check(killed == [], f"killed for want of memory: {killed}")
+        return "; ".join(mine)
 
     def three_workers(self) -> str:
         compose("up", "-d", "--no-build", "--scale", "worker=3", "worker")
@@ -448,6 +538,26 @@ class Deployment:
             self.not_shown.append("pip-audit: the package index here does not tell of vulnerabilities")
             return "not to be had here, see below"
         return f"{len(lines)} packages: {done.stdout.strip() or done.stderr.strip()}"
+
+
+def _what_it_may(name: str, container: str) -> str:
+    """A line on a container, which is checked to be as docker-compose.yml is meant."""
+    user, *lines = docker("exec", container, "sh", "-c", LOOK).splitlines()
+    kernel = dict(line.split(":\t") for line in lines)
+    engine = described(container)
+    networks, memory = networks_of(engine), engine["HostConfig"]["Memory"]
+    writes = sorted(mount["Destination"] for mount in engine["Mounts"] if mount["RW"])
+    capabilities = {kernel[kind] for kind in ("CapPrm", "CapEff", "CapBnd")}
+    check((user == "0") == (name == "passwords"), f"{name} is user {user}")
+    check(capabilities == {"0" * 16}, f"{name} has capabilities: {kernel}")
+    check(kernel["NoNewPrivs"] == "1", f"{name} may get more privileges")
+    check("writable" not in kernel, f"the root of {name} can be written to")
+    check(networks == NETWORKS[name], f"{name} is in the networks {networks}")
+    check(memory > 0, f"the memory of {name} has no bound")
+    return (
+        f"{name:10}  user {user:>5}, capabilities 0, no new privileges, root read-only; "
+        f"networks {', '.join(networks)}; {memory / 2**20:.0f} MiB; writes {', '.join(writes) or 'nothing'}"
+    )
 
 
 if __name__ == "__main__":
