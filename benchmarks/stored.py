@@ -122,6 +122,7 @@ def directory() -> Iterator[tuple[str, Callable[[bool], None]]]:
     """A store, and what takes it away and gives it back."""
     with tempfile.TemporaryDirectory() as base:
         there, aside = Path(base, "results"), Path(base, "aside")
+        there.mkdir()
 
         def away(is_away: bool) -> None:
             (there if is_away else aside).rename(aside if is_away else there)

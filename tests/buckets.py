@@ -3,10 +3,12 @@
 import os
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,3 +56,71 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 def make(address: str, bucket: str) -> None:
     """Makes a bucket."""
     httpx.put(f"{address}/{bucket}", timeout=30, trust_env=False).raise_for_status()
+
+
+class Way:
+    """A way to a server of this machine that can be cut, as if the server was killed, and be there again.
+
+    Args:
+        port: of the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._open: set[socket.socket] = set()
+        self._is_cut = False
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Connections end at once, whatever is under way; new ones do too."""
+        with self._lock:
+            self._is_cut = True
+            for end in self._open:
+                _reset(end)
+            self._open.clear()
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    def close(self) -> None:
+        """Ends all for good."""
+        self.cut()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                here, _ = self._listening.accept()
+            except OSError:  # it is closed
+                return
+            with self._lock:
+                if self._is_cut:
+                    _reset(here)
+                    continue
+                there = socket.create_connection(("127.0.0.1", self._port))
+                self._open |= {here, there}
+            for ends in ((here, there), (there, here)):
+                threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+            return
+        with self._lock:
+            for end in {source, sink} & self._open:
+                _reset(end)
+            self._open -= {source, sink}
+
+
+def _reset(end: socket.socket) -> None:
+    """Closes a connection so that the other side sees an error, and threads that wait for it wake up."""
+    with suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RD)
+    end.close()

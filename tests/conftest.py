@@ -203,7 +203,9 @@ def bucket_url(s3_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """The directory of a results store, whose name has to be quoted in its address."""
-    return tmp_path / "results [50%] #1"
+    directory = tmp_path / "results [50%] #1"
+    directory.mkdir()
+    return directory
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ class BatchingWorker(Member):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, settings)
         self.batch = batch
-        self.writers = Writers(Stores(make=True), lambda: self._mail.put({"command": "written"}))
+        self.writers = Writers(Stores(), lambda: self._mail.put({"command": "written"}))
         self.metrics = WorkerMetrics(batch, self.writers)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
         self.lacks = Lacks(batch.store, settings.model_names)

@@ -113,6 +113,7 @@ def _directory(data_dir: Path | None) -> Path:
         directory = (data_dir or default_data_dir()).resolve()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         (directory / FILE).touch(mode=0o600)
+        (directory / RESULTS).mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
         where, why = error.filename or "data", error.strerror or error
         fail(f"cannot keep the queue in {where} ({why}); choose another --data-dir")

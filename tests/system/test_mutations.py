@@ -1,21 +1,21 @@
 """Pictures that are damaged in every way, sent to a service as it is started: refused or taken, never a 5xx.
 
 Every format and mode that Pillow can write, with bits flipped, cut short, spliced, or with a header that promises a
-picture as large as can be. `--mutations N` says how many; the peak of the service's memory and its speed are printed.
+picture as large as can be, to every route that takes a picture. `--mutations N` says how many; printed are the peak of
+the service's memory, and what a good one takes of the processor.
 """
 
 import base64
 import io
+import os
 import random
 import socket
 import struct
-import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import httpx
@@ -23,22 +23,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.store import ModelStore
+from tests.conftest import publish_tiny
+
+Asked = tuple[str, dict[str, bytes], dict[str, object]]  # a route, its pictures, and what else is said
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16B", "F")
+ROUTES = ("/inpaint", "/inpaint", "/inpaint", "/upscale", "/colorize")  # as often as here
 SIZES = ((8, 8), (13, 9), (300, 200))
+GREY = ("1", "L", "LA", "I", "I;16", "F")
 AT_ONCE = 4
 MOST_MEGABYTES = 600  # in all; of pictures with 2**24 pixels, one is decoded at a time
 SLOWER = 3.0
 
 
-def files(draw: random.Random) -> list[bytes]:
+def files(draw: random.Random, sizes: Sequence[tuple[int, int]] = SIZES, modes: Sequence[str] = MODES) -> list[bytes]:
     """A file of every format, mode and size that Pillow can write."""
     Image.init()
     out = []
-    for size in SIZES:
+    for size in sizes:
         noise = Image.fromarray(
             np.frombuffer(draw.randbytes(size[0] * size[1] * 4), np.uint8).reshape(size[1], size[0], 4)
         )
-        for mode in MODES:
+        for mode in modes:
             try:
                 image = noise.convert("RGB").convert(mode) if mode != "RGBA" else noise
             except ValueError:
@@ -122,6 +128,22 @@ def megabytes(pid: int, what: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process and its descendants have had of the processor so far, also those that have ended."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
+    children = " ".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, map(int, children)))
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with `tiny`, which is grey, and `colour`."""
+    directory = tmp_path_factory.mktemp("models")
+    publish_tiny(ModelStore(directory))
+    publish_tiny(ModelStore(directory), "colour", channels=3)
+    return directory
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 def test_no_picture_breaks_the_service(
     request: pytest.FixtureRequest, start: Callable[..., Any], service_url: str, until: Callable[..., None]
@@ -131,28 +153,33 @@ def test_no_picture_breaks_the_service(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
         until(lambda: _alive(client), 180)
-        before = _seconds(client)
+        before = _seconds(client, service.pid)
         at_rest = megabytes(service.pid, "VmRSS")
         sources = files(draw)
+        fitting = {"/upscale": files(draw, [(4, 4)]), "/colorize": files(draw, [(8, 8)], GREY)}
         whole = [vast_png(4096, 4096, *kind) for kind in ((16, 0), (8, 6), (16, 6), (1, 0))]
-        requests = list(zip(whole, reversed(whole), ("crop", "resize") * 2, strict=True))
-        while len(requests) < count:
-            image, mask, *others = (draw.choice(sources) for _ in range(4))
-            damaged = mutate(image, others[0], draw), mutate(mask, others[1], draw)
-            same = draw.random() < 0.5  # or nearly every mask would be of another size
-            requests.append((damaged[0], damaged[0] if same else damaged[1], draw.choice(("error", "resize", "crop"))))
+        asked: list[Asked] = [
+            ("/inpaint", {"image": image, "mask": mask}, {"fit": fit})
+            for image, mask, fit in zip(whole, reversed(whole), ("crop", "resize") * 2, strict=True)
+        ]
+        while len(asked) < count:
+            asked.append(_ask(draw, sources, fitting))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            statuses = Counter(pool.map(lambda asked: _send(client, *asked), requests))
+            answers = list(pool.map(lambda one: _send(client, one), asked))
         peak = megabytes(service.pid, "VmHWM")
-        after = _seconds(client)
+        after = _seconds(client, service.pid)
+    statuses = Counter(answers)
+    routes = {route: Counter(s for (r, *_), s in zip(asked, answers, strict=True) if r == route) for route in ROUTES}
+    told = "; ".join(f"{route} {dict(found)}" for route, found in routes.items())
     print(
-        f"{count} requests of {len(sources)} files: {dict(statuses)}; memory {at_rest:.0f} MB at rest, "
-        f"{peak:.0f} MB at most; {1000 * before:.1f} ms a request before, {1000 * after:.1f} ms after"
+        f"{count} requests of {len(sources)} files: {told}; memory {at_rest:.0f} MB at rest, {peak:.0f} MB at most; "
+        f"{1000 * before:.1f} ms of the processor a request before, {1000 * after:.1f} ms after"
     )
     assert set(statuses) - {413} == {202, 422}
-    assert min(statuses[202], statuses[422]) > len(requests) / 50, "nearly all were taken, or none"
+    for route, found in routes.items():
+        assert min(found[202], found[422]) > sum(found.values()) / 50, f"nearly all of {route} were taken, or none"
     assert peak < MOST_MEGABYTES
     assert after < SLOWER * before
     assert service.poll() is None
@@ -165,32 +192,38 @@ def _alive(client: httpx.Client) -> bool:
         return False
 
 
-def _send(client: httpx.Client, image: bytes, mask: bytes, fit: str) -> int:
-    """The status of POST /inpaint, or now and then of one of the others that take a picture.
+def _ask(draw: random.Random, sources: list[bytes], fitting: dict[str, list[bytes]]) -> Asked:
+    """A request with damaged pictures: where few would fit a route, half of them would but for the damage."""
+    route = draw.choice(ROUTES)
+    chosen = fitting[route] if route in fitting and draw.random() < 0.5 else sources
+    image = mutate(draw.choice(chosen), draw.choice(sources), draw)
+    if route != "/inpaint":
+        return route, {"image": image}, {"model": "colour" if route == "/colorize" else draw.choice(("tiny", "colour"))}
+    mask = mutate(draw.choice(sources), draw.choice(sources), draw)
+    pictures = {"image": image, "mask": image if draw.random() < 0.5 else mask}  # or most would be of another size
+    return route, pictures, {"fit": draw.choice(("error", "resize", "crop")), "model": draw.choice(("tiny", "colour"))}
 
-    One that is accepted is cancelled, so that the queue stays short.
-    """
-    if fit == "error" and len(image) % 3 == 0:
-        path = "/upscale" if len(image) % 2 else "/colorize"
-        response = client.post(path, files={"image": image}, data={"count": 1})
-    elif len(image) % 2:
-        response = client.post("/inpaint", files={"image": image, "mask": mask}, data={"count": 1, "fit": fit})
+
+def _send(client: httpx.Client, asked: Asked) -> int:
+    """The status; a job that is accepted is cancelled, so that the queue stays short."""
+    route, pictures, settings = asked
+    if len(pictures["image"]) % 2:
+        response = client.post(route, files=pictures, data={"count": 1, **settings})
     else:
-        encoded = {name: base64.b64encode(data).decode() for name, data in (("image", image), ("mask", mask))}
-        response = client.post("/inpaint", json={**encoded, "count": 1, "fit": fit})
+        encoded = {name: base64.b64encode(data).decode() for name, data in pictures.items()}
+        response = client.post(route, json={**encoded, "count": 1, **settings})
     if response.status_code == 202:
         client.delete(response.headers["location"])
     return response.status_code
 
 
-def _seconds(client: httpx.Client) -> float:
-    """What a request with a good picture takes: the median of some, which leaves out the first."""
+def _seconds(client: httpx.Client, pid: int) -> float:
+    """What a request with a good picture takes of the processor, on average of some; the first are left out."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((48, 64), 255, np.uint8)).save(buffer, "PNG")
-
-    def once() -> float:
-        begun = time.perf_counter()
-        assert _send(client, buffer.getvalue(), buffer.getvalue(), "crop") == 202
-        return time.perf_counter() - begun
-
-    return median([once() for _ in range(60)][10:])
+    picture = buffer.getvalue()
+    for number in range(110):
+        if number == 10:
+            begun = cpu_seconds(pid)
+        assert _send(client, ("/inpaint", {"image": picture, "mask": picture}, {"fit": "crop"})) == 202
+    return (cpu_seconds(pid) - begun) / 100

@@ -23,7 +23,8 @@ from worker.queue import keys
 def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path: Path, until: Callable) -> None:
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
-    up = start("up", "--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "1")
+    options = ["--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "1"]
+    up = start("up", *options, SCORESERVE_RESULTS_IN_REDIS_BYTES="0")
     until(lambda: up.poll() is None and _ready(address))
     family = _descendants(up.pid)
     assert len(family) >= 3, "a worker, an API, and Valkey"
@@ -34,6 +35,9 @@ def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path:
     assert done.returncode == 0, done.stderr.decode()
     with Image.open(out) as picture:
         assert picture.size == (3 * 10 + 2, 2 * 10 + 2)
+    results = tmp_path / "q" / "results"
+    assert results.stat().st_mode & 0o777 == 0o700
+    assert len(list(results.glob("*/*"))) >= 1, "the images lie there"
 
     os.kill(up.pid, signal.SIGINT)
     assert up.wait(60) == 0

@@ -152,6 +152,7 @@ def test_a_job_is_read_from_where_it_was_written(
     submit: Submit, queue: JobQueue, new_worker: NewWorker, tmp_path: Path, tiny_card: ModelCard, tiny_model: ScoreModel
 ) -> None:
     first = submit(count=5)
+    (tmp_path / "elsewhere").mkdir()
     queue.settings = queue.settings.model_copy(update={"results_url": (tmp_path / "elsewhere").as_uri()})
     second = submit(count=5)
     queue.settings = queue.settings.model_copy(update={"results_url": None})
@@ -377,7 +378,7 @@ def test_what_no_job_has_any_more_is_removed(
 ) -> None:
     queue.settings = queue.settings.model_copy(update={"results_url": results_url})
     done, cancelled, running, gone, strange = (submit(count=4, seed=seed) for seed in range(5))
-    there = Stores(make=True)
+    there = Stores()
     for job in (cancelled, running):
         there.put(results_url, job.id, 0, b"pixels")
     queue.cancel(cancelled.id)
@@ -397,7 +398,7 @@ def test_what_no_job_has_any_more_is_removed(
 
 def test_many_jobs_are_looked_at_some_at_a_time(queue: JobQueue, directory_url: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(upkeep, "JOBS_AT_ONCE", 7)
-    there = Stores(make=True)
+    there = Stores()
     for number in range(20):
         there.put(directory_url, f"{number:024x}", 0, b"pixels")
     assert forget_images(queue.connection, there.of(directory_url), -60) == 20
@@ -438,7 +439,7 @@ def test_the_memory_of_redis_does_not_grow_with_images(
     """200 shards of 100 images: only what they are kept under is in Redis, 128 bytes of each at the most."""
     queue.settings = queue.settings.model_copy(update={"shard_size": 100})
     job = submit(count=20_000)
-    store, images = Stores(make=True), encode(np.zeros((100, 8, 8, 1), np.uint8))
+    store, images = Stores(), encode(np.zeros((100, 8, 8, 1), np.uint8))
     assert job.store is not None
     before = redis.info("memory")["used_memory_dataset"]
     for number in range(200):

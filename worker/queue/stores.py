@@ -114,17 +114,12 @@ class Directory(Store):
     """Objects as files: on a disk of the only machine, or on one that all machines mount at the same place.
 
     Args:
-        path: of it. One that goes missing, as if it was not mounted any more, is away.
-        make: it is made if it is missing now.
+        path: of it. One that is missing is away and never made: it may be on a disk that is not mounted just now, and
+            what was written in its place would lie on another, where nobody looks for it.
     """
 
-    def __init__(self, path: Path, make: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            if make:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise _away(path, error) from error
 
     def write(self, name: str, data: bytes) -> None:
         path = self.path / name
@@ -147,7 +142,7 @@ class Directory(Store):
                 finally:
                     os.close(descriptor)
         except OSError as error:
-            raise _away(self.path, error) from error
+            raise self._away(error) from error
 
     def read(self, name: str) -> bytes:
         try:
@@ -155,15 +150,15 @@ class Directory(Store):
         except FileNotFoundError as error:
             if self.path.is_dir():
                 raise
-            raise _away(self.path, error) from error
+            raise self._away(error) from error
         except OSError as error:
-            raise _away(self.path, error) from error
+            raise self._away(error) from error
 
     def jobs(self) -> Iterator[str]:
         try:
             yield from (entry.name for entry in os.scandir(self.path) if _JOB.fullmatch(entry.name))
         except OSError as error:
-            raise _away(self.path, error) from error
+            raise self._away(error) from error
 
     def written_at(self, job_id: str) -> float | None:
         try:
@@ -171,7 +166,7 @@ class Directory(Store):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _away(self.path, error) from error
+            raise self._away(error) from error
 
     def remove(self, job_id: str) -> None:
         try:
@@ -179,7 +174,12 @@ class Directory(Store):
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise _away(self.path, error) from error
+            raise self._away(error) from error
+
+    def _away(self, error: OSError) -> StoreAway:
+        if isinstance(error, FileNotFoundError) and not self.path.is_dir():
+            return StoreAway(f"there is no directory {self.path}: mount the disk that has it, or make it once")
+        return _away(self.path, error)
 
 
 class Bucket(Store):
@@ -247,14 +247,9 @@ class Bucket(Store):
 
 
 class Stores:
-    """The stores that jobs name, each opened when it is first needed.
+    """The stores that jobs name, each opened when it is first needed."""
 
-    Args:
-        make: directories are made that are missing then.
-    """
-
-    def __init__(self, make: bool = False) -> None:
-        self.make = make
+    def __init__(self) -> None:
         self._open: dict[str, Store] = {}
         self._lock = threading.Lock()
 
@@ -266,7 +261,7 @@ class Stores:
         """
         with self._lock:
             if url not in self._open:
-                self._open[url] = _opened(url, self.make)
+                self._open[url] = _opened(url)
             return self._open[url]
 
     def put(self, url: str, job_id: str, number: int, data: bytes) -> bytes:
@@ -306,13 +301,13 @@ def _name(job_id: str, number: int, kept: bytes) -> str:
     return f"{job_id}/{number}-{kept.removeprefix(MARK).decode()}"
 
 
-def _opened(url: str, make: bool) -> Store:
+def _opened(url: str) -> Store:
     try:
         parts = urlsplit(check_url(url))
     except ValueError as error:
         raise StoreAway(str(error)) from error
     if parts.scheme == "file":
-        return Directory(Path(unquote(parts.path)), make)
+        return Directory(Path(unquote(parts.path)))
     return Bucket(parts.scheme, f"{parts.netloc}{parts.path}")
 
 

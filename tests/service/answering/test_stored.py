@@ -189,7 +189,7 @@ def test_an_npz_of_a_store_is_streamed_object_by_object(
     client = new_client(settings.model_copy(update=options))
     job = client.submit(count=100_000, seed=3, sampler={"name": "heun", "levels": 2})
     made = np.random.default_rng(0).integers(0, 256, (100, 1000, 8, 8, 1), dtype=np.uint8)
-    queue, there = JobQueue(redis, client.settings), Stores(make=True)
+    queue, there = JobQueue(redis, client.settings), Stores()
     assert len(shards.take(queue.rq, None, free=100_000)) == 100
     for number, images in enumerate(made):
         kept = there.put(results_url, job["id"], number, images.tobytes())
@@ -218,7 +218,7 @@ def test_few_large_objects_are_on_their_way_at_once(
     client = new_client(settings.model_copy(update={"results_url": directory_url, "shard_size": 500}))
     monkeypatch.setattr(results, "AHEAD_BYTES", 2 * 32_000)
     job = client.submit(count=20_000, sampler={"name": "heun", "levels": 2})
-    queue, there = JobQueue(redis, client.settings), Stores(make=True)
+    queue, there = JobQueue(redis, client.settings), Stores()
     assert len(shards.take(queue.rq, None, free=20_000)) == 40
     for number in range(40):
         kept = there.put(directory_url, job["id"], number, bytes(32_000))
