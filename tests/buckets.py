@@ -107,20 +107,24 @@ class Way:
                 threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        """What comes in one direction, until one side has ended: nobody closes half a connection here."""
         with suppress(OSError):
             while data := source.recv(2**16):
                 sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-            return
         with self._lock:
             for end in {source, sink} & self._open:
-                _reset(end)
+                _close(end)
             self._open -= {source, sink}
 
 
 def _reset(end: socket.socket) -> None:
-    """Closes a connection so that the other side sees an error, and threads that wait for it wake up."""
+    """Closes a connection so that the other side sees an error."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    _close(end)
+
+
+def _close(end: socket.socket) -> None:
+    """Closes a connection; a thread that waits for it wakes up."""
     with suppress(OSError):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RD)
     end.close()

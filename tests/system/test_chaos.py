@@ -1,8 +1,9 @@
-"""Jobs of mixed kinds over three workers, at random times killed and frozen; Redis is killed, the results store away.
+"""Jobs of all kinds over three workers, at random times killed and frozen; Redis is killed, the results store too.
 
 Every accepted job finishes once, with the pixels of an undisturbed run, and nothing is left of it in the end; service
-and workers are the users of docker/users.acl. The seed is printed; `--chaos-seed N` takes it again, and `--chaos` runs
-a long version.
+and workers are the users of docker/users.acl. Large jobs lie in a directory, which vanishes for a while. The seed is
+printed; `--chaos-seed N` takes it again. `--chaos` runs a long version, in which half of the large jobs lie in a bucket
+of S3, whose server is killed, as far as can be seen from outside, and frozen for longer than anybody waits for it.
 """
 
 import hashlib
@@ -12,9 +13,11 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
@@ -32,18 +35,47 @@ from models.samplers.plan import plan
 from models.samplers.repaint import Repaint
 from models.samplers.settings import SamplerSettings
 from models.store import ModelStore
-from tests.conftest import USERS
+from tests import buckets
+from tests.conftest import USERS, publish_tiny
 from worker.device.batch import Batch
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue, connect
 from worker.queue.priority import Priority
-from worker.queue.requests import InpaintRequest, SampleRequest, UpscaleRequest
+from worker.queue.requests import ColorizeRequest, InpaintRequest, SampleRequest, UpscaleRequest
 from worker.queue.results import Results
 from worker.queue.settings import QueueSettings
 from worker.queue.stores import StoreAway, Stores
 from worker.upkeep import forget_images
 
-LEASE, TIME_TO_LIVE = 2, 8
+LEASE = 2
+FROZEN_SECONDS = 25  # of the server of S3: two tries of ten seconds are given up
+Event = Callable[[int], None]
+
+
+class Bucket:
+    """A bucket of S3, behind a way that can be cut.
+
+    Args:
+        address: of the server.
+        process: the server.
+    """
+
+    def __init__(self, address: str, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.way = buckets.Way(int(address.rpartition(":")[2]))
+        buckets.make(address, "results")
+        self.url = "s3://results/here"
+        self.environment = {**buckets.KEYS, "AWS_ENDPOINT_URL": self.way.address}
+
+    def kill(self, _: int) -> None:
+        self.way.cut()
+        time.sleep(1.5)
+        self.way.mend()
+
+    def freeze(self, _: int) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(FROZEN_SECONDS)
+        self.process.send_signal(signal.SIGCONT)
 
 
 class House:
@@ -52,12 +84,17 @@ class House:
     Args:
         directory: of the Valkey.
         start: starts a command of scoreserve.
+        bucket: one where results may be kept, besides a directory.
+        ttl_seconds: how long they are.
     """
 
-    def __init__(self, directory: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
-        self.directory, self._start = directory, start
+    def __init__(
+        self, directory: Path, start: Callable[..., subprocess.Popen[bytes]], bucket: Bucket | None, ttl_seconds: int
+    ) -> None:
+        self.directory, self._start, self.bucket, self.ttl_seconds = directory, start, bucket, ttl_seconds
         self.results = directory / "results"
         self.results.mkdir()
+        self.stores = [self.results.as_uri(), *([bucket.url] if bucket else [])]
         self._logs: dict[int, Path] = {}  # by process id
         users = USERS.read_text().replace("user default off", "user default on nopass")
         (directory / "users.acl").write_text(users)
@@ -78,7 +115,8 @@ class House:
 
     def _worker(self) -> subprocess.Popen[bytes]:
         options = {"SLOTS": "6", "LEASE_SECONDS": str(LEASE), "GRACE_SECONDS": "0.5", "SLICE_SECONDS": "0.1"}
-        options |= {"RESULTS_URL": self.results.as_uri(), "RESULT_TTL_SECONDS": str(TIME_TO_LIVE)}
+        cleans = self.stores[len(self._logs) % len(self.stores)]
+        options |= {"RESULTS_URL": cleans, "RESULT_TTL_SECONDS": str(self.ttl_seconds)}
         environment = {f"SCORESERVE_{name}": value for name, value in options.items()}
         path = self.directory / f"worker-{len(self._logs)}.log"
         with path.open("wb") as log:
@@ -98,7 +136,7 @@ class House:
             assert worker.poll() is None
             time.sleep(0.1)
         worker.terminate()
-        assert worker.wait(60) == 0
+        assert worker.wait(600) == 0
         self.workers[number] = self._worker()
 
     def freeze_worker(self, number: int) -> None:
@@ -114,13 +152,10 @@ class House:
         self._valkey = self._new_valkey()
 
     def lose_results(self, _: int) -> None:
-        """The store is away for a while. A file stands in its place, or a worker that is started would make another."""
-        aside, nothing = self.results.with_name("aside"), self.results.with_name("nothing")
+        """The directory is gone for a while."""
+        aside = self.results.with_name("aside")
         self.results.rename(aside)
-        nothing.touch()
-        nothing.rename(self.results)
         time.sleep(1.5)
-        self.results.unlink()
         aside.rename(self.results)
 
     def close(self) -> None:
@@ -132,7 +167,7 @@ class House:
 class Trouble(threading.Thread):
     """Events, one after the other: what, to which worker, and after how long a pause."""
 
-    def __init__(self, events: list[tuple[Callable[[int], None], int, float]]) -> None:
+    def __init__(self, events: list[tuple[Event, int, float]]) -> None:
         super().__init__(daemon=True)
         self.events = events
         self.error: BaseException | None = None
@@ -146,48 +181,82 @@ class Trouble(threading.Thread):
             self.error = error
 
 
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with `tiny`, which is grey, and `colour`."""
+    directory = tmp_path_factory.mktemp("models")
+    publish_tiny(ModelStore(directory))
+    publish_tiny(ModelStore(directory), "colour", seed=1, channels=3)
+    return directory
+
+
 @pytest.fixture
-def house(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> Iterator[House]:
-    house = House(tmp_path, start)
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket | None]:
+    """That of the long version."""
+    if not request.config.getoption("--chaos"):
+        yield None
+        return
+    with buckets.server() as (address, process):
+        bucket = Bucket(address, process)
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        yield bucket
+        bucket.way.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], bucket: Bucket | None) -> Iterator[House]:
+    house = House(tmp_path, start, bucket, 120 if bucket else 8)  # an answer of a bucket that is frozen takes a minute
     yield house
     house.close()
 
 
 def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
-    house: House, models_dir: Path, tiny_card: ModelCard, until: Callable[..., None], request: pytest.FixtureRequest
+    house: House, models_dir: Path, until: Callable[..., None], request: pytest.FixtureRequest
 ) -> None:
     long = request.config.getoption("--chaos")
     seed = request.config.getoption("--chaos-seed") or random.randrange(10**6)
     print(f"--chaos-seed {seed}")
-    chance = random.Random(seed)
-    jobs, kills, stops, freezes, redis_kills, losses = (1000, 60, 20, 20, 10, 20) if long else (12, 2, 1, 1, 1, 2)
+    chance, begun = random.Random(seed), time.monotonic()
+    models = ModelStore(models_dir)
+    cards = [models.card(name) for name in ("tiny", "colour")]
     connection = connect(house.url_of("service"), timeout=10, attempts=10)
-    settings = QueueSettings(
-        redis_url=house.url_of("service"),
-        shard_size=4,
-        result_ttl_seconds=TIME_TO_LIVE,
-        results_url=house.results.as_uri(),
-        results_in_redis_bytes=5 * 64,  # of about half of the jobs
-    )
-    queue = JobQueue(connection, settings)
-    undisturbed = Batch(ModelStore(models_dir), 16, "cpu")
+    queues = [
+        JobQueue(
+            connection,
+            QueueSettings(
+                redis_url=house.url_of("service"),
+                shard_size=4,
+                result_ttl_seconds=house.ttl_seconds,
+                results_url=url,
+                results_in_redis_bytes=5 * 64,  # of less than half of the jobs
+            ),
+        )
+        for url in house.stores
+    ]
+    queue = queues[0]
+    undisturbed = Batch(models, 16, "cpu")
 
-    events = [house.kill_worker] * kills + [house.stop_worker] * stops
-    events += [house.freeze_worker] * freezes + [house.kill_redis] * redis_kills + [house.lose_results] * losses
+    jobs = 1000 if long else 12
+    events = happenings(house, long)
     chance.shuffle(events)
     plan_of_events = [(event, chance.randrange(3), chance.random()) for event in events]
     trouble = Trouble(plan_of_events)
-    until(lambda: queue.workers() == 3)
+    until(lambda: queue.workers() == 3, 600)
     trouble.start()
     waiting: dict[str, SampleRequest] = {}
     came_out: list[tuple[SampleRequest, list[str]]] = []
+    kinds: Counter[str] = Counter()
     accepted = 0
-    deadline = time.monotonic() + (4 * 3600 if long else 240)
+    deadline = time.monotonic() + (4 * 3600 if long else 1200)
     while trouble.is_alive() or accepted < jobs or waiting:
         assert time.monotonic() < deadline, f"{len(waiting)} jobs have not ended"
         if len(waiting) < 8 and (trouble.is_alive() or accepted < jobs):
-            job = ask(chance, tiny_card)
-            waiting[submit(queue, tiny_card, job, chance)] = job
+            card = chance.choice(cards)
+            job = ask(chance, card)
+            accept = chance.choice(queues)
+            waiting[submit(accept, card, job, chance)] = job
+            kinds[job.kind] += 1
             accepted += 1
         time.sleep(0.02)
         for ended in [job for job in map(queue.get, waiting) if job.state.final]:
@@ -195,7 +264,10 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
             with suppress(StoreAway):  # then it is there later
                 images = Results(connection).images(ended)
                 came_out.append((waiting.pop(ended.id), digests(images)))
+                kinds[urlsplit(ended.store or "redis:").scheme] += 1
     assert trouble.error is None
+    happened = Counter(event.__qualname__ for event in events)
+    print(f"{accepted} jobs in {time.monotonic() - begun:.0f} s: {dict(kinds)}; {dict(happened)}")
 
     totals = queue.totals()
     assert totals["jobs_finished"] == totals["jobs_accepted"] == len(came_out)
@@ -203,12 +275,29 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
     for job, images in came_out:
         assert images == digests(run(undisturbed, job))
     registries = queue.rq.started_job_registry, queue.rq.finished_job_registry, queue.rq.failed_job_registry
-    until(lambda: not any(registry.get_job_count(cleanup=False) for registry in registries), 60)
+    until(lambda: not any(registry.get_job_count(cleanup=False) for registry in registries), 600)
     with Redis.from_url(house.url) as all_seeing:
-        until(lambda: left(all_seeing) == set(), TIME_TO_LIVE + 10)
+        until(lambda: left(all_seeing) == set(), house.ttl_seconds + 600)
     assert queue.rq.job_ids == []
-    forget_images(connection, Stores().of(house.results.as_uri()), 0)
+    for url in house.stores:
+        store = Stores().of(url)
+        forget_images(connection, store, 0)
+        assert list(store.jobs()) == []
     assert list(house.results.iterdir()) == []
+
+
+def happenings(house: House, long: bool) -> list[Event]:
+    """What is to happen, in the long version or in the short one."""
+    times: list[tuple[Event, int, int]] = [
+        (house.kill_worker, 60, 2),
+        (house.stop_worker, 20, 1),
+        (house.freeze_worker, 20, 1),
+        (house.kill_redis, 10, 1),
+        (house.lose_results, 20, 2),
+    ]
+    if house.bucket:
+        times += [(house.bucket.kill, 20, 0), (house.bucket.freeze, 3, 0)]
+    return [event for event, in_long, in_short in times for _ in range(in_long if long else in_short)]
 
 
 def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
@@ -228,14 +317,18 @@ def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
         "seed": chance.randrange(2**53),
         "sampler": plan(chance.choice(samplers), card)[0],
     }
-    if chance.random() < 0.6:
+    if chance.random() < 0.5:
         return SampleRequest(**fields)
     if chance.random() < 0.5:
         repaint = Repaint(name="repaint", levels=5, resamples=chance.randint(1, 20))
         fields["sampler"], _ = plan(repaint, card, known=True)
-    if chance.random() < 0.5:
-        return UpscaleRequest.model_construct(**fields, kind="upscale", image=chance.randbytes(16), factor=2)
-    image, mask = chance.randbytes(64), bytes(chance.choices((0, 1), k=64))
+    kind = chance.choice(("inpaint", "upscale", "colorize" if card.image.channels > 1 else "inpaint"))
+    if kind == "upscale":
+        image = chance.randbytes(card.image.size // 4)
+        return UpscaleRequest.model_construct(**fields, kind="upscale", image=image, factor=2)
+    if kind == "colorize":
+        return ColorizeRequest.model_construct(**fields, kind="colorize", image=chance.randbytes(64))
+    image, mask = chance.randbytes(card.image.size), bytes(chance.choices((0, 1), k=64))
     return InpaintRequest.model_construct(**fields, kind="inpaint", image=image, mask=mask)
 
 
