@@ -30,10 +30,9 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-## list what the images are made of, as CycloneDX, in sbom.json
+## list the Python packages of the images and their licences, as CycloneDX, in sbom-api.json and so on
 sbom:
-	test -x .sbom/bin/cyclonedx-py || { $(PYTHON) -m venv .sbom && .sbom/bin/pip install --quiet 'cyclonedx-bom>=7,<8'; }
-	.sbom/bin/cyclonedx-py requirements constraints.txt --output-reproducible --output-file sbom.json
+	PYTHON=$(PYTHON) sh docker/sbom.sh
 
 .venv/.worker: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
