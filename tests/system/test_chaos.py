@@ -250,6 +250,7 @@ def test_whatever_dies_every_job_finishes_once_with_its_own_pixels(
     accepted = 0
     deadline = time.monotonic() + (4 * 3600 if long else 1200)
     while trouble.is_alive() or accepted < jobs or waiting:
+        assert trouble.error is None
         assert time.monotonic() < deadline, f"{len(waiting)} jobs have not ended"
         if len(waiting) < 8 and (trouble.is_alive() or accepted < jobs):
             card = chance.choice(cards)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -47,8 +48,10 @@ def pack_done(images: Pixels, frames: Pixels | None, rows: int, arithmetic: str)
         "cursors": torch.full((len(images),), rows),
         "x": none,
         "previous": none,
-        "pixels": torch.from_numpy(images),
-        "frames": none if frames is None else torch.from_numpy(frames.reshape(-1, *frames.shape[2:])),
+        "pixels": torch.from_numpy(np.ascontiguousarray(images)),
+        "frames": none
+        if frames is None
+        else torch.from_numpy(np.ascontiguousarray(frames.reshape(-1, *frames.shape[2:]))),
     }
     return safetensors.torch.save(state)
 

@@ -23,7 +23,6 @@ from models.samplers.repaint import Repaint
 from models.samplers.settings import SamplerSettings
 from models.sampling.execution import Execution
 from models.store import ModelStore
-from tests.conftest import publish_tiny
 from worker.device import state
 from worker.device.batch import Batch
 from worker.device.lane import Part
@@ -96,33 +95,24 @@ VISITS = st.builds(Visit, ASKED, st.integers(0, 6), st.frozensets(st.integers(1,
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    """`tiny`, which is grey, and `colour`."""
-    found = ModelStore(tmp_path_factory.mktemp("colours"))
-    publish_tiny(found)
-    publish_tiny(found, "colour", seed=1, channels=3)
-    return found
-
-
-@pytest.fixture(scope="session")
-def batch_of(store: ModelStore) -> Callable[[int], Batch]:
+def batch_of(colours: ModelStore) -> Callable[[int], Batch]:
     """A batch of so many slots, the same one each time."""
 
     @cache
     def make(slots: int) -> Batch:
-        return Batch(store, slots, "cpu", execution=Execution())
+        return Batch(colours, slots, "cpu", execution=Execution())
 
     return make
 
 
 @pytest.fixture(scope="session")
-def alone(store: ModelStore) -> Callable[[Asked], Pixels]:
+def alone(colours: ModelStore) -> Callable[[Asked], Pixels]:
     """The pixels of a job that has a batch for itself."""
-    batch = Batch(store, 1, "cpu", execution=Execution())
+    batch = Batch(colours, 1, "cpu", execution=Execution())
 
     @cache
     def run(asked: Asked) -> Pixels:
-        part = batch.admit(asked.request(store), 0, asked.count)
+        part = batch.admit(asked.request(colours), 0, asked.count)
         while batch.parts:
             batch.step()
         return part.pixels()
@@ -133,17 +123,17 @@ def alone(store: ModelStore) -> Callable[[Asked], Pixels]:
 @settings(max_examples=40, deadline=None)
 @given(visits=st.lists(VISITS, min_size=1, max_size=7), slots=st.lists(st.sampled_from(SLOTS), min_size=2, max_size=2))
 def test_every_kind_of_job_in_any_company_has_the_pixels_it_has_alone(
-    store: ModelStore,
+    colours: ModelStore,
     batch_of: Callable[[int], Batch],
     alone: Callable[[Asked], Pixels],
     visits: list[Visit],
     slots: list[int],
 ) -> None:
-    for visit, pixels in zip(visits, visited([batch_of(n) for n in slots], visits, store), strict=True):
+    for visit, pixels in zip(visits, visited([batch_of(n) for n in slots], visits, colours), strict=True):
         assert np.array_equal(pixels, alone(visit.asked)), visit.asked
-        request = visit.asked.request(store)
+        request = visit.asked.request(colours)
         if isinstance(request, InpaintRequest):
-            shape = store.card(request.model).image
+            shape = colours.card(request.model).image
             kept = np.frombuffer(request.mask, np.uint8).reshape(shape.height, shape.width) == 0
             given_image = np.frombuffer(request.image, np.uint8).reshape(pixels.shape[1:])
             assert (pixels[:, kept] == given_image[kept]).all()
