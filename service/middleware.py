@@ -17,6 +17,7 @@ from service.access import quotas
 from service.access.auth import public
 from service.access.budgets import Claim, payer
 from service.access.origins import Origins
+from service.access.pace import Pace
 from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
 
@@ -70,7 +71,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app, self.context = app, context
-        self.origins = Origins(context.settings)
+        self.origins, self.pace = Origins(context.settings), Pace(context.settings.client_requests_per_second)
         self.headers = [*SECURITY_HEADERS, *([] if context.settings.origins else [OURS_ALONE])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,6 +114,7 @@ class RequestMiddleware:
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
             scope["body"].release()
+            self.pace.charge(payer(Request(scope)), took.received, took.sent, time.monotonic())
             self._count(scope, took)
 
     def _count(self, scope: Scope, took: _Took) -> None:
@@ -146,10 +148,7 @@ class RequestMiddleware:
             Exception: of whichever kind; `problem_of` says what the client is told.
         """
         try:
-            self.origins.check(request)
-            if not public(request.scope["path"]):
-                caller = request.scope["caller"] = await self.context.auth.caller(request)
-                request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
+            await self._let_in(request)
             coding = request.headers.get("content-encoding", "identity").strip().lower()
             if coding not in ("", "identity"):
                 what = f"Content-Encoding {shortened(coding)}; send the body as it is"
@@ -159,6 +158,26 @@ class RequestMiddleware:
             if _announced(request):
                 problem.headers.update(CLOSE)  # since the body is not read
             raise
+
+    async def _let_in(self, request: Request) -> None:
+        """Returns when it is the turn of a request that may be asked; one that may not waits too before it is refused.
+
+        Raises:
+            Problem: it may not.
+        """
+        path, caller = request.scope["path"], None
+        try:
+            self.origins.check(request)
+            if not public(path):
+                caller = request.scope["caller"] = await self.context.auth.caller(request)
+        except Problem:
+            await self.pace.turn(payer(request), known=False)
+            raise
+        if caller is not None:
+            await self.pace.turn(payer(request))
+            request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
+        elif path not in PROBES:
+            await self.pace.turn(payer(request), known=False)
 
     async def _body(self, request: Request, receive: Receive, took: _Took) -> list[bytes]:
         """The whole body in pieces, of what has one; of what has none, nothing is read.

@@ -72,6 +72,9 @@ class ServiceSettings(QueueSettings):
     )
     require_key: bool = Field(False, description="Refuse who has no key, even while there are no keys.")
     requests_per_minute: int | None = Field(None, ge=1, description="Of one client; a key may have its own limit.")
+    client_requests_per_second: float = Field(
+        100.0, gt=0, description="Of one client while others ask too; what is more waits for its turn."
+    )
     max_client_image_steps: int | None = Field(
         None, ge=1, description="Image-steps that one client may have in flight; a key may have its own limit."
     )

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Any, cast
@@ -17,6 +18,8 @@ from cli.logs import LogFormat, set_up
 from cli.signals import ignored_stay_so
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
+# That a thread keeps the interpreter while another waits for it, as the event loop does after all that it sends.
+SWITCH_SECONDS = 0.0005
 
 
 def one_arena() -> None:
@@ -49,6 +52,7 @@ def api(
     Every option can also be set in the environment, as SCORESERVE_PORT and so on.
     """
     one_arena()  # before there are threads
+    sys.setswitchinterval(SWITCH_SECONDS)
     import uvicorn  # noqa: PLC0415
 
     from service.app import create_app  # noqa: PLC0415

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cli.commands.api import api
+from cli.commands.api import SWITCH_SECONDS, api
 
 THREADS = """
 import ctypes, sys, threading
@@ -43,14 +43,28 @@ def test_all_threads_allocate_from_one_arena() -> None:
     assert arenas("one", MALLOC_ARENA_MAX="3") > 1  # the operator's word
 
 
+class CalledError(Exception):
+    pass
+
+
+def called(*_: object) -> None:
+    raise CalledError
+
+
 def test_the_service_has_one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
-    class CalledError(Exception):
-        pass
-
-    def called() -> None:
-        raise CalledError
-
     monkeypatch.setattr("cli.commands.api.one_arena", called)
     monkeypatch.setattr("uvicorn.Server.run", lambda _: None)  # else a service without the call would serve on
     with pytest.raises(CalledError):
         api()
+
+
+def test_threads_give_way_to_the_event_loop_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.commands.api.one_arena", lambda: None)
+    monkeypatch.setattr("cli.commands.api.set_up", called)  # what comes before it is done
+    before = sys.getswitchinterval()
+    try:
+        with pytest.raises(CalledError):
+            api()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
+    finally:
+        sys.setswitchinterval(before)

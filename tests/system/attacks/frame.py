@@ -84,18 +84,25 @@ class Victim:
 
 
 class Target:
-    """Two API processes and a worker of the model `tiny`, with keys for a victim and for Mallory.
+    """API processes and a worker of the model `tiny`, with keys for a victim and for Mallory.
 
     Args:
         models_dir: that has the model.
         url: of Redis, for who may do all.
         directory: for what the processes log.
         seconds: how long an attack lasts; None for the short version.
+        processes: of the API.
         settings: of the service, besides.
     """
 
     def __init__(
-        self, models_dir: Path, url: str, directory: Path, seconds: float | None = None, **settings: str
+        self,
+        models_dir: Path,
+        url: str,
+        directory: Path,
+        seconds: float | None = None,
+        processes: int = 2,
+        **settings: str,
     ) -> None:
         self.url, self.directory = url, directory
         self.seconds = seconds or SHORT_SECONDS
@@ -116,7 +123,7 @@ class Target:
         with Redis.from_url(url) as redis:
             keys = Keys(redis)
             (_, self.victims), (_, self.mallorys) = (keys.create(name) for name in ("victim", "mallory"))
-        ports = [_free_port() for _ in range(2)]
+        ports = [_free_port() for _ in range(processes)]
         self.addresses = [f"http://127.0.0.1:{port}" for port in ports]
         self.processes = [self._start("service", "api", "--port", str(port)) for port in ports]
         self.worker = self._start("worker", "worker")
