@@ -165,8 +165,11 @@ class ModelStore:
             raise BrokenModel(f"{path} cannot be read: {error}") from error
 
     def next_version(self, name: str) -> int:
-        """The version that the next `publish` of this name may take."""
-        return max(self.versions(name), default=0) + 1
+        """The version that the next `publish` of this name may take.
+
+        Past those that ship as well, beside which it is served: else theirs would stay the newest, or be hidden by it.
+        """
+        return max(ModelStore(*self.directories, ZOO).versions(name), default=0) + 1
 
     def publish(self, card: ModelCard, weights: bytes, scores: bytes | None = None) -> Path:
         """Writes a version atomically and returns its directory.

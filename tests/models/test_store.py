@@ -7,7 +7,7 @@ import pytest
 
 from models import store as store_module
 from models.card import ModelCard
-from models.store import BrokenModel, ModelNotFound, ModelStore, sha256
+from models.store import ZOO, BrokenModel, ModelNotFound, ModelStore, sha256
 
 WEIGHTS = b"weights"
 
@@ -166,6 +166,17 @@ def test_a_card_in_the_directory_of_another_model_is_refused(store: ModelStore, 
     (path / "card.json").write_text(json.dumps(content | {"name": "other"}))
     with pytest.raises(BrokenModel):
         store.card("m")
+
+
+def test_the_next_version_of_a_name_that_ships_is_newer_than_what_ships(
+    store: ModelStore, tiny_card: ModelCard
+) -> None:
+    """Else whoever trains it anew, and serves it beside what ships, is served what ships."""
+    shipped = ModelStore(ZOO).versions("mnist")[-1]
+    assert store.next_version("mnist") == shipped + 1
+    store.publish(card_of(tiny_card, shipped + 1, name="mnist"), WEIGHTS)
+    assert store.next_version("mnist") == shipped + 2
+    assert ModelStore(*store.directories, ZOO).card("mnist").version == shipped + 1
 
 
 def test_several_directories_are_one_store(tmp_path: Path, tiny_card: ModelCard) -> None:
