@@ -62,6 +62,7 @@ NETWORKS = {  # of each, as docker-compose.yml is meant
     "train": ["inside"],
     "passwords": ["none"],
 }
+NOT_RUN = "see below"
 LARGE = {"count": 1400, "seed": 6, "sampler": {"name": "euler", "levels": 2}}  # more than a mebibyte of images
 LOOK = (  # what the kernel says of a container's first process, from inside
     "id -u; grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs):' /proc/1/status; "
@@ -83,7 +84,8 @@ def main() -> None:
             name = step.__name__.replace("_", " ")
             try:
                 said = step()
-                print(f"ok      {name} ({time.monotonic() - begun:.0f} s): {said}", flush=True)
+                mark = "not run" if said is NOT_RUN else "ok     "
+                print(f"{mark} {name} ({time.monotonic() - begun:.0f} s): {said}", flush=True)
             except (Shown, OSError, KeyError, subprocess.CalledProcessError) as error:
                 failed.append(name)
                 output = getattr(error, "stderr", None) or getattr(error, "output", None) or b""
@@ -154,7 +156,10 @@ class Deployment:
         return "api, worker, train"
 
     def layers(self) -> str:
-        images, ours = [f"scoreserve-{name}" for name in ("api", "worker", "train")], b"SCORESERVE_REDIS_URL_FILE:-"
+        images, ours = (
+            [f"scoreserve-{name}" for name in ("api", "worker", "train")],
+            b"for name in SCORESERVE_REDIS_URL",
+        )
         with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
             assert saving.stdout is not None
             found, end = set(), b""
@@ -390,13 +395,15 @@ class Deployment:
         return f"the API that ran before lists toy2d; a worker that ran before made {job['count']} samples of it"
 
     def a_new_version(self) -> str:
+        before = next(model["version"] for model in models() if model["name"] == "toy2d")
         self._train(2)
         job = finished(submit({"model": "toy2d", "count": 4, "seed": 1}))
-        check(job["version"] == 2, f"version {job['version']} was served")
-        return "toy2d version 2 is served, without a restart"
+        check(job["version"] == before + 1, f"version {job['version']} was served")
+        return f"toy2d version {job['version']} is served in place of {before}, without a restart"
 
     def _train(self, number: int) -> None:
-        compose("run", "--rm", "-T", "train", "toy2d", "--out", f"/runs/{number}", "--epochs", "0.2")
+        own = ["--out", f"/runs/{number}", "--seed", str(number)]
+        compose("run", "--rm", "-T", "train", "toy2d", *own, "--epochs", "0.2")
 
     def prometheus_targets(self) -> str:
         def up() -> dict[str, list[str]]:
@@ -434,7 +441,7 @@ class Deployment:
 
     def grafana(self) -> str:
         if not ids("grafana"):
-            return "not run, see below"
+            return NOT_RUN
         code = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
         found = exec_in("api", "python", "-c", code, "http://grafana:3000/api/dashboards/uid/scoreserve")
         check(json.loads(found)["meta"]["provisioned"], found)
@@ -522,7 +529,7 @@ class Deployment:
     def audit(self) -> str:
         if shutil.which("pip-audit") is None:
             self.not_shown.append("pip-audit: it is not installed (pip install pip-audit)")
-            return "not run, see below"
+            return NOT_RUN
         code = (
             "from importlib.metadata import distributions as d; "
             "print(*{f'{x.name}=={x.version}' for x in d() if x.name != 'scoreserve'}, sep='\\n')"
@@ -536,7 +543,7 @@ class Deployment:
         check(done.returncode == 0, done.stdout + done.stderr)
         if "could not be audited" in done.stdout:
             self.not_shown.append("pip-audit: the package index here does not tell of vulnerabilities")
-            return "not to be had here, see below"
+            return NOT_RUN
         return f"{len(lines)} packages: {done.stdout.strip() or done.stderr.strip()}"
 
 
