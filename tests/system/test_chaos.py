@@ -107,7 +107,8 @@ class House:
         return self.url.replace("//", f"//{user}:CHANGE-ME-{user.upper()}@")
 
     def _new_valkey(self) -> ValkeyServer:
-        config = {**CONFIG, "aclfile": self.directory / "users.acl"}
+        # With `everysec` it puts off writing for up to two seconds while the disk is slow, and would lose that, killed.
+        config = {**CONFIG, "appendfsync": "always", "aclfile": self.directory / "users.acl"}
         socket_path = self.directory / SOCKET
         valkey = ValkeyServer(0, data_dir=self.directory, persist=True, unix_socket_path=socket_path, config=config)
         valkey.start()
