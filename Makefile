@@ -35,6 +35,7 @@ sbom:
 	PYTHON=$(PYTHON) sh docker/sbom.sh
 
 .venv/.worker: pyproject.toml constraints.txt
+	@echo 'installing PyTorch and the rest into .venv, which takes some minutes the first time'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@sh docker/torch.sh $(BIN)/pip
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[server,worker]'

@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from models import networks
 from models.store import BrokenModel, ModelNotFound, ModelStore
-from scoreserve import Client, Patience, ScoreserveError
+from scoreserve import Client, Patience, ScoreserveError, Unauthorized
 from worker.queue.jobs import JobQueue, WorkerStatus, connect, without_password
 from worker.settings import WorkerSettings
 
@@ -217,8 +217,11 @@ def service(server: str, api_key: str | None) -> Iterator[Finding]:
             else:
                 yield Finding("service", "good", f"{server} is ready")
             client.models()
+    except Unauthorized as error:
+        remedy = "give a key of it in SCORESERVE_API_KEY; `scoreserve keys create NAME` makes one"
+        yield Finding("service", "mend", f"{server}: {error}", remedy)
     except ScoreserveError as error:
-        remedy = "start `scoreserve api`, or give its address in SCORESERVE_SERVER, and a key in SCORESERVE_API_KEY"
+        remedy = "start `scoreserve api`, or give its address in SCORESERVE_SERVER"
         yield Finding("service", "mend", f"{server}: {error}", remedy)
 
 

@@ -33,6 +33,8 @@ def connect(
     if url.scheme not in ("http", "https") or not url.host:
         raise Unreachable(f"no service at {server}: an address is such as http://127.0.0.1:8000")
     headers = {"User-Agent": "scoreserve-client"}
+    if api_key is None:
+        api_key = os.environ.get("SCORESERVE_API_KEY") or None
     if api_key is not None:
         headers["Authorization"] = f"Bearer {_header('api_key', api_key)}"
     if client_id is not None:

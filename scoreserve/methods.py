@@ -93,7 +93,7 @@ class Methods(ABC, Generic[Transport]):
 
     Args:
         server: address of the service.
-        api_key: `ssk_...`, where the service wants one.
+        api_key: `ssk_...`, where the service wants one; by default what SCORESERVE_API_KEY says.
         client_id: whose the jobs are, at a service without keys.
         timeout: seconds of silence after which a request has failed; None waits for ever.
         patience: how often, and how long, what is safe to repeat is tried.

@@ -164,6 +164,17 @@ def test_who_asks(answering: Connect, asked: list[httpx.Request], view: Callable
     assert asked[0].url == f"http://service/under/jobs/{JOB}"
 
 
+def test_the_environment_has_a_key_where_the_program_names_none(
+    answering: Connect, asked: list[httpx.Request], view: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCORESERVE_API_KEY", "ssk_e_f")
+    answering(httpx.Response(200, json=view())).job(JOB)
+    answering(httpx.Response(200, json=view()), api_key="ssk_a_b").job(JOB)
+    monkeypatch.setenv("SCORESERVE_API_KEY", "")
+    answering(httpx.Response(200, json=view())).job(JOB)
+    assert [request.headers.get("authorization") for request in asked] == ["Bearer ssk_e_f", "Bearer ssk_a_b", None]
+
+
 def test_an_id_cannot_lead_elsewhere(answering: Connect, asked: list[httpx.Request], view: Callable[..., Any]) -> None:
     client = answering(httpx.Response(200, json=view()))
     client.job("../models?x#y")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.commands.access.reaching import RedisUrl, reached
 from cli.console import err, fail
@@ -20,6 +20,8 @@ from cli.running import DataDir
 
 if TYPE_CHECKING:
     from service.access.keys import Key, Keys
+
+ID_WIDTH = 12  # of a key's id
 
 ImageSteps = Annotated[
     int | None, typer.Option(metavar="<int>", min=1, help="The most in flight; as the service is set by default.")
@@ -81,7 +83,10 @@ def list_(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     with _keys(redis_url, data_dir) as keys:
         found, used, closed = keys.all(), keys.used(), keys.closed
     table = Table(
-        "id", "name", "made", "last used", "image-steps in flight", "requests a minute", "may", box=None, pad_edge=False
+        Column("id", no_wrap=True, min_width=ID_WIDTH),  # whole, since other commands ask for it
+        *("name", "made", "last used", "image-steps in flight", "requests a minute", "may"),
+        box=None,
+        pad_edge=False,
     )
     for key in found:
         limits = (str(limit or "as the service") for limit in (key.image_steps, key.requests_per_minute))

@@ -43,7 +43,7 @@ def submit_for(redis: Redis, tiny_card: ModelCard) -> Callable[[str], Callable[[
     return submit
 
 
-def test_a_key_is_made_listed_and_revoked(run, redis: Redis) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_is_made_listed_and_revoked(run, redis: Redis, service_url: str) -> None:  # type: ignore[no-untyped-def]
     made = run("create", "alice", "--image-steps", "5000", "--requests-per-minute", "60")
     assert made.exit_code == 0, made.output
     secret = made.stdout.strip()
@@ -55,6 +55,8 @@ def test_a_key_is_made_listed_and_revoked(run, redis: Redis) -> None:  # type: i
     another = run("create", "bob")
     assert another.exit_code == 0
     assert "from now on" not in another.stderr
+    narrow = CliRunner(env={"SCORESERVE_REDIS_URL": service_url, "COLUMNS": "60"}).invoke(app, ["keys", "list"])
+    assert key.id in narrow.stdout
     listed = run("list").stdout
     assert [line.split()[1] for line in listed.splitlines()[1:]] == ["alice", "bob"]
     assert secret[17:] not in listed
