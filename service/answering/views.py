@@ -20,6 +20,7 @@ NPZ = "application/x-npz"
 ZIP = "application/zip"
 WEBP, GIF = "image/webp", "image/gif"
 PIECE_BYTES = 2**16  # sent at a time
+LIGHT_BYTES = 2**16  # of pixels in an npz that takes some milliseconds
 
 
 Colour = tuple[int, int, int] | None  # of the background; None is transparent
@@ -138,6 +139,11 @@ def check_grid(
             f"at most {max_pixels:,}: use a smaller scale, or samples.npz, which has no limit",
         )
     return pixels
+
+
+def is_light(job: Job) -> bool:
+    """Whether an npz of a job is an answer like others, and not one of those of which few are sent at once."""
+    return job.request.count * job.image.size <= LIGHT_BYTES
 
 
 def samples_npz(job: Job, pieces: Iterator[Pixels]) -> Iterator[bytes]:

@@ -301,4 +301,5 @@ async def _archive(
         return Response(status_code=304, headers=headers)
     if request.scope.get("head"):
         return StreamingResponse(iter(()), headers=headers, media_type=media_type)
-    return await context.drawings.download(caller.client, lambda: make(finished), headers, media_type)
+    light = media_type == views.NPZ and views.is_light(finished)
+    return await context.drawings.download(caller.client, lambda: make(finished), headers, media_type, light)

@@ -15,6 +15,7 @@ import pytest
 from fastapi import Response
 from PIL import Image
 
+from service.answering import views
 from service.drawing import drawings
 
 Check = Callable[..., Any]
@@ -156,7 +157,16 @@ def test_what_nobody_waits_for_any_more_is_not_drawn(client, job: str, slow: asy
     client.call(test())
 
 
-def test_archives_are_sent_so_many_at_once(new_client, settings, job: str, problem: Check) -> None:
+def test_archives_are_sent_so_many_at_once(
+    new_client,
+    settings,
+    job: str,
+    problem: Check,
+    work: Callable[[], None],
+    until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(views, "LIGHT_BYTES", 4 * 64 - 1)
     client = new_client(settings.model_copy(update={"max_client_downloads": 2}))
     of_clients = client.app.state.context.drawings.downloads
     (name,) = {found.client for found in [client.call(client.app.state.context.jobs.get(job.rpartition("/")[2]))]}
@@ -167,6 +177,16 @@ def test_archives_are_sent_so_many_at_once(new_client, settings, job: str, probl
     of_clients[name] = 1
     assert client.get(f"{job}/samples.npz").status_code == 200
     assert of_clients[name] == 1, "given back"
+    of_clients[name] = 2
+    asked = {"count": 3, "sampler": {"name": "heun", "levels": 2}}
+    waiting = client.begin("POST", "/samples", json=asked, headers={"Accept": views.NPZ})
+    until(lambda: len(client.get("/jobs").json()["jobs"]) == 2)
+    work()
+    answer = waiting.result(60)
+    assert answer.status_code == 200, "small ones count for nothing: waits end together"
+    assert client.get(f"{answer.headers['location']}/samples.npz").status_code == 200
+    problem(client.get(f"{answer.headers['location']}/images.zip"), 429, "quota-exceeded")
+    assert of_clients[name] == 2
 
 
 def test_archives_that_are_asked_for_at_once_are_counted_before_they_begin(client, until: Callable[..., None]) -> None:

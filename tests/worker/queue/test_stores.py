@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import buckets
 from worker.queue import stores
 from worker.queue.stores import Damaged, StoreAway, Stores, check_url, is_reference, reference
 
@@ -173,6 +174,24 @@ def test_a_bucket_that_cannot_be_reached_is_away(bucket_url: str, monkeypatch: p
         here.get(bucket_url, JOB, 0, kept)
     with pytest.raises(StoreAway):
         list(here.of(bucket_url).jobs())
+
+
+def test_a_bucket_whose_server_is_killed_is_away_until_it_is_there_again(
+    s3_address: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = buckets.Way(int(s3_address.rpartition(":")[2]))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", way.address)
+    here = Stores()
+    kept = here.put(bucket_url, JOB, 0, b"pixels")
+    way.cut()
+    with pytest.raises(StoreAway):
+        here.put(bucket_url, JOB, 1, b"more")
+    with pytest.raises(StoreAway):
+        here.get(bucket_url, JOB, 0, kept)
+    way.mend()
+    assert here.get(bucket_url, JOB, 0, kept) == b"pixels"
+    assert here.get(bucket_url, JOB, 1, here.put(bucket_url, JOB, 1, b"more")) == b"more"
+    way.close()
 
 
 def test_a_bucket_that_there_is_not_is_away_for_who_writes(bucket_url: str) -> None:
