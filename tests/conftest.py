@@ -43,7 +43,7 @@ TINY = NetworkSpec(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos", action="store_true", help="the long version of tests/system/test_chaos.py")
-    parser.addoption("--mutations", type=int, default=120, help="pictures of tests/system/test_mutations.py")
+    parser.addoption("--mutations", type=int, default=200, help="pictures of tests/system/test_mutations.py")
     parser.addoption("--schemathesis-cases", type=int, default=0, help="at least so many, of test_schemathesis.py")
     parser.addoption("--redis-server", help="a program to test with in place of the embedded Valkey")
     parser.addoption("--attack-seconds", type=float, help="how long each of tests/system/attacks lasts")
