@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from models.store import ModelStore
 from service.access.auth import Auth
 from service.access.budgets import Budget
+from service.access.pace import Pace
 from service.access.usage import Usage
 from service.answering.endings import Endings
 from service.answering.job_view import JobView
@@ -48,6 +49,7 @@ class Context:
     async_redis: redis.asyncio.Redis
     jobs: Jobs
     auth: Auth
+    pace: Pace
     usage: Usage
     pulse: Pulse
     endings: Endings
@@ -87,7 +89,7 @@ class Context:
         pulse.release(messages.connection_pool)
         together = Together(swift)
         streams = Budget("streams of events", settings.max_event_streams, settings.max_client_event_streams)
-        auth = Auth(settings, together)
+        auth, pace = Auth(settings, together), Pace(settings.client_requests_per_second)
         return cls(
             settings=settings,
             store=store,
@@ -98,11 +100,12 @@ class Context:
             async_redis=async_redis,
             jobs=Jobs(queue, together),
             auth=auth,
+            pace=pace,
             usage=Usage(together),
             pulse=pulse,
             endings=Endings(messages),
             uploads=Uploads(settings),
-            drawings=Drawings(settings),
+            drawings=Drawings(settings, pace),
             room=Budget("bytes in bodies", settings.max_bodies_bytes, settings.max_client_bodies_bytes),
             waits=Budget("requests that wait", settings.max_waits, settings.max_client_waits),
             bodies=set(),

@@ -17,7 +17,6 @@ from service.access import quotas
 from service.access.auth import public
 from service.access.budgets import Claim, payer
 from service.access.origins import Origins
-from service.access.pace import Pace
 from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
 
@@ -71,7 +70,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app, self.context = app, context
-        self.origins, self.pace = Origins(context.settings), Pace(context.settings.client_requests_per_second)
+        self.origins, self.pace = Origins(context.settings), context.pace
         self.headers = [*SECURITY_HEADERS, *([] if context.settings.origins else [OURS_ALONE])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

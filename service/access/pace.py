@@ -20,6 +20,7 @@ MOST_WAITING = 1000  # requests of one client
 MOST_KNOWN = 1000  # clients that are remembered
 PIECE_BYTES = 2**17  # of a body, which take about as long as a request without one
 SENT_BYTES = 2**20  # of an answer, likewise
+REST = 2.0  # times what a thread has worked on an answer, for which it leaves processor and interpreter to others
 
 
 @dataclass
@@ -106,6 +107,11 @@ class Pace:
             pace = self._catch_up(client, line, now)
             most = max(line.ahead, LONGEST_SECONDS * pace)  # or all that comes next would be refused
             line.ahead = min(line.ahead + received / PIECE_BYTES + sent / SENT_BYTES, most)
+
+    async def rest(self, client: str, seconds: float) -> None:
+        """Returns after a multiple of the seconds that a thread has worked for a client, or at once if it is alone."""
+        if not math.isinf(self._pace(client, time.monotonic())):
+            await asyncio.sleep(REST * seconds)
 
     def _catch_up(self, client: str, line: _Line, now: float) -> float:
         """Requests a second that a client may begin now; it is less ahead by what it might have begun meanwhile."""

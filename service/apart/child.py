@@ -38,6 +38,7 @@ def main(module: str, seconds: int, megabytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the service ends its processes
     work = importlib.import_module(module).work
     os.nice(10)  # after those who answer
+    _leave_one()
     _limit("RLIMIT_CORE", 0)
     _limit_memory(megabytes)
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -56,6 +57,14 @@ def main(module: str, seconds: int, megabytes: int) -> None:
 def _pieces(source: IO[bytes]) -> Iterator[bytes]:
     while length := LENGTH.unpack(source.read(LENGTH.size))[0]:
         yield source.read(length)
+
+
+def _leave_one() -> None:
+    """Leaves the first of several processors to those who answer, who would wait for a moment for one that is busy."""
+    if hasattr(os, "sched_setaffinity"):  # on Linux
+        with suppress(OSError):
+            mine = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, mine[1:] or mine)
 
 
 def _limit(name: str, value: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from models.images import Pixels
+from service.access.pace import Pace
 from service.answering.caching import RELEASE
 from service.answering.problems import Problem, invalid
 from service.apart.crew import Crew, Overrun
@@ -62,9 +64,11 @@ class Drawings:
 
     Args:
         settings: how many at once, what each may take, and how much is kept.
+        pace: of clients, who have archives made with rests while others ask.
     """
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    def __init__(self, settings: ServiceSettings, pace: Pace) -> None:
+        self.pace = pace
         self._archivists = ThreadPoolExecutor(ARCHIVISTS, "archivist")
         self.crew = Crew("service.drawing.pictures", settings.drawing_seconds, settings.drawing_memory_mb)
         most = settings.max_client_drawing_pixels
@@ -130,10 +134,14 @@ class Drawings:
         except BaseException:
             place.leave()
             raise
-        return _Download(self._sent(pieces), place, headers, media_type)
+        return _Download(self._sent(client, pieces), place, headers, media_type)
 
-    async def _sent(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-        while (piece := await self._in_thread(lambda: next(pieces, None))) is not None:
+    async def _sent(self, client: str, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while True:
+            piece, seconds = await self._in_thread(lambda: _timed(pieces))
+            if piece is None:
+                return
+            await self.pace.rest(client, seconds * max(1, self.downloads[client]))  # each of a client's rests for all
             yield piece
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
@@ -183,6 +191,12 @@ class _Download(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self.place.leave()
+
+
+def _timed(pieces: Iterator[bytes]) -> tuple[bytes | None, float]:
+    """The next piece, if there is one, and the seconds that it took."""
+    begun = time.monotonic()
+    return next(pieces, None), time.monotonic() - begun
 
 
 def _key(job: Job, view: View) -> str:

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from models.card import ModelName
 from models.store import BrokenModel, ModelNotFound
 from service.access.auth import Caller, InCaller, caller_of
+from service.access.budgets import payer
 from service.answering import caching, ranges, views
 from service.answering.frames_view import FramesView
 from service.answering.job_view import JobsView, JobView
@@ -302,4 +303,4 @@ async def _archive(
     if request.scope.get("head"):
         return StreamingResponse(iter(()), headers=headers, media_type=media_type)
     light = media_type == views.NPZ and views.is_light(finished)
-    return await context.drawings.download(caller.client, lambda: make(finished), headers, media_type, light)
+    return await context.drawings.download(payer(request), lambda: make(finished), headers, media_type, light)

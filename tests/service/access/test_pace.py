@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from redis import Redis
 
 from service.access import pace
 from service.access.keys import Keys
-from service.access.pace import BURST, LATELY_SECONDS, LONGEST_SECONDS, MORE, MOST_KNOWN, MOST_WAITING, Pace
+from service.access.pace import BURST, LATELY_SECONDS, LONGEST_SECONDS, MORE, MOST_KNOWN, MOST_WAITING, REST, Pace
 from service.answering.problems import Problem
 
 
@@ -125,6 +126,22 @@ def test_what_would_wait_too_long_is_refused_after_a_wait(monkeypatch: pytest.Mo
         assert slept == [LONGEST_SECONDS], "so many wait that another does not"
 
     asyncio.run(ask())
+
+
+def test_work_for_a_client_rests_while_others_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    paced = Pace(10)
+    paced.delay("a", time.monotonic())
+    asyncio.run(paced.rest("a", 1.5))
+    assert slept == [], "nobody else asks"
+    paced.delay("b", time.monotonic())
+    asyncio.run(paced.rest("a", 1.5))
+    assert slept == [1.5 * REST]
 
 
 @pytest.fixture

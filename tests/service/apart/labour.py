@@ -21,4 +21,4 @@ def work(asked: dict[str, Any], pieces: Iterator[bytes]) -> tuple[dict[str, Any]
             os._exit(3)
         case "secrets":
             return {"environment": sorted(os.environ)}, b""
-    return {"pid": os.getpid(), "nice": os.nice(0)}, data[::-1]
+    return {"pid": os.getpid(), "nice": os.nice(0), "processors": sorted(os.sched_getaffinity(0))}, data[::-1]

@@ -49,6 +49,8 @@ def test_work_is_done_by_one_process_after_another_and_none_is_left() -> None:
         answer, data = await hands.do({"how": "answer"}, pieces())
         assert data == b"fedcba"
         assert answer["nice"] >= 10, "those who answer go first"
+        ours = sorted(os.sched_getaffinity(0))
+        assert answer["processors"] == (ours[1:] or ours), "one processor is theirs alone"
         pids.extend([answer["pid"], await pid_of(hands)])
         assert pids[0] == pids[1]
         both = await asyncio.gather(pid_of(hands), pid_of(hands))

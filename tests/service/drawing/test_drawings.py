@@ -209,6 +209,27 @@ def test_archives_that_are_asked_for_at_once_are_counted_before_they_begin(clien
     assert not made.downloads, "given back, though nothing was sent"
 
 
+def test_archives_rest_for_all_that_are_sent_to_their_client(client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, rested, now = client.app.state.context.drawings, [], 0.0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal now
+        now += 0.5
+        yield b"piece"
+
+    async def rest(who: str, seconds: float) -> None:
+        rested.append((who, seconds))
+
+    async def sent() -> list[bytes]:
+        return [piece async for piece in made._sent("mallory", pieces())]
+
+    monkeypatch.setattr(made.pace, "rest", rest)
+    monkeypatch.setattr(drawings, "time", SimpleNamespace(monotonic=lambda: now))
+    made.downloads["mallory"] = 3
+    assert client.call(sent()) == [b"piece"]
+    assert rested == [("mallory", 1.5)]
+
+
 def test_small_pictures_wait_for_their_clients_turn(client, monkeypatch: pytest.MonkeyPatch) -> None:
     made, most, now = client.app.state.context.drawings, 0, 0
 

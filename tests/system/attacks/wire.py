@@ -62,6 +62,7 @@ def largest_jobs(mallory: Mallory) -> None:
         return http.delete(job.json()["links"]["self"]) if job.status_code == 202 else job
 
     mallory.at_once(8, one)
+    _cancel_all(mallory)
 
 
 def bodies_where_none_is_taken(mallory: Mallory) -> None:
