@@ -19,6 +19,7 @@ from scoreserve import (
     ProblemError,
     RateLimited,
     ScoreserveError,
+    Unauthorized,
     Unavailable,
     UnexpectedAnswer,
     Unreachable,
@@ -74,10 +75,13 @@ def refuse(error: ScoreserveError, server: str) -> NoReturn:
         case Unreachable():
             said = str(error)
             where = said if said.startswith("no service at") else f"no service at {server} ({said})"
-            fail(f"{where}; start one with `scoreserve up`, or name another with --server", UNAVAILABLE)
+            other = "name another with --server, or by its SCORESERVE_DATA_DIR"
+            fail(f"{where}; start one with `scoreserve up`, or {other}", UNAVAILABLE)
         case Unavailable() | RateLimited():
             later = f"; try again in {error.retry_after:.0f} s" if error.retry_after else ""
             fail(f"{error}{later}", UNAVAILABLE)
+        case Unauthorized():
+            fail(f"{error}; give one with --api-key or SCORESERVE_API_KEY", REFUSED)
         case ProblemError(status=status) if status < 500:
             fail(str(error), REFUSED)
         case ProblemError(request_id=request_id) if request_id:

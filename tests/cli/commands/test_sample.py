@@ -153,7 +153,7 @@ def test_the_exit_code_says_what_kind_of_problem(
     run: Command, service: Service, failed: Command, status: int, code: int
 ) -> None:
     service.answers["POST /samples"] = problem(status, "some", "said so", Retry_After="3600")
-    later = "try again in 3600 s" if code == 4 else "said so"
+    later = "try again in 3600 s" if code == 4 else "SCORESERVE_API_KEY" if status == 401 else "said so"
     failed(run(), "said so", later, code=code)
 
 
