@@ -207,7 +207,8 @@ def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def house(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], bucket: Bucket | None) -> Iterator[House]:
-    house = House(tmp_path, start, bucket, 120 if bucket else 8)  # an answer of a bucket that is frozen takes a minute
+    ttl = 120 if bucket else 30  # what has ended is looked at within: a bucket that is frozen takes a minute to answer
+    house = House(tmp_path, start, bucket, ttl)
     yield house
     house.close()
 
