@@ -33,9 +33,10 @@ class Shown(AssertionError):
 
 @dataclass
 class Asker:
-    """Who asks, unless another key is named: with this one, once it is made."""
+    """Who asks, unless another key is named: with this one, once it is made. And how often it was told to ask again."""
 
     key: str = ""
+    put_off: int = 0
 
 
 US = Asker()
@@ -152,7 +153,13 @@ def multipart(path: str, fields: dict[str, str], files: dict[str, bytes]) -> tup
 
 
 def submit(body: dict[str, Any]) -> dict[str, Any]:
-    status, answer = post("/samples", body)
+    """A job. On a machine that does much else Redis may take longer than an answer may: then it is asked for again."""
+    for _ in range(30):
+        status, answer = post("/samples", body)
+        if status != 503:
+            break
+        US.put_off += 1
+        time.sleep(1)
     check(status == 202, f"{status}: {answer!r}")
     job: dict[str, Any] = json.loads(answer)
     return job

@@ -97,6 +97,8 @@ def main() -> None:
             print(f"not shown: {reason}", flush=True)
         if not options.keep:
             compose("--profile", "monitoring", "--profile", "train", "down", "--volumes", "--remove-orphans")
+    if US.put_off:
+        print(f"{US.put_off} requests for jobs were answered with 503, and asked again", flush=True)
     print(f"\n{len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
     sys.exit(bool(failed))
 
