@@ -113,7 +113,8 @@ class RequestMiddleware:
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
             scope["body"].release()
-            self.pace.charge(payer(Request(scope)), took.received, took.sent, time.monotonic())
+            if took.received + took.sent > PIECE_BYTES:  # of what is small its beginning is all
+                self.pace.charge(payer(Request(scope)), took.received, took.sent, time.monotonic())
             self._count(scope, took)
 
     def _count(self, scope: Scope, took: _Took) -> None:

@@ -96,8 +96,9 @@ class Pace:
         seconds = (line.ahead - (BURST - 1)) / pace
         if seconds > LONGEST_SECONDS + SHORTEST_SECONDS:
             return math.inf
-        line.ahead += 1
         line.number += 1
+        if not math.isinf(pace):
+            line.ahead += 1
         return seconds if seconds > SHORTEST_SECONDS else 0.0
 
     def charge(self, client: str, received: int, sent: int, now: float) -> None:

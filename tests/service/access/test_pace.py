@@ -184,8 +184,10 @@ def test_who_shows_no_key_has_that_of_its_address(new_client, settings, keys, pa
     assert client.get("/samplers", headers=victim).status_code == 200
 
 
-def test_what_a_request_takes_is_charged(client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_large_body_takes_is_charged(client, monkeypatch: pytest.MonkeyPatch) -> None:
     charged: list[tuple[str, int, int]] = []
     monkeypatch.setattr(Pace, "charge", lambda _, client, received, sent, now: charged.append((client, received, sent)))
-    answer = client.post("/samples", json={"count": 1})
-    assert charged == [("address/127.0.0.1", len(answer.request.content), len(answer.content))]
+    assert client.post("/samples", json={"count": 1}).status_code == 202
+    assert charged == [], "what is small costs no more than its beginning"
+    answer = client.post("/inpaint", content=bytes(2**17), headers={"Content-Type": "application/json"})
+    assert charged == [("address/127.0.0.1", 2**17, len(answer.content))]

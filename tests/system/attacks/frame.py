@@ -187,13 +187,22 @@ class Target:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         answered: list[bytes] = []
-        reader = threading.Thread(target=lambda: answered.append(mallory.communicate(timeout=self.seconds + 120)[0]))
+        begun = threading.Event()
+
+        def read() -> None:
+            assert mallory.stdout is not None
+            for line in mallory.stdout:
+                answered.append(line)
+                begun.set()
+
+        reader = threading.Thread(target=read)
         reader.start()
+        victim.asks(0.1, lambda: not begun.is_set() and mallory.poll() is None)  # what is prepared is no attack
         under = victim.asks(self.seconds, lambda: mallory.poll() is None)
         reader.join()
         peak = self.megabytes("VmHWM")
         self._given_back(files)
-        outcome = Outcome(attack, json.loads(answered[0]), quiet, under, peak, self.megabytes())
+        outcome = Outcome(attack, json.loads(answered[-1]), quiet, under, peak, self.megabytes())
         self.outcomes.append(outcome)
         print(f"\n{outcome}")
         assert victim.statuses.keys() <= {200, 202}, f"the victim was failed: {victim.statuses} {self.log()}"

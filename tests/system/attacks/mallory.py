@@ -1,6 +1,7 @@
 """Mallory, a process of its own: `python -m tests.system.attacks.mallory MODULE ATTACK SECONDS KEY ADDRESS...`.
 
-An attack is a function of a module of this folder, which takes a Mallory. At the end what it was answered is printed.
+An attack is a function of a module of this folder, which takes a Mallory. It is printed when it begins, and at the end
+what it was answered.
 """
 
 import importlib
@@ -18,6 +19,8 @@ from itertools import cycle
 from typing import Any
 
 import httpx
+
+BEGUN = "begun"  # is printed when the attack begins
 
 
 @dataclass
@@ -40,10 +43,17 @@ class Mallory:
         self.headers = {"Authorization": f"Bearer {self.key}"}
         self._targets = cycle(self.addresses)
 
+    def begin(self) -> None:
+        """The attack begins now, after what had to be prepared."""
+        if not self.ends:
+            print(BEGUN, flush=True)
+        self.ends = time.monotonic() + self.seconds
+
     @property
     def going(self) -> bool:
         """Whether the attack goes on, which begins when this is first asked."""
-        self.ends = self.ends or time.monotonic() + self.seconds
+        if not self.ends:
+            self.begin()
         return time.monotonic() < self.ends
 
     def at_once(self, number: int, one: Callable[[httpx.Client, int], Any]) -> None:

@@ -26,7 +26,7 @@ def _send(mallory: Mallory, *pictures: bytes) -> None:
         files = {"image": pictures[number % len(pictures)], "mask": white}
         return http.post("/inpaint", files=files, data={"fit": "crop", "count": 1})
 
-    mallory.ends = time.monotonic() + mallory.seconds  # to make them took time
+    mallory.begin()  # to make them took time
     mallory.at_once(16, one)
 
 
@@ -62,7 +62,7 @@ def _job(mallory: Mallory) -> str:
     headers = mallory.headers | {"Prefer": "wait=120"}
     answer = httpx.post(f"{mallory.addresses[0]}/samples", json=asked, headers=headers, timeout=180)
     assert answer.status_code == 200, answer.text
-    mallory.ends = time.monotonic() + mallory.seconds
+    mallory.begin()
     return str(answer.json()["links"]["self"])
 
 
@@ -111,7 +111,7 @@ def readers_who_never_read(mallory: Mallory) -> None:
     large = f"{job}/grid.png?scale=13"
     for address in mallory.addresses:
         httpx.get(f"{address}{large}", headers=mallory.headers, timeout=120)
-    mallory.ends = time.monotonic() + mallory.seconds
+    mallory.begin()
     asked = b"".join(mallory.request(f"GET {path}") for path in (large, f"{job}/images.zip"))
     with mallory.sockets(100, asked):
         while mallory.going:
