@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+NICE = 10
 LENGTH = struct.Struct(">I")
 
 
@@ -37,8 +38,7 @@ def main(module: str, seconds: int, megabytes: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the service ends its processes
     work = importlib.import_module(module).work
-    os.nice(10)  # after those who answer
-    _leave_one()
+    _go_last()
     _limit("RLIMIT_CORE", 0)
     _limit_memory(megabytes)
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -59,8 +59,11 @@ def _pieces(source: IO[bytes]) -> Iterator[bytes]:
         yield source.read(length)
 
 
-def _leave_one() -> None:
-    """Leaves the first of several processors to those who answer, who would wait for a moment for one that is busy."""
+def _go_last() -> None:
+    """Lets those who answer go first, and leaves them the first of several processors."""
+    os.nice(NICE)
+    with suppress(OSError):  # where Linux shares processors among sessions, and this has one of its own
+        Path("/proc/self/autogroup").write_text(str(NICE))
     if hasattr(os, "sched_setaffinity"):  # on Linux
         with suppress(OSError):
             mine = sorted(os.sched_getaffinity(0))

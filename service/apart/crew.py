@@ -119,6 +119,7 @@ class _Hand:
                 stdout=asyncio.subprocess.PIPE,
                 limit=LONGEST_LINE,
                 env={**kept, **THRIFT, "PYTHONPATH": where},
+                start_new_session=True,  # see child: or Linux, which shares among sessions, would not let ours go first
             )
         )
 

@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -21,4 +23,8 @@ def work(asked: dict[str, Any], pieces: Iterator[bytes]) -> tuple[dict[str, Any]
             os._exit(3)
         case "secrets":
             return {"environment": sorted(os.environ)}, b""
-    return {"pid": os.getpid(), "nice": os.nice(0), "processors": sorted(os.sched_getaffinity(0))}, data[::-1]
+    group = Path("/proc/self/autogroup")
+    priority = {"nice": os.nice(0), "session": os.getsid(0), "processors": sorted(os.sched_getaffinity(0))}
+    with suppress(OSError):  # where there is none
+        priority["group"] = group.read_text()
+    return {"pid": os.getpid(), **priority}, data[::-1]

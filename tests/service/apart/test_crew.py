@@ -49,6 +49,8 @@ def test_work_is_done_by_one_process_after_another_and_none_is_left() -> None:
         answer, data = await hands.do({"how": "answer"}, pieces())
         assert data == b"fedcba"
         assert answer["nice"] >= 10, "those who answer go first"
+        assert answer["session"] == answer["pid"], "nor does Linux give ours more for being of our session"
+        assert "group" not in answer or answer["group"].endswith("nice 10\n")
         ours = sorted(os.sched_getaffinity(0))
         assert answer["processors"] == (ours[1:] or ours), "one processor is theirs alone"
         pids.extend([answer["pid"], await pid_of(hands)])

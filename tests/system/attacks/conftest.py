@@ -1,4 +1,4 @@
-"""A service under attack, one for the attacks of a module."""
+"""A service under attack, one for the attacks of a module, of two API processes or as many as that says."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,8 @@ def target(
     url = f"unix://{valkey.unix_socket_path}"
     with Redis.from_url(url) as redis:
         redis.flushall()
-    made = Target(models_dir, url, tmp_path_factory.mktemp("target"), request.config.getoption("--attack-seconds"))
+    seconds, processes = request.config.getoption("--attack-seconds"), getattr(request.module, "PROCESSES", 2)
+    made = Target(models_dir, url, tmp_path_factory.mktemp("target"), seconds, processes)
     yield made
     made.stop()
     print("\n".join(["", HEADING, *map(str, made.outcomes)]))
