@@ -27,7 +27,8 @@ CLOSE = {"Connection": "close"}
 WITH_PICTURES = {"/inpaint", "/upscale", "/colorize"}
 WITHOUT_BODY = {"GET", "HEAD", "DELETE", "OPTIONS"}  # methods that never have one here
 PIECE_BYTES = 2**16  # that a body is taken for until more has come, and that of it is worked on at a time
-PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds, by nobody in particular
+HEALTH = {"/healthz", "/readyz"}  # asked by who restarts what does not answer, so that they never wait
+PROBES = {*HEALTH, "/metrics"}  # asked every few seconds, by nobody in particular
 
 # A route that needs another policy sets its own.
 SECURITY_HEADERS = [
@@ -176,7 +177,7 @@ class RequestMiddleware:
         if caller is not None:
             await self.pace.turn(payer(request))
             request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
-        elif path not in PROBES:
+        elif path not in HEALTH or _announced(request):
             await self.pace.turn(payer(request), known=False)
 
     async def _body(self, request: Request, receive: Receive, took: _Took) -> list[bytes]:

@@ -170,6 +170,8 @@ def test_each_key_has_its_pace(new_client, settings, keys, problem: Callable[...
     ("path", "headers", "status"),
     [
         ("/problems", {}, 200),
+        ("/metrics", {}, 200),
+        ("/healthz", {"Content-Length": "2"}, 413),
         ("/samplers", {"Authorization": f"Bearer ssk_{'0' * 16}_{'0' * 40}"}, 401),
     ],
 )
@@ -180,7 +182,7 @@ def test_who_shows_no_key_has_that_of_its_address(new_client, settings, keys, pa
     for _ in range(int(BURST)):
         assert client.get(path, headers=headers).status_code == status
     assert client.get(path, headers=headers).status_code == 429
-    assert client.get("/healthz").status_code == 200, "probes do not wait"
+    assert client.get("/healthz").status_code == 200, "who asks whether it lives does not wait"
     assert client.get("/samplers", headers=victim).status_code == 200
 
 
