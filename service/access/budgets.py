@@ -82,7 +82,8 @@ class Claim(AbstractContextManager["Claim"]):
     def release(self) -> None:
         """Gives all of it back; what is given back is not given twice."""
         amount, self.amount = self.amount, 0
-        self.budget.change(self.client, -amount)
+        if amount:
+            self.budget.change(self.client, -amount)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
