@@ -47,7 +47,7 @@ class Halved(Descent):
 '''
 
 FOUND = """
-import json, sys, threading, time
+import asyncio, json, sys, threading, time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,11 +83,11 @@ assert (complete.name, len(table), round(table.rows[0, 0], 6)) == ("halved", 7, 
 judged = settings_of([], [20], card)
 assert "halved" in [setting.sampler.name for setting in judged]
 
-listed = {sampler.name: sampler for sampler in samplers()}
+listed = {sampler["name"]: sampler for sampler in json.loads(asyncio.run(samplers()).body)}
 assert tuple(listed) == NAMES and "halved" in NAMES
-assert listed["halved"].title == "Halved steps"
-assert listed["halved"].description == "Euler's method with a level between each two."
-assert [p.name for p in listed["halved"].parameters] == ["levels", "sigma_max", "sigma_min", "sigmas", "rho"]
+assert listed["halved"]["title"] == "Halved steps"
+assert listed["halved"]["description"] == "Euler's method with a level between each two."
+assert [p["name"] for p in listed["halved"]["parameters"]] == ["levels", "sigma_max", "sigma_min", "sigmas", "rho"]
 
 app = create_app(ServiceSettings(redis_url=sys.argv[1]))
 schemas = app.openapi()["components"]["schemas"]

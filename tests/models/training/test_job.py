@@ -14,7 +14,7 @@ from PIL import Image
 from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
-from models.store import ModelStore
+from models.store import ZOO, ModelStore
 from models.training.checkpoint import BEFORE, CHECKPOINT
 from models.training.data.formats.idx import load_mnist
 from models.training.data.images import images_sha256
@@ -23,6 +23,7 @@ from models.training.levels import NoiseLevels
 from models.training.settings import TrainingSettings
 from models.training.trainer import Trainer
 
+FIRST = max(ModelStore(ZOO).versions("mnist")) + 1  # that a run publishes, past those that ship
 MNIST = Path(__file__).parents[2] / "data" / "mnist"
 TINY = {"channels": [8, 16], "blocks": [1, 1], "attention": [False, False], "embedding": 16, "groups": 4}
 OVERRIDES: dict[str, Any] = {
@@ -66,7 +67,7 @@ def test_a_run_publishes_a_model_that_samples_and_says_how_it_was_made(tmp_path:
 
     store = ModelStore(tmp_path / "models")
     assert store.card("mnist") == card
-    assert path == tmp_path / "models" / "mnist" / "1"
+    assert path == tmp_path / "models" / "mnist" / str(FIRST)
     _, table = plan(None, card.model_copy(update={"sampler": card.sampler.model_copy(update={"levels": 5})}))
     pixels = sample(ScoreModel.load(store, card), table, count=2, seed=0)
     assert pixels.shape == (2, 28, 28, 1)
@@ -148,10 +149,10 @@ def test_a_finished_run_that_is_started_again_publishes_nothing_new(
     overrides = OVERRIDES | {"ema_decay": 0.5}
     first = job(tmp_path, overrides=overrides).run(ignore, ignore)
     assert job(tmp_path, overrides=overrides).run(ignore, ignore) == first
-    assert ModelStore(tmp_path / "models").versions("mnist") == [1]
+    assert ModelStore(tmp_path / "models").versions("mnist") == [FIRST]
     other = job(tmp_path, overrides=overrides, average=0.0).run(ignore, ignore)
     assert other is not None
-    assert other[0].version == 2
+    assert other[0].version == FIRST + 1
 
 
 def test_a_run_may_start_from_a_model_that_ships_or_one_of_the_store(
@@ -160,10 +161,10 @@ def test_a_run_may_start_from_a_model_that_ships_or_one_of_the_store(
     monkeypatch.setattr(TrainingJob, "_draw", ignore)
     first = job(tmp_path).run(ignore, ignore)
     assert first is not None
-    started = job(tmp_path, out=tmp_path / "next", origin="mnist/1").run(ignore, ignore)
+    started = job(tmp_path, out=tmp_path / "next", origin=f"mnist/{FIRST}").run(ignore, ignore)
     assert started is not None
     line = started[0].provenance["from"]
-    assert (line["name"], line["version"], line["weights_sha256"]) == ("mnist", 1, first[0].weights_sha256)
+    assert (line["name"], line["version"], line["weights_sha256"]) == ("mnist", FIRST, first[0].weights_sha256)
     assert line["provenance"] == first[0].provenance
     with pytest.raises(TrainingFailed, match="weights of fashion-mnist version 2 are of another network"):
         job(tmp_path, out=tmp_path / "other", origin="fashion-mnist/2").run(ignore, ignore)
