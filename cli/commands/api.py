@@ -20,6 +20,8 @@ from cli.signals import ignored_stay_so
 M_ARENA_MAX = -8  # of glibc's malloc.h
 # That a thread keeps the interpreter while another waits for it, as the event loop does after all that it sends.
 SWITCH_SECONDS = 0.0005
+# A request makes a thousand objects and leaves none: by default some twentieth of its time would be looking for them.
+COLLECTIONS = 10_000, 10, 10
 
 
 def one_arena() -> None:
@@ -95,6 +97,7 @@ def api(
             self.watch = asyncio.create_task(connections.watch())
             gc.collect()
             gc.freeze()  # what is there for good is not walked through again and again while clients wait
+            gc.set_threshold(*COLLECTIONS)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.context.stop()  # or the server would wait for those who wait, and for streams that have no end
