@@ -14,7 +14,7 @@ import typer
 FILE = "running.json"
 SETTINGS = "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE", "SCORESERVE_EXECUTION"  # that other commands are told
 NETWORKS = "SCORESERVE_NETWORKS"
-PATHS = "SCORESERVE_MODELS_DIR", "PYTHONPATH"  # likewise, each of which names directories
+MODELS, CODE = "SCORESERVE_MODELS_DIR", "PYTHONPATH"  # likewise: a directory, and some
 
 DataDir = Annotated[
     Path | None,
@@ -47,7 +47,7 @@ class Running:
     def options(self) -> dict[str, str]:
         """Arguments of settings, but those that the environment decides."""
         told = {name: value for name, value in self.settings.items() if not os.environ.get(name)}
-        for name in (NETWORKS, "PYTHONPATH"):  # which `share` sees to
+        for name in (NETWORKS, CODE):  # which `share` sees to
             told.pop(name, None)
         return {"redis_url": self.redis_url} | {name.removeprefix("SCORESERVE_").lower(): v for name, v in told.items()}
 
@@ -55,7 +55,7 @@ class Running:
         """Has this process find and trust the networks that the service does, unless its environment says which."""
         if NETWORKS in self.settings and not os.environ.get(NETWORKS):
             os.environ[NETWORKS] = self.settings[NETWORKS]
-            sys.path += [path for path in _paths(self.settings.get("PYTHONPATH", "")) if path not in sys.path]
+            sys.path += [path for path in _paths(self.settings.get(CODE, "")) if path not in sys.path]
 
     @classmethod
     def find(cls, data_dir: Path | None = None) -> "Running | None":
@@ -64,7 +64,8 @@ class Running:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:  # whoever wrote it is alive
-                return cls(**json.load(file))
+                if os.fstat(file.fileno()).st_uid in (0, os.getuid()):  # another's is not to be trusted: see `share`
+                    return cls(**json.load(file))
         return None
 
     def write_down(self, data_dir: Path) -> int | None:
@@ -82,8 +83,12 @@ class Running:
 
 def told() -> dict[str, str]:
     """What the environment says that other commands have to know, wherever they are called."""
-    environment = {name: os.environ[name] for name in (*SETTINGS, NETWORKS) if os.environ.get(name)}
-    return environment | {name: os.pathsep.join(_paths(os.environ[name])) for name in PATHS if os.environ.get(name)}
+    environment = {name: os.environ[name] for name in (*SETTINGS, NETWORKS, MODELS, CODE) if os.environ.get(name)}
+    if MODELS in environment:
+        environment[MODELS] = os.path.abspath(environment[MODELS])
+    if CODE in environment:
+        environment[CODE] = os.pathsep.join(_paths(environment[CODE]))
+    return environment
 
 
 def nothing_runs(data_dir: Path | None) -> str:

@@ -81,7 +81,7 @@ class Pace:
             await asyncio.sleep(min(seconds, LONGEST_SECONDS))  # in vain too, or who is refused would ask at once again
         finally:
             line.waiting -= 1
-        if math.isinf(seconds):
+        if math.isinf(seconds) and not math.isinf(self._pace(client, time.monotonic())):
             raise self._refusal(client)
 
     def delay(self, client: str, now: float, known: bool = True) -> float:
@@ -106,6 +106,8 @@ class Pace:
         line = self._lines.get(client)
         if line is not None:
             pace = self._catch_up(client, line, now)
+            if math.isinf(pace):  # it was alone, and nobody had to wait for it
+                return
             most = max(line.ahead, LONGEST_SECONDS * pace)  # or all that comes next would be refused
             line.ahead = min(line.ahead + received / PIECE_BYTES + sent / SENT_BYTES, most)
 
@@ -152,5 +154,5 @@ class Pace:
 
     def _refusal(self, client: str) -> Problem:
         pace = self._pace(client, time.monotonic())
-        what = f"while others ask too, {pace:.0f} requests a second of one client begin here, and more of yours wait"
+        what = f"while others ask too, {pace:g} requests a second of one client begin here, and more of yours wait"
         return Problem("rate-limited", f"{what} than begin in {LONGEST_SECONDS:g} s", headers={"Retry-After": "2"})

@@ -129,7 +129,7 @@ async def _images(request: Request, context: Context, job: Job, how: Answer, hea
             file = await while_there(request, context.drawings.draw(job.client, job, view))
             return ranges.respond_whole(file, headers, how.media_type)
         pieces = partial(views.samples_npz, job, context.results.pieces(job))
-        return await context.drawings.download(job.client, pieces, headers, how.media_type, views.is_light(job))
+        return await context.drawings.download(payer(request), pieces, headers, how.media_type, views.is_light(job))
     except Problem as problem:
         problem.headers["Location"] = headers["Location"]
         raise

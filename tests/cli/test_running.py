@@ -58,6 +58,17 @@ def test_a_network_of_ones_own_is_found_by_who_joins(monkeypatch: pytest.MonkeyP
     assert running.options == {"redis_url": "unix:///q", "models_dir": str(tmp_path / "my-models")}
 
 
+def test_what_another_user_wrote_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    held = RUNNING.write_down(tmp_path)
+    assert held is not None
+    if os.getuid() == 0:
+        os.fchown(held, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert Running.find(tmp_path) is None
+    os.close(held)
+
+
 def test_where_was_looked_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert str(tmp_path) in nothing_runs(tmp_path)
     monkeypatch.setenv("SCORESERVE_DATA_DIR", "/data/of/it")

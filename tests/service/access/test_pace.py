@@ -93,6 +93,14 @@ def test_bodies_cost_turns_and_never_more_than_a_client_can_wait_for() -> None:
     assert paced.delay("unheard", 0.0) == 0.0
 
 
+def test_what_was_sent_to_one_who_was_alone_is_forgotten_once_others_ask() -> None:
+    paced = Pace(100)
+    paced.delay("alone", 0.0)
+    paced.charge("alone", 10**12, 10**12, 0.0)
+    paced.delay("another", 0.5)
+    assert paced.delay("alone", 1.0) == 0.0
+
+
 def test_few_clients_are_remembered() -> None:
     paced = Pace(10)
     for number in range(2 * MOST_KNOWN):

@@ -1,7 +1,7 @@
 """Attacks on a live service, of two API processes with keys, beside a victim that keeps asking.
 
 An attack module has functions that take a Mallory, each an attack; its tests give them to `Target.attacked`. The short
-version is a part of the tests; `pytest tests/system/attacks --attack-seconds 30 -n 0 -s` prints the table that
+version is a part of the tests; `pytest tests/system/attacks --attack-seconds 15 -n 0 -s` prints the table that
 docs/operations.md has.
 """
 
