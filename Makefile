@@ -13,9 +13,9 @@ up: .venv/.worker
 	$(BIN)/scoreserve up $(ARGS)
 
 ## run all tests, with a real Valkey of their own; ARGS="tests/models -k noise" and the like are passed on. Many wait for
-## processes most of their time, so three at once keep two cores busy.
+## processes most of their time, so four at once keep two cores busy.
 test: .venv/.dev
-	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 ## format, lint, types, layers, and Lua
 check: .venv/.dev
