@@ -199,6 +199,25 @@ def test_before_the_first_job_there_is_what_the_model_has_made(page: Any) -> Non
         assert "press" in page.inner_text(f"#{view} .first").lower()
 
 
+def test_what_comes_late_of_another_model_is_not_shown(page: Any) -> None:
+    late: list[Any] = []
+
+    def hold(route: Any) -> None:
+        late.append(route)
+
+    tiny(page, "sample")
+    page.wait_for_selector("#sample .first:has(img)")
+    page.route(re.compile(r"/models/labelled\?"), hold)
+    with page.expect_request(re.compile(r"/models/labelled\?")):
+        page.select_option("#sample-model", "labelled")
+    with page.expect_response(re.compile("/preview.png")):
+        page.select_option("#sample-model", "tiny")
+    with page.expect_response(re.compile(r"/models/labelled\?")):
+        late[0].continue_()
+    page.wait_for_timeout(300)
+    assert "What tiny has made before." in page.inner_text("#sample .first")
+
+
 def test_several_jobs_run_at_once_and_are_in_the_gallery(page: Any, service: Service) -> None:
     ask(page)
     first = job_id(page)

@@ -74,12 +74,15 @@ function few(names, most = 20) {
 /** Shows in a figure what a model has made before, and says how to get images of one's own. */
 export async function showFirst(figure, card, how) {
   const address = `models/${card.name}`;
+  figure.shown = card; // until another is chosen meanwhile, whatever comes first
   const { headers } = await send(`${address}?version=${card.version}`);
+  if (figure.shown !== card) return;
   if (!/rel="preview"/.test(headers.get("Link") ?? "")) {
     figure.replaceChildren(make("figcaption", { textContent: how }));
     return;
   }
   const blob = await (await send(`${address}/preview.png?version=${card.version}`)).blob();
+  if (figure.shown !== card) return;
   const picture = make("img", { src: URL.createObjectURL(blob), alt: `A grid of images of ${card.name}` });
   picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
   figure.replaceChildren(picture, make("figcaption", { textContent: `What ${card.name} has made before. ${how}` }));
