@@ -157,6 +157,7 @@ def keys(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, str],
     """Headers of a victim and of Mallory; whose turn is not at once is refused at once."""
     monkeypatch.setattr(pace, "LONGEST_SECONDS", 0.0)
     monkeypatch.setattr(pace, "LATELY_SECONDS", 1e9)  # on a machine that is busy ten seconds may pass
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 1e9)  # or half a second, and what the victim asks for would be counted
     made = [Keys(redis).create(name)[1] for name in ("victim", "mallory")]
     victim, mallory = ({"Authorization": f"Bearer {key}"} for key in made)
     return victim, mallory
