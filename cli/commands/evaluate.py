@@ -77,6 +77,13 @@ def evaluate(
         bool,
         typer.Option("--restore", help="Judge completions of real test images instead: under masks, and enlarged."),
     ] = False,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --restore: what is judged, such as 'right half'; may be repeated.",
+            show_default="all that fit the model's images",
+        ),
+    ] = None,
 ) -> None:
     """Measure how good a model's samples are, and how much each sampler spends on them.
 
@@ -92,8 +99,10 @@ def evaluate(
     if restore:
         if into_card or inception_weights or weights:
             fail("--restore goes without --into-card, --inception-weights and --guidance", code=2)
-        _restore(model, data, store, samplers, budgets, count, seed, out, device, cache)
+        _restore(model, data, store, samplers, budgets, task or [], count, seed, out, device, cache)
         return
+    if task:
+        fail("--task goes with --restore", code=2)
     from models.environment import describe  # noqa: PLC0415 (torch)
     from models.evaluation.evaluation import Evaluation, EvaluationFailed  # noqa: PLC0415
     from models.store import ZOO  # noqa: PLC0415
@@ -144,6 +153,7 @@ def _restore(
     store: Path | None,
     samplers: "list[SamplerSettings]",
     budgets: list[int],
+    tasks: list[str],
     count: int,
     seed: int,
     out: Path | None,
@@ -160,6 +170,7 @@ def _restore(
         store=store or ZOO,
         samplers=tuple(samplers),
         evaluations=tuple(budgets),
+        tasks=tuple(tasks),
         count=count,
         seed=seed,
         out=out,

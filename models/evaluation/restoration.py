@@ -17,7 +17,7 @@ from models.evaluation.classifier import CACHE, CONFIDENT, Classifier, classifie
 from models.evaluation.distances import evenly, frechet
 from models.evaluation.evaluation import SLOTS, SLOTS_OF_A_GPU, EvaluationFailed
 from models.evaluation.settings import Setting, settings_of
-from models.evaluation.tasks import TASKS, Task
+from models.evaluation.tasks import Task, tasks_of
 from models.images import Pixels, grid, to_png
 from models.samplers.settings import SamplerSettings
 from models.sampling.chain import Chain
@@ -95,7 +95,11 @@ class Restorations(BaseModel):
 
 
 class Restoration(BaseModel):
-    """One run of `scoreserve evaluate --restore`; the fields are those of Evaluation."""
+    """One run of `scoreserve evaluate --restore`; the fields are those of Evaluation.
+
+    Args:
+        tasks: names of those that are judged; none means all that fit the model's images.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -104,6 +108,7 @@ class Restoration(BaseModel):
     store: Path
     samplers: tuple[SamplerSettings, ...] = ()
     evaluations: tuple[PositiveInt, ...] = ()
+    tasks: tuple[str, ...] = ()
     count: int
     seed: int = 0
     out: Path | None = None
@@ -125,8 +130,11 @@ class Restoration(BaseModel):
     def _run(self, on_progress: Progress) -> tuple[Restorations, Path]:
         store = ModelStore(self.store)
         card = store.card(self.model)
+        tasks = tasks_of(self.tasks, card.image.height, card.image.width)
         (usual,) = settings_of([], [], card, known=True)[:1]
         wanted = settings_of(self.samplers, self.evaluations, card, known=True)
+        if not self.samplers and all(setting.label != usual.label for setting in wanted):
+            wanted = [usual, *wanted]  # it has evaluations of its own, and is what all others are held against
         model = ScoreModel.load(store, card, self.device)
         data = load_labelled(self.data)
         check_shape(self.data, data.train.images, card.image)
@@ -155,9 +163,7 @@ class Restoration(BaseModel):
             command=self.command,
         )
         for setting in wanted:
-            for task in TASKS:
-                if not task.fits(card.image.height, card.image.width):
-                    continue
+            for task in tasks:
                 completed = self._complete(model, setting, task, originals, labels, found.several, on_progress)
                 judge = _Judge(task, originals, labels, classifier, real, self.seed)
                 is_usual = setting.table.rows.tobytes() == usual.table.rows.tobytes()

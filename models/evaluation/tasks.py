@@ -1,6 +1,6 @@
 """Tasks of restoring: what is known of a real image, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,3 +85,16 @@ TASKS = (
     Task("enlarged by 4", factor=4),
     Task("enlarged by 7", factor=7),
 )
+
+
+def tasks_of(names: Sequence[str], height: int, width: int) -> list[Task]:
+    """The tasks of these names, or all, that images of this size can be given, in the order of TASKS.
+
+    Raises:
+        ValueError: a name is unknown, or images of this size cannot be given its task.
+    """
+    fitting = [task for task in TASKS if task.fits(height, width)]
+    if unknown := [name for name in names if name not in {task.name for task in fitting}]:
+        allowed = ", ".join(f"'{task.name}'" for task in fitting)
+        raise ValueError(f"there is no task '{unknown[0]}' for images of {height} x {width}; allowed: {allowed}")
+    return [task for task in fitting if not names or task.name in names]

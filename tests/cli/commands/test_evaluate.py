@@ -156,3 +156,11 @@ def test_restoring_is_told_as_a_table(options: list[str]) -> None:
     refused = CliRunner().invoke(app, ["evaluate", "tiny", "--restore", "--into-card", *options])
     assert refused.exit_code == 2
     assert "--restore goes without --into-card" in refused.output
+    told = ["--task", "right half", "--sampler", settings, *options]
+    found = CliRunner().invoke(app, ["evaluate", "tiny", "--restore", *told])
+    assert found.exit_code == 0, found.output
+    assert "right half" in found.output
+    assert "enlarged" not in found.output
+    refused = CliRunner().invoke(app, ["evaluate", "tiny", *told])
+    assert refused.exit_code == 2
+    assert "--task goes with --restore" in refused.output

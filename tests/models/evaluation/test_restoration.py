@@ -121,8 +121,17 @@ def test_by_default_it_is_what_requests_get(restore: Restore) -> None:
     assert [entry.label.split()[0] for entry in found.entries if entry.usual] == ["repaint"] * 9
 
 
+def test_few_tasks_at_few_costs_stand_beside_what_requests_get(restore: Restore) -> None:
+    found, _ = restore(samplers=(), evaluations=(4,), tasks=("right half",), count=2)
+    assert {entry.task for entry in found.entries} == {"right half"}
+    assert [entry.usual for entry in found.entries] == [True, *[False] * (len(found.entries) - 1)]
+    assert {entry.evaluations for entry in found.entries[1:]} <= {3, 4}
+
+
 def test_what_cannot_be_done_is_one_line(restore: Restore, tmp_path: Path) -> None:
     with pytest.raises(EvaluationFailed, match="tiny-one"):
         restore(model="tiny-one")
+    with pytest.raises(EvaluationFailed, match="there is no task 'left'"):
+        restore(tasks=("left",))
     with pytest.raises(EvaluationFailed, match="levels: a single level leads nowhere"):
         restore(samplers=(Euler(name="euler", levels=1),))

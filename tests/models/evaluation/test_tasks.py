@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.evaluation.tasks import TASKS, Task
+from models.evaluation.tasks import TASKS, Task, tasks_of
 from models.sampling.projections import Blocks, Unmasked
 
 BY_NAME = {task.name: task for task in TASKS}
@@ -47,3 +47,12 @@ def test_enlarging_needs_a_multiple() -> None:
     assert not BY_NAME["enlarged by 7"].fits(8, 8)
     assert BY_NAME["enlarged by 4"].of(28, 28, 0, 0) == Blocks(4)
     assert torch.equal(Blocks(2).of(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+
+
+def test_tasks_have_names() -> None:
+    assert tasks_of((), 28, 28) == list(TASKS)
+    assert [task.name for task in tasks_of(("enlarged by 4", "right half"), 28, 28)] == ["right half", "enlarged by 4"]
+    with pytest.raises(ValueError, match="no task 'left' for images of 28 x 28; allowed: 'right half', "):
+        tasks_of(("left",), 28, 28)
+    with pytest.raises(ValueError, match="no task 'enlarged by 7' for images of 8 x 8"):
+        tasks_of(("enlarged by 7",), 8, 8)
