@@ -9,6 +9,7 @@ from rq import Worker
 from rq.serializers import JSONSerializer
 
 from worker.queue import keys, scripts, shards
+from worker.queue.idempotency import Once
 from worker.queue.job import JobNotFound, JobState
 from worker.queue.jobs import JobEnded, JobQueue, unavailable, without_password
 from worker.queue.offer import InFlight, Limits, TooMuch
@@ -33,6 +34,20 @@ def test_a_job_waits_as_one_shard_that_is_cut_when_it_is_taken(queue: JobQueue, 
 
 def waiting(queue: JobQueue) -> list[shards.Shard]:
     return [rq_job.shard for rq_job in queue.rq.get_jobs()]
+
+
+def test_a_job_whose_acceptance_is_sent_again_is_there_once(queue: JobQueue, redis, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]
+    """As a connection does that broke after the command and before the answer."""
+    request, image_steps = ask(count=3)
+    offer = queue.offer(request, tiny_card.image, image_steps, once=Once("key", "fingerprint"))
+
+    def known() -> dict[bytes, bytes]:
+        return {key: redis.dump(key) for key in redis.keys("scoreserve:*") + redis.keys("rq:*")}
+
+    queue.accept(offer)
+    before = known()
+    assert queue.accept(offer).id == offer.job.id
+    assert known() == before
 
 
 def test_depth_counts_what_has_not_ended(queue: JobQueue, tiny_card, ask: Ask) -> None:  # type: ignore[no-untyped-def]

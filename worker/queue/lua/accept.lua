@@ -4,7 +4,7 @@
 -- 'client', 'queue', 'jobs' or 'kept'; else ''), then with what was in flight before: image-steps of the client,
 -- image-steps of all, jobs; and bytes of images that the client has kept, and the seconds until there is room for the
 -- job's, or -1 if nobody knows. If the request's key was used before, it answers 'before', and with what is known under
--- the key: id of the job, and fingerprint.
+-- the key: id of the job, and fingerprint. A job that was accepted, of which the answer was lost, is accepted once.
 -- RQ's queue, RQ's set of queues; as JSON what belongs to the job alone: its id, now, client, image-steps, and the most
 -- that may be in flight, or -1: image-steps of the client, image-steps of all, jobs; number of images, time to
 -- live, deadline or '', fingerprint of a request that is to be accepted once, or '', now as RQ has it;
@@ -17,6 +17,7 @@ local id, now, client, steps = own[1], own[2], own[3], tonumber(own[4])
 local most_of_client, most_of_all, most_jobs = tonumber(own[5]), tonumber(own[6]), tonumber(own[7])
 local count, ttl, deadline, fingerprint, rq_now = tonumber(own[8]), own[9], own[10], own[11], own[12]
 for i = 1, #record, 2 do fields[record[i]] = record[i + 1] end
+if redis.call('EXISTS', key(id)) == 1 then return {'', 0, 0, 0} end
 local once = fields.once and 'scoreserve:once:' .. fields.once
 local before = once and redis.call('GET', once)
 if before and redis.call('EXISTS', key(string.match(before, '^%S+'))) == 1 then return {'before', before} end
