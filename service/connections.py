@@ -1,7 +1,8 @@
 """Connections: how many there may be, and how long one may be silent.
 
 What uvicorn does not see to: headers that do not end, answers that nobody takes, requests sent far ahead, and so many
-connections that no more can be accepted. Where there is room for none, one that asks for nothing makes way.
+connections that no more can be accepted. Where there is room for none, one that asks for nothing makes way. And who is
+refused while it still sends gets its answer: see lingering.py.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from service.access.budgets import RETRY_SECONDS
 from service.answering.problems import KINDS, MEDIA_TYPE, Problem, described
+from service.lingering import Lingering
 from service.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,9 @@ class Connection(H11Protocol):
             self.refuse(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        answered = self.cycle is not None and self.cycle.response_complete
+        if exc is None and answered and self.conn.their_state is h11.SEND_BODY:
+            self.room.lingering.add(self.transport, self.address, self.address in self.room.proxies)
         super().connection_lost(exc)
         self.room.leave(self)
 
@@ -119,6 +124,7 @@ class Connections:
         self.settings = settings
         self.total = _raise_files(settings.max_connections)
         self.proxies = ProxyHeadersMiddleware(None, settings.forwarded_allow_ips).trusted_hosts  # type: ignore[arg-type]
+        self.lingering = Lingering()
         self._all: dict[Connection, None] = {}  # oldest first
         self._of: Counter[str] = Counter()  # by address
         self._spare: list[Connection] = []
