@@ -82,6 +82,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         context.queue.connection.close()
         await context.uploads.crew.aclose()
         await context.drawings.aclose()
+        context.archives.close()
 
     app = FastAPI(
         title="scoreserve",

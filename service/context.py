@@ -20,6 +20,7 @@ from service.answering.endings import Endings
 from service.answering.job_view import JobView
 from service.asking.intake import Intake
 from service.asking.uploads import Uploads
+from service.drawing.archives import Archives
 from service.drawing.drawings import Drawings
 from service.following.events import Events
 from service.jobs import Jobs
@@ -55,6 +56,7 @@ class Context:
     endings: Endings
     uploads: Uploads
     drawings: Drawings
+    archives: Archives
     events: Events
     room: Budget  # in bytes, for bodies
     waits: Budget
@@ -105,7 +107,8 @@ class Context:
             pulse=pulse,
             endings=Endings(messages),
             uploads=Uploads(settings),
-            drawings=Drawings(settings, pace),
+            drawings=Drawings(settings),
+            archives=Archives(settings, pace),
             room=Budget("bytes in bodies", settings.max_bodies_bytes, settings.max_client_bodies_bytes),
             waits=Budget("requests that wait", settings.max_waits, settings.max_client_waits),
             bodies=set(),

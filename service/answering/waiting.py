@@ -128,8 +128,8 @@ async def _images(request: Request, context: Context, job: Job, how: Answer, hea
             view = views.grid(job, context.results, context.settings.max_grid_pixels)
             file = await while_there(request, context.drawings.draw(job.client, job, view))
             return ranges.respond_whole(file, headers, how.media_type)
-        pieces = partial(views.samples_npz, job, context.results.pieces(job))
-        return await context.drawings.download(payer(request), pieces, headers, how.media_type, views.is_light(job))
+        make, images, light = partial(views.samples_npz, job), context.results.pieces(job), views.is_light(job)
+        return await context.archives.download(payer(request), make, images, headers, how.media_type, light)
     except Problem as problem:
         problem.headers["Location"] = headers["Location"]
         raise

@@ -1,12 +1,14 @@
 """/jobs: a client's jobs, how far each is, its images in every form, and how to cancel it."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from models.card import ModelName
+from models.images import Pixels
 from models.store import BrokenModel, ModelNotFound
 from service.access.auth import Caller, InCaller, caller_of
 from service.access.budgets import payer
@@ -161,9 +163,7 @@ async def image_png(
 @router.get("/{job_id}/samples.npz", operation_id="getSamplesNpz", summary="All images for numpy", **_file(views.NPZ))
 async def samples_npz(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as an npz: `images` uint8 [count, height, width, channels]."""
-    return await _archive(
-        context, caller, request, job_id, views.NPZ, lambda job: views.samples_npz(job, context.results.pieces(job))
-    )
+    return await _archive(context, caller, request, job_id, views.NPZ, views.samples_npz)
 
 
 @router.get(
@@ -171,9 +171,7 @@ async def samples_npz(job_id: JobId, request: Request, context: InContext, calle
 )
 async def images_zip(job_id: JobId, request: Request, context: InContext, caller: InCaller) -> Response:
     """All images of a finished job, however many, as PNG files `0000.png` and so on in a zip."""
-    return await _archive(
-        context, caller, request, job_id, views.ZIP, lambda job: views.images_zip(job, context.results.pieces(job))
-    )
+    return await _archive(context, caller, request, job_id, views.ZIP, views.images_zip)
 
 
 @router.get(
@@ -293,7 +291,7 @@ async def _archive(
     request: Request,
     job_id: str,
     media_type: str,
-    make: Callable[[Job], Iterator[bytes]],
+    make: Callable[[Job, Iterator[Pixels]], Iterator[bytes]],
 ) -> Response:
     """All images of a finished job, made while they are sent, or 304 if the client has them."""
     finished = ready(caller.own(await context.jobs.get(job_id)))
@@ -303,4 +301,5 @@ async def _archive(
     if request.scope.get("head"):
         return StreamingResponse(iter(()), headers=headers, media_type=media_type)
     light = media_type == views.NPZ and views.is_light(finished)
-    return await context.drawings.download(payer(request), lambda: make(finished), headers, media_type, light)
+    images = context.results.pieces(finished)
+    return await context.archives.download(payer(request), partial(make, finished), images, headers, media_type, light)

@@ -4,12 +4,12 @@ What a shard has made is in Redis, or in the store that its job names, and then 
 """
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from worker.queue.stores import Damaged, StoreAway, Stores, is_reference
 
 PIECE_BYTES, AT_ONCE = 2**18, 256  # read from Redis at a time: pixels, and shards
 AHEAD, AHEAD_BYTES = 8, 2**23  # of a store that are on their way while one object is used: objects, and their bytes
+READERS = 8 * AHEAD  # at once: where a store answers slowly, as many clients as that wait without holding up others
 CACHE_BYTES = 2**24  # of objects that are kept, since an image or a preview is part of one
 MAX_PREVIEW, MAX_PREVIEW_BYTES = 64, 2**20  # of a job: images, and their pixels
 Made = Literal["images", "frames"]
@@ -58,7 +59,8 @@ class Results:
 
     def __init__(self, connection: Redis, stores: Stores | None = None) -> None:
         self.connection, self.stores = connection, stores or Stores()
-        self._readers = ThreadPoolExecutor(2 * AHEAD, "reader")
+        self._readers = ThreadPoolExecutor(READERS, "reader")
+        self._on_their_way: Counter[str] = Counter()  # objects, of each client
         self._cache: OrderedDict[tuple[str, int, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -173,19 +175,34 @@ class Results:
         yield some
 
     def _ahead(self, job: Job, numbers: Sequence[int], stored: Sequence[bytes], most: int) -> Iterator[bytes]:
-        """What values of Redis stand for, one by one; as many more are asked for while one is used."""
-        waiting = iter(zip(numbers, stored, strict=True))
+        """What values of Redis stand for, one by one; as many more are asked for while one is used.
+
+        Whatever else its client reads, one always is.
+        """
+        waiting = deque(zip(numbers, stored, strict=True))
         coming: deque[Future[bytes]] = deque()
         try:
-            while True:
-                for number, value in islice(waiting, most - len(coming)):
-                    coming.append(self._readers.submit(self._found, job, number, value))
-                if not coming:
-                    return
+            while waiting or coming:
+                while waiting and len(coming) < most and self._may_ask(job.client, not coming):
+                    coming.append(self._readers.submit(self._found, job, *waiting.popleft()))
+                    coming[-1].add_done_callback(partial(self._came, job.client))
                 yield coming.popleft().result()
         finally:
             for one in coming:
                 one.cancel()
+
+    def _may_ask(self, client: str, now: bool) -> bool:
+        """Whether one object more may be on its way to a client, which is then counted; one that is used now may."""
+        with self._lock:
+            may = now or self._on_their_way[client] < AHEAD
+            self._on_their_way[client] += may
+            return may
+
+    def _came(self, client: str, _: Future[bytes]) -> None:
+        with self._lock:
+            self._on_their_way[client] -= 1
+            if not self._on_their_way[client]:
+                del self._on_their_way[client]
 
     def _found(self, job: Job, number: int, value: bytes | None) -> bytes:
         """What a value of Redis stands for.

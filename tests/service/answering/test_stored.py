@@ -2,8 +2,10 @@
 
 import io
 import shutil
+import threading
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from service.settings import ServiceSettings
 from tests.service.conftest import Client, Work
 from worker.batching import BatchingWorker
 from worker.queue import keys, results, scripts, shards, stores
-from worker.queue.job import JobState
+from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.results import CACHE_BYTES, Results
 from worker.queue.stores import Stores
@@ -229,3 +231,34 @@ def test_few_large_objects_are_on_their_way_at_once(
     for taken, _ in enumerate(found.pieces(queue.get(job["id"]))):
         assert len(asked) <= taken + 2
     assert sorted(asked) == list(range(40))
+
+
+def test_one_client_has_few_objects_on_their_way_whatever_it_reads(
+    new_client: NewClient, settings: ServiceSettings, directory_url: str, redis: Redis, until: Check, monkeypatch: Any
+) -> None:
+    """So that where a store is slow there are readers left for others."""
+    client = new_client(settings.model_copy(update={"results_url": directory_url, "shard_size": 500}))
+    queue, there, found = JobQueue(redis, client.settings), Stores(), Results(redis)
+    job = client.submit(count=10_000, sampler={"name": "heun", "levels": 2})
+    assert len(shards.take(queue.rq, None, free=10_000)) == 20
+    for number in range(20):
+        kept = there.put(directory_url, job["id"], number, bytes(32_000))
+        redis.eval(scripts.STORE, 0, job["id"], "finished", 1, 60, "", number, kept, 1500, 500)
+    finished, gate = queue.get(job["id"]), threading.Event()
+    other = finished.model_copy(update={"client": "another"})
+    asked: list[str] = []
+
+    def slow(job: Job, number: int, value: bytes) -> bytes:
+        asked.append(job.client)
+        assert job.client == "another" or gate.wait(60)
+        return bytes(32_000)
+
+    monkeypatch.setattr(found, "_found", slow)
+    with ThreadPoolExecutor(3 * results.AHEAD) as threads:
+        reading = [threads.submit(lambda: list(found.pieces(finished))) for _ in range(3 * results.AHEAD)]
+        until(lambda: len(asked) >= 3 * results.AHEAD)
+        assert len(list(found.pieces(other))) == 20, "while the others wait"
+        assert asked.count(finished.client) < 4 * results.AHEAD
+        gate.set()
+        assert {len(one.result()) for one in reading} == {20}
+    until(lambda: not found._on_their_way)

@@ -2,9 +2,8 @@
 
 import asyncio
 import io
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +11,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi import Response
 from PIL import Image
 
-from service.answering import views
 from service.drawing import drawings
 
 Check = Callable[..., Any]
@@ -155,79 +152,6 @@ def test_what_nobody_waits_for_any_more_is_not_drawn(client, job: str, slow: asy
         assert not context.drawings.turns._number
 
     client.call(test())
-
-
-def test_archives_are_sent_so_many_at_once(
-    new_client,
-    settings,
-    job: str,
-    problem: Check,
-    work: Callable[[], None],
-    until: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(views, "LIGHT_BYTES", 4 * 64 - 1)
-    client = new_client(settings.model_copy(update={"max_client_downloads": 2}))
-    of_clients = client.app.state.context.drawings.downloads
-    (name,) = {found.client for found in [client.call(client.app.state.context.jobs.get(job.rpartition("/")[2]))]}
-    of_clients[name] = 2  # as two that are being sent
-    for view in ("samples.npz", "images.zip"):
-        assert "at most 2 at once" in problem(client.get(f"{job}/{view}"), 429, "quota-exceeded")["detail"]
-        assert client.begin("HEAD", f"{job}/{view}").result(60).status_code == 200
-    of_clients[name] = 1
-    assert client.get(f"{job}/samples.npz").status_code == 200
-    assert of_clients[name] == 1, "given back"
-    of_clients[name] = 2
-    asked = {"count": 3, "sampler": {"name": "heun", "levels": 2}}
-    waiting = client.begin("POST", "/samples", json=asked, headers={"Accept": views.NPZ})
-    until(lambda: len(client.get("/jobs").json()["jobs"]) == 2)
-    work()
-    answer = waiting.result(60)
-    assert answer.status_code == 200, "small ones count for nothing: waits end together"
-    assert client.get(f"{answer.headers['location']}/samples.npz").status_code == 200
-    problem(client.get(f"{answer.headers['location']}/images.zip"), 429, "quota-exceeded")
-    assert of_clients[name] == 2
-
-
-def test_archives_that_are_asked_for_at_once_are_counted_before_they_begin(client, until: Callable[..., None]) -> None:
-    made, gate = client.app.state.context.drawings, threading.Event()
-    made.most_downloads = 1
-
-    def make() -> Iterator[bytes]:
-        assert gate.wait(60)
-        raise LookupError
-
-    async def ask() -> tuple[BaseException | Response, ...]:
-        asking = [asyncio.create_task(made.download("mallory", make, {}, "application/zip")) for _ in range(3)]
-        await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-        gate.set()
-        return await asyncio.gather(*asking, return_exceptions=True)
-
-    first, *others = client.call(ask())
-    assert isinstance(first, LookupError)
-    assert [type(other).__name__ for other in others] == ["Problem", "Problem"]
-    assert not made.downloads, "given back, though nothing was sent"
-
-
-def test_archives_rest_for_all_that_are_sent_to_their_client(client, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, rested, now = client.app.state.context.drawings, [], 0.0
-
-    def pieces() -> Iterator[bytes]:
-        nonlocal now
-        now += 0.5
-        yield b"piece"
-
-    async def rest(who: str, seconds: float) -> None:
-        rested.append((who, seconds))
-
-    async def sent() -> list[bytes]:
-        return [piece async for piece in made._sent("mallory", pieces())]
-
-    monkeypatch.setattr(made.pace, "rest", rest)
-    monkeypatch.setattr(drawings, "time", SimpleNamespace(monotonic=lambda: now))
-    made.downloads["mallory"] = 3
-    assert client.call(sent()) == [b"piece"]
-    assert rested == [("mallory", 1.5)]
 
 
 def test_small_pictures_wait_for_their_clients_turn(client, monkeypatch: pytest.MonkeyPatch) -> None:
