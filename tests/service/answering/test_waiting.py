@@ -10,6 +10,8 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 from starlette.requests import Request
 
+from service.access.keys import Keys
+from service.answering import views
 from service.answering.problems import Problem
 from service.answering.waiting import wanted
 from worker.queue.keys import ACTIVE
@@ -151,6 +153,37 @@ def test_those_who_wait_hold_up_nobody(client, redis: Redis, until: Callable[...
 
 def _request(headers: dict[str, str]) -> Request:
     return Request({"type": "http", "headers": [(k.encode(), v.encode()) for k, v in headers.items()]})
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_an_archive_that_was_waited_for_counts_for_who_asked_whatever_it_calls_itself(
+    client, redis: Redis, problem: Callable[..., Any], work_on, monkeypatch: pytest.MonkeyPatch, with_key: bool
+) -> None:
+    """For its key, or else for its address, as the archive of a finished job does."""
+    monkeypatch.setattr(views, "LIGHT_BYTES", 0)
+    archives, payer, headers = client.app.state.context.archives, "address/127.0.0.1", {"Accept": views.NPZ}
+    if with_key:
+        key, secret = Keys(redis).create("alice")
+        payer, headers = key.client, {**headers, "Authorization": f"Bearer {secret}"}
+    counted: list[str] = []
+    rest = archives.pace.rest
+
+    async def resting(who: str, seconds: float) -> None:
+        assert archives.downloads == {who: 1}
+        counted.append(who)
+        await rest(who, seconds)
+
+    monkeypatch.setattr(archives.pace, "rest", resting)
+    sent = work_on(client.begin("POST", "/samples", json={"count": 2}, headers={**headers, "Client-Id": "alice"}))
+    assert sent.status_code == 200, sent.text
+    assert set(counted) == {payer}
+    archives.downloads[payer] = archives.most_downloads  # as many as are being sent
+    asked = client.begin("POST", "/samples", json={"count": 2}, headers={**headers, "Client-Id": "bob"})
+    refused = work_on(asked)
+    assert "archives of yours are being sent" in problem(refused, 429, "quota-exceeded")["detail"]
+    job = client.get(refused.headers["location"], headers=headers | {"Client-Id": "bob", "Accept": "*/*"})
+    assert job.json()["state"] == "finished", "and the images are there later"
+    assert archives.downloads == {payer: archives.most_downloads}
 
 
 def test_many_who_wait_cost_redis_no_connections(
