@@ -71,6 +71,7 @@ def worker(
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until work begins there is nothing to finish
     from worker.process import NoRedis, WorkerFailed, run  # noqa: PLC0415 (torch)
+    from worker.queue.jobs import without_password  # noqa: PLC0415
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
     set_up(log_format)
@@ -96,6 +97,9 @@ def worker(
         running.share()
     told = running.options if running else {}
     settings = read(WorkerSettings, told | {name: value for name, value in options.items() if value is not None})
+    if not (redis_url or running):
+        takes = f"works for {without_password(settings.redis_url)}: no Redis is named, {nothing_runs(data_dir)}"
+        err.print(takes, markup=False, highlight=False, soft_wrap=True)
     try:
         run(settings, burst)
     except NoRedis as error:

@@ -1,5 +1,6 @@
 """`scoreserve worker`: which queue it works on."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ def test_it_joins_what_up_runs_unless_another_redis_is_named(
     result = CliRunner().invoke(app, ["worker", *arguments])
     assert result.exit_code == 0, result.output
     assert [(settings.redis_url, settings.default_model) for settings in ran] == [(redis_url, model)]
+
+
+def test_which_redis_it_works_for_is_said_where_none_was_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SCORESERVE_REDIS_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(worker.process, "run", lambda settings, burst: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("cli.commands.worker.set_up", lambda _: None)
+    alone = CliRunner().invoke(app, ["worker", "--data-dir", str(tmp_path / "d")])
+    assert alone.exit_code == 0
+    (line,) = alone.stderr.splitlines()
+    assert line.startswith("works for redis://127.0.0.1:6379/0: no Redis is named")
+    assert line.endswith(f"nor does `scoreserve up` run with the data directory {tmp_path / 'd'}")
+    named = CliRunner().invoke(app, ["worker", "--redis-url", "redis://elsewhere:1/0"])
+    assert (named.exit_code, named.stderr) == (0, "")
+    held = UP.write_down(tmp_path)
+    assert held is not None
+    joined = CliRunner().invoke(app, ["worker", "--data-dir", str(tmp_path)])
+    os.close(held)
+    assert joined.stderr == f"joins {UP}\n"
 
 
 def test_what_was_looked_for_is_said_where_there_is_no_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
