@@ -32,8 +32,9 @@ from models.samplers.plan import plan
 from models.store import ZOO, ModelStore
 from worker import batching, upkeep
 from worker.batching import BatchingWorker
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
 from worker.queue.requests import SampleRequest
+from worker.queue.server import connect
 from worker.settings import WorkerSettings
 
 TICK = 0.1  # virtual seconds

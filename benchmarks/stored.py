@@ -32,9 +32,10 @@ from models.store import ZOO, ModelStore
 from service.answering.views import samples_npz
 from tests import buckets
 from worker.batching import BatchingWorker
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
 from worker.queue.requests import SampleRequest
 from worker.queue.results import Results
+from worker.queue.server import connect
 from worker.settings import WorkerSettings
 
 SHAPE = ImageShape(channels=3, height=32, width=32)

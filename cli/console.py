@@ -25,7 +25,7 @@ def settings(kind: type[S], options: Mapping[str, Any]) -> S:
     from pydantic import ValidationError  # noqa: PLC0415 (only services and workers have it)
 
     from models.sentences import faults  # noqa: PLC0415
-    from worker.queue.jobs import without_password  # noqa: PLC0415
+    from worker.queue.server import without_password  # noqa: PLC0415
 
     try:
         return kind(**{name: value for name, value in options.items() if value is not None})

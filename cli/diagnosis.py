@@ -13,7 +13,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from models import networks
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from scoreserve import Client, Patience, ScoreserveError, Unauthorized
-from worker.queue.jobs import JobQueue, WorkerStatus, connect, without_password
+from worker.queue.jobs import JobQueue, WorkerStatus
+from worker.queue.server import connect, without_password
 from worker.settings import WorkerSettings
 
 OLDEST = 7  # version of Redis

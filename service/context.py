@@ -30,8 +30,9 @@ from service.settings import ServiceSettings
 from service.together import Together
 from service.webhooks.delivery import Slots, Webhooks
 from worker.queue.job import Job, JobNotFound
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
+from worker.queue.server import connect
 
 BODY_SECONDS = 1.0  # that a service which stops waits for what is being sent
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain

@@ -15,8 +15,9 @@ from service.together import Together
 from worker.queue import keys, scripts
 from worker.queue.idempotency import AcceptedBefore, AnotherRequest, Once
 from worker.queue.job import Job, JobUnreadable, job_of
-from worker.queue.jobs import JobQueue, wrong_type
+from worker.queue.jobs import JobQueue
 from worker.queue.offer import Drained, Offer, TooMuch
+from worker.queue.server import wrong_type
 
 
 @dataclass(frozen=True)

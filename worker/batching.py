@@ -35,8 +35,9 @@ from worker.metrics import WorkerMetrics
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import PACE, STATUS
 from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
-from worker.queue.jobs import Record, unavailable
+from worker.queue.jobs import Record
 from worker.queue.results import encode, previewed
+from worker.queue.server import unavailable
 from worker.queue.shards import Shard, ShardJob, ShardUnreadable
 from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings

@@ -22,8 +22,9 @@ from rq.worker import SimpleWorker
 
 from worker import upkeep
 from worker.queue import keys
-from worker.queue.jobs import JobQueue, unavailable
+from worker.queue.jobs import JobQueue
 from worker.queue.scripts import load
+from worker.queue.server import unavailable
 from worker.queue.shards import ShardJob
 from worker.settings import WorkerSettings
 

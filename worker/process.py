@@ -12,7 +12,7 @@ from models.store import BrokenModel, ModelNotFound
 from worker.batching import BatchingWorker
 from worker.device.batch import Batch, Lacking
 from worker.device.lane import DeviceFailed
-from worker.queue.jobs import connect, unavailable, without_password
+from worker.queue.server import connect, unavailable, without_password
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

@@ -71,7 +71,7 @@ def worker(
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until work begins there is nothing to finish
     from worker.process import NoRedis, WorkerFailed, run  # noqa: PLC0415 (torch)
-    from worker.queue.jobs import without_password  # noqa: PLC0415
+    from worker.queue.server import without_password  # noqa: PLC0415
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
     set_up(log_format)

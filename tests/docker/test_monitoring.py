@@ -16,7 +16,8 @@ from models.store import ModelStore
 from service.metrics import Metrics
 from worker.device.batch import Batch
 from worker.metrics import WorkerMetrics
-from worker.queue.jobs import Depth, Memory
+from worker.queue.jobs import Depth
+from worker.queue.server import Memory
 from worker.queue.stores import Stores
 from worker.writers import Writers
 

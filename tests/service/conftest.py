@@ -20,7 +20,8 @@ from service.app import create_app
 from service.settings import ServiceSettings
 from worker.batching import BatchingWorker
 from worker.device.batch import Batch
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
+from worker.queue.server import connect
 from worker.settings import WorkerSettings
 
 PROBLEM = "application/problem+json"

@@ -40,10 +40,11 @@ from tests.conftest import USERS, publish_tiny
 from worker.device.batch import Batch
 from worker.queue import keys
 from worker.queue.job import JobState
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
 from worker.queue.priority import Priority
 from worker.queue.requests import ColorizeRequest, InpaintRequest, SampleRequest, UpscaleRequest
 from worker.queue.results import Results
+from worker.queue.server import connect
 from worker.queue.settings import QueueSettings
 from worker.queue.stores import StoreAway, Stores
 from worker.upkeep import forget_images

@@ -27,9 +27,10 @@ from models.sampling.sample import sample
 from models.score import ScoreModel
 from worker.queue import keys
 from worker.queue.job import Job, JobState
-from worker.queue.jobs import JobQueue, connect
+from worker.queue.jobs import JobQueue
 from worker.queue.requests import SampleRequest
 from worker.queue.results import Results
+from worker.queue.server import connect
 from worker.queue.settings import QueueSettings
 from worker.queue.shards import Shard, ShardJob
 

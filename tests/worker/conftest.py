@@ -17,9 +17,10 @@ from worker.batching import BatchingWorker
 from worker.device.batch import Batch
 from worker.queue import shards
 from worker.queue.job import Job
-from worker.queue.jobs import ANYBODY, JobQueue, connect
+from worker.queue.jobs import ANYBODY, JobQueue
 from worker.queue.priority import Priority
 from worker.queue.requests import SampleRequest
+from worker.queue.server import connect
 from worker.settings import WorkerSettings
 
 Ask = Callable[..., tuple[SampleRequest, int]]

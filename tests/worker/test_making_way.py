@@ -15,8 +15,9 @@ from worker.batching import BatchingWorker
 from worker.device.batch import Batch
 from worker.queue import shards
 from worker.queue.job import Job
-from worker.queue.jobs import JobQueue, Memory
+from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
+from worker.queue.server import Memory
 from worker.settings import WorkerSettings
 
 Submit = Callable[..., Job]

@@ -19,8 +19,9 @@ from worker.batching import BatchingWorker
 from worker.device.batch import Batch
 from worker.queue import keys, shards
 from worker.queue.job import JobState
-from worker.queue.jobs import JobQueue, connect, unavailable
+from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
+from worker.queue.server import connect, unavailable
 from worker.settings import WorkerSettings
 
 

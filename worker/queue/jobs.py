@@ -12,12 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 from redis import Redis
-from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
 from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import Worker
 
@@ -29,13 +24,13 @@ from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
 from worker.queue.offer import UNLIMITED, Limits, Offer, flat
 from worker.queue.priority import Priority
 from worker.queue.requests import Request
+from worker.queue.server import Memory, wrong_type
 from worker.queue.settings import QueueSettings
 
 log = logging.getLogger(__name__)
 
 MAX_SHARDS = 10_000  # of a job: one that could have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
-NOT_NOW = "MISCONF", "NOREPLICAS", "MASTERDOWN", "BUSY"  # what a server says that takes no writes for now
 CANCELLED_BY_OPERATOR = "cancelled by an operator"  # what a client is told
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
 Record = tuple[str, Mapping[bytes, bytes], list[bytes]]  # of a job: its id, what is kept of it, and its progress
@@ -48,17 +43,6 @@ class Depth(BaseModel):
     jobs: int
     image_steps: int
     oldest_age_seconds: float
-
-
-class Memory(BaseModel):
-    """Bytes that Redis uses, and that it may use; 0 without a limit."""
-
-    used: int
-    limit: int
-
-    @property
-    def half_full(self) -> bool:
-        return 0 < self.limit < 2 * self.used
 
 
 class Lack(BaseModel):
@@ -94,42 +78,11 @@ class JobEnded(ValueError):
     """The job has ended already, so it cannot be cancelled."""
 
 
-def connect(url: str, timeout: float, attempts: int) -> Redis:
-    """A connection pool to a Redis or Valkey server.
-
-    Args:
-        url: redis://, rediss:// or unix://.
-        timeout: seconds that one command may take.
-        attempts: how often a command is tried again, with growing pauses of up to 2 s, while the server is away, or is
-            a replica: then by a new connection, since the address may lead elsewhere by now.
-    """
-    return Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(ExponentialBackoff(cap=2, base=0.05), attempts),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError, ReadOnlyError],  # the last: what is the master now?
-        health_check_interval=30,
-    )
-
-
-def unavailable(error: RedisError) -> bool:
-    """Whether a server is away, full, or takes no writes for now, so that what failed may be tried again later."""
-    later = isinstance(error, RedisConnectionError | RedisTimeoutError | OutOfMemoryError | ReadOnlyError)
-    return later or any(word in str(error) for word in NOT_NOW)
-
-
-def without_password(text: str) -> str:
-    """The address of a server, or a text with such, as a log may show it, whatever a password consists of."""
-    hidden = re.sub(r"(://[^\s:/@]*:)\S*@", r"\1***@", text)
-    return re.sub(r"([?&](?:password|username)=)[^\s&'\"]*", r"\1***", hidden)
-
-
 class JobQueue:
     """All jobs of one Redis.
 
     Args:
-        connection: as `connect` makes it.
+        connection: as `server.connect` makes it.
         settings: shard size, time to live, and where images are kept.
     """
 
@@ -434,11 +387,6 @@ def _readable(pipeline: Pipeline) -> list[Any]:
         if isinstance(answer, Exception) and not wrong_type(answer):
             raise answer
     return [None if isinstance(answer, Exception) else answer for answer in answers]
-
-
-def wrong_type(error: Exception) -> bool:
-    """Whether Redis says that something of another type lies there."""
-    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
 
 
 def _count(text: bytes | None) -> int:

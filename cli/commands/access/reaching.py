@@ -31,7 +31,7 @@ def reached(redis_url: str | None, data_dir: Path | None) -> "Iterator[Redis]":
     """The Redis that is named, or of what runs here; one clear line if it does not answer."""
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    from worker.queue.jobs import connect, without_password  # noqa: PLC0415
+    from worker.queue.server import connect, without_password  # noqa: PLC0415
     from worker.queue.settings import QueueSettings  # noqa: PLC0415
 
     running = None if redis_url else Running.find(data_dir)
