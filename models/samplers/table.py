@@ -1,18 +1,19 @@
 """Samplers as tables: a row for each network evaluation. Numpy only, so the service counts and checks without torch.
 
-A row is (sigma, drift, carry, noise, known, feedback), and what it does to an image x is
+A row is (sigma, drift, carry, noise, known, feedback, kept), and what it does to an image x is
 
     e = x + sigma^2 * score(x, sigma)                                  the denoised image
     d = drift * score(x, sigma) + carry * d_previous                   d_previous: `drift * score` of the row before
     x = x + d + noise * z                                              z: standard normal
-    x = x + Q (known_image + feedback * (known_image - e) + known * z' - x)
+    x = x + Q (known_image + kept * (x_before - known_image) + feedback * (known_image - e) + known * z' - x)
 
 The last line is only of images of which something is known: its orthogonal projection Q, see
 models/sampling/projections.py. Of an inpainting Q keeps what the mask does not repaint.
 
-`known` is the noise level that x has after the row, so that the pixels given by the client are as noisy as those
-around them, and 0 in the last row: they come back exactly as they were sent. `feedback` aims past what is known, by so
-many times what the denoised image still lacks of it; of means of g numbers, sqrt(g) times less.
+x_before is x as the row found it. The pixels given by the client are as noisy as those around them: the square of the
+noise level after the row is that of `known`, the noise that is drawn, and that of kept * sigma, the noise that stays.
+In the last row both are 0, and they come back exactly as they were sent. `feedback` aims past what is known, by so many
+times what the denoised image still lacks of it; as `kept` holds on to that too, it adds up over the rows.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS = ("sigma", "drift", "carry", "noise", "known", "feedback")
+COLUMNS = ("sigma", "drift", "carry", "noise", "known", "feedback", "kept")
 Row = tuple[float, ...]  # its columns from the first on; those left out are 0
 
 
@@ -30,7 +31,7 @@ class Table:
     """A sampler, ready to run.
 
     Args:
-        rows: float64 [rows, 6], in the order of COLUMNS.
+        rows: float64 [rows, 7], in the order of COLUMNS.
         initial_std: x starts as N(initial_mean, initial_std^2) in every pixel; None starts it uniform in [0, 1].
         initial_mean: should be the mean of the data. Images noised to sigma_1 have it, and what a start elsewhere adds,
             the square root of the number of pixels times the difference, sigma_1 may not drown: on MNIST, from 1/2

@@ -230,10 +230,11 @@ class Engine:
         self._estimates = self._denoised(score) if self.watched else {}
         x, current = advance(self._x[:n], score, self._previous[:n], row.drift, row.carry, row.noise, z)
         if known.any():
-            target = self._known[:n] if known_z is None else self._known[:n] + row.known * known_z
-            if (known & row.feeding).any():
+            given = self._known[:n]
+            target = given if known_z is None else given + row.known * known_z
+            if (known & row.holding).any():
                 denoised = self._x[:n] + row.sigma**2 * score
-                target = target + self._eased(row.feedback) * (self._known[:n] - denoised)
+                target = target + row.feedback * (given - denoised) + row.kept * (self._x[:n] - given)
             x = self._project(x, target, ~row.known_noisy)
         frames = self._frames(x)
         self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a row is done or not
@@ -252,16 +253,6 @@ class Engine:
         if any(chain.known is not None for chain in self.chains):
             denoised = self._project(denoised, self._known[:n], np.zeros(n, bool))
         return dict(zip(self.chains, denoised, strict=True))
-
-    def _eased(self, feedback: Tensor) -> Tensor:
-        """Feedback for what is known of each chain, [n, 1, 1, 1].
-
-        The mean of a group of g numbers stands out of the noise sqrt(g) times as far as one number does, and is told by
-        so much less feedback; with as much it would be overshot, further at each row.
-        """
-        groups = [1 if chain.projection is None else chain.projection.group for chain in self.chains]
-        ease = torch.tensor([group**-0.5 for group in groups], dtype=torch.float32)
-        return feedback * sent(ease, feedback.device)[:, None, None, None]
 
     def _project(self, x: Tensor, target: Tensor, exact: NDArray[np.bool_]) -> Tensor:
         """x + Q (target - x) of every chain, Q being what is known of it; x where nothing is.

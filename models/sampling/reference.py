@@ -12,7 +12,7 @@ from torch import Tensor
 Score = Callable[[Tensor, float], Tensor]
 Noise = Callable[[int], Tensor]
 Paint = Callable[[Tensor, float, int], Tensor]
-PaintBeyond = Callable[[Tensor, float, int, Tensor, float], Tensor]
+PaintBeyond = Callable[[Tensor, Tensor, Tensor, float, float, int], Tensor]
 
 
 def _paint_nothing(x: Tensor, _sigma: float, _k: int) -> Tensor:
@@ -93,14 +93,15 @@ def repaint(
     x: Tensor,
     sigmas: Sequence[float],
     resamples: int,
-    feedback: Callable[[float], float],
+    persistence: float,
     noise: Noise,
     paint_beyond: PaintBeyond,
 ) -> Tensor:
     """RePaint (Lugmayr 2022, Algorithm 1) by variances in place of its alphas, with feedback at each level.
 
-    `paint_beyond(x, sigma, k, denoised, feedback)` is as `paint`, but the known image is one beyond the known image, by
-    `feedback` times what `denoised` lacks of it. The two Gaussian steps, down and up again, are one.
+    `paint_beyond(x, before, denoised, kept, std, k)` leads what is known to the known image, and what it lacks in
+    `denoised` beyond it, with a share `kept` of what x was off `before` and noise of a standard deviation. The two
+    Gaussian steps, down and up again, are one.
     """
     k = 0
     for i, sigma in enumerate(sigmas):
@@ -110,9 +111,10 @@ def repaint(
             denoised = x + sigma**2 * score(x, sigma)
             kept = following**2 / sigma**2  # of the noise's variance
             variance = (1 - kept) * following**2 + (sigma**2 - following**2 if again else 0.0)
+            level, before = sigma if again else following, x
             x = denoised + kept * (x - denoised) + (variance**0.5 * noise(k) if variance else 0.0)
-            level = sigma if again else following
-            x = paint_beyond(x, level, k, denoised, feedback(level))
+            std = (1 - persistence**2) ** 0.5 * level
+            x = paint_beyond(x, before, denoised, persistence * level / sigma, std, k)
             k += 1
     return x
 

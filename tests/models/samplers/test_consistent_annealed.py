@@ -15,7 +15,7 @@ def test_consistent_annealing_leaves_the_noise_of_the_next_level(tau: float) -> 
     sigmas = geometric(10, 0.01, 12)
     gamma = sigmas[1] / sigmas[0]
     variance = sigmas[0] ** 2
-    for sigma, drift, _, noise, known, _ in ConsistentAnnealed.table(sigmas, 1 - gamma ** (1 + tau)).rows[:-1]:
+    for sigma, drift, _, noise, known, *_ in ConsistentAnnealed.table(sigmas, 1 - gamma ** (1 + tau)).rows[:-1]:
         variance = (1 - drift / sigma**2) ** 2 * variance + noise**2
         assert variance == pytest.approx(known**2)
 

@@ -361,12 +361,12 @@ def test_a_consistency_model_is_asked_a_few_times_with_noise_up_to_the_next_leve
     assert settings == kind(name="multistep_consistency", levels=2, rho=7.0, sigma_max=10.0, sigma_min=0.001)
     middle = ((10 ** (1 / 7) + 0.001 ** (1 / 7)) / 2) ** 7
     assert table.rows.tolist() == [
-        pytest.approx([10, 100, 0, math.sqrt(middle**2 - 0.001**2), middle, 0]),
-        pytest.approx([middle, middle**2, 0, 0, 0, 0]),
+        pytest.approx([10, 100, 0, math.sqrt(middle**2 - 0.001**2), middle, 0, 0]),
+        pytest.approx([middle, middle**2, 0, 0, 0, 0, 0]),
     ]
     assert table.initial_std == pytest.approx(10)
     _, once = plan(kind(name="multistep_consistency", levels=1), consistency_card)
-    assert once.rows.tolist() == [pytest.approx([10, 100, 0, 0, 0, 0])]
+    assert once.rows.tolist() == [pytest.approx([10, 100, 0, 0, 0, 0, 0])]
     _, listed = plan(kind(name="multistep_consistency", sigmas=(10.0, 1.0, 0.2)), consistency_card)
     assert listed.column("sigma").tolist() == [10, 1, 0.2]
     _, within = plan(kind(name="multistep_consistency").within(3, consistency_card), consistency_card)

@@ -21,20 +21,19 @@ def starting(table: Table, case: Case) -> Table:
 
 
 def test_the_default_takes_at_most_a_hundred_evaluations() -> None:
-    assert len(DEFAULT) == 86
+    assert len(DEFAULT) == 88
 
 
 @pytest.mark.parametrize(
     ("dimensions", "projection", "most", "count"),
-    [(2, "mask", 0.05, 500), (2, "means", 0.05, 500), (16, "mask", 0.05, 400), (16, "means", 0.12, 400)],
+    [(2, "mask", 0.03, 500), (2, "means", 0.03, 500), (16, "mask", 0.03, 500), (16, "means", 0.05, 1000)],
 )
 def test_completions_have_the_weights_of_the_posterior(
     dimensions: int, projection: str, most: float, count: int
 ) -> None:
     """Within 5 % in total variation, beyond what as many exact samples have, on average over mixtures.
 
-    The means of four blocks say little of 16 numbers: there modes part before what is known of them has told, and more
-    evaluations do not help (docs/quality.md).
+    The means of four blocks say little of 16 numbers: modes part there before what is known of them tells much.
     """
     found = [completed(case, starting(DEFAULT, case), count) for case in cases(dimensions, projection)]
     assert sum(one.distance - one.floor for one in found) / len(found) < most
@@ -48,7 +47,7 @@ def test_in_784_dimensions_the_modes_that_what_is_known_excludes_are_not_made(pr
     """Their weights are nearly right; one pass of replacement lands between modes, or in others."""
     (case, *_) = cases(784, projection)
     judged = completed(case, starting(DEFAULT, case), 40)
-    assert judged.distance - judged.floor < 0.25
+    assert judged.distance - judged.floor < 0.1
     assert judged.mean < 0.5
 
 

@@ -15,7 +15,7 @@ from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.multistep_consistency import MultistepConsistency
-from models.samplers.repaint import FINEST, Repaint
+from models.samplers.repaint import Repaint
 from models.samplers.table import Table
 from models.sampling import noise, reference
 from models.sampling.chain import Chain, initial
@@ -138,18 +138,17 @@ def test_repaint_with_feedback_follows_its_loop(exact_score: Callable[..., Score
     def drawn(k: int, stream: int) -> Tensor:
         return noise.normal([SEED] * N, range(N), [k] * N, stream, shape)
 
-    def paint(x: Tensor, sigma: float, k: int, denoised: Tensor, feedback: float) -> Tensor:
-        feedback /= {"mask": 1, "blocks": 2, "grey": 3**0.5}[projection]
-        target = known + feedback * (known - denoised) + sigma * drawn(k, noise.KNOWN)
+    def paint(x: Tensor, before: Tensor, denoised: Tensor, kept: float, std: float, k: int) -> Tensor:
+        target = known + kept * (before - known) + 1.5 * (known - denoised) + std * drawn(k, noise.KNOWN)
+        if std == 0:
+            target = known
         if projection == "mask":
             return torch.where(mask[:, None], x, target)
-        return means[projection].exactly(x, known) if sigma == 0 else means[projection].toward(x, target)
+        return means[projection].exactly(x, known) if std == 0 else means[projection].toward(x, target)
 
-    chains = [Chain(Repaint.table(LEVELS, 3, 1.5), SEED, i, known[i], projections[i]) for i in range(N)]
+    chains = [Chain(Repaint.table(LEVELS, 3, 1.5, 0.7), SEED, i, known[i], projections[i]) for i in range(N)]
     begun = initial(chains, shape)
-    expected = reference.repaint(
-        model.score, begun, LEVELS, 3, lambda level: min(1.5, level / FINEST), lambda k: drawn(k, noise.STEP), paint
-    )
+    expected = reference.repaint(model.score, begun, LEVELS, 3, 0.7, lambda k: drawn(k, noise.STEP), paint)
     run(Engine(model, 3), chains)
     found = torch.stack([chain.x for chain in chains if chain.x is not None])
     assert (found - expected).abs().max() <= 1e-4
