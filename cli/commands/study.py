@@ -18,6 +18,11 @@ Data = Annotated[
     Path, typer.Option(help="Labelled real images: the idx files of MNIST or of a data set in its format.")
 ]
 Device = Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")]
+Model = Annotated[str, typer.Option(help="The model; its newest version.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship"),
+]
 RUNS = Path("runs/study")
 
 
@@ -47,6 +52,124 @@ def plane(
         found = study(runs, points, epochs, device, progress.show)
         numbers = {"environment": machine} | plane_report.figures(found)
         paths = report.write(out, "plane", numbers, plane_report.sections(found), command())
+    wrote(paths)
+
+
+def objectives(
+    out: Out,
+    runs: Runs = RUNS,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the data of each training.", show_default="the preset's")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Do the exact, the sliced and the denoising objective learn the same scores of two Gaussians in the plane?
+
+    Trains the preset toy2d by each of them, and by the first once more from another seed: some minutes on one CPU core.
+    """
+    with studying() as progress:
+        import torch  # noqa: PLC0415
+
+        from models.environment import environment  # noqa: PLC0415
+        from models.study import objectives_report, report  # noqa: PLC0415
+        from models.study.objectives import study  # noqa: PLC0415
+
+        torch.set_num_threads(1)  # as for `plane`
+        machine = environment(command(), device)
+        found = study(runs, epochs, device, progress.show)
+        numbers = {"environment": machine} | objectives_report.figures(found)
+        paths = report.write(out, "objectives", numbers, objectives_report.sections(found), command())
+    wrote(paths)
+
+
+def trivial(
+    data: Data,
+    out: Out,
+    runs: Runs = RUNS,
+    small: Annotated[float, typer.Option(help="The small noise level, of pixels in [0, 1].")] = 0.01,
+    large: Annotated[float, typer.Option(help="The large one.")] = 1.0,
+    levels: Annotated[int, typer.Option(min=2, help="How many from one to the other, for the network of all.")] = 10,
+    epochs: Annotated[float, typer.Option(help="Passes over the data of each of the three trainings.")] = 0.75,
+    samples: Annotated[int, typer.Option(min=10, help="Images of each network and sampler.")] = 200,
+    steps_per_level: Annotated[
+        int, typer.Option(min=1, help="Langevin steps at each level; at a single one as many as at all together.")
+    ] = 25,
+    device: Device = "cpu",
+) -> None:
+    """The trivial implementation: one small noise level alone, beside one large one and all between, and why it fails.
+
+    Trains a small network three times. About ten minutes on two CPU cores. Stopped and started again, it goes on.
+    """
+    with studying() as progress:
+        from models.environment import environment  # noqa: PLC0415 (torch)
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+        from models.study import report  # noqa: PLC0415
+        from models.study.digits import trivial_report  # noqa: PLC0415
+        from models.study.digits.trivial import Trivial  # noqa: PLC0415
+
+        machine = environment(command(), device)
+        amount = Trivial(small, large, levels, epochs, samples, steps_per_level)
+        found = amount.study(data, runs, CACHE, device, progress.show)
+        numbers = {"environment": machine} | trivial_report.figures(found)
+        paths = report.write(out, "trivial", numbers, trivial_report.sections(found), command())
+    wrote(paths)
+
+
+def noise(
+    data: Data,
+    out: Out,
+    model: Model = "mnist",
+    store: Store = None,
+    images: Annotated[int, typer.Option(min=10, help="Test images.")] = 500,
+    levels: Annotated[int, typer.Option(min=2, help="Noise levels, over all of the model's range.")] = 10,
+    device: Device = "cpu",
+) -> None:
+    """Noise at many magnitudes: what is left of a picture at each, and what a model still makes of it.
+
+    Half a minute on two CPU cores for the model that ships.
+    """
+    with studying() as progress:
+        from models.environment import environment  # noqa: PLC0415 (torch)
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+        from models.store import ZOO  # noqa: PLC0415
+        from models.study import report  # noqa: PLC0415
+        from models.study.digits import noise_report  # noqa: PLC0415
+        from models.study.digits.noise import study  # noqa: PLC0415
+
+        machine = environment(command(), device)
+        found = study(model, store or ZOO, data, images, levels, CACHE, device, progress.show)
+        numbers = {"environment": machine} | noise_report.figures(found)
+        paths = report.write(out, "noise", numbers, noise_report.sections(found), command())
+    wrote(paths)
+
+
+def filmstrip(
+    data: Data,
+    out: Out,
+    model: Model = "mnist",
+    store: Store = None,
+    runs: Runs = RUNS,
+    chains: Annotated[int, typer.Option(min=10, help="Chains.")] = 100,
+    moments: Annotated[int, typer.Option(min=2, help="How often they are looked at.")] = 10,
+    device: Device = "cpu",
+) -> None:
+    """Annealed Langevin dynamics on its way: what chains look like, and when it is decided where they end.
+
+    As the model's card has it: a minute or two on two CPU cores for the model that ships. Stopped and started again, it
+    goes on.
+    """
+    with studying() as progress:
+        from models.environment import environment  # noqa: PLC0415 (torch)
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+        from models.store import ZOO  # noqa: PLC0415
+        from models.study import report  # noqa: PLC0415
+        from models.study.digits import filmstrip_report  # noqa: PLC0415
+        from models.study.digits.filmstrip import study  # noqa: PLC0415
+
+        machine = environment(command(), device)
+        found = study(model, store or ZOO, data, chains, moments, runs, CACHE, device, progress.show)
+        numbers = {"environment": machine} | filmstrip_report.figures(found)
+        paths = report.write(out, "filmstrip", numbers, filmstrip_report.sections(found), command())
     wrote(paths)
 
 
@@ -86,11 +209,8 @@ def reproducible(
 def hyperparameters(
     data: Data,
     out: Out,
-    model: Annotated[str, typer.Option(help="The model; its newest version.")] = "mnist",
-    store: Annotated[
-        Path | None,
-        typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship"),
-    ] = None,
+    model: Model = "mnist",
+    store: Store = None,
     runs: Runs = RUNS,
     samples: Annotated[int, typer.Option(min=10, help="Images of each setting.")] = 200,
     device: Device = "cpu",

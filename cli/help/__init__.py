@@ -49,6 +49,10 @@ EXAMPLES: Mapping[str, str] = {
     "import exported": "scoreserve import exported model.pt2 --name mine --image 1x8x8 --predicts denoised "
     "--sigma 0.01 10",
     "study plane": "scoreserve study plane --out docs/study",
+    "study objectives": "scoreserve study objectives --out docs/study",
+    "study trivial": "scoreserve study trivial --data data/mnist --out docs/study",
+    "study noise": "scoreserve study noise --data data/mnist --out docs/study",
+    "study filmstrip": "scoreserve study filmstrip --data data/mnist --out docs/study",
     "study reproducible": "scoreserve study reproducible --data data/mnist --out docs/study",
     "study hyperparameters": "scoreserve study hyperparameters --data data/mnist --out docs/study",
 }

@@ -195,12 +195,16 @@ def errors(learnt: Tensor, exact: Tensor, sigma: float) -> Tensor:
 
 def score_map(network: str, model: ScoreModel, sigma: float) -> ScoreMap:
     """Learnt and exact scores on the square, and the error at 5000 points of p_sigma."""
-    there = square()
-    generator = torch.Generator().manual_seed(SEED)
-    data = mixture.to_points(two_gaussians(5000, seed=SEED + 1).float() / 255)
-    data = data + sigma * mixture.UNIT * torch.randn(data.shape, generator=generator)
+    there, data = square(), noised(sigma)
     at_data = errors(learnt(model, data, sigma), mixture.score(data, sigma), sigma).mean()
     return ScoreMap(network, sigma, learnt(model, there, sigma), mixture.score(there, sigma), float(at_data))
+
+
+def noised(sigma: float) -> Tensor:
+    """5000 points [n, 2] of p_sigma that no network has seen."""
+    generator = torch.Generator().manual_seed(SEED)
+    data = mixture.to_points(two_gaussians(5000, seed=SEED + 1).float() / 255)
+    return data + sigma * mixture.UNIT * torch.randn(data.shape, generator=generator)
 
 
 def learnt(model: ScoreModel, points: Tensor, sigma: float) -> Tensor:

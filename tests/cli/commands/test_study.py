@@ -72,11 +72,41 @@ def test_hyper_parameters_of_a_model(
     assert json.loads((out / "hyperparameters.json").read_text())["model"] == "tiny version 1"
 
 
+def test_objectives_are_drawn_and_told_with_their_command(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    result = study("objectives", "--out", out, "--runs", tmp_path / "runs", "--epochs", 0.03)
+    assert result.exit_code == 0, result.output
+    check_pictures(out, "objectives")
+    assert len(json.loads((out / "objectives.json").read_text())["learnt"]) == 4
+
+
+def test_noise_at_many_magnitudes(tmp_path: Path, models_dir: Path, data: Path) -> None:
+    out = tmp_path / "study"
+    options = ["--model", "tiny", "--store", models_dir, "--images", 10, "--levels", 2]
+    result = study("noise", "--data", data, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    check_pictures(out, "noise")
+    assert json.loads((out / "noise.json").read_text())["model"] == "tiny version 1"
+
+
+def test_annealed_langevin_dynamics_on_its_way(tmp_path: Path, models_dir: Path, data: Path) -> None:
+    out = tmp_path / "study"
+    options = ["--model", "tiny", "--store", models_dir, "--runs", tmp_path / "runs", "--chains", 10, "--moments", 2]
+    result = study("filmstrip", "--data", data, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    check_pictures(out, "filmstrip")
+    assert len(json.loads((out / "filmstrip.json").read_text())["moments"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["reproducible", "--data", "/nowhere"], ["no labelled data in /nowhere", "expected one of"]),
         (["hyperparameters", "--data", "/nowhere"], ["no labelled data in /nowhere"]),
+        (["trivial", "--data", "/nowhere"], ["no labelled data in /nowhere"]),
+        (["noise", "--data", "/nowhere", "--model", "paintings"], ["no model paintings", "mnist"]),
+        (["filmstrip", "--data", "/nowhere"], ["no labelled data in /nowhere"]),
+        (["objectives", "--epochs", "-1"], ["epochs"]),
         (["hyperparameters", "--data", "/nowhere", "--model", "paintings"], ["no model paintings", "mnist"]),
         (["plane", "--epochs", "0.03", "--points", "2", "--device", "abacus"], ["abacus"]),
         (["plane", "--epochs", "-1", "--points", "2"], ["epochs"]),
@@ -91,8 +121,9 @@ def test_what_cannot_be_done_is_one_clear_line(
     assert not out.exists()
 
 
-def test_data_of_another_shape_than_what_is_trained_on(tmp_path: Path, data: Path) -> None:
-    result = study("reproducible", "--data", data, "--out", tmp_path / "study", "--runs", tmp_path / "runs")
+@pytest.mark.parametrize("command", ["reproducible", "trivial"])
+def test_data_of_another_shape_than_what_is_trained_on(tmp_path: Path, data: Path, command: str) -> None:
+    result = study(command, "--data", data, "--out", tmp_path / "study", "--runs", tmp_path / "runs")
     check_failed(result, "1 x 8 x 8", "1 x 28 x 28")
 
 
