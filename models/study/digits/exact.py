@@ -18,9 +18,9 @@ def score(x: Tensor, sigma: float, images: Tensor) -> Tensor:
         images: uint8 [m, c, h, w].
     """
     points = x.flatten(1).double()
-    parts = [part.flatten(1) for part in images.split(PART)]
+    parts = [part.flatten(1) for part in torch.split(images, PART)]
     logs = torch.cat([_logs(points, part.double() / 255, sigma) for part in parts], dim=1)
-    weights = torch.softmax(logs, dim=1).split(PART, dim=1)
+    weights = torch.split(torch.softmax(logs, dim=1), PART, dim=1)
     mean = torch.zeros_like(points)
     for weight, part in zip(weights, parts, strict=True):
         mean += weight @ (part.double() / 255)

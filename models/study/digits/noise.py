@@ -92,9 +92,9 @@ def study(
         noised = clean + sigma * z
         denoised = denoise(network, noised, sigma)
         pixels = [quantize(x).numpy() for x in (noised, denoised)]
-        accuracies = [bench.by_class(p, labels).accuracy for p in pixels]
+        named, named_denoised = (bench.by_class(p, labels).accuracy for p in pixels)
         off = float(((denoised - clean) ** 2).mean().sqrt())
-        found.append(Level(sigma, pixels[0][:SHOWN], pixels[1][:SHOWN], *accuracies, off))
+        found.append(Level(sigma, pixels[0][:SHOWN], pixels[1][:SHOWN], named, named_denoised, off))
         on_progress("noise levels", len(found), len(sigmas))
     mean = np.mean(labelled.train.pixels, axis=0) / 255
     as_they_are = labelled.test.pixels[chosen]
