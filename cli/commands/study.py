@@ -65,7 +65,7 @@ def objectives(
 ) -> None:
     """Do the exact, the sliced and the denoising objective learn the same scores of two Gaussians in the plane?
 
-    Trains the preset toy2d by each of them, and by the first once more from another seed: some minutes on one CPU core.
+    Trains the network of the preset toy2d by each of them, from two seeds: some minutes on one CPU core.
     """
     with studying() as progress:
         import torch  # noqa: PLC0415
@@ -89,7 +89,7 @@ def trivial(
     small: Annotated[float, typer.Option(help="The small noise level, of pixels in [0, 1].")] = 0.01,
     large: Annotated[float, typer.Option(help="The large one.")] = 1.0,
     levels: Annotated[int, typer.Option(min=2, help="How many from one to the other, for the network of all.")] = 10,
-    epochs: Annotated[float, typer.Option(help="Passes over the data of each of the three trainings.")] = 0.5,
+    epochs: Annotated[float, typer.Option(help="Passes over the data of each of the three trainings.")] = 2,
     samples: Annotated[int, typer.Option(min=10, help="Images of each network and sampler.")] = 200,
     steps_per_level: Annotated[
         int, typer.Option(min=1, help="Langevin steps at each level; at a single one as many as at all together.")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from models.images import Pixels, grid
 from models.study.pictures import figure, panels, png
 
-INCH, MARGIN = 0.62, 2.6  # of an image, and of the names beside it
-PADDING, SCALE = 2, 3
+INCH, LETTER = 0.62, 0.08  # of an image, and of a letter of the names beside it
+PADDING = 1
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,12 @@ def strips_png(strips: Sequence[Strip], columns: Sequence[str] = ()) -> bytes:
         columns: what is written above each column; nothing without.
     """
     count = len(strips[0].images)
-    drawn = figure(MARGIN + INCH * count, INCH * len(strips) + 0.3 * bool(columns))
+    letters = max(len(line) for strip in strips for line in strip.name.splitlines())
+    drawn = figure(0.2 + LETTER * letters + INCH * count, INCH * len(strips) + 0.3 * bool(columns))
     for i, (panel, strip) in enumerate(zip(panels(drawn, len(strips), 1), strips, strict=True)):
-        row = grid(strip.images, columns=count, padding=PADDING, scale=SCALE, background=255)
-        panel.imshow(row.squeeze(-1) if row.shape[-1] == 1 else row, cmap="gray", vmin=0, vmax=255)
+        row = grid(strip.images, columns=count, padding=PADDING, background=255)
+        shown = row.squeeze(-1) if row.shape[-1] == 1 else row
+        panel.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")  # noise that is smoothed is large
         panel.set_frame_on(False)
         panel.set_yticks([])
         panel.set_ylabel(strip.name, rotation=0, ha="right", va="center", fontsize=9)

@@ -77,7 +77,7 @@ def test_objectives_are_drawn_and_told_with_their_command(tmp_path: Path) -> Non
     result = study("objectives", "--out", out, "--runs", tmp_path / "runs", "--epochs", 0.03)
     assert result.exit_code == 0, result.output
     check_pictures(out, "objectives")
-    assert len(json.loads((out / "objectives.json").read_text())["learnt"]) == 4
+    assert len(json.loads((out / "objectives.json").read_text())["networks"]) == 6 * 3
 
 
 def test_noise_at_many_magnitudes(tmp_path: Path, models_dir: Path, data: Path) -> None:

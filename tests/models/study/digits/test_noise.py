@@ -53,3 +53,15 @@ def test_every_level_is_judged(models_dir: Path, labelled: Callable[[int], Path]
     ]
     assert table.rows[-2][3] == f"{largest.off:.3f}"
     assert [level["named"] for level in noise_report.figures(found)["levels"]] == [lv.named for lv in found.levels]
+
+
+def test_what_is_denoised_is_judged_apart_from_what_is_not(
+    models_dir: Path, labelled: Callable[[int], Path], classifiers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.study.digits.noise.denoise", lambda _model, x, _sigma: torch.zeros_like(x))
+    found = study("tiny", models_dir, labelled(8), 40, 2, classifiers, "cpu", lambda *_: None)
+    pixels = load_labelled(labelled(8)).test.pixels[evenly(60, 40)] / 255
+    assert found.levels[-1].named == 1
+    assert [level.named_denoised for level in found.levels] == pytest.approx([0.5] * 2, abs=0.05)  # all of one class
+    assert [level.off for level in found.levels] == pytest.approx([np.sqrt((pixels**2).mean())] * 2)
+    assert found.levels[0].denoised.max() == 0 < found.levels[0].noised.max()

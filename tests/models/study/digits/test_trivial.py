@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,10 @@ def test_the_tables_and_the_figures_say_what_was_found(
     ]
     assert judged.rows[-1][0] == "real training images"
     errors, sizes = scores.tables
+    told = replace(found, asked=[replace(asked, error=float(i)) for i, asked in enumerate(found.asked)])
+    by_hand = [told.at(*at).error for at in ((SMALL, 0.1, None), (ALL, 0.1, None), (LARGE, 1.0, None))]
+    assert len(set(by_hand)) == 3
+    assert [float(cell.split(",")[0]) for cell in trivial_report.errors_table(told).rows[-1][1:4]] == by_hand
     assert [row[0] for row in errors.rows] == ["0.1", "0.316", "1", "uniform"]
     assert errors.rows[0][2] == errors.rows[0][4]  # asked for the small level at points of that noise, twice
     assert errors.rows[-1][4] == ""
