@@ -82,7 +82,7 @@ def test_objectives_are_drawn_and_told_with_their_command(tmp_path: Path) -> Non
 
 def test_noise_at_many_magnitudes(tmp_path: Path, models_dir: Path, data: Path) -> None:
     out = tmp_path / "study"
-    options = ["--model", "tiny", "--store", models_dir, "--images", 10, "--levels", 2]
+    options = ["--model", "tiny", "--store", models_dir, "--images", 10, "--levels", 5]
     result = study("noise", "--data", data, "--out", out, *options)
     assert result.exit_code == 0, result.output
     check_pictures(out, "noise")
@@ -91,11 +91,11 @@ def test_noise_at_many_magnitudes(tmp_path: Path, models_dir: Path, data: Path) 
 
 def test_annealed_langevin_dynamics_on_its_way(tmp_path: Path, models_dir: Path, data: Path) -> None:
     out = tmp_path / "study"
-    options = ["--model", "tiny", "--store", models_dir, "--runs", tmp_path / "runs", "--chains", 10, "--moments", 2]
+    options = ["--model", "tiny", "--store", models_dir, "--runs", tmp_path / "runs", "--chains", 10, "--moments", 5]
     result = study("filmstrip", "--data", data, "--out", out, *options)
     assert result.exit_code == 0, result.output
     check_pictures(out, "filmstrip")
-    assert len(json.loads((out / "filmstrip.json").read_text())["moments"]) == 2
+    assert len(json.loads((out / "filmstrip.json").read_text())["moments"]) == 5
 
 
 @pytest.mark.parametrize(
