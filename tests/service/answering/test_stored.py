@@ -256,9 +256,11 @@ def test_one_client_has_few_objects_on_their_way_whatever_it_reads(
     monkeypatch.setattr(found, "_found", slow)
     with ThreadPoolExecutor(3 * results.AHEAD) as threads:
         reading = [threads.submit(lambda: list(found.pieces(finished))) for _ in range(3 * results.AHEAD)]
-        until(lambda: len(asked) >= 3 * results.AHEAD)
-        assert len(list(found.pieces(other))) == 20, "while the others wait"
-        assert asked.count(finished.client) < 4 * results.AHEAD
-        gate.set()
+        try:
+            until(lambda: len(asked) >= 3 * results.AHEAD)
+            assert len(list(found.pieces(other))) == 20, "while the others wait"
+            assert asked.count(finished.client) < 4 * results.AHEAD
+        finally:
+            gate.set()
         assert {len(one.result()) for one in reading} == {20}
     until(lambda: not found._on_their_way)
