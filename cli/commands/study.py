@@ -89,7 +89,7 @@ def trivial(
     small: Annotated[float, typer.Option(help="The small noise level, of pixels in [0, 1].")] = 0.01,
     large: Annotated[float, typer.Option(help="The large one.")] = 1.0,
     levels: Annotated[int, typer.Option(min=2, help="How many from one to the other, for the network of all.")] = 10,
-    epochs: Annotated[float, typer.Option(help="Passes over the data of each of the three trainings.")] = 2,
+    epochs: Annotated[float, typer.Option(help="Passes over the data of each of the three trainings.")] = 0.5,
     samples: Annotated[int, typer.Option(min=10, help="Images of each network and sampler.")] = 200,
     steps_per_level: Annotated[
         int, typer.Option(min=1, help="Langevin steps at each level; at a single one as many as at all together.")
@@ -98,7 +98,7 @@ def trivial(
 ) -> None:
     """The trivial implementation: one small noise level alone, beside one large one and all between, and why it fails.
 
-    Trains a small network three times. Six minutes or so on two CPU cores. Stopped and started again, it goes on.
+    Trains a small network three times. About three minutes on two CPU cores. Stopped and started again, it goes on.
     """
     with studying() as progress:
         from models.environment import environment  # noqa: PLC0415 (torch)
