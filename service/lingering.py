@@ -10,7 +10,7 @@ import os
 import socket
 from contextlib import suppress
 
-SECONDS, MOST_BYTES = 5.0, 2**24  # for which, and of which, a connection is read: twice the largest body
+SECONDS, MOST_BYTES = 30.0, 2**24  # for which, and of which, a connection is read: twice the largest body
 MOST, MOST_OF_ADDRESS = 64, 4  # connections at once; for one more the oldest makes way
 PIECE_BYTES = 2**18  # read at a time
 PAUSE_SECONDS = 0.005  # between two pieces of all connections together, so that who is answered has no harm: 50 MB/s
