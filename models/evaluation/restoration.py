@@ -32,6 +32,7 @@ from models.training.labelled import load_labelled
 FILE = "restoration.json"
 SEVERAL = 4  # completions of each of the images that get more than one
 PICTURED = 16  # images of a picture
+TICKS = (10, 30, 100, 300, 1000)  # of evaluations, in the plot
 
 
 class Restored(BaseModel):
@@ -297,9 +298,12 @@ def restoration_png(found: Restorations) -> bytes | None:
     tasks: Sequence[str] = list(dict.fromkeys(entry.task for entry in found.entries))
     columns = min(5, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
     names = list(dict.fromkeys(entry.label.split()[0] for entry in found.entries))
+    of_legend = max(1, 3 * columns // 2)
+    height = 2.6 * rows + 0.25 * -(-(len(names) + 1) // of_legend)
+    figure = Figure(figsize=(3.2 * columns, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    spent = [entry.evaluations for entry in found.entries]
     for axis, task in zip(axes, tasks, strict=False):
         for number, name in enumerate(names):
             of = sorted((e.evaluations, e.same) for e in found.entries if (e.task, e.label.split()[0]) == (task, name))
@@ -309,10 +313,13 @@ def restoration_png(found: Restorations) -> bytes | None:
                 axis.plot(entry.evaluations, entry.same, "k*", markersize=10, label="by default")
         axis.axhline(found.real_same, color="grey", linewidth=0.8, linestyle=":")
         axis.set(title=task, xscale="log", ylim=(0, 1.02))
+        axis.set_xticks(TICKS, map(str, TICKS))
+        axis.set_xlim(min(spent) / 1.2, max(spent) * 1.2)
+        axis.minorticks_off()
     for axis in axes[len(tasks) :]:
         axis.remove()
     axes[0].set(xlabel="evaluations an image", ylabel="same class")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=of_legend)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
