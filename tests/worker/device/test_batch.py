@@ -181,3 +181,45 @@ def test_a_long_part_does_not_lock_out_a_short_one_in_another_lane(batch: Batch,
         finished = batch.step()
     assert finished == [short]
     assert long.image_steps_done == 28
+
+
+def test_a_part_that_is_paused_gets_no_slots_until_it_goes_on(batch: Batch, tiny_card: ModelCard) -> None:
+    part = batch.admit(request(tiny_card, 3), 0, 3)
+    batch.step()
+    batch.pause(part)
+    assert not batch.busy
+    assert batch.step() == []
+    assert (batch.active, part.image_steps_done) == (0, 3)
+    batch.resume(part)
+    assert batch.busy
+    assert batch.active == 3
+
+
+def test_there_is_room_for_more_before_slots_are_free(batch: Batch, tiny_card: ModelCard) -> None:
+    """Not before they are needed: of seven rows one is a fifth; and none of it once somebody waits for the slots."""
+    part = batch.admit(request(tiny_card, 5), 0, 5)
+    part.lane.step_seconds, part.lane.image_steps_per_second = 1e-9, 1e9
+    for _ in range(5):
+        batch.step()
+        assert batch.room == 0
+    batch.step()
+    assert (batch.room, batch.free) == (5, 0)
+    after = batch.admit(request(tiny_card, 4), 0, 4)
+    assert not after.ahead
+    assert (batch.room, batch.free) == (1, 0)
+    assert batch.step() == [part]
+    assert (batch.active, batch.room) == (4, 1)
+
+
+def test_of_a_slow_model_the_last_row_is_soon_enough(batch: Batch, tiny_card: ModelCard) -> None:
+    part = batch.admit(request(tiny_card, 5, 1, FollowScores(name="follow_scores", steps=400)), 0, 5)
+    part.lane.step_seconds, part.lane.image_steps_per_second = 1.0, 1.0
+    for rows, room in ((398, 0), (1, 5)):
+        for _ in range(rows):
+            batch.step()
+        assert batch.room == room
+
+
+def test_the_same_sampler_is_planned_once(batch: Batch, tiny_card: ModelCard) -> None:
+    parts = [batch.admit(request(tiny_card, 2, seed), 0, 2) for seed in (1, 2)]
+    assert parts[0].chains[0].table is parts[1].chains[0].table
