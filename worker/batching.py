@@ -1,9 +1,8 @@
 """BatchingWorker: an RQ worker that keeps many shards in flight and advances them together.
 
 Stock RQ runs one job at a time, most often in a forked process. Here one process claims shards whenever it has free
-slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. It steps on a
-thread of its own, and all that is said to Redis is said beside the steps. What is private to RQ stays in this file,
-worker.member, worker.leases, worker.queue.shards and worker.upkeep.
+slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. What is private to
+RQ stays in this file, worker.member, worker.leases, worker.queue.shards and worker.upkeep.
 """
 
 import json
@@ -17,13 +16,13 @@ from queue import Empty
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
 from models.images import Pixels
-from models.sampling.pieces import as_here
 from worker import upkeep
 from worker.device import state
 from worker.device.batch import Batch, Lacking, NoRoom, Refused
@@ -42,7 +41,6 @@ from worker.queue.server import unavailable
 from worker.queue.shards import Shard, ShardJob, ShardUnreadable
 from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings
-from worker.steps import Steps
 from worker.writers import Writers, Writing
 
 log = logging.getLogger(__name__)
@@ -56,23 +54,6 @@ LET_IN_SECONDS = 0.1  # between two looks for who may be let in before images th
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 LONGEST_SLICE_SECONDS = 30.0
 SETTLED_BYTES = 2**23  # of pixels that are written down in one transaction, unless one shard has more
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A shard that was started and read, and can be handed to the batch.
-
-    Args:
-        lease: of the shard.
-        shard: what is to be done.
-        job: whose it is.
-        saved: where its last worker left it; None if it was not begun.
-    """
-
-    lease: Lease
-    shard: Shard
-    job: Job
-    saved: bytes | None
 
 
 @dataclass(eq=False)
@@ -142,7 +123,6 @@ class BatchingWorker(Member):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, settings)
         self.batch = batch
-        self.steps = Steps(self._advance, lambda: batch.busy, lambda: self._mail.put({"command": "failed"}))
         self.writers = Writers(Stores(), lambda: self._mail.put({"command": "written"}))
         self.metrics = WorkerMetrics(batch, self.writers)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
@@ -151,12 +131,12 @@ class BatchingWorker(Member):
         self._made: dict[str, Made] = {}
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
-        self._next_cleaning = self._next_beat = self._next_check = self._away_until = 0.0
-        self._next_look = self._next_way = self._next_in = 0.0
+        self._next_cleaning = self._next_beat = self._next_look = self._next_way = self._next_in = self._away_until = (
+            0.0
+        )
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
-        self._hungry = True  # whether more may wait than there was room for
         self._wanted: ModelCard | None = None  # a model that found no room
         self._slice_seconds = settings.slice_seconds  # that a shard is in hand at least, before it makes way
 
@@ -182,17 +162,16 @@ class BatchingWorker(Member):
         )
         self.batch.on_load = keeper.loading
         keeper.start()
-        self.steps.start(as_here())
         try:
             while True:
                 keeper.turn()
-                self.steps.check()
+                self._advance()
                 idle = self._talk()
                 worked |= bool(self._claims or self._made)
-                nothing = not (self._claims or self._started or self._made)
-                if nothing and (self._stop_requested or (burst and idle)):
-                    return worked
-                self._sleep()
+                if not self._claims:
+                    if not (self._started or self._made) and (self._stop_requested or (burst and idle)):
+                        return worked
+                    self._sleep()
         except DeviceFailed as error:
             self._give_up(str(error))
             raise
@@ -202,7 +181,6 @@ class BatchingWorker(Member):
             self._give_up(f"the device fails: {error}")
             raise DeviceFailed(f"the device fails: {error}") from error
         finally:
-            self.steps.stop()
             self.writers.stop()
             keeper.stop()
             with suppress(RedisError):
@@ -212,18 +190,11 @@ class BatchingWorker(Member):
     # One turn.
 
     def _advance(self) -> None:
-        """One step; called by the thread of the steps."""
         ended = self.batch.step()
-        if (clock := time.monotonic()) >= self._next_check:
-            self._next_check = clock + BEAT_SECONDS
+        if time.monotonic() >= self._next_beat:
             ended += self.batch.diverged()
-        if ended:  # some of them nobody may want any more
-            claims = {claim.part: claim for claim in list(self._claims.values())}
-            self._ended.extend(claims[part] for part in ended if part in claims)
-            self._mail.put({"command": "ended"})
-        if self._hungry and self.batch.room:
-            self._hungry = False  # until the next look
-            self._mail.put({"command": "room"})
+        for part in ended:
+            self._ended.append(next(claim for claim in self._claims.values() if claim.part is part))
 
     def _talk(self) -> bool | None:
         """All that is due with Redis; says whether nothing was there to claim, or None if Redis is away or full."""
@@ -257,25 +228,13 @@ class BatchingWorker(Member):
                 self._away_until = 0.0
 
     def _look_due(self, clock: float) -> bool:
-        if not self._looks or (self._claims and clock < self._next_look):
+        if self._stop_requested or self._suspended or self.writers.full or (self._claims and clock < self._next_look):
             return False
         self._next_look = clock + LOOK_SECONDS
         self._ahead = None
-        if not self._room():
+        if not self.batch.free:
             self._make_way(clock)
-        if self._ahead or self._room():
-            return True
-        self._hungry = True
-        return False
-
-    @property
-    def _looks(self) -> bool:
-        """Whether it would take anything now."""
-        return not (self._stop_requested or self._suspended or self.writers.full)
-
-    def _room(self) -> int:
-        """Slots that nothing in hand will fill, and that are free or will be soon."""
-        return self.steps.between(lambda: self.batch.room)
+        return bool(self.batch.free or self._ahead)
 
     def _held(self) -> list[Lease]:
         """All leases, for the thread that keeps them."""
@@ -283,16 +242,12 @@ class BatchingWorker(Member):
         return [*list(self._started), *(one.lease for one in held)]
 
     def _sleep(self) -> None:
-        """Until there is mail, or something is due."""
-        due = [self._away_until] if self._away_until else [self._next_beat, self._drain_until]
-        if self._looks and self._claims and not self._away_until:
-            due.append(self._next_look)
-        seconds = max(0.0, min(LOOK_SECONDS, min(due) - time.monotonic()))
+        """Until there is mail, or it is time to look again."""
         if self._away_until:
-            time.sleep(seconds)
+            time.sleep(LOOK_SECONDS)
             return
         with suppress(Empty):
-            self._mail.put(self._mail.get(timeout=seconds))
+            self._mail.put(self._mail.get(timeout=LOOK_SECONDS))
 
     def _step(self) -> None:
         """One step, and what is ended by it."""
@@ -310,10 +265,10 @@ class BatchingWorker(Member):
         if clock >= self._next_way:
             self._next_way = clock + LOOK_SECONDS
             old = [claim for claim in others if clock - claim.since >= self._slice_seconds]
-            self._lay_one_aside(self.steps.between(lambda: [claim for claim in old if self.batch.frees(claim.part)]))
-        if clock >= self._next_in and not self._room():
+            self._lay_one_aside([claim for claim in old if self.batch.frees(claim.part)])
+        if clock >= self._next_in and not self.batch.free:
             self._next_in = clock + LET_IN_SECONDS
-            parts = self.steps.between(lambda: self.batch.passed(self._slice_seconds))
+            parts = self.batch.passed(self._slice_seconds)
             found = self._turn_of([claim for claim in others if claim.part in parts])
             if found is not None:
                 self._ahead = min(self.batch.slots, sum(len(part.waiting) for part in parts)), found[1]
@@ -337,7 +292,7 @@ class BatchingWorker(Member):
         self._slice_seconds = max(self.settings.slice_seconds, min(SLICE_FACTOR * took, LONGEST_SLICE_SECONDS))
 
     def _claim(self) -> bool:
-        """Claims shards for the slots that are free or will be soon; says whether there were any."""
+        """Claims shards for the free slots; says whether there were any."""
         found = False
         while True:
             self._admit_started()
@@ -374,21 +329,18 @@ class BatchingWorker(Member):
     def _take(self) -> list[str]:
         """The ids of the next shards that there is room for."""
         (ahead, model), self._ahead = self._ahead or (0, ""), None
-        room = self._room()
-        self._hungry = not room
-        if not (room or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
+        free = self.batch.free
+        if not (free or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
             return []
-        if not room:  # of large jobs as little as may be: those that wait in hand have waited for longer
+        if not free:  # of large jobs as little as may be: those that wait in hand have waited for longer
             return shards.take(self.queue.rq, [model], ahead)
         fits = {name: rate * self.settings.shard_seconds for name, (_, rate) in self.batch.paces().items()}
         if self._wanted is not None:
             if not self.batch.fits(self._wanted):
                 return []
             only, self._wanted = [self._wanted.name], None
-            return shards.take(self.queue.rq, only, room, fits) or self._take()
-        taken = shards.take(self.queue.rq, self.lacks.taking(self.queue), room, fits)
-        self._hungry = bool(taken)
-        return taken
+            return shards.take(self.queue.rq, only, free, fits) or self._take()
+        return shards.take(self.queue.rq, self.lacks.taking(self.queue), free, fits)
 
     def _admit_started(self) -> None:
         """Hands started shards to the batch, until one has to wait. Redis may go away: nothing claimed is forgotten."""
@@ -401,68 +353,43 @@ class BatchingWorker(Member):
             for job_id, _, number in shard_ids:
                 pipeline.hget(keys.of(job_id, "state"), number)
             saved = pipeline.execute()
-        read: list[Ready] = []
         for lease, (job_id, _, _), state_of_it in zip(there, shard_ids, saved, strict=True):
-            if (found := self._read_shard(lease, records[job_id])) is None:
-                self._started.remove(lease)
-            else:
-                read.append(Ready(lease, *found, state_of_it))
-        refused = self.steps.between(lambda: self._admit(read))  # all at once: each of them would wait for a step
-        self._tell_begun([ready.shard.id for ready in read])
-        for ready, error in refused:
-            if isinstance(error, NoRoom):  # nothing else is begun until there is some, or its turn would never come
-                log.info("shard %s waits: %s", ready.shard.id, error, extra=ready.shard.ids)
-                self._wanted = error.card
+            if self._stop_requested:
                 self._decline()
+            if not self._started or self._waits(lease):
                 return
-            if isinstance(error, Refused):
-                self._fail(ready.lease, ready.job, str(error))
-            else:
-                self._leave(ready.lease, ready.job, str(error))
-            self._started.remove(ready.lease)
-        if self._stop_requested:
-            self._decline()
+            self._admit(lease, records[job_id], state_of_it)
+            if self._started:  # or it was declined with the others
+                self._started.popleft()
 
-    def _admit(self, read: Sequence[Ready]) -> list[tuple[Ready, Refused | Lacking | NoRoom]]:
-        """Hands started shards to the batch, each where its last worker left it, until one has to wait.
-
-        Returns:
-            Those that could not be, and why. Of these alone, and of those that wait, `started` knows then.
-        """
-        refused: list[tuple[Ready, Refused | Lacking | NoRoom]] = []
-        for ready in read:
-            lease, shard, job = ready.lease, ready.shard, ready.job
-            if self._stop_requested or self._waits(lease):
-                break
-            try:
-                if why := self.lacks.why(job.request):
-                    raise Lacking(why)
-                part = self.batch.admit(job.request, shard.first, shard.count, ready.saved)
-            except (Refused, Lacking, NoRoom) as error:
-                refused.append((ready, error))
-                if isinstance(error, NoRoom):
-                    break
-                if isinstance(error, Lacking) and not why:
-                    self.lacks.add(job.request, str(error))
-                continue
-            self._claims[shard.id] = Claim(lease, shard, job, part)
-            self._started.remove(lease)
-            if job.started_at is None and shard.number == 0:
-                self.metrics.started(job)
-            log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
-        return refused
-
-    def _tell_begun(self, shard_ids: Sequence[str]) -> None:
-        """That jobs run, of whose shards some are in the batch now; what else there is to tell has time."""
-        begun = [claim for shard_id in shard_ids if (claim := self._claims.get(shard_id))]
-        if not begun:
+    def _admit(self, lease: Lease, record: Record, saved: bytes | None) -> None:
+        """Hands a started shard to the batch, where its last worker left it."""
+        read = self._read_shard(lease, record)
+        if read is None:
             return
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for claim in begun:
-                claim.lease.report(claim.image_steps_done, pipeline)
-            answers = pipeline.execute()
-        if any(answer != 1 for answer in answers):  # somebody watches, or nobody wants it any more
-            self._next_beat = 0.0
+        shard, job = read
+        try:
+            if why := self.lacks.why(job.request):
+                self._leave(lease, job, why)
+                return
+            part = self.batch.admit(job.request, shard.first, shard.count, saved)
+        except Refused as error:
+            self._fail(lease, job, str(error))
+            return
+        except Lacking as error:
+            self.lacks.add(job.request, str(error))
+            self._leave(lease, job, str(error))
+            return
+        except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
+            log.info("shard %s waits: %s", shard.id, error, extra=shard.ids)
+            self._wanted = error.card
+            self._decline()
+            return
+        self._claims[shard.id] = Claim(lease, shard, job, part)
+        if job.started_at is None and shard.number == 0:
+            self.metrics.started(job)
+        log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
+        self._next_beat = 0.0
 
     def _read_shard(self, lease: Lease, record: Record) -> tuple[Shard, Job] | None:
         """A started shard and its job; None where it is dropped, or its job fails, since one of them cannot be read."""
@@ -506,16 +433,15 @@ class BatchingWorker(Member):
     def _beat(self) -> None:
         """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
         claims: list[Claim | Made] = [*self._claims.values(), *self._made.values()]
-        seen, steps = self.steps.between(lambda: ([self._seen(claim) for claim in claims], self.batch.image_steps))
-        begun = time.monotonic()
+        steps, begun = self.batch.image_steps, time.monotonic()
         with self.connection.pipeline(transaction=False) as pipeline:
-            for claim, (image_steps, sigma, _) in zip(claims, seen, strict=True):
-                claim.lease.report(image_steps, pipeline, sigma=sigma)
+            for claim in claims:
+                claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma)
                 claim.lease.answer(pipeline)
-            for claim, (_, _, looks) in zip(claims, seen, strict=True):
+            for claim in claims:
                 claim.lease.extend(self.settings.lease_seconds, pipeline)
-                if looks is not None:
-                    shards.show(claim.shard, encode(looks[0]), encode(looks[1]), pipeline)
+                if isinstance(claim, Claim) and claim.watched:
+                    self._show(claim, pipeline)
             pipeline.eval(scripts.OVERDUE, 0)
             told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
             pipeline.hset(self.key, mapping=told)
@@ -578,12 +504,12 @@ class BatchingWorker(Member):
             "image_steps_per_second": round((steps - self._reported_steps) / seconds, 1),
         }
 
-    def _seen(self, claim: Claim | Made) -> tuple[int, float | None, tuple[Pixels, Pixels] | None]:
-        """Image-steps done of a shard, its noise level, and what to show of it if previews have room for any."""
-        looks = None
-        if isinstance(claim, Claim) and claim.watched and (most := previewed(claim.job) - claim.shard.first) > 0:
-            looks = claim.part.estimates(most), claim.part.states(most)
-        return claim.image_steps_done, claim.sigma, looks
+    def _show(self, claim: Claim, pipeline: Pipeline) -> None:
+        """Adds the command that shows what a shard's images look like by now, if previews have room for any."""
+        most = previewed(claim.job) - claim.shard.first
+        if most > 0:
+            estimates, states = claim.part.estimates(most), claim.part.states(most)
+            shards.show(claim.shard, encode(estimates), encode(states), pipeline)
 
     def _read_mail(self) -> None:
         """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""
@@ -591,7 +517,7 @@ class BatchingWorker(Member):
             while True:
                 message = self._mail.get_nowait()
                 match message["command"]:
-                    case keys.WAITING | "room":
+                    case keys.WAITING:
                         self._next_look = 0.0
                     case keys.ENDED:
                         held: list[Claim | Made] = [*self._claims.values(), *self._made.values()]
@@ -615,25 +541,16 @@ class BatchingWorker(Member):
             self._drop(made)
 
     def _lay_aside(self, claim: Claim) -> None:
-        """Puts a shard back to the front of its job, with its state; no retry is spent. One that has ended is so."""
-        saved = self.steps.between(lambda: self._paused(claim))
-        if saved is None:
+        """Puts a shard back to the front of its job, with its state; no retry is spent."""
+        self.batch.pause(claim.part)
+        claim.part.look_for_faults()
+        if claim.part.fault:
             self._settle([claim])
             return
+        saved = state.pack(claim.part.chains, claim.part.lane.arithmetic)
         log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
-        try:
-            self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
-        except RedisError:
-            self.steps.between(lambda: self.batch.resume(claim.part))
-            raise
+        self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
         self._drop(claim)
-
-    def _paused(self, claim: Claim) -> bytes | None:
-        """The state of a shard, which has no part in the steps from now on; None if it is done or at fault."""
-        if not claim.part.ended:
-            self.batch.pause(claim.part)
-            claim.part.look_for_faults()
-        return None if claim.part.ended else state.pack(claim.part.chains, claim.part.lane.arithmetic)
 
     def _give_up(self, why: str) -> None:
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
@@ -722,7 +639,5 @@ class BatchingWorker(Member):
             self.writers.forget(claim.shard.id)
             return
         self._claims.pop(claim.shard.id, None)
-        if claim.part in claim.part.lane.parts:  # one that has ended has left already
-            self.steps.between(lambda: self.batch.drop(claim.part))
-        if self._hungry or self._wanted is not None:  # or whatever comes is told of
-            self._next_look = 0.0
+        self.batch.drop(claim.part)
+        self._next_look = 0.0

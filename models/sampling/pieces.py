@@ -110,11 +110,6 @@ def one_each() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def as_here() -> Callable[[], None]:
-    """What gives another thread, which calls it, as many threads for an operation as this one has: not one a core."""
-    return partial(torch.set_num_threads, torch.get_num_threads())
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that share no operation with each other; they end with the process."""

@@ -91,7 +91,7 @@ def test_a_job_whose_scores_diverge_fails_on_its_way(submit, queue: JobQueue, ne
     worker._claim()
     worker._step()
     poison(worker, bad)
-    worker._next_check = 0.0
+    worker._next_beat = 0.0
     worker._step()
     failed = queue.get(bad.id)
     assert failed.state == JobState.FAILED

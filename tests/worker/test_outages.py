@@ -150,7 +150,6 @@ def test_while_redis_takes_nothing_the_batch_goes_on_and_its_images_wait(
     try:
         for _ in range(60):
             worker._advance()
-            worker._next_beat = 0.0
             assert worker._talk() is None
             worker._away_until = 1e-9  # not so long
         for write in (worker._claim, lambda: shards.reclaim(queue.rq, 0)):

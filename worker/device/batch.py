@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.card import ModelCard
 from models.labels import LabelRefused, guidance_of, labels_of
+from models.samplers.plan import plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.table import snapshots
 from models.sampling.chain import Chain
@@ -102,22 +103,8 @@ class Batch:
     @property
     def free(self) -> int:
         """Slots that nothing in hand will fill."""
-        return max(0, self.slots - self.active - self._waiting)
-
-    @property
-    def room(self) -> int:
-        """Slots that nothing in hand will fill, and that are free, or will be once more has been claimed."""
-        soon = sum(lane.free_soon for lane in self._lanes.values())
-        return max(0, self.slots - self.active + soon - self._waiting)
-
-    @property
-    def _waiting(self) -> int:
-        return sum(len(part.waiting) for lane in self._lanes.values() for part in lane.parts)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a step would advance anything."""
-        return any(part.ended or not part.paused for lane in self._lanes.values() for part in lane.parts)
+        waiting = sum(len(part.waiting) for part in self.parts)
+        return max(0, self.slots - self.active - waiting)
 
     @property
     def active(self) -> int:
@@ -178,7 +165,7 @@ class Batch:
         except (ModelNotFound, BrokenModel) as error:
             raise Lacking(str(error)) from error
         try:
-            table = lane.table(request.sampler, request.kind != "sample")
+            _, table = plan(request.sampler, lane.card, known=request.kind != "sample")
             labels_of(None, request.labels, lane.card)
             guidance = guidance_of(request.guidance, request.guidance_interval, request.labels, lane.card, table)
         except (SamplerRefused, LabelRefused) as error:
@@ -199,7 +186,7 @@ class Batch:
             except ValueError as error:
                 log.warning("beginning again: %s", error)
         waiting = deque(chain for chain in chains if chain.remaining)
-        part = Part(lane, chains, next(self._numbers), waiting, ahead=not self.room)
+        part = Part(lane, chains, next(self._numbers), waiting, ahead=not self.free)
         lane.parts.append(part)
         self._fill()
         return part
@@ -253,15 +240,9 @@ class Batch:
             lane.engine.watched = any(part in parts for part in lane.parts)
 
     def pause(self, part: Part) -> None:
-        """Takes a part out of its slots, so that its state can be saved; until it goes on."""
-        part.paused = True
+        """Takes a part out of its slots, until the next step at least, so that its state can be saved."""
         part.lane.engine.evict(part.chains)
         part.waiting = deque(chain for chain in part.chains if chain.remaining)
-
-    def resume(self, part: Part) -> None:
-        """Lets a part that was paused go on, as soon as there are slots."""
-        part.paused = False
-        self._fill()
 
     def drop(self, part: Part) -> None:
         """Takes a part out of hand as it is; its slots are free at once."""
@@ -275,8 +256,6 @@ class Batch:
         """Gives the free slots to the chains that wait, oldest part first, but for those that were let in."""
         free = self.slots - self.active
         for part in sorted(self.parts, key=lambda part: not part.ahead):
-            if part.paused:
-                continue
             admitted = [part.waiting.popleft() for _ in range(min(free, len(part.waiting)))]
             if admitted and not part.lane.engine.chains:  # who was away has not saved up turns
                 part.lane.turn = max(part.lane.turn, self._turn)

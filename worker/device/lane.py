@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ from models.score import ScoreModel
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.02  # that a step of several rows may last
-SOON_SECONDS, SOON_SHARE = 0.05, 0.2  # what a chain has left that is nearly done: time with all slots in use, rows
-TABLES = 16  # of samplers, that are kept made: each may have 5 MB
 PACE_SECONDS = 5.0  # of work, over which the pace follows what is seen
 OUTLIER = 2.0  # times as long or as short as expected: more is not believed at once
 
@@ -47,7 +44,6 @@ class Part:
         waiting: those of the chains that have not been admitted yet.
         fault: why it can never be finished.
         ahead: whether its chains go before those of parts that are older.
-        paused: whether its chains get no slots for now.
     """
 
     lane: "Lane"
@@ -56,7 +52,6 @@ class Part:
     waiting: deque[Chain] = field(default_factory=deque)
     fault: str | None = None
     ahead: bool = False
-    paused: bool = False
 
     @property
     def image_steps_done(self) -> int:
@@ -166,7 +161,6 @@ class Lane:
         bits_of = self.choice.execution if fixed or not exact else Execution()  # the fastest has the bits of this one
         self.arithmetic = f"{bits_of} on {device_name(model.device)}"  # where it is the same, so are an image's bits
         self.engine = Engine(model, slots, self.choice.widths, threads=threads, piece=self.choice.piece)
-        self.table = lru_cache(TABLES)(lambda sampler, known: plan(sampler, card, known)[1])
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
         self.step_seconds = self.image_steps_per_second = 0.0  # its pace
@@ -174,18 +168,6 @@ class Lane:
         modules = [module for module in (model.network, model.executed) if module is not None]
         weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
         self.bytes = sum(weights.values())
-
-    @property
-    def free_soon(self) -> int:
-        """Slots whose chains are nearly done.
-
-        What comes in their place is chosen then: no sooner than it has to be, or who comes later with a better claim
-        waits for longer, and not only when the last row is done, or the slots are empty for the next.
-        """
-        if not self.step_seconds:
-            return 0
-        rows = SOON_SECONDS * self.image_steps_per_second / self.engine.slots
-        return sum(chain.remaining <= max(1, min(rows, SOON_SHARE * len(chain.table))) for chain in self.engine.chains)
 
     def step(self) -> None:
         """One step of the engine. A part that cannot be sampled gets a `fault`, no other.
