@@ -39,6 +39,7 @@ class Crew:
         self.module, self.seconds, self.megabytes = module, seconds, megabytes
         self._idle: list[_Hand] = []
         self._busy: set[_Hand] = set()
+        self._leaving: dict[_Hand, asyncio.Task[int]] = {}  # those that end by themselves, and who sees to it
 
     async def do(
         self, asked: dict[str, Any], pieces: AsyncIterator[bytes] | Iterable[bytes] = ()
@@ -71,7 +72,7 @@ class Crew:
 
     async def aclose(self) -> None:
         """Ends every process."""
-        hands = [*self._idle, *self._busy]
+        hands = [*self._idle, *self._busy, *self._leaving]
         self._idle.clear()
         await asyncio.gather(*(hand.end() for hand in hands))
 
@@ -81,7 +82,7 @@ class Crew:
             hand = self._idle.pop()
             if hand.lives:
                 return hand
-            hand.dismiss()
+            self._let_go(hand)
         return None
 
     def _rest(self, hand: "_Hand") -> None:
@@ -91,7 +92,12 @@ class Crew:
     def _dismiss(self, hand: "_Hand") -> None:
         if hand in self._idle:
             self._idle.remove(hand)
-            hand.dismiss()
+            self._let_go(hand)
+
+    def _let_go(self, hand: "_Hand") -> None:
+        hand.dismiss()
+        self._leaving[hand] = asyncio.create_task(hand.process.wait())
+        self._leaving[hand].add_done_callback(lambda _: self._leaving.pop(hand))
 
     def _overrun(self, status: int) -> Overrun:
         """Why a process ended that had work."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -124,6 +125,24 @@ def test_who_has_nothing_to_do_goes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await pid_of(hands) != pid
 
     run(test)
+
+
+def test_one_that_was_let_go_and_has_not_gone_is_ended_with_the_others() -> None:
+    pids: list[int] = []
+
+    async def test(hands: Crew) -> None:
+        pids.append(await pid_of(hands))
+        os.kill(pids[0], signal.SIGSTOP)
+        hands._dismiss(hands._idle[0])
+        await asyncio.sleep(0)
+        assert list(hands._leaving)
+
+    try:
+        run(test)
+        assert not alive(pids[0])
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pids[0], signal.SIGKILL)
 
 
 def test_it_is_told_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
