@@ -6,7 +6,6 @@ computed of an image depends on it alone, to the bit: sums are additions of whol
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,16 +22,10 @@ class Unmasked:
     """
 
     repaint: Tensor
-    group: ClassVar = 1  # numbers whose mean is known
 
 
 class Means(ABC):
     """Q is the mean of groups of numbers, put in the place of each of them. Two of a kind are equal and hash alike."""
-
-    @property
-    @abstractmethod
-    def group(self) -> int:
-        """Numbers of a group, of an image of colours."""
 
     @abstractmethod
     def of(self, x: Tensor) -> Tensor:
@@ -64,11 +57,6 @@ class Blocks(Means):
 
     size: int
 
-    @property
-    def group(self) -> int:
-        """See Means."""
-        return self.size**2
-
     def of(self, x: Tensor) -> Tensor:
         k = self.size
         rows = sum((x[:, :, i::k] for i in range(1, k)), start=x[:, :, ::k])
@@ -79,11 +67,6 @@ class Blocks(Means):
 @dataclass(frozen=True)
 class Grey(Means):
     """Q is the part of each pixel along the grey axis, the mean of its channels: colouring."""
-
-    @property
-    def group(self) -> int:
-        """See Means."""
-        return 3
 
     def of(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
