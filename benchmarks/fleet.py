@@ -30,7 +30,7 @@ from models.card import ModelCard
 from models.files import write_json
 from models.samplers.plan import plan
 from models.store import ZOO, ModelStore
-from worker import batching, upkeep
+from worker import batching, holder, upkeep
 from worker.batching import BatchingWorker
 from worker.queue.jobs import JobQueue
 from worker.queue.requests import SampleRequest
@@ -179,7 +179,7 @@ class Fleet:
         self.card = ModelStore(ZOO).card("mnist")
         self.clock = 0.0
         fake = SimpleNamespace(monotonic=lambda: self.clock, time=time.time, sleep=lambda _: None)
-        batching.time = fake  # type: ignore[assignment]
+        batching.time = holder.time = fake  # type: ignore[assignment]
         self.queue = JobQueue(connect(url, 30, 0), self.settings)
         self.workers = []
         for number in range(workers):

@@ -2,116 +2,46 @@
 
 Stock RQ runs one job at a time, most often in a forked process. Here one process claims shards whenever it has free
 slots, steps all of them at once, and finishes each by RQ's own bookkeeping when its images are done. What is private to
-RQ stays in this file, worker.member, worker.leases, worker.queue.shards and worker.upkeep.
+RQ stays in worker.holder, worker.member, worker.leases, worker.queue.shards and worker.upkeep.
 """
 
-import json
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from queue import Empty
 from typing import Any
 
 from redis import Redis
-from redis.client import Pipeline
 from redis.exceptions import RedisError
-from rq.suspension import WORKERS_SUSPENDED
-from rq.worker.base import WorkerStatus
 
 from models.card import ModelCard
-from models.images import Pixels
-from worker import upkeep
-from worker.device import state
+from worker.claims import Claim
 from worker.device.batch import Batch, Lacking, NoRoom, Refused
-from worker.device.lane import DeviceFailed, Part, works
+from worker.device.lane import DeviceFailed, works
+from worker.holder import Holder
 from worker.keeper import Keeper
-from worker.lacks import Lacks
-from worker.leases import Done, Lease, Leases
-from worker.member import AWAY_SECONDS, TURN, Member
-from worker.metrics import WorkerMetrics
-from worker.queue import keys, scripts, shards
-from worker.queue.forecast import PACE, STATUS
+from worker.leases import Lease
+from worker.member import AWAY_SECONDS
+from worker.queue import keys, shards
 from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
 from worker.queue.jobs import Record
-from worker.queue.results import encode, previewed
 from worker.queue.server import unavailable
 from worker.queue.shards import Shard, ShardJob, ShardUnreadable
-from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings
-from worker.writers import Writers, Writing
 
 log = logging.getLogger(__name__)
 
 DAMAGED = "what the queue had of it was damaged: ask again"  # what a client is told
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
 SHOW_SECONDS = 0.2  # the same while somebody watches
-CLEANING_SECONDS = 60  # between two looks of any worker at what is not wanted any more in the results store
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 LET_IN_SECONDS = 0.1  # between two looks for who may be let in before images that wait in hand
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 LONGEST_SLICE_SECONDS = 30.0
-SETTLED_BYTES = 2**23  # of pixels that are written down in one transaction, unless one shard has more
 
 
-@dataclass(eq=False)
-class Claim:
-    """A shard that this worker holds, while its lease lasts."""
-
-    lease: Lease
-    shard: Shard
-    job: Job
-    part: Part
-    since: float = field(default_factory=time.monotonic)
-    watched: bool = False  # whether somebody wants to see previews
-
-    @property
-    def image_steps_done(self) -> int:
-        return self.part.image_steps_done
-
-    @property
-    def sigma(self) -> float | None:
-        return self.part.sigma
-
-
-@dataclass(eq=False)
-class Made:
-    """A shard whose images are on their way into a store: it has no slots any more, and this worker still its lease.
-
-    Args:
-        lease: of the shard.
-        shard: whose images they are.
-        job: likewise.
-        image_steps_done: all of them.
-        images: uint8 [n, h, w, c].
-        frames: what they looked like on their way; None if none are kept.
-        arithmetic: whose bits they have.
-    """
-
-    lease: Lease
-    shard: Shard
-    job: Job
-    image_steps_done: int
-    images: Pixels
-    frames: Pixels | None
-    arithmetic: str
-    sigma: float | None = None
-    watched: bool = False
-
-    @property
-    def contents(self) -> tuple[bytes, bytes]:
-        """As they are stored: images, and frames or nothing."""
-        return encode(self.images), b"" if self.frames is None else encode(self.frames)
-
-    @property
-    def state(self) -> bytes:
-        """What another worker needs to write them in this one's place."""
-        return state.pack_done(self.images, self.frames, self.job.rows, self.arithmetic)
-
-
-class BatchingWorker(Member):
+class BatchingWorker(Holder):
     """Claims shards for the free slots of a Batch and fulfils them.
 
     Args:
@@ -121,22 +51,9 @@ class BatchingWorker(Member):
     """
 
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
-        super().__init__(connection, settings)
-        self.batch = batch
-        self.writers = Writers(Stores(), lambda: self._mail.put({"command": "written"}))
-        self.metrics = WorkerMetrics(batch, self.writers)
-        self.leases = Leases(self.queue, self, settings.lease_seconds)
-        self.lacks = Lacks(batch.store, settings.model_names)
-        self._claims: dict[str, Claim] = {}
-        self._made: dict[str, Made] = {}
-        self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
-        self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
-        self._next_cleaning = self._next_beat = self._next_look = self._next_way = self._next_in = self._away_until = (
-            0.0
-        )
+        super().__init__(connection, batch, settings)
+        self._next_beat = self._next_way = self._next_in = self._away_until = 0.0
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
-        self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
-        self._suspended = False
         self._wanted: ModelCard | None = None  # a model that found no room
         self._slice_seconds = settings.slice_seconds  # that a shard is in hand at least, before it makes way
 
@@ -236,11 +153,6 @@ class BatchingWorker(Member):
             self._make_way(clock)
         return bool(self.batch.free or self._ahead)
 
-    def _held(self) -> list[Lease]:
-        """All leases, for the thread that keeps them."""
-        held: list[Claim | Made] = [*list(self._claims.values()), *list(self._made.values())]
-        return [*list(self._started), *(one.lease for one in held)]
-
     def _sleep(self) -> None:
         """Until there is mail, or it is time to look again."""
         if self._away_until:
@@ -321,10 +233,6 @@ class BatchingWorker(Member):
         self.connection.zrem(keys.TAKEN, rq_id)
         with suppress(JobNotFound):
             self.queue.end(self.queue.get(rq_id.rpartition("-")[0]), JobState.FAILED, DAMAGED)
-
-    def _waits(self, lease: Lease) -> bool:
-        """Whether a shard's turn is when all others are done, since it has to be alone."""
-        return bool(self._claims) and lease.suspect
 
     def _take(self) -> list[str]:
         """The ids of the next shards that there is room for."""
@@ -427,217 +335,3 @@ class BatchingWorker(Member):
         if self._started:
             self.leases.decline(list(self._started))
             self._started.clear()
-
-    # Holding.
-
-    def _beat(self) -> None:
-        """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
-        claims: list[Claim | Made] = [*self._claims.values(), *self._made.values()]
-        steps, begun = self.batch.image_steps, time.monotonic()
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for claim in claims:
-                claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma)
-                claim.lease.answer(pipeline)
-            for claim in claims:
-                claim.lease.extend(self.settings.lease_seconds, pipeline)
-                if isinstance(claim, Claim) and claim.watched:
-                    self._show(claim, pipeline)
-            pipeline.eval(scripts.OVERDUE, 0)
-            told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
-            pipeline.hset(self.key, mapping=told)
-            pipeline.hincrby(keys.TOTALS, "image_steps_computed", steps - self._reported_steps)
-            # RQ's notion of one current job stays empty: there are many, and RQ's tools would read it as pickled.
-            self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
-            pipeline.exists(WORKERS_SUSPENDED)
-            self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
-            answers = pipeline.execute()
-        if time.monotonic() - begun > self.settings.lease_seconds / 3:
-            self._spare_others()
-        self._reported_steps, self._reported_at = steps, time.monotonic()
-        overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
-        if unknown and self.birth_date:
-            self._register_again()
-        for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
-            claim.watched = wanted == 2
-            if not wanted or lease is None:
-                why = "lease lost" if lease is None else "job has ended"
-                log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
-                self._drop(claim)
-                self.leases.forget(claim.lease)
-        self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
-        for job_id in overdue:
-            with suppress(JobNotFound):
-                self.queue.end_overdue(job_id.decode())
-        if self.settings.results_url is not None and time.monotonic() >= self._next_cleaning:
-            self._next_cleaning = time.monotonic() + CLEANING_SECONDS
-            self.writers.do(self._clean)
-        if time.monotonic() >= self._next_upkeep:
-            self._next_upkeep = time.monotonic() + self.settings.lease_seconds
-            self.run_maintenance_tasks()
-
-    def _clean(self) -> None:
-        """Removes from the store what is not wanted any more, if it is this worker's turn; called beside the steps."""
-        url = self.settings.results_url
-        if url is None or not self.connection.eval(TURN, 1, keys.CLEANED, CLEANING_SECONDS):
-            return
-        try:
-            removed = upkeep.forget_images(
-                self.connection, self.writers.stores.of(url), self.settings.result_ttl_seconds
-            )
-        except (StoreAway, RedisError) as error:
-            log.warning("what is not wanted any more stays in the results store for now: %s", error)
-            return
-        if removed:
-            log.info("removed the images of %d jobs from the results store", removed)
-
-    def _status(self, steps: int) -> dict[str, Any]:
-        """What is told of this worker, with its speed since the last time."""
-        seconds = max(time.monotonic() - self._reported_at, 1e-3)
-        return {
-            "device": self.batch.device,
-            "models": sorted(card.name for card in self.batch.cards),
-            "arithmetics": self.batch.arithmetics,
-            "only": self.lacks.only,
-            "lacks": [lack.model_dump() for lack in self.lacks.told()],
-            "slots": self.batch.slots,
-            "slots_active": self.batch.active,
-            "image_steps_per_second": round((steps - self._reported_steps) / seconds, 1),
-        }
-
-    def _show(self, claim: Claim, pipeline: Pipeline) -> None:
-        """Adds the command that shows what a shard's images look like by now, if previews have room for any."""
-        most = previewed(claim.job) - claim.shard.first
-        if most > 0:
-            estimates, states = claim.part.estimates(most), claim.part.states(most)
-            shards.show(claim.shard, encode(estimates), encode(states), pipeline)
-
-    def _read_mail(self) -> None:
-        """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""
-        with suppress(Empty):
-            while True:
-                message = self._mail.get_nowait()
-                match message["command"]:
-                    case keys.WAITING:
-                        self._next_look = 0.0
-                    case keys.ENDED:
-                        held: list[Claim | Made] = [*self._claims.values(), *self._made.values()]
-                        for claim in [claim for claim in held if claim.job.id == message["job_id"]]:
-                            log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
-                            self._drop(claim)
-                        for lease in list(self._started):
-                            if lease.rq_job.id.rpartition("-")[0] == message["job_id"]:
-                                self._started.remove(lease)
-                                self.leases.forget(lease)
-                    case "stop-job":
-                        if stopped := self._claims.get(message["job_id"]) or self._made.get(message["job_id"]):
-                            self.queue.end(stopped.job, JobState.CANCELLED, "stopped by an operator")
-
-    def _hand_back(self) -> None:
-        """Puts every shard in flight back, the first to the very front."""
-        for claim in reversed(list(self._claims.values())):
-            self._lay_aside(claim)
-        for made in reversed(list(self._made.values())):
-            self.leases.give_back(made.lease, made.image_steps_done, made.state)
-            self._drop(made)
-
-    def _lay_aside(self, claim: Claim) -> None:
-        """Puts a shard back to the front of its job, with its state; no retry is spent."""
-        self.batch.pause(claim.part)
-        claim.part.look_for_faults()
-        if claim.part.fault:
-            self._settle([claim])
-            return
-        saved = state.pack(claim.part.chains, claim.part.lane.arithmetic)
-        log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
-        self.leases.give_back(claim.lease, claim.part.image_steps_done, saved)
-        self._drop(claim)
-
-    def _give_up(self, why: str) -> None:
-        """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
-        with suppress(RedisError):
-            for made in list(self._made.values()):  # these it had nothing to do with
-                self.leases.give_back(made.lease, made.image_steps_done, made.state)
-                self._drop(made)
-            for lease in self._held():
-                if lease in self._started and self._waits(lease):
-                    self.leases.decline([lease])
-                else:
-                    self.leases.retry(lease, why)
-        self._claims.clear()
-
-    # Ending.
-
-    def _settle_ended(self) -> None:
-        """Writes down what is done or at fault, as many shards at once as one transaction may be large."""
-        while self._ended:
-            some: list[Claim] = []
-            size = 0
-            for claim in self._ended:
-                size += len(claim.part.chains) * max(1, claim.job.request.frames) * claim.job.image.size
-                if some and size > SETTLED_BYTES:
-                    break
-                some.append(claim)
-            self._settle(some)
-            for _ in some:
-                self._ended.popleft()
-
-    def _settle(self, ended: Sequence[Claim]) -> None:
-        """Writes down shards that are done or at fault, or has them written into the store of their job."""
-        done: list[Made] = []
-        for claim in ended:
-            if claim.shard.id not in self._claims:
-                continue
-            part, job, shard = claim.part, claim.job, claim.shard
-            if part.fault:
-                self._fail(claim.lease, job, part.fault, part.image_steps_done)
-                self._drop(claim)
-                continue
-            arithmetic = part.lane.arithmetic
-            made = Made(claim.lease, shard, job, part.image_steps_done, part.pixels(), part.frames(), arithmetic)
-            if job.store is None:
-                done.append(made)
-            else:
-                self._made[shard.id] = made
-                self.writers.begin(Writing(shard.id, job.store, job.id, shard.number, made.contents))
-                self._drop(claim)
-        self._finish([(made, made.contents) for made in done])
-        for made in done:
-            self._drop(self._claims[made.shard.id])
-
-    def _settle_written(self) -> None:
-        """Tells Redis of shards that are in the store."""
-        written = list(self.writers.written)
-        done = [(made, writing.kept) for writing in written if (made := self._made.get(writing.shard_id))]
-        self._finish(done)
-        for made, _ in done:
-            self._drop(made)
-        for _ in written:
-            self.writers.written.popleft()
-
-    def _finish(self, done: Sequence[tuple[Made, Sequence[bytes]]]) -> None:
-        """Tells Redis of shards that are made, and what they have made or where that is."""
-        if not done:
-            return
-        answers = self.leases.finish([Done(made.lease, contents, made.image_steps_done) for made, contents in done])
-        for (made, _), stored in zip(done, answers, strict=True):
-            if stored:
-                self.metrics.finished(made.job, made.shard.count, last=stored == 2)
-                log.info("finished shard %s", made.shard.id, extra=made.shard.ids)
-            if stored == 2:
-                log.info("finished job %s", made.job.id, extra={"job": made.job.id})
-
-    def _fail(self, lease: Lease, job: Job, reason: str, image_steps: int | None = None) -> None:
-        """Ends the whole job, and removes its other shards."""
-        log.warning("job %s failed: %s", job.id, reason, extra={"job": job.id, "shard": lease.shard.number})
-        if self.leases.fail(lease, reason, image_steps):
-            self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
-
-    def _drop(self, claim: Claim | Made) -> None:
-        """Takes a shard out of hand, and makes room for the next."""
-        if isinstance(claim, Made):
-            self._made.pop(claim.shard.id, None)
-            self.writers.forget(claim.shard.id)
-            return
-        self._claims.pop(claim.shard.id, None)
-        self.batch.drop(claim.part)
-        self._next_look = 0.0

@@ -126,7 +126,7 @@ def test_many_shards_are_finished_in_one_transaction_and_one_that_is_lost_in_non
 def test_what_is_written_down_at_once_is_bounded(
     submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.batching.SETTLED_BYTES", 2 * 2 * 64)
+    monkeypatch.setattr("worker.holder.SETTLED_BYTES", 2 * 2 * 64)
     jobs = [submit(count=2, seed=seed) for seed in range(4)]
     worker = new_worker()
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""Shards: the RQ jobs that a job consists of. What is private to RQ is here, in worker.leases, .batching and .upkeep.
+"""Shards: the RQ jobs that a job consists of. What is private to RQ is here, in worker.leases, .holder and .upkeep.
 
 Torch-free: the service enqueues a job as one shard, and workers claim as much of it as they have room for.
 """
