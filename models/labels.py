@@ -59,6 +59,14 @@ def labels_of(label: int | str | None, labels: Sequence[int | str] | None, card:
     return tuple(range(len(card.classes or ()))) if card.needs_label else None
 
 
+def classes_in_turn(card: ModelCard) -> tuple[int, ...] | None:
+    """Labels of new images 0, 1 and so on that a study is of, repeated; None for images of all classes.
+
+    One class after another, where images that a client asks for without a label are of one class each.
+    """
+    return tuple(range(len(card.classes or ()))) if card.needs_label or card.draws_labels else None
+
+
 def drawn_labels(seed: int, count: int, classes: int) -> tuple[int, ...]:
     """Labels of images 0, 1 and so on of a seed, repeated: every `classes` of them are all classes, in an order drawn.
 

@@ -13,6 +13,7 @@ from models.evaluation.bench import Progress
 from models.evaluation.figures import Figures
 from models.evaluation.samples import Samples, key
 from models.evaluation.settings import Setting, setting
+from models.labels import classes_in_turn
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.sampler import SamplerRefused
 from models.score import ScoreModel
@@ -122,17 +123,18 @@ def study(
         raise ValueError(f"{card.name} can follow none of these settings: {next(iter(refused.values()))}")
     network = ScoreModel.load(models, card, device)
     _, bench = bench_of(data, card.image, cache, device, on_progress)
+    labels = classes_in_turn(card)
     judged = {}
     total = samples * sum(len(s.table) for s in planned.values())
     done = 0
     for point, chosen in planned.items():
-        kept = Samples(directory / "samples" / key(card.weights_sha256, chosen.table, SEED))
+        kept = Samples(directory / "samples" / key(card.weights_sha256, chosen.table, SEED, labels))
         before = done + min(kept.count(), samples) * len(chosen.table)
 
         def drawing(steps: int, before: int = before) -> None:
             on_progress(f"sampling {card.name}", before + steps, total)
 
-        kept.draw(network, chosen.table, SEED, samples, slots_of(device), drawing)
+        kept.draw(network, chosen.table, SEED, samples, slots_of(device), drawing, labels)
         done += samples * len(chosen.table)
         figures = bench.figures(kept.read(samples).pixels)
         judged[point] = Judged(point, step_size(chosen), len(chosen.table), figures)

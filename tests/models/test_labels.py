@@ -4,7 +4,7 @@ import pytest
 
 from models.card import ModelCard
 from models.guidance import UNGUIDED, Guidance
-from models.labels import MAX_DRAWN, LabelRefused, drawn_labels, guidance_of, labels_of, why_unguided
+from models.labels import MAX_DRAWN, LabelRefused, classes_in_turn, drawn_labels, guidance_of, labels_of, why_unguided
 from models.samplers.euler import Euler
 
 TABLE = Euler.table([10.0, 4.0, 2.0, 1.0, 0.1])
@@ -28,6 +28,14 @@ def test_a_label_is_an_index_or_a_name(labelled_card: ModelCard, label, labels, 
 def test_what_needs_a_label_makes_one_class_after_another_where_nothing_is_said(needy_card: ModelCard) -> None:
     assert labels_of(None, None, needy_card) == (0, 1, 2)
     assert labels_of(1, None, needy_card) == (1,)
+
+
+def test_a_study_is_of_one_class_after_another_where_new_images_are_of_one_each(
+    tiny_card: ModelCard, labelled_card: ModelCard, needy_card: ModelCard
+) -> None:
+    assert classes_in_turn(tiny_card) is classes_in_turn(labelled_card) is None
+    assert classes_in_turn(needy_card) == (0, 1, 2)
+    assert classes_in_turn(labelled_card.model_copy(update={"draws_labels": True})) == (0, 1, 2)
 
 
 def test_labels_that_a_seed_draws_are_all_classes_alike_often_in_an_order_of_its_own() -> None:

@@ -9,11 +9,26 @@ import pytest
 from models import schedules
 from models.card import ModelCard
 from models.evaluation.figures import Figures
+from models.evaluation.samples import Samples
 from models.evaluation.settings import setting
 from models.samplers.sampler import SamplerRefused
-from models.store import ModelNotFound
+from models.sampling.sample import sample
+from models.score import ScoreModel
+from models.store import ModelNotFound, ModelStore
 from models.study import hyperparameters, hyperparameters_report
-from models.study.hyperparameters import BASE, LINES, PLANE, Found, Judged, Point, diversity, extremes, study, wanted
+from models.study.hyperparameters import (
+    BASE,
+    LINES,
+    PLANE,
+    SEED,
+    Found,
+    Judged,
+    Point,
+    diversity,
+    extremes,
+    study,
+    wanted,
+)
 
 
 @pytest.fixture
@@ -78,6 +93,24 @@ def test_every_point_is_judged_once_and_a_point_that_diverges_is_told_of(
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     assert run(models_dir, labelled(8), tmp_path, classifiers, told) == found
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == kept
+
+
+@pytest.mark.usefixtures("short")
+def test_images_are_of_one_class_after_another_where_a_client_gets_such(
+    tmp_path: Path,
+    labelled_dir: Path,
+    needy_card: ModelCard,
+    labelled: Callable[[int], Path],
+    classifiers: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    side = needy_card.image.height
+    monkeypatch.setattr(hyperparameters, "LINES", {"levels": [Point(1.0, 1, 3)]})
+    study("needy", labelled_dir, labelled(side), 10, tmp_path, classifiers, "cpu", lambda *_: None)
+    (kept,) = (Samples(path) for path in (tmp_path / "samples").iterdir())
+    network = ScoreModel.load(ModelStore(labelled_dir), needy_card)
+    table = setting(wanted(Point(1.0, 1, 3), None), needy_card).table
+    assert np.array_equal(kept.read(10).pixels, sample(network, table, 10, SEED, labels=[0, 1, 2]))
 
 
 def test_what_cannot_be_followed_at_all_is_one_line(
