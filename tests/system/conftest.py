@@ -17,6 +17,7 @@ import pytest
 
 from cli.processes import ours
 from models.store import SCORES, ZOO, ModelStore
+from tests.conftest import publish_tiny
 from tests.system.markdown import ROOT, Shell
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -73,10 +74,11 @@ def start(models_dir: Path) -> Iterator[Start]:
 def shipped_models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
     """The cards that ship, on the network of `tiny` and with fewer levels: quick, and all but the pictures is alike."""
     directory = tmp_path_factory.mktemp("shipped")
-    tiny, zoo, store = ModelStore(models_dir), ModelStore(ZOO), ModelStore(directory)
-    small = tiny.card("tiny")
+    zoo, store = ModelStore(ZOO), ModelStore(directory)
+    plain, with_classes = ModelStore(models_dir), ModelStore(tmp_path_factory.mktemp("classes"))
     for name in zoo.names():
-        card = zoo.card(name)
+        card, tiny = zoo.card(name), with_classes if zoo.card(name).classes else plain
+        small = publish_tiny(tiny, name, classes=card.classes) if card.classes else tiny.card("tiny")
         sampler = card.sampler.model_copy(update={"levels": 2})
         changed = {"network": small.network, "weights_sha256": small.weights_sha256, "sampler": sampler}
         path = store.publish(card.model_copy(update=changed), tiny.weights(small))
