@@ -143,7 +143,9 @@ def _on_its_way(page: Any, model: str, count: int) -> None:
     _asked(page, "sample", model, count)
     page.select_option("#sample [data-part=sampler]", "annealed_langevin")
     page.click("#sample .go")
-    page.click("#sample button[data-look=both]")
+    page.dispatch_event(
+        "#sample button[data-look=both]", "click"
+    )  # no click, which waits until it is seen: all may be done
     job = page.locator("#sample .job")
     bar = page.locator("#sample .job progress")
     _until(
