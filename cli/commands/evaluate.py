@@ -1,6 +1,7 @@
 """`scoreserve evaluate`: how good a model's samples are."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -65,6 +66,13 @@ def evaluate(
         typer.Option(help="Directory of samples, figures and pictures.", show_default="runs/evaluate/MODEL-VERSION"),
     ] = None,
     device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
+    execution: Annotated[
+        str | None,
+        typer.Option(
+            help="How the network is run, such as 'channels_last bfloat16'.",
+            show_default="as the model's card says, or eager float32",
+        ),
+    ] = None,
     inception_weights: Annotated[
         Path | None,
         typer.Option(help="Weights of torch-fidelity's Inception, for FID and Inception score; needs the extra fid."),
@@ -97,8 +105,8 @@ def evaluate(
     budgets = [_budget(text) for texts in evaluations or [] for text in texts.split(",")]
     weights = [_weight(text) for texts in guidance or [] for text in texts.split(",")]
     if restore:
-        if into_card or inception_weights or weights:
-            fail("--restore goes without --into-card, --inception-weights and --guidance", code=2)
+        if into_card or inception_weights or weights or execution:
+            fail("--restore goes without --into-card, --inception-weights, --guidance and --execution", code=2)
         _restore(model, data, store, samplers, budgets, task or [], count, seed, out, device, cache)
         return
     if task:
@@ -120,6 +128,7 @@ def evaluate(
         seed=seed,
         out=out,
         device=device,
+        execution=_execution(execution),
         inception_weights=inception_weights,
         into_card=into_card,
         **({"cache": cache} if cache else {}),
@@ -327,6 +336,15 @@ def _weight(text: str) -> float:
     if not 0 <= weight <= MAX_WEIGHT:
         fail(f"--guidance {text}: numbers from 0 to {MAX_WEIGHT:g}, such as 1,1.5,2", code=2)
     return weight
+
+
+def _execution(text: str | None) -> str | None:
+    """How a network is run; one clear line if that is no way."""
+    from models.card import EXECUTION  # noqa: PLC0415
+
+    if text is not None and not re.match(EXECUTION, text):
+        fail(f"--execution {text!r}: eager or channels_last, and float32 or bfloat16, such as 'eager bfloat16'", code=2)
+    return text
 
 
 def _budget(text: str) -> int:

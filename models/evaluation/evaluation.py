@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from models import files
-from models.card import ModelCard
+from models.card import EXECUTION, ModelCard
 from models.environment import environment
 from models.evaluation.bench import Bench, Progress
 from models.evaluation.classifier import CACHE, classifier_of
@@ -22,6 +22,7 @@ from models.guidance import UNGUIDED
 from models.images import Pixels, grid, to_png
 from models.labels import labels_of
 from models.samplers.settings import SamplerSettings
+from models.sampling.execution import Execution
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.data.images import check_shape
@@ -51,8 +52,9 @@ class Evaluation(BaseModel):
         count: samples of each setting.
         seed: of the samples.
         out: directory of all that is written; None takes runs/evaluate/NAME-VERSION, or of a seed that is not 0,
-            runs/evaluate/NAME-VERSION-seed-SEED.
+            runs/evaluate/NAME-VERSION-seed-SEED; with an execution that comes last.
         device: torch device name.
+        execution: how the network is run; None as the model's card has it, or eager in float32.
         inception_weights: weights of torch-fidelity's Inception; None leaves FID and Inception score out.
         into_card: whether the model's card is to tell what this run finds.
         cache: directory that keeps classifiers, and Inception's moments of the real images.
@@ -73,6 +75,7 @@ class Evaluation(BaseModel):
     seed: int = 0
     out: Path | None = None
     device: str = "cpu"
+    execution: str | None = Field(None, pattern=EXECUTION)
     inception_weights: Path | None = None
     into_card: bool = False
     cache: Path = CACHE
@@ -98,7 +101,11 @@ class Evaluation(BaseModel):
         store = ModelStore(self.store)
         card = store.card(self.model)
         wanted = settings_of(self.samplers, self.evaluations, card, told=self._told(card))
-        model = ScoreModel.load(store, card, self.device)
+        model, execution = (
+            ScoreModel.load(store, card, self.device),
+            Execution.named(self.execution or execution_of(card)),
+        )
+        model.executed = execution.of(model.network)
         inception = Inception(self.inception_weights, self.device) if self.inception_weights else None
         data = load_labelled(self.data)
         check_shape(self.data, data.train.images, card.image)
@@ -107,7 +114,10 @@ class Evaluation(BaseModel):
             raise ValueError(f"{known}: other data, or --no-labels")
         out = (
             self.out
-            or Path("runs") / "evaluate" / f"{card.name}-{card.version}{f'-seed-{self.seed}' * bool(self.seed)}"
+            or Path("runs")
+            / "evaluate"
+            / f"{card.name}-{card.version}{f'-seed-{self.seed}' * bool(self.seed)}"
+            f"{'-' * bool(self.execution)}{(self.execution or '').replace(' ', '-')}"
         )
 
         def learning(done: int, of: int) -> None:
@@ -115,7 +125,9 @@ class Evaluation(BaseModel):
 
         classifier = classifier_of(data, self.cache, self.device, learning)
         bench = Bench(data, classifier, inception, self.cache)
-        record = earlier(out, self._subject(card, bench), bench.judge, environment(self.command, self.device))
+        record = earlier(
+            out, self._subject(card, bench, str(execution)), bench.judge, environment(self.command, self.device)
+        )
         found = []
         for setting in wanted:
             found.append(self._judge(setting, model, card, bench, out, on_progress))
@@ -125,7 +137,8 @@ class Evaluation(BaseModel):
         if picture := quality_png(record):
             files.write(out / "quality.png", picture)
         if self.into_card:
-            store.add_metrics(card, {"quality": record.quality(found, self.count)})
+            name = "quality" if str(execution) == execution_of(card) else f"quality in {execution}"
+            store.add_metrics(card, {name: record.quality(found, self.count)})
         return record, out
 
     def _told(self, card: ModelCard) -> list[Told]:
@@ -136,11 +149,12 @@ class Evaluation(BaseModel):
             raise ValueError("--guidance-interval: there is no --guidance that it could limit")
         return [Told(labels, weight, self.guidance_interval) for weight in weights]
 
-    def _subject(self, card: ModelCard, bench: Bench) -> Subject:
+    def _subject(self, card: ModelCard, bench: Bench, execution: str) -> Subject:
         return Subject(
             name=card.name,
             version=card.version,
             weights_sha256=card.weights_sha256,
+            execution=execution,
             seed=self.seed,
             train_images=len(bench.train),
             test_images=len(bench.test),
@@ -200,6 +214,11 @@ def _grid(pixels: Pixels, labels: tuple[int, ...] | None) -> bytes:
     """The first samples as a PNG, with a column for each class where these are few."""
     columns = len(labels) if labels and len(labels) <= GRID // COLUMNS * 2 else COLUMNS
     return to_png(grid(pixels[: GRID // COLUMNS * columns], columns=columns, scale=2))
+
+
+def execution_of(card: ModelCard) -> str:
+    """How the network of a model is run where nothing else is said."""
+    return card.execution or str(Execution())
 
 
 def earlier(out: Path, subject: Subject, judge: Judge, machine: dict[str, Any]) -> Record:

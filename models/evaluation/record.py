@@ -25,11 +25,12 @@ class _Part(BaseModel):
 
 
 class Subject(_Part):
-    """What all figures of a record are about: a model's weights, a seed, and the real images."""
+    """What all figures of a record are about: a model's weights and how they are run, a seed, and the real images."""
 
     name: str
     version: int
     weights_sha256: str
+    execution: str = "eager float32"
     seed: int
     train_images: int
     test_images: int
@@ -168,6 +169,7 @@ class Record(BaseModel):
             "command": self.environment["command"],
             "date": self.environment["date"],
             "count": count,
+            "execution": self.subject.execution,
             "seed": self.subject.seed,
             "classifier_test_accuracy": self.judge.test_accuracy,
             "real": {

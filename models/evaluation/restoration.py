@@ -15,13 +15,14 @@ from models.environment import environment
 from models.evaluation.bench import Progress
 from models.evaluation.classifier import CACHE, CONFIDENT, Classifier, classifier_of
 from models.evaluation.distances import evenly, frechet
-from models.evaluation.evaluation import SLOTS, SLOTS_OF_A_GPU, EvaluationFailed
+from models.evaluation.evaluation import SLOTS, SLOTS_OF_A_GPU, EvaluationFailed, execution_of
 from models.evaluation.settings import Setting, settings_of
 from models.evaluation.tasks import Task, tasks_of
 from models.images import Pixels, grid, to_png
 from models.samplers.settings import SamplerSettings
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
+from models.sampling.execution import Execution
 from models.sampling.projections import Unmasked
 from models.sampling.sample import from_pixels, run, to_pixels
 from models.score import ScoreModel
@@ -137,6 +138,7 @@ class Restoration(BaseModel):
         if not self.samplers and all(setting.label != usual.label for setting in wanted):
             wanted = [usual, *wanted]  # it has evaluations of its own, and is what all others are held against
         model = ScoreModel.load(store, card, self.device)
+        model.executed = Execution.named(execution_of(card)).of(model.network)
         data = load_labelled(self.data)
         check_shape(self.data, data.train.images, card.image)
         classifier = classifier_of(

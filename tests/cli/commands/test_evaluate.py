@@ -145,6 +145,7 @@ def test_of_classes_it_shows_how_many_are_named_as_asked_and_each_ones_distance(
     assert "guidance=2" in result.stdout
     assert "guidance=2: distances of the classes, each to real test images of it: " in result.stderr
     check_failed(evaluate("--data", str(data), "--guidance", "much"), 2, "--guidance much: numbers from 0 to 100")
+    check_failed(evaluate("--data", str(data), "--execution", "float16"), 2, "--execution 'float16': eager or")
 
 
 def test_restoring_is_told_as_a_table(options: list[str]) -> None:

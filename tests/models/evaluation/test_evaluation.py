@@ -88,6 +88,27 @@ def test_the_figures_are_those_of_the_samples(
     assert record.environment["command"] == "scoreserve evaluate tiny"
 
 
+def test_a_network_is_run_as_its_card_says_or_as_the_run_does_and_the_card_tells_which(
+    evaluate: Evaluate, store: Path, tmp_path: Path
+) -> None:
+    plain, _ = evaluate(into_card=True)
+    other, out = evaluate(into_card=True, execution="channels_last bfloat16", out=tmp_path / "other")
+    assert (plain.subject.execution, other.subject.execution) == ("eager float32", "channels_last bfloat16")
+    assert other.entries[0].figures != plain.entries[0].figures
+    metrics = ModelStore(store).card("tiny").metrics
+    assert metrics["quality"]["execution"] == "eager float32"
+    assert metrics["quality in channels_last bfloat16"]["execution"] == "channels_last bfloat16"
+    with pytest.raises(EvaluationFailed, match="its execution differ: give another --out"):
+        evaluate(out=out)
+
+    path = store / "tiny" / "1" / "card.json"
+    card = json.loads(path.read_text()) | {"execution": "channels_last bfloat16", "metrics": {}}
+    path.write_text(json.dumps(card))
+    fixed, _ = evaluate(into_card=True, out=tmp_path / "fixed")
+    assert fixed.entries[0].figures == other.entries[0].figures
+    assert ModelStore(store).card("tiny").metrics.keys() == {"quality"}
+
+
 def test_what_is_written_is_what_is_returned(evaluate: Evaluate) -> None:
     record, out = evaluate()
     assert Record.read(out) == record

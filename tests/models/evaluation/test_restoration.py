@@ -1,6 +1,7 @@
 """Restoring judged: what is exact, what is known of real images, and what is written."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def test_a_model_that_needs_a_label_is_told_the_originals_own(
     assert told[:10] == data.test.labels.numpy()[subject.evenly(len(data.test.labels), 10)].tolist()
     restore(samplers=(EULER,), count=10)
     assert told[-1] is None
+
+
+def test_a_network_is_run_as_its_card_says(restore: Restore, models_dir: Path, tmp_path: Path) -> None:
+    found, _ = restore(tasks=("right half",), samplers=(EULER,))
+    shutil.copytree(models_dir, tmp_path / "models")
+    path = tmp_path / "models" / "tiny" / "1" / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"execution": "eager bfloat16"}))
+    other, _ = restore(tasks=("right half",), samplers=(EULER,), store=tmp_path / "models", out=tmp_path / "other")
+    assert other.entries[0].off != found.entries[0].off
 
 
 def test_by_default_it_is_what_requests_get(restore: Restore) -> None:
