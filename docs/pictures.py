@@ -143,9 +143,8 @@ def _on_its_way(page: Any, model: str, count: int) -> None:
     _asked(page, "sample", model, count)
     page.select_option("#sample [data-part=sampler]", "annealed_langevin")
     page.click("#sample .go")
-    page.dispatch_event(
-        "#sample button[data-look=both]", "click"
-    )  # no click, which waits until it is seen: all may be done
+    # Not page.click, which waits until the button is seen: it is hidden once all is done, which may be by now.
+    page.dispatch_event("#sample button[data-look=both]", "click")
     job = page.locator("#sample .job")
     bar = page.locator("#sample .job progress")
     _until(

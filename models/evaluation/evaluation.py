@@ -101,10 +101,8 @@ class Evaluation(BaseModel):
         store = ModelStore(self.store)
         card = store.card(self.model)
         wanted = settings_of(self.samplers, self.evaluations, card, told=self._told(card))
-        model, execution = (
-            ScoreModel.load(store, card, self.device),
-            Execution.named(self.execution or execution_of(card)),
-        )
+        model = ScoreModel.load(store, card, self.device)
+        execution = Execution.named(self.execution or execution_of(card))
         model.executed = execution.of(model.network)
         inception = Inception(self.inception_weights, self.device) if self.inception_weights else None
         data = load_labelled(self.data)
@@ -112,13 +110,12 @@ class Evaluation(BaseModel):
         if wanted[0].labels is not None and data.classes != len(card.classes or ()):
             known = f"{card.name} knows {len(card.classes or ())} classes, and {self.data} has {data.classes}"
             raise ValueError(f"{known}: other data, or --no-labels")
-        out = (
-            self.out
-            or Path("runs")
-            / "evaluate"
-            / f"{card.name}-{card.version}{f'-seed-{self.seed}' * bool(self.seed)}"
-            f"{'-' * bool(self.execution)}{(self.execution or '').replace(' ', '-')}"
-        )
+        name = f"{card.name}-{card.version}"
+        if self.seed:
+            name += f"-seed-{self.seed}"
+        if self.execution:
+            name += f"-{self.execution.replace(' ', '-')}"
+        out = self.out or Path("runs") / "evaluate" / name
 
         def learning(done: int, of: int) -> None:
             on_progress("training a classifier of the real images", done, of)
@@ -137,8 +134,8 @@ class Evaluation(BaseModel):
         if picture := quality_png(record):
             files.write(out / "quality.png", picture)
         if self.into_card:
-            name = "quality" if str(execution) == execution_of(card) else f"quality in {execution}"
-            store.add_metrics(card, {name: record.quality(found, self.count)})
+            metric = "quality" if str(execution) == execution_of(card) else f"quality in {execution}"
+            store.add_metrics(card, {metric: record.quality(found, self.count)})
         return record, out
 
     def _told(self, card: ModelCard) -> list[Told]:

@@ -75,6 +75,7 @@ def test_digits_were_found_good(store: ModelStore) -> None:
     quality = card.metrics["quality"]
     assert quality["count"] >= 5000
     assert quality["classifier_test_accuracy"] >= 0.985
+    assert {card.sampler.name, "heun"} <= {figures["sampler"]["name"] for figures in measured(card)}
     real = quality["real"]["as many training images"]
     default = measured(card)[0]
     assert default["sampler"]["name"] == card.sampler.name
