@@ -37,6 +37,7 @@ class Server:
         options: dict[str, Any] = {
             "http": self.connections.protocol,
             "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
+            "timeout_graceful_shutdown": 5,  # that who hung up was not noticed is no reason to wait for ever in the end
         }
         self.server = uvicorn.Server(
             uvicorn.Config(
