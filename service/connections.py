@@ -67,12 +67,22 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self.room.leave(self)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+    def handle_events(self) -> None:
+        super().handle_events()
         if self.flow.read_paused and not self.spare and not self.cycle.more_body:
             ahead, _ = self.conn.trailing_data
             if len(ahead) > MOST_AHEAD_BYTES:
                 self.transport.abort()
+            else:
+                # Who sends ahead may hang up too, which is not seen where nothing is read. The flow is not told, so
+                # that it does not pause again; a transport that reads may be told so once more.
+                self.transport.resume_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer has begun, which can be no other any more
+            self.transport.close()
 
     def resume_writing(self) -> None:
         self._resumed = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import resource
 import socket
 import threading
@@ -29,15 +30,17 @@ HEADERS = [(b"content-type", b"application/octet-stream")]
 
 
 class Server:
-    """A server of an application that answers at once, never, with much, or piece by piece, or that refuses bodies."""
+    """A server of an application that answers at once, later, never, endlessly or piece by piece, or refuses bodies."""
 
     def __init__(self, settings: ServiceSettings) -> None:
+        self.begun: list[str] = []  # requests that an application has
+        self.hold = threading.Event()  # an answer, until it is set
         self.ended: list[str] = []  # requests, when nobody is left to answer or all is sent
         self.connections = Connections(settings)
         options: dict[str, Any] = {
             "http": self.connections.protocol,
             "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
-            "timeout_graceful_shutdown": 5,  # that who hung up was not noticed is no reason to wait for ever in the end
+            "timeout_graceful_shutdown": 10,
         }
         self.server = uvicorn.Server(
             uvicorn.Config(
@@ -62,7 +65,11 @@ class Server:
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"]
-        if path == "/never":
+        self.begun.append(path)
+        if path in ("/never", "/endless"):
+            if path == "/endless":
+                await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+                await send({"type": "http.response.body", "body": b"begun", "more_body": True})
             while (await receive())["type"] != "http.disconnect":
                 pass
         elif path == "/refused":
@@ -70,8 +77,10 @@ class Server:
             await send({"type": "http.response.start", "status": 413, "headers": headers})
             await send({"type": "http.response.body", "body": REFUSED})
         else:
+            if path == "/held":
+                await asyncio.to_thread(self.hold.wait)
             size = {"/small": 2, "/large": 2**25}.get(path, 0)
-            headers = [*HEADERS, *([(b"content-length", b"%d" % size)] if size else [])]
+            headers = [*HEADERS, (b"x-path", path.encode()), *([(b"content-length", b"%d" % size)] if size else [])]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             for _ in range(100 if path == "/pieces" else 0):
                 await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
@@ -87,6 +96,11 @@ class Server:
     @property
     def open(self) -> int:
         return len(self.connections._all)
+
+    @property
+    def ahead(self) -> int:
+        """Bytes behind the requests that are answered."""
+        return sum(len(connection.conn.trailing_data[0]) for connection in self.connections._all)
 
     def close(self) -> None:
         for client in self.opened:
@@ -191,6 +205,73 @@ def test_what_is_sent_ahead_is_bounded(serve: Callable[..., Server], until: Call
     found = b""
     while found.count(b"200 OK") < 10:
         found += few.recv(2**16)
+
+
+@pytest.mark.parametrize("hang_up", [socket.SHUT_WR, socket.SHUT_RDWR], ids=["half", "whole"])
+@pytest.mark.parametrize("ahead", [b"X", ASKED, ASKED * (MOST_AHEAD_BYTES // len(ASKED))], ids=["byte", "one", "many"])
+def test_who_sends_ahead_and_hangs_up_is_not_waited_for(
+    serve: Callable[..., Server], until: Callable[..., None], ahead: bytes, hang_up: int
+) -> None:
+    """Nor is one whose request waits behind another, which has been answered."""
+    server = serve()
+    client = server.connect(NEVER)
+    until(lambda: server.begun == ["/never"])  # and waits for nothing but the end
+    client.sendall(ahead)
+    client.shutdown(hang_up)
+    until(lambda: server.ended == ["/never"])
+    second = server.connect(ASKED + NEVER)
+    until(lambda: server.begun[1:] == ["/small", "/never"])
+    second.sendall(ahead)
+    second.shutdown(hang_up)
+    until(lambda: server.ended[1:] == ["/small", "/never"])
+    until(lambda: server.open == 0)
+
+
+@pytest.mark.parametrize(("path", "said_so"), [("never", b"HTTP/1.1 400 "), ("endless", b"begun")])
+def test_what_is_no_request_ends_the_one_that_is_waited_for(
+    serve: Callable[..., Server],
+    until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    said_so: bytes,
+) -> None:
+    server = serve()
+    client = server.connect(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    until(lambda: server.begun == [f"/{path}"])
+    client.sendall(ASKED)  # after it has said that no more would come
+    assert said_so in said(client)
+    until(lambda: server.ended == [f"/{path}"])
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_what_is_sent_ahead_is_bounded_however_it_comes(
+    serve: Callable[..., Server], until: Callable[..., None]
+) -> None:
+    server = serve()
+    client = server.connect(NEVER)
+    until(lambda: server.begun == ["/never"])
+    with suppress(ConnectionError):
+        for _ in range(8 * MOST_AHEAD_BYTES // len(ASKED)):
+            client.sendall(ASKED)
+    until(lambda: server.ended == ["/never"])
+    until(lambda: server.open == 0)
+
+
+def test_requests_sent_ahead_of_an_answer_are_answered_in_order(
+    serve: Callable[..., Server], until: Callable[..., None]
+) -> None:
+    server = serve()
+    body = b"Content-Length: %d\r\n\r\n" % 2**14 + bytes(2**14)
+    paths = ["/held", "/small", "/other", "/small"]
+    client = server.connect()
+    for number, path in enumerate(paths):
+        client.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + body)
+        until(lambda number=number: server.begun == ["/held"] and server.ahead >= number * len(body))
+    server.hold.set()
+    until(lambda: server.ended == paths)
+    client.shutdown(socket.SHUT_WR)
+    answers = said(client).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [re.findall(rb"x-path: (\S+)", answer) for answer in answers] == [[path.encode()] for path in paths]
 
 
 def test_an_address_has_so_many_unless_it_is_a_proxy(serve: Callable[..., Server], until: Callable[..., None]) -> None:
