@@ -14,6 +14,8 @@ from PIL import ExifTags, Image
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _STRIP = 2**18  # pixels that are brought to eight bits at a time
 _BITS_PER_SAMPLE = 258  # tag of TIFF
+_SUBFILE = 254  # tag of TIFF: what a page is
+_OF_ANOTHER = 0b101  # in it: another page made smaller, or its mask
 _TURNED = {  # by what EXIF calls orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -121,12 +123,15 @@ def open_picture(
         wanted: what is said after the size of one that does not.
 
     Raises:
-        Unusable: it is no picture, or does not fit.
+        Unusable: it is no picture, is more than one, or does not fit.
     """
     with _readable(field, allowed):
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if not fits(*image.size):
             raise Unusable(field, f"the picture is {image.width} x {image.height} pixels{wanted}", allowed)
+        if _goes_on(image, data):
+            reason = "the file has more than one picture, and nothing tells which is meant"
+            raise Unusable(field, reason, "a file of one picture: one frame, or one page")
         if data.startswith(b"\xff\xd8") and count_scans(data, scans + 1) > scans:
             raise Unusable(field, f"the JPEG file has more than {scans} scans", f"at most {scans} scans")
         return Opened(field, image, allowed, getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (0,))[0])
@@ -141,6 +146,23 @@ def count_scans(data: bytes, most: int) -> int:
         if kind not in _WITHOUT_LENGTH:
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
     return scans
+
+
+def _goes_on(image: Image.Image, data: bytes) -> bool:
+    """Whether a file has another frame or page, as far as can be told without decoding.
+
+    What a camera adds to a photograph is none, as a thumbnail or how bright it is where.
+    """
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return False
+    if image.format != "TIFF":
+        return True
+    try:
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as second:
+            second.seek(1)
+            return not second.tag_v2.get(_SUBFILE, 0) & _OF_ANOTHER  # type: ignore[attr-defined]
+    except Exception:  # whatever damaged data make of a decoder: they are no page
+        return False
 
 
 @contextmanager
