@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from cli.console import err
+
 FILE = "running.json"
 SETTINGS = "SCORESERVE_DEFAULT_MODEL", "SCORESERVE_DEVICE", "SCORESERVE_EXECUTION"  # that other commands are told
 NETWORKS = "SCORESERVE_NETWORKS"
@@ -97,6 +99,14 @@ def nothing_runs(data_dir: Path | None) -> str:
         return f"nor does `scoreserve up` run with the data directory {data_dir or default_data_dir()}"
     except OSError as error:
         return f"nor is there a data directory of `scoreserve up`: {error}"
+
+
+def say_taken(redis_url: str, data_dir: Path | None) -> None:
+    """Says which Redis is taken, where none is named and nothing runs."""
+    from worker.queue.server import without_password  # noqa: PLC0415 (only services and workers have it)
+
+    said = f"takes {without_password(redis_url)}: no Redis is named, {nothing_runs(data_dir)}"
+    err.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _paths(text: str) -> list[str]:

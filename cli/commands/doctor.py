@@ -7,7 +7,7 @@ import typer
 from cli import connection
 from cli.console import err
 from cli.console import settings as read
-from cli.running import DataDir, Running
+from cli.running import DataDir, Running, say_taken
 
 MARKS = {"good": "[green]good[/green]", "note": "[yellow]note[/yellow]", "mend": "[red]mend[/red]"}
 
@@ -39,6 +39,8 @@ def doctor(
         running.share()
     told = running.options if running else {}
     settings = read(WorkerSettings, {**told, **({"redis_url": redis_url} if redis_url else {})})
+    if not (redis_url or running):
+        say_taken(settings.redis_url, data_dir)
     findings = examine(settings, server, api_key)
     sick = [finding for finding in findings if finding.state == "mend"]
     if as_json:

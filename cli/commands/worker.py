@@ -9,7 +9,7 @@ import typer
 from cli.console import err, fail
 from cli.console import settings as read
 from cli.logs import LogFormat, set_up
-from cli.running import DataDir, Running, nothing_runs
+from cli.running import DataDir, Running, nothing_runs, say_taken
 
 
 def worker(
@@ -71,7 +71,6 @@ def worker(
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until work begins there is nothing to finish
     from worker.process import NoRedis, WorkerFailed, run  # noqa: PLC0415 (torch)
-    from worker.queue.server import without_password  # noqa: PLC0415
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
     set_up(log_format)
@@ -98,8 +97,7 @@ def worker(
     told = running.options if running else {}
     settings = read(WorkerSettings, told | {name: value for name, value in options.items() if value is not None})
     if not (redis_url or running):
-        takes = f"works for {without_password(settings.redis_url)}: no Redis is named, {nothing_runs(data_dir)}"
-        err.print(takes, markup=False, highlight=False, soft_wrap=True)
+        say_taken(settings.redis_url, data_dir)
     try:
         run(settings, burst)
     except NoRedis as error:

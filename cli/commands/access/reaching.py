@@ -9,7 +9,7 @@ import typer
 
 from cli.console import fail
 from cli.console import settings as read
-from cli.running import Running, nothing_runs
+from cli.running import Running, say_taken
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -28,7 +28,10 @@ RedisUrl = Annotated[
 
 @contextmanager
 def reached(redis_url: str | None, data_dir: Path | None) -> "Iterator[Redis]":
-    """The Redis that is named, or of what runs here; one clear line if it does not answer."""
+    """The Redis that is named, or of what runs here, or else the usual one: which that is, is said then.
+
+    One that does not answer ends the command with one clear line.
+    """
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     from worker.queue.server import connect, without_password  # noqa: PLC0415
@@ -36,10 +39,11 @@ def reached(redis_url: str | None, data_dir: Path | None) -> "Iterator[Redis]":
 
     running = None if redis_url else Running.find(data_dir)
     settings = read(QueueSettings, {"redis_url": running.redis_url if running else redis_url})
+    if not (redis_url or running):
+        say_taken(settings.redis_url, data_dir)
     try:
         with connect(settings.redis_url, TIMEOUT_SECONDS, attempts=0) as connection:
             yield connection
     except (RedisError, ValueError) as error:
-        where = "" if redis_url or running else f", {nothing_runs(data_dir)}"
-        said = f"no Redis at {settings.redis_url}: {error}{where}; name one with --redis-url, or its --data-dir"
+        said = f"no Redis at {settings.redis_url}: {error}; name one with --redis-url, or the --data-dir of its service"
         fail(without_password(said))

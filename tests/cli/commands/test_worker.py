@@ -47,7 +47,7 @@ def test_which_redis_it_works_for_is_said_where_none_was_named(monkeypatch: pyte
     alone = CliRunner().invoke(app, ["worker", "--data-dir", str(tmp_path / "d")])
     assert alone.exit_code == 0
     (line,) = alone.stderr.splitlines()
-    assert line.startswith("works for redis://127.0.0.1:6379/0: no Redis is named")
+    assert line.startswith("takes redis://127.0.0.1:6379/0: no Redis is named")
     assert line.endswith(f"nor does `scoreserve up` run with the data directory {tmp_path / 'd'}")
     named = CliRunner().invoke(app, ["worker", "--redis-url", "redis://elsewhere:1/0"])
     assert (named.exit_code, named.stderr) == (0, "")

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -14,6 +15,7 @@ from cli.main import app
 from cli.running import Running
 from models.card import ModelCard
 from service.access.keys import KEYS, USED, Keys
+from worker.queue import server
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.keys import SPENT
@@ -159,6 +161,24 @@ def test_what_cannot_be_is_said_in_one_line(run, tmp_path) -> None:  # type: ign
     away = run("list", "--redis-url", f"unix://{tmp_path}/nothing")
     assert away.exit_code == 1
     assert "no Redis at" in away.stderr
+
+
+@pytest.mark.parametrize("arguments", [["keys", "list"], ["operator", "drained"], ["doctor"]], ids=" ".join)
+def test_which_redis_is_taken_is_said_where_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
+) -> None:
+    for name in ("SCORESERVE_REDIS_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(server, "connect", lambda url, *_, **options: Redis.from_url(f"unix://{tmp_path}/nothing"))
+    first = CliRunner().invoke(app, [*arguments, "--data-dir", str(tmp_path)]).stderr.splitlines()[0]
+    assert first.startswith("takes redis://127.0.0.1:6379/0: no Redis is named, nor does `scoreserve up` run")
+    assert first.endswith(str(tmp_path))
+    named = CliRunner().invoke(app, [*arguments, "--redis-url", f"unix://{tmp_path}/nothing"])
+    assert "takes" not in named.stderr
+    held = Running(1, "http://127.0.0.1:1", f"unix://{tmp_path}/nothing", {}).write_down(tmp_path)
+    assert "takes" not in CliRunner().invoke(app, [*arguments, "--data-dir", str(tmp_path)]).stderr
+    assert held is not None
+    os.close(held)
 
 
 def test_the_queue_of_what_runs_here_is_found(service_url: str, redis: Redis, tmp_path) -> None:  # type: ignore[no-untyped-def]
