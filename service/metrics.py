@@ -1,17 +1,26 @@
 """Prometheus metrics of the service. Those of the queue are read from Redis when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest, start_http_server
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from models.store import ModelStore
+from service.answering.negotiation import liked
 from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue
+
+TEXT, OPEN = "text/plain", "application/openmetrics-text"
+_FORMATS: dict[str, tuple[Callable[[Collector], bytes], str]] = {
+    TEXT: (generate_latest, CONTENT_TYPE_LATEST),
+    OPEN: (openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST),
+}
+_OFFERS = {TEXT: TEXT, "text/*": TEXT, "*/*": TEXT, OPEN: OPEN, "application/*": OPEN}
 
 
 class Metrics:
@@ -43,9 +52,16 @@ class Metrics:
         """
         return start_http_server(port, host, self.registry)
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """What Prometheus scrapes, and its media type: OpenMetrics where that is asked for, else its own text.
+
+        Prometheus' library would choose by itself, but does not weigh what is asked for, and answers in any version.
+
+        Args:
+            accept: the header of that name.
+        """
+        make, media_type = _FORMATS[liked(accept, _OFFERS) or TEXT]
+        return make(self.registry), media_type
 
 
 class _QueueCollector(Collector):

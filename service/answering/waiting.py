@@ -18,6 +18,7 @@ from service.access.auth import caller_of
 from service.access.budgets import payer
 from service.answering import ranges, views
 from service.answering.leaving import while_there
+from service.answering.negotiation import liked
 from service.answering.problems import Problem
 from service.context import Context
 from service.jobs import Accepted
@@ -157,7 +158,11 @@ async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Jo
 
 @lru_cache(256)
 def _negotiate(accept: str) -> str:
-    """The first of our media types that the client likes best; JSON if it takes anything."""
+    """The media type that the client likes best of ours; JSON if it takes anything.
+
+    Raises:
+        Problem: it takes none.
+    """
     offers = {
         JSON: JSON,
         "application/*": JSON,
@@ -166,15 +171,9 @@ def _negotiate(accept: str) -> str:
         "image/*": views.PNG,
         views.NPZ: views.NPZ,
     }
-    liked: list[tuple[float, int, str]] = []
-    for position, entry in enumerate(accept.split(",")):
-        name, *parameters = (part.strip() for part in entry.split(";"))
-        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
-        weight = float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0
-        if name.lower() in offers and weight > 0:
-            liked.append((-weight, position, offers[name.lower()]))
-    if not liked:
+    found = liked(accept, offers)
+    if found is None:
         raise Problem(
             "not-acceptable", f"Accept: {shortened(accept)} cannot be met; there is {JSON}, {views.PNG}, {views.NPZ}"
         )
-    return min(liked)[2]
+    return found

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from service.answering.problems import Problem, responses
 from service.context import InContext
+from service.metrics import OPEN, TEXT
 
 router = APIRouter(tags=["operation"])
 
@@ -52,10 +52,11 @@ def readyz(context: InContext) -> Ready:
     operation_id="getMetrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **responses("not-found")},
+    responses={200: {"content": {TEXT: {}, OPEN: {}}}, **responses("not-found")},
 )
-def metrics(context: InContext) -> Response:
-    """Metrics in the text format of Prometheus, unless they have a port of their own."""
+def metrics(request: Request, context: InContext) -> Response:
+    """Metrics in the text format of Prometheus, or as OpenMetrics, unless they have a port of their own."""
     if context.settings.api_metrics_port is not None:
         raise Problem("not-found", "metrics have a port of their own here, for Prometheus alone")
-    return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    text, media_type = context.metrics.render(",".join(request.headers.getlist("accept")))
+    return Response(text, media_type=media_type, headers={"Vary": "Accept"})

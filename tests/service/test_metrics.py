@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from worker.batching import BatchingWorker
@@ -41,6 +42,37 @@ def test_metrics_may_have_a_port_of_their_own(new_client, settings, problem: Cal
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+TEXT, OPEN = "text/plain; version=1.0.0; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OF_PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;"
+    "q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (OF_PROMETHEUS, OPEN),
+        ("application/openmetrics-text", OPEN),
+        ("application/openmetrics-text; version=nonsense", OPEN),
+        ("application/openmetrics-text;q=0.5, text/plain", TEXT),
+        ("application/openmetrics-text;q=0, */*", TEXT),
+        ("*/*", TEXT),
+        ("", TEXT),
+        ("image/png", TEXT),  # rather than nothing
+    ],
+)
+def test_they_are_in_the_format_that_is_asked_for(client, accept: str, media_type: str) -> None:
+    client.submit()
+    response = client.get("/metrics", headers={"accept": accept})
+    assert (response.status_code, response.headers["content-type"]) == (200, media_type)
+    assert "accept" in response.headers["vary"].lower()
+    read = read_openmetrics if media_type == OPEN else text_string_to_metric_families
+    samples = [sample for family in read(response.text) for sample in family.samples]
+    accepted = [one for one in samples if one.name == "scoreserve_jobs_total" and one.labels["status"] == "accepted"]
+    assert [one.value for one in accepted] == [1]
 
 
 def test_an_idle_service_has_all_its_metrics(client) -> None:

@@ -160,6 +160,7 @@ ALLOWED: tuple[str, ...] = (
     # Metrics may have a port of their own.
     "paths//metrics/get/description: changed: *",
     "paths//metrics/get/responses/404: added",
+    "paths//metrics/get/responses/200/content/application/openmetrics-text: added",
     # Operators have routes of their own, and may drain a model.
     "paths//operator/*: added",
     "components/schemas/ClientJob*: added",
