@@ -4,8 +4,9 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,11 +16,13 @@ from cli.console import fail
 from cli.progress import StageProgress, say
 
 if TYPE_CHECKING:
+    from models.evaluation.bench import Progress
     from models.evaluation.figures import ByClass, Figures
     from models.evaluation.record import Entry, Record
     from models.evaluation.restoration import Restorations
     from models.samplers.settings import SamplerSettings
 
+T = TypeVar("T")
 WIDTH = 200  # of a table that goes into a file
 
 
@@ -107,14 +110,29 @@ def evaluate(
     if restore:
         if into_card or inception_weights or weights or execution:
             fail("--restore goes without --into-card, --inception-weights, --guidance and --execution", code=2)
-        _restore(model, data, store, samplers, budgets, task or [], count, seed, out, device, cache)
-        return
-    if task:
+    elif task:
         fail("--task goes with --restore", code=2)
-    from models.environment import describe  # noqa: PLC0415 (torch)
-    from models.evaluation.evaluation import Evaluation, EvaluationFailed  # noqa: PLC0415
+    from models.evaluation.evaluation import Evaluation  # noqa: PLC0415 (torch)
+    from models.evaluation.restoration import Restoration  # noqa: PLC0415
     from models.store import ZOO  # noqa: PLC0415
 
+    if restore:
+        restoration = Restoration(
+            model=model,
+            data=data,
+            store=store or ZOO,
+            samplers=tuple(samplers),
+            evaluations=tuple(budgets),
+            tasks=tuple(task or []),
+            count=count,
+            seed=seed,
+            out=out,
+            device=device,
+            **({"cache": cache} if cache else {}),
+            command=shlex.join(["scoreserve", *sys.argv[1:]]),
+        )
+        _tell_restored(*_run(restoration.run, "stopped"))
+        return
     evaluation = Evaluation(
         model=model,
         data=data,
@@ -134,20 +152,30 @@ def evaluate(
         **({"cache": cache} if cache else {}),
         command=shlex.join(["scoreserve", *sys.argv[1:]]),
     )
+    _tell(*_run(evaluation.run, "stopped; run the same command again to go on"))
+
+
+def _run(run: Callable[["Progress"], tuple[T, Path]], stopped: str) -> tuple[T, Path]:
+    """What a run finds, and where it is; shown on its way, and one clear line if it does not come to its end."""
+    from models.evaluation.evaluation import EvaluationFailed  # noqa: PLC0415 (torch)
+
     progress = StageProgress()
     try:
-        record, directory = evaluation.run(progress.show)
+        found = run(progress.show)
     except EvaluationFailed as error:
         progress.stop()
         fail(str(error))
     except KeyboardInterrupt:
         progress.stop()
-        fail("stopped; run the same command again to go on", code=130)
+        fail(stopped, code=130)
     progress.stop()
-    out_console = Console(highlight=False)
-    if not out_console.is_terminal:
-        out_console = Console(width=WIDTH, highlight=False)
-    out_console.print(table(record))
+    return found
+
+
+def _tell(record: "Record", directory: Path) -> None:
+    from models.environment import describe  # noqa: PLC0415 (torch)
+
+    _print(table(record))
     for line in notes(record):
         say(line)
     say(describe(record.environment))
@@ -156,54 +184,17 @@ def evaluate(
         say("quality.png needs matplotlib: install scoreserve[train]")
 
 
-def _restore(
-    model: str,
-    data: Path,
-    store: Path | None,
-    samplers: "list[SamplerSettings]",
-    budgets: list[int],
-    tasks: list[str],
-    count: int,
-    seed: int,
-    out: Path | None,
-    device: str,
-    cache: Path | None,
-) -> None:
-    from models.evaluation.evaluation import EvaluationFailed  # noqa: PLC0415 (torch)
-    from models.evaluation.restoration import Restoration  # noqa: PLC0415
-    from models.store import ZOO  # noqa: PLC0415
-
-    restoration = Restoration(
-        model=model,
-        data=data,
-        store=store or ZOO,
-        samplers=tuple(samplers),
-        evaluations=tuple(budgets),
-        tasks=tuple(tasks),
-        count=count,
-        seed=seed,
-        out=out,
-        device=device,
-        **({"cache": cache} if cache else {}),
-        command=shlex.join(["scoreserve", *sys.argv[1:]]),
-    )
-    progress = StageProgress()
-    try:
-        found, directory = restoration.run(progress.show)
-    except EvaluationFailed as error:
-        progress.stop()
-        fail(str(error))
-    except KeyboardInterrupt:
-        progress.stop()
-        fail("stopped", code=130)
-    progress.stop()
-    out_console = Console(highlight=False)
-    if not out_console.is_terminal:
-        out_console = Console(width=WIDTH, highlight=False)
-    out_console.print(restored_table(found))
+def _tell_restored(found: "Restorations", directory: Path) -> None:
+    _print(restored_table(found))
     real = f"{found.real_same:.1%} are named rightly, {found.real_recognised:.1%} recognised"
     say(f"of the {found.count} originals {real}; * marks what runs when a request names no sampler")
     say(f"figures and pictures are in {directory}")
+
+
+def _print(found: Table) -> None:
+    """On standard output, in lines that are long enough where that is a file."""
+    out = Console(highlight=False)
+    (out if out.is_terminal else Console(width=WIDTH, highlight=False)).print(found)
 
 
 def restored_table(found: "Restorations") -> Table:

@@ -2,15 +2,19 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.console import fail
 from cli.progress import StageProgress, say
+
+if TYPE_CHECKING:
+    from models.study.report import Section
 
 Out = Annotated[Path, typer.Option(help="Directory of pictures and figures; tables go into the page OUT.md beside it.")]
 Runs = Annotated[Path, typer.Option(help="Where networks and samples are kept, so that a study can go on.")]
@@ -24,6 +28,7 @@ Store = Annotated[
     typer.Option(help="Model store.", envvar="SCORESERVE_MODELS_DIR", show_default="the models that ship"),
 ]
 RUNS = Path("runs/study")
+ALONE = 1  # thread: a network of one pixel has nothing to share, and on a busy machine two are far slower
 
 
 def plane(
@@ -40,19 +45,12 @@ def plane(
     Trains the preset toy2d at one noise level and at many, and draws again the pictures of Song & Ermon 2019, section
     3: some minutes on one CPU core.
     """
-    with studying() as progress:
-        import torch  # noqa: PLC0415
-
-        from models.environment import environment  # noqa: PLC0415
-        from models.study import plane_report, report  # noqa: PLC0415
+    with studying(out, device, ALONE) as studied:
+        from models.study import plane_report  # noqa: PLC0415 (torch)
         from models.study.plane import study  # noqa: PLC0415
 
-        torch.set_num_threads(1)  # a network of one pixel has nothing to share: on a busy machine two are far slower
-        machine = environment(command(), device)
-        found = study(runs, points, epochs, device, progress.show)
-        numbers = {"environment": machine} | plane_report.figures(found)
-        paths = report.write(out, "plane", numbers, plane_report.sections(found), command())
-    wrote(paths)
+        found = study(runs, points, epochs, device, studied.show)
+        studied.write("plane", plane_report.figures(found), plane_report.sections(found))
 
 
 def objectives(
@@ -67,19 +65,12 @@ def objectives(
 
     Trains the network of the preset toy2d by each of them, from two seeds: some minutes on one CPU core.
     """
-    with studying() as progress:
-        import torch  # noqa: PLC0415
-
-        from models.environment import environment  # noqa: PLC0415
-        from models.study import objectives_report, report  # noqa: PLC0415
+    with studying(out, device, ALONE) as studied:
+        from models.study import objectives_report  # noqa: PLC0415 (torch)
         from models.study.objectives import study  # noqa: PLC0415
 
-        torch.set_num_threads(1)  # as for `plane`
-        machine = environment(command(), device)
-        found = study(runs, epochs, device, progress.show)
-        numbers = {"environment": machine} | objectives_report.figures(found)
-        paths = report.write(out, "objectives", numbers, objectives_report.sections(found), command())
-    wrote(paths)
+        found = study(runs, epochs, device, studied.show)
+        studied.write("objectives", objectives_report.figures(found), objectives_report.sections(found))
 
 
 def trivial(
@@ -100,19 +91,14 @@ def trivial(
 
     Trains a small network three times. About three minutes on two CPU cores. Stopped and started again, it goes on.
     """
-    with studying() as progress:
-        from models.environment import environment  # noqa: PLC0415 (torch)
-        from models.evaluation.classifier import CACHE  # noqa: PLC0415
-        from models.study import report  # noqa: PLC0415
+    with studying(out, device) as studied:
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415 (torch)
         from models.study.digits import trivial_report  # noqa: PLC0415
         from models.study.digits.trivial import Trivial  # noqa: PLC0415
 
-        machine = environment(command(), device)
         amount = Trivial(small, large, levels, epochs, samples, steps_per_level)
-        found = amount.study(data, runs, CACHE, device, progress.show)
-        numbers = {"environment": machine} | trivial_report.figures(found)
-        paths = report.write(out, "trivial", numbers, trivial_report.sections(found), command())
-    wrote(paths)
+        found = amount.study(data, runs, CACHE, device, studied.show)
+        studied.write("trivial", trivial_report.figures(found), trivial_report.sections(found))
 
 
 def noise(
@@ -128,19 +114,14 @@ def noise(
 
     Half a minute on two CPU cores for the model that ships.
     """
-    with studying() as progress:
-        from models.environment import environment  # noqa: PLC0415 (torch)
-        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+    with studying(out, device) as studied:
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415 (torch)
         from models.store import ZOO  # noqa: PLC0415
-        from models.study import report  # noqa: PLC0415
         from models.study.digits import noise_report  # noqa: PLC0415
         from models.study.digits.noise import study  # noqa: PLC0415
 
-        machine = environment(command(), device)
-        found = study(model, store or ZOO, data, images, levels, CACHE, device, progress.show)
-        numbers = {"environment": machine} | noise_report.figures(found)
-        paths = report.write(out, "noise", numbers, noise_report.sections(found), command())
-    wrote(paths)
+        found = study(model, store or ZOO, data, images, levels, CACHE, device, studied.show)
+        studied.write("noise", noise_report.figures(found), noise_report.sections(found))
 
 
 def filmstrip(
@@ -158,19 +139,14 @@ def filmstrip(
     As the model's card has it: a minute or two on two CPU cores for the model that ships. Stopped and started again, it
     goes on.
     """
-    with studying() as progress:
-        from models.environment import environment  # noqa: PLC0415 (torch)
-        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+    with studying(out, device) as studied:
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415 (torch)
         from models.store import ZOO  # noqa: PLC0415
-        from models.study import report  # noqa: PLC0415
         from models.study.digits import filmstrip_report  # noqa: PLC0415
         from models.study.digits.filmstrip import study  # noqa: PLC0415
 
-        machine = environment(command(), device)
-        found = study(model, store or ZOO, data, chains, moments, runs, CACHE, device, progress.show)
-        numbers = {"environment": machine} | filmstrip_report.figures(found)
-        paths = report.write(out, "filmstrip", numbers, filmstrip_report.sections(found), command())
-    wrote(paths)
+        found = study(model, store or ZOO, data, chains, moments, runs, CACHE, device, studied.show)
+        studied.write("filmstrip", filmstrip_report.figures(found), filmstrip_report.sections(found))
 
 
 def reproducible(
@@ -190,20 +166,16 @@ def reproducible(
 
     About ten minutes on two CPU cores. Stopped and started again, it goes on.
     """
-    with studying() as progress:
-        from models.environment import environment  # noqa: PLC0415 (torch)
-        from models.evaluation.classifier import CACHE  # noqa: PLC0415
-        from models.study import report, reproducible_report  # noqa: PLC0415
+    with studying(out, device) as studied:
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415 (torch)
+        from models.study import reproducible_report  # noqa: PLC0415
         from models.study.reproducible import Reproduction  # noqa: PLC0415
 
-        machine = environment(command(), device)
         reproduction = Reproduction(
             seeds, epochs, checkpoints, samples, sampling_seeds, levels=levels, steps_per_level=steps_per_level
         )
-        found = reproduction.study(data, runs, CACHE, device, progress.show)
-        numbers = {"environment": machine} | reproducible_report.figures(found)
-        paths = report.write(out, "reproducible", numbers, reproducible_report.sections(found), command())
-    wrote(paths)
+        found = reproduction.study(data, runs, CACHE, device, studied.show)
+        studied.write("reproducible", reproducible_report.figures(found), reproducible_report.sections(found))
 
 
 def hyperparameters(
@@ -220,29 +192,62 @@ def hyperparameters(
     Step size, steps per level, levels and first level, and the first two together: half a million image-steps, about
     twelve minutes on two CPU cores for the model that ships. Stopped and started again, it goes on.
     """
-    with studying() as progress:
-        from models.environment import environment  # noqa: PLC0415 (torch)
-        from models.evaluation.classifier import CACHE  # noqa: PLC0415
+    with studying(out, device) as studied:
+        from models.evaluation.classifier import CACHE  # noqa: PLC0415 (torch)
         from models.store import ZOO  # noqa: PLC0415
-        from models.study import hyperparameters_report, report  # noqa: PLC0415
+        from models.study import hyperparameters_report  # noqa: PLC0415
         from models.study.hyperparameters import study  # noqa: PLC0415
 
-        machine = environment(command(), device)
-        found = study(model, store or ZOO, data, samples, runs, CACHE, device, progress.show)
-        numbers = {"environment": machine} | hyperparameters_report.figures(found)
-        paths = report.write(out, "hyperparameters", numbers, hyperparameters_report.sections(found), command())
-    wrote(paths)
+        found = study(model, store or ZOO, data, samples, runs, CACHE, device, studied.show)
+        studied.write("hyperparameters", hyperparameters_report.figures(found), hyperparameters_report.sections(found))
+
+
+@dataclass
+class Studied:
+    """A study on its way.
+
+    Args:
+        out: directory of its pictures and figures.
+        machine: what it is measured on, and with which command.
+        show: tells how far it is.
+        paths: all that was written.
+    """
+
+    out: Path
+    machine: dict[str, Any]
+    show: Callable[[str, int, int], None]
+    paths: list[Path] = field(default_factory=list)
+
+    def write(self, name: str, figures: dict[str, Any], sections: "list[Section]") -> None:
+        """Writes down what it has found: figures, pictures, and its sections of the page."""
+        from models.study import report  # noqa: PLC0415
+
+        numbers = {"environment": self.machine} | figures
+        self.paths = report.write(self.out, name, numbers, sections, self.machine["command"])
 
 
 @contextmanager
-def studying() -> Iterator[StageProgress]:
-    """Inside, work is shown, and what goes wrong ends the command with one clear line."""
+def studying(out: Path, device: str, threads: int | None = None) -> Iterator[Studied]:
+    """Inside, work is shown, and what goes wrong ends the command with one clear line; in the end all paths are told.
+
+    Args:
+        out: directory of pictures and figures.
+        device: torch device name.
+        threads: that torch may use; None for as many as usual.
+    """
     from models.study.pictures import need_matplotlib  # noqa: PLC0415
 
     progress = StageProgress()
     try:
         need_matplotlib()
-        yield progress
+        import torch  # noqa: PLC0415
+
+        from models.environment import environment  # noqa: PLC0415
+
+        if threads:
+            torch.set_num_threads(threads)
+        machine = environment(shlex.join(["scoreserve", *sys.argv[1:]]), device)
+        yield (studied := Studied(out, machine, progress.show))
     except (LookupError, OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         progress.stop()
         fail(" ".join(str(error).split()))
@@ -250,14 +255,5 @@ def studying() -> Iterator[StageProgress]:
         progress.stop()
         fail("stopped; run the same command again to go on", code=130)
     progress.stop()
-
-
-def command() -> str:
-    """The command line as it was given."""
-    return shlex.join(["scoreserve", *sys.argv[1:]])
-
-
-def wrote(paths: list[Path]) -> None:
-    """Tells where everything is."""
-    for path in paths:
+    for path in studied.paths:
         say(f"wrote {path}")
