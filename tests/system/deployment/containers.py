@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PORT = 18080
 SERVICE = f"http://127.0.0.1:{PORT}"
 ENVIRONMENT = {

@@ -124,3 +124,9 @@ def pixels(page: Any, selector: str) -> list[list[int]]:
 
 def job_id(page: Any) -> str:
     return str(page.evaluate("location.hash")).split("/")[1]
+
+
+def marked(page: Any) -> list[int]:
+    """Which pixels of the picture are to be painted anew, row by row."""
+    (red,) = pixels(page, "#inpaint [data-part=overlay]")
+    return [int(value > 0) for value in red]
