@@ -12,6 +12,7 @@ from cli import connection
 from cli.commands import (
     api,
     completions,
+    distill,
     doctor,
     evaluate,
     guide,
@@ -72,6 +73,7 @@ app.command(epilog=example("up"))(needs("server", "worker")(up.up))
 app.command(epilog=example("api"))(needs("server")(api.api))
 app.command(epilog=example("worker"))(needs("worker")(worker.worker))
 app.command(epilog=example("train"))(needs("train")(train.train))
+app.command(epilog=example("distill"))(needs("train")(distill.distill))
 app.command(epilog=example("guide"))(needs("train")(guide.guide))
 app.command(epilog=example("evaluate"))(needs("train")(evaluate.evaluate))
 app.command(epilog=example("sample", connection.CODES))(sample.sample)

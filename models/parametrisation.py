@@ -214,7 +214,9 @@ class Flow(_Parametrisation):
 
 
 class Consistency(_Parametrisation):
-    """A consistency model (Song 2023, appendix C): f(u, s) = c_skip u + c_out F(c_in u, 250 log s).
+    """A consistency model (Song 2023, appendix C) of data with mean m and standard deviation sd.
+
+    f(u, s) = m + c_skip (u - m) + c_out F(c_in (u - m), 250 log s), or another multiple of log(s); theirs have m = 0.
 
     f is where the probability flow through u ends, and no expectation: there is no score. What takes its place,
     (f - u) / s^2, is what multistep consistency sampling needs.
@@ -224,9 +226,14 @@ class Consistency(_Parametrisation):
 
     denoises: ClassVar[bool] = False
     name: Literal["consistency"] = "consistency"
+    data_mean: float = Field(0.0, allow_inf_nan=False, description="m, in the network's units.")
     data_std: Positive = Field(0.5, description="sd, in the network's units.")
     s_min: Positive = Field(0.002, description="The noise level at which f(u) is u, in the network's units.")
     times: Positive = 250.0
+
+    @property
+    def centre(self) -> float:
+        return self.data_mean
 
     def _known(self) -> tuple[float, float]:
         return self.s_min, math.inf

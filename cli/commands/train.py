@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.connection import CANCELLED
 from cli.console import fail
 from cli.progress import TrainingProgress, say
+
+if TYPE_CHECKING:
+    from models.training.job import Job
 
 SETTINGS = "In place of the preset's settings"
 
@@ -69,7 +72,7 @@ def train(
     Settings left out are the preset's. Run again with the same --out, it continues from the last checkpoint; SIGTERM
     makes it write one and end. torchrun makes several processes share each batch.
     """
-    from models.training.job import TrainingFailed, TrainingJob, TrainingStopped  # noqa: PLC0415 (torch)
+    from models.training.job import TrainingJob  # noqa: PLC0415 (torch)
 
     settings = {
         "epochs": epochs,
@@ -95,7 +98,14 @@ def train(
         grid_every=grid_every,
         command=shlex.join(["scoreserve", *sys.argv[1:]]),
     )
-    progress = TrainingProgress(save_every)
+    carry_out(job)
+
+
+def carry_out(job: "Job") -> None:
+    """Runs a job to its end, or to where it is told to stop; shows how far it is."""
+    from models.training.job import TrainingFailed, TrainingStopped  # noqa: PLC0415 (torch)
+
+    progress = TrainingProgress(job.save_every)
     speak = say if os.environ.get("RANK", "0") == "0" else lambda _line: None  # of several processes, the first one
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         speak(f"started in the background, where Ctrl-C is ignored; `kill {os.getpid()}` saves and stops")
@@ -111,7 +121,7 @@ def train(
         return
     except KeyboardInterrupt:
         progress.stop()
-        say(f"stopped; run the same command again to go on from {out}")
+        say(f"stopped; run the same command again to go on from {job.out}")
         raise typer.Exit(CANCELLED) from None
     progress.stop()
     if published:

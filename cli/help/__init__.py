@@ -15,6 +15,7 @@ EXAMPLES: Mapping[str, str] = {
     "api": "scoreserve api --port 8000 --redis-url redis://127.0.0.1:6379/0",
     "worker": "scoreserve worker --device cuda --slots 256",
     "train": "scoreserve train mnist --data data/mnist --out runs/mnist",
+    "distill": "scoreserve distill mnist --out runs/mnist-fast",
     "guide": "scoreserve guide mnist --by mnist-guide --weight 2.5 --interval 0.3 2 --store runs/mnist/models",
     "evaluate": "scoreserve evaluate mnist --data data/mnist --sampler heun --count 1000",
     "sample": "scoreserve sample --count 16 --sampler heun --out digits.png",

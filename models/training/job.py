@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from models.card import ModelCard
+from models.card import ModelCard, NetworkSpec
 from models.images import grid, to_png
 from models.samplers import COMPARED
 from models.samplers.plan import plan
@@ -26,7 +28,8 @@ from models.training import presets
 from models.training.data.formats import DataError
 from models.training.data.images import TrainingData, load_data
 from models.training.data.toy import is_plane, two_gaussians
-from models.training.origin import Origin, find, read_weights
+from models.training.distillation.flows import Flows
+from models.training.origin import Origin, Start, find, read_weights
 from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
 from models.training.records.curve import loss_png
@@ -47,19 +50,29 @@ class TrainingStopped(Exception):
     """The job was asked to stop before its end, and has saved where it was."""
 
 
-class TrainingJob(BaseModel):
-    """One run of `scoreserve train`, or one process's share of it under torchrun.
+@dataclass(frozen=True)
+class Task:
+    """What a job has to do.
 
     Args:
-        preset: name of a preset, or path of a preset file.
-        data: the data set: a directory or a file that `load_images` reads; None if the preset makes its own.
+        trainer: before its first step.
+        published: what the card of the model will say.
+        told: of the data, in a line.
+    """
+
+    trainer: Trainer
+    published: presets.PublishedAs
+    told: str
+
+
+class Job(BaseModel, ABC):
+    """One run that ends in a model, or one process's share of it under torchrun.
+
+    Args:
         out: directory of the run.
         store: directory of the model store to publish into.
-        overrides: training settings that replace the preset's.
-        origin: the model whose weights the run starts from, `NAME` or `NAME/VERSION`, of `store` or of those that ship;
-            None for fresh ones.
+        overrides: training settings that replace those that the run starts from.
         average: decay of the average that is published; None for the one that the settings name.
-        skip_bad: whether pictures that cannot be read are left out.
         device: torch device name.
         save_every, grid_every: steps between checkpoints and between sample grids.
         command: what the card says it was made with.
@@ -67,18 +80,27 @@ class TrainingJob(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    preset: str
-    data: Path | None
     out: Path
     store: Path
     overrides: dict[str, Any]
-    origin: str | None = None
     average: float | None = None
-    skip_bad: bool = False
     device: str
     save_every: int
     grid_every: int
     command: str
+
+    @abstractmethod
+    def task(self, stopping: Callable[[], bool], say: Callable[[str], None]) -> Task:
+        """What there is to do.
+
+        Args:
+            stopping, say: see `run`.
+
+        Raises:
+            LookupError, DataError, OSError, ValueError, TypeError, RuntimeError: it cannot be done; the message says
+                why.
+            TrainingStopped: `stopping` said so.
+        """
 
     def run(
         self,
@@ -117,39 +139,39 @@ class TrainingJob(BaseModel):
         say: Callable[[str], None],
     ) -> tuple[ModelCard, Path] | None:
         with _one_line():
-            preset = presets.load(self.preset)
-            settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
-            data = self._data(preset, settings)
-            trainer = self._trainer(data, settings, self._origin())
-            table = grid_table(draft(trainer, preset.model))
-        say(data.told)
-        with self._alone():
+            task = self.task(stopping, say)
+            trainer = task.trainer
+            table = grid_table(draft(trainer, task.published))
+        say(task.told)
+        with self.alone():
             with _one_line():
                 if not trainer.resume():
                     trainer.choose_execution()
                     trainer.save()  # what cannot be written is found out now, not after hours
-            return self._train(trainer, preset, table, on_start, on_step, stopping)
+            return self._train(task, table, on_start, on_step, stopping)
 
-    def _trainer(
+    def trainer(
         self,
         data: TrainingData,
         settings: TrainingSettings,
-        origin: tuple[Origin, dict[str, Tensor]] | None,
+        origin: Start | None,
+        student: tuple[NetworkSpec, Flows] | None = None,
     ) -> Trainer:
+        """The trainer of this process; see there."""
         processes, device = join(self.device)
         if device.startswith("cuda"):
             torch.backends.cudnn.deterministic = True  # a run that goes on must round as it would have
-        return Trainer(data.images, settings, self.out, device, processes, data.labels, origin)
+        return Trainer(data.images, settings, self.out, device, processes, data.labels, origin, student)
 
     def _train(
         self,
-        trainer: Trainer,
-        preset: presets.Preset,
+        task: Task,
         table: Table,
         on_start: Callable[[Trainer], None],
         on_step: Callable[[Trainer, Tensor], None],
         stopping: Callable[[], bool],
     ) -> tuple[ModelCard, Path] | None:
+        trainer = task.trainer
         on_start(trainer)
         events = Events(self.out / "tensorboard", trainer.step) if trainer.processes.first else None
 
@@ -170,7 +192,7 @@ class TrainingJob(BaseModel):
             if not finished:
                 raise TrainingStopped(f"stopped after step {trainer.step} of {trainer.steps}")
             self._draw(trainer, table, events)
-            return publish(trainer, preset.model, ModelStore(self.store), self.command, self.average)
+            return publish(trainer, task.published, ModelStore(self.store), self.command, self.average)
         except (OSError, RuntimeError, ValueError) as error:
             raise TrainingFailed(one_line(error)) from error
         except KeyboardInterrupt:
@@ -182,7 +204,7 @@ class TrainingJob(BaseModel):
                 events.close()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Inside, no other run is at work in the directory. A run that is killed leaves it to the next."""
         if os.environ.get("RANK", "0") != "0":  # the first process of several stands for all
             yield
@@ -201,22 +223,6 @@ class TrainingJob(BaseModel):
                 ) from error
             yield
 
-    def _data(self, preset: presets.Preset, settings: TrainingSettings) -> TrainingData:
-        """The training images, and their labels where the network is to be told them."""
-        if preset.data is not None:
-            return TrainingData(two_gaussians(preset.data.points), None, f"{preset.data.points:,} points")
-        if self.data is None:
-            raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
-        return load_data(self.data, preset.image, settings.classes, preset.model.classes, self.skip_bad)
-
-    def _origin(self) -> tuple[Origin, dict[str, Tensor]] | None:
-        """The model that the run starts from, and its weights."""
-        if self.origin is None:
-            return None
-        models = ModelStore(self.store, ZOO)
-        card = find(self.origin, models)
-        return Origin.of(card), read_weights(card, models)
-
     def _draw(self, trainer: Trainer, table: Table, events: Events) -> None:
         """Samples of the EMA weights, the loss curve, and the record of the run.
 
@@ -233,6 +239,46 @@ class TrainingJob(BaseModel):
         if curve := loss_png(trainer.losses):
             (self.out / "loss.png").write_bytes(curve)
         (self.out / "run.json").write_text(json.dumps(provenance(trainer, self.command), indent=2) + "\n")
+
+
+class TrainingJob(Job):
+    """One run of `scoreserve train`.
+
+    Args:
+        preset: name of a preset, or path of a preset file.
+        data: the data set: a directory or a file that `load_images` reads; None if the preset makes its own.
+        origin: the model whose weights the run starts from, `NAME` or `NAME/VERSION`, of `store` or of those that ship;
+            None for fresh ones.
+        skip_bad: whether pictures that cannot be read are left out.
+    """
+
+    preset: str
+    data: Path | None
+    origin: str | None = None
+    skip_bad: bool = False
+
+    def task(self, stopping: Callable[[], bool], say: Callable[[str], None]) -> Task:  # noqa: ARG002
+        """See Job."""
+        preset = presets.load(self.preset)
+        settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
+        data = self._data(preset, settings)
+        return Task(self.trainer(data, settings, self._origin()), preset.model, data.told)
+
+    def _data(self, preset: presets.Preset, settings: TrainingSettings) -> TrainingData:
+        """The training images, and their labels where the network is to be told them."""
+        if preset.data is not None:
+            return TrainingData(two_gaussians(preset.data.points), None, f"{preset.data.points:,} points")
+        if self.data is None:
+            raise DataError(f"{self.preset} is trained on images: say where they are (--data)")
+        return load_data(self.data, preset.image, settings.classes, preset.model.classes, self.skip_bad)
+
+    def _origin(self) -> Start | None:
+        """The model that the run starts from, and its weights."""
+        if self.origin is None:
+            return None
+        models = ModelStore(self.store, ZOO)
+        card = find(self.origin, models)
+        return Origin.of(card), read_weights(card, models)
 
 
 @contextmanager
@@ -259,7 +305,7 @@ def grid_table(card: ModelCard) -> Table:
         SamplerRefused: the card's own sampler does not fit it, which is better known now than when it is published.
     """
     _, table = plan(None, card)
-    if card.sigmas is None:
+    if card.sigmas is None and card.denoises:
         _, table = plan(bare(COMPARED), card)
     return table
 

@@ -1,8 +1,10 @@
-"""Objectives that make a network a score model.
+"""Objectives that make a network a score model, or a consistency model.
 
-All of them look at the noised data, x~ = x + sigma z: what is learned is the score of p_sigma.
+All of them look at the noised data, x~ = x + sigma z. What the first four learn is the score of p_sigma; the last one
+learns where the probability flow through x~ ends, from noise that is not drawn at random: see distillation.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -12,7 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.parametrisation import Edm, Parametrisation
 
-ObjectiveName = Literal["edm", "denoising", "sliced", "exact"]
+ObjectiveName = Literal["edm", "denoising", "sliced", "exact", "consistency"]
+TWICE = ("sliced", "exact")  # that differentiate the score itself
+ROUND = 0.00054  # of the pseudo-Huber distance, by the root of the number of pixels, which are in [-1, 1]
 Score = Callable[[Tensor], Tensor]
 
 
@@ -21,7 +25,8 @@ class Objective(nn.Module):
 
     The loss of an image is weighted by lambda(sigma) = sigma^2 (Song & Ermon 2019, eq. 6). `edm` is `denoising` with
     the weight of Karras 2022 (eq. 8), for the denoised image (sigma^2 + sd^2) / (sigma sd)^2, and a mean over the
-    pixels: it makes the loss that of the network's own output, of the same size at every sigma.
+    pixels: it makes the loss that of the network's own output, of the same size at every sigma. The loss of
+    `consistency` is a distance in pixels, and weighted alike at all noise levels.
 
     Args:
         name: which.
@@ -36,6 +41,8 @@ class Objective(nn.Module):
         super().__init__()
         if name == "edm" and not isinstance(parametrisation, Edm):
             raise ValueError("the objective edm is for a preconditioned unet; for this network, take denoising")
+        if (name == "consistency") == parametrisation.denoises:
+            raise ValueError(f"the objective {name} is not for a parametrisation of the kind {parametrisation.name}")
         self.name, self.network, self.parametrisation = name, network, parametrisation
         self.normals = 2 if name == "sliced" else 1
         self._function = FUNCTIONS[name]
@@ -71,6 +78,8 @@ class Objective(nn.Module):
             return scored
 
         losses = self._function(score, x, sigma, *normals)
+        if self.name == "consistency":
+            return losses
         weight = 2 / (factors[:, 3] ** 2 * x[0].numel()) if self.name == "edm" else sigma**2
         return weight * losses
 
@@ -110,9 +119,23 @@ def exact(score: Score, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     return trace + (at**2).sum(1) / 2
 
 
+def consistency(score: Score, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """How far f(x + sigma z) is from x, where the noise z is that from which the probability flow leads to x, [n].
+
+    The distance is pseudo-Huber's (Song & Dhariwal 2023, section 3.3), over the root of the number of pixels.
+    """
+    s = sigma[:, None, None, None]
+    noisy = x + s * noise
+    apart = (noisy + s**2 * score(noisy) - x).flatten(1)
+    size = apart.shape[1]
+    least = ROUND / 2 * math.sqrt(size)  # ours are in [0, 1]
+    return ((apart**2).sum(1) + least**2).sqrt().sub(least) / math.sqrt(size)
+
+
 FUNCTIONS: dict[ObjectiveName, Callable[..., Tensor]] = {
     "edm": denoising,
     "denoising": denoising,
     "sliced": sliced,
     "exact": exact,
+    "consistency": consistency,
 }

@@ -44,6 +44,9 @@ class Origin(BaseModel):
         )
 
 
+Start = tuple[Origin, dict[str, Tensor]]  # where weights come from, and these
+
+
 def find(model: str, store: ModelStore) -> ModelCard:
     """The card of `NAME` (its newest version) or `NAME/VERSION`.
 

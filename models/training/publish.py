@@ -137,6 +137,7 @@ def provenance(trainer: Trainer, command: str, decay: float | None = None) -> di
         "training": trainer.settings.model_dump(mode="json"),
         "earlier": trainer.history,
         "from": None if trainer.origin is None else trainer.origin.model_dump(),
+        "flows": None if trainer.flows is None else trainer.flows.made,
         "images": len(trainer.images),
         "images_sha256": trainer.images_sha256,
         "steps": trainer.step,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.training.execution import StepExecution
 from models.training.levels import NoiseLevels
-from models.training.objectives import ObjectiveName
+from models.training.objectives import TWICE, ObjectiveName
 from models.training.optimizers import OptimizerName
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -54,7 +54,7 @@ class TrainingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _compilable(self) -> "TrainingSettings":
-        if self.compile and self.objective in ("sliced", "exact"):
+        if self.compile and self.objective in TWICE:
             raise ValueError(
                 f"compile: torch.compile cannot differentiate twice, as the objective {self.objective} does"
             )

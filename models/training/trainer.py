@@ -18,11 +18,13 @@ from models.training.averages import Averages, lengths
 from models.training.checkpoint import BEFORE, CHECKPOINT, AnotherRun, Checkpoint
 from models.training.data.batches import Batch, Batches, Draw
 from models.training.data.images import Labels, images_sha256
+from models.training.distillation.batches import FlowBatches
+from models.training.distillation.flows import Flows
 from models.training.execution import Gradients, Precision, StepExecution, candidates, fastest, has_dropout
 from models.training.levels import NoiseLevels
-from models.training.objectives import Objective
+from models.training.objectives import TWICE, Objective
 from models.training.optimizers import Optimizer
-from models.training.origin import Origin, start_from
+from models.training.origin import Origin, Start, start_from
 from models.training.processes import Processes
 from models.training.settings import TrainingSettings
 
@@ -48,6 +50,8 @@ class Trainer:
         processes: this one among those that train together.
         labels: what is on the images, for a network with classes.
         origin: the model whose weights it starts from, and these; None for fresh ones.
+        student: the network of a distillation, and the flows that it learns in place of the images, which are their
+            ends.
 
     Raises:
         TypeError, ValueError: the settings do not fit the network, the images or the number of processes, or there is
@@ -62,7 +66,8 @@ class Trainer:
         device: str = "cpu",
         processes: Processes = Processes(),  # noqa: B008 (frozen)
         labels: Labels | None = None,
-        origin: tuple[Origin, dict[str, Tensor]] | None = None,
+        origin: Start | None = None,
+        student: tuple[NetworkSpec, Flows] | None = None,
     ) -> None:
         self.images, self.directory, self.processes = images, directory, processes
         self.checkpoint = Checkpoint(directory)
@@ -75,9 +80,12 @@ class Trainer:
         self.classes: tuple[str, ...] = labels.names if labels and settings.classes else ()
         if settings.classes and not self.classes:
             raise ValueError("classes = true needs data with labels")
+        if (student is None) == (settings.objective == "consistency"):
+            raise ValueError("the objective consistency is that of `scoreserve distill`, which has no other")
         self.origin = origin[0] if origin else None
         self.sigmas = settings.levels.sigmas if settings.levels else None
-        self.spec = self._spec()
+        self.flows = student[1] if student else None
+        self.spec = student[0] if student else self._spec()
         self.parametrisation = self.spec.parametrised(self.sigmas)
         torch.manual_seed(settings.seed)
         self.network = build_network(self.spec).to(self.device)
@@ -98,9 +106,8 @@ class Trainer:
             settings.label_dropout,
         )
         indices = labels.indices if labels and self.classes else None
-        self.batches = Batches(
-            images, indices, len(self.classes), self.batch, draw, self.objective, self.device, processes
-        )
+        how = len(self.classes), self.batch, draw, self.objective, self.device, processes
+        self.batches = FlowBatches(self.flows, *how) if self.flows else Batches(images, indices, *how)
         self.step = 0
         self._torn = False  # whether weights are ahead of the step count, as inside an update
         self.seconds = 0.0
@@ -133,14 +140,16 @@ class Trainer:
     def choose_execution(self) -> None:
         """Finds the fastest execution of a step by measurement, unless the settings name one; before the first step.
 
-        bfloat16 is for the objective `edm` only, whose network's output is of the same size at every noise level.
+        bfloat16 is for the objectives `edm` and `consistency` only, whose network's output is of the same size at every
+        noise level.
         """
         s = self.settings
         if s.execution is not None:
             return
         alone = self.processes.size == 1 and not s.compile and not has_dropout(self.network)
-        once = s.objective in ("edm", "denoising")  # and not twice, which sets what all threads share
-        precisions: tuple[Precision, ...] = ("float32", "bfloat16") if s.objective == "edm" else ("float32",)
+        once = s.objective not in TWICE  # which sets what all threads share
+        even = s.objective in ("edm", "consistency")
+        precisions: tuple[Precision, ...] = ("float32", "bfloat16") if even else ("float32",)
         if s.precision != "auto":
             precisions = (s.precision,)
         among = candidates(self.device, precisions, in_pieces=alone and once)

@@ -24,6 +24,7 @@ COMMANDS = (
     "api",
     "worker",
     "train",
+    "distill",
     "guide",
     "sample",
     "inpaint",

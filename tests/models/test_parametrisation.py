@@ -126,16 +126,18 @@ def test_flow(sigma: float, pixels: tuple[float, float]) -> None:
 
 
 @every_sigma
-def test_consistency(sigma: float) -> None:
-    parametrisation = Consistency(pixels=(-1, 1), data_std=0.5, s_min=0.002)
+@pytest.mark.parametrize("mean", [0.0, -0.7])
+def test_consistency(sigma: float, mean: float) -> None:
+    parametrisation = Consistency(pixels=(-1, 1), data_mean=mean, data_std=0.5, s_min=0.002)
     y, u, s = asked(sigma, parametrisation.pixels)
     output = torch.tensor([0.3, -0.4, 2.0], dtype=torch.float64)
-    end = 0.25 / ((s - 0.002) ** 2 + 0.25) * u + 0.5 * (s - 0.002) / math.hypot(s, 0.5) * output
+    skipped = 0.25 / ((s - 0.002) ** 2 + 0.25) * (u - mean)
+    end = mean + skipped + 0.5 * (s - 0.002) / math.hypot(s, 0.5) * output
     factors = parametrisation.factors(sigma)
     centred = y - parametrisation.mean
     score = factors.skip * centred + factors.out * output
     assert torch.allclose(y + sigma**2 * score, (end + 1) / 2, atol=1e-12)
-    assert torch.allclose(factors.c_in * centred, u / math.hypot(s, 0.5))
+    assert torch.allclose(factors.c_in * centred, (u - mean) / math.hypot(s, 0.5))
     assert factors.c_noise == pytest.approx(250 * math.log(s))
     assert not parametrisation.denoises
 

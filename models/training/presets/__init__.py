@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.card import ImageShape, ModelName
 from models.samplers import USUAL
 from models.samplers.settings import SamplerSettings, bare
+from models.training.distillation.flows import FlowSettings
 from models.training.settings import TrainingSettings
 
 DIRECTORY = Path(__file__).parent
@@ -72,6 +73,29 @@ class Preset(BaseModel):
         if self.model.sigma_max is None and self.training.levels is None:
             raise ValueError("model.sigma_max is missing: only where training.levels is given does it follow from that")
         return self
+
+
+class Distillation(BaseModel):
+    """The file of settings that `scoreserve distill` starts from.
+
+    Args:
+        description: what the card says after the name of the teacher.
+        sampler: the sampler of the model by default.
+        flows: what the teacher makes for it to learn.
+        training: how it is trained.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str
+    sampler: SamplerSettings
+    flows: FlowSettings
+    training: TrainingSettings
+
+
+def distillation() -> Distillation:
+    """The settings of `scoreserve distill`."""
+    return Distillation.model_validate(tomllib.loads((DIRECTORY / "distill" / "distill.toml").read_text()))
 
 
 def names() -> list[str]:

@@ -5,13 +5,14 @@ from torch.nn import functional as F
 
 from models.card import ImageShape
 from models.networks.refinenet import RefineNetV1, RefineNetV2
-from models.parametrisation import DiscreteLevels, Edm, OverSigma
+from models.parametrisation import Consistency, DiscreteLevels, Edm, OverSigma
 from models.score import ScoreModel
 from models.training.levels import stratified_log_normal
 from models.training.objectives import FUNCTIONS, Objective, ObjectiveName
 
 MEAN, STD = 0.3, 0.2
 WRONG = Edm(data_mean=0.5, data_std=0.35)
+CONSISTENT = Consistency(data_mean=0.5, data_std=0.35, s_min=0.001, times=0.25)
 PIXELS, POINTS = (1, 8, 8), (2, 1, 1)
 
 
@@ -136,6 +137,37 @@ def gradient(name: ObjectiveName, seed: int, sigma: float) -> Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
 
+def test_consistency_is_the_distance_of_what_is_seen_from_the_end_of_the_flow() -> None:
+    """The flow of N(MEAN, STD^2) shrinks what is off the mean, by which f is known."""
+
+    class TrueEnd(TrueScore):
+        def forward(self, scaled: Tensor, condition: Tensor) -> Tensor:
+            sigma = condition[:, :, None, None]
+            centred = scaled * (sigma**2 + CONSISTENT.data_std**2).sqrt()
+            end = MEAN + STD / (sigma**2 + STD**2).sqrt() * (centred + CONSISTENT.mean - MEAN)
+            factors = [CONSISTENT.factors(float(s)) for s in condition]
+            skip, out = (torch.tensor([f[i] for f in factors])[:, None, None, None] for i in (2, 3))
+            return ((end + self.shift - CONSISTENT.mean - centred) / sigma**2 - skip * centred) / out
+
+    end, sigma, *_ = batch(64, 7)
+    noisy = MEAN + (sigma[:, None, None, None] ** 2 + STD**2).sqrt() / STD * (end - MEAN)
+    noise = (noisy - end) / sigma[:, None, None, None]
+    network = TrueEnd()
+    objective = Objective("consistency", network, CONSISTENT)
+    assert losses(objective, end, sigma, noise).max() < 1e-3
+    with torch.no_grad():
+        network.shift.fill_(0.1)
+    # Of a distance that is large beside what rounds it off, that is left; of each pixel 0.1.
+    assert torch.allclose(losses(objective, end, sigma, noise), torch.tensor(0.1), atol=1e-3)
+
+
+def test_each_objective_is_for_parametrisations_of_its_kind() -> None:
+    with pytest.raises(ValueError, match="consistency is not for a parametrisation of the kind edm"):
+        Objective("consistency", TrueScore(), WRONG)
+    with pytest.raises(ValueError, match="denoising is not for a parametrisation of the kind consistency"):
+        Objective("denoising", TrueScore(), CONSISTENT)
+
+
 @pytest.mark.parametrize("name", ["denoising", "sliced"])
 def test_its_gradient_is_that_of_score_matching_in_expectation(name: ObjectiveName) -> None:
     expected, found = gradient("exact", 0, 0.5), gradient(name, 1, 0.5)
@@ -146,7 +178,7 @@ def test_its_gradient_is_that_of_score_matching_in_expectation(name: ObjectiveNa
 def test_every_objective_trains_a_network_with_attention(tiny_model: ScoreModel, name: ObjectiveName) -> None:
     network = tiny_model.network.requires_grad_(True)
     try:
-        objective = Objective(name, network, tiny_model.parametrisation)
+        objective = Objective(name, network, CONSISTENT if name == "consistency" else tiny_model.parametrisation)
         gradients = torch.autograd.grad(losses(objective, *batch(2, 4)).sum(), list(network.parameters()))
     finally:
         network.requires_grad_(False)
