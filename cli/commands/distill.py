@@ -24,10 +24,13 @@ def distill(
     ] = None,
     flows: Annotated[
         int | None,
-        typer.Option(min=1, help="Ways from noise to an image that the teacher makes.", rich_help_panel=SETTINGS),
+        typer.Option(
+            min=1, metavar="<int>", help="Ways from noise to an image that the teacher makes.", rich_help_panel=SETTINGS
+        ),
     ] = None,
     levels: Annotated[
-        int | None, typer.Option(min=2, help="Evaluations of the teacher for each.", rich_help_panel=SETTINGS)
+        int | None,
+        typer.Option(min=2, metavar="<int>", help="Evaluations of the teacher for each.", rich_help_panel=SETTINGS),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the flows.", rich_help_panel=SETTINGS)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.", rich_help_panel=SETTINGS)] = None,
