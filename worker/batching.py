@@ -23,17 +23,17 @@ from worker.holder import Holder
 from worker.keeper import Keeper
 from worker.leases import Lease
 from worker.member import AWAY_SECONDS
-from worker.queue import keys, shards
+from worker.queue import shards
 from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
-from worker.queue.jobs import Record
 from worker.queue.server import unavailable
-from worker.queue.shards import Shard, ShardJob, ShardUnreadable
+from worker.queue.shards import Shard, ShardJob
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 DAMAGED = "what the queue had of it was damaged: ask again"  # what a client is told
 BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartbeats of the leases
+FIRST_BEAT_SECONDS = 0.2  # until it is told of a shard that it has begun; of one that is done by then it need not be
 SHOW_SECONDS = 0.2  # the same while somebody watches
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
 LET_IN_SECONDS = 0.1  # between two looks for who may be let in before images that wait in hand
@@ -205,32 +205,31 @@ class BatchingWorker(Holder):
 
     def _claim(self) -> bool:
         """Claims shards for the free slots; says whether there were any."""
-        found = False
+        found, self._more = False, True
         while True:
             self._admit_started()
             if self._started:
                 return True
-            rq_ids = [] if self._stop_requested else self._take()  # loading a model may have taken long
+            if self._stop_requested or not self._more:  # loading a model may have taken long
+                return found
+            rq_ids = self._take()
             if not rq_ids:
                 return found
             found = True
-            self._started.extend(self._start(rq_ids))
+            self._start(rq_ids)
 
-    def _start(self, rq_ids: list[str]) -> list[Lease]:
+    def _start(self, rq_ids: list[str]) -> None:
         """Begins the leases of taken shards; the job of one that is damaged ends, and harms no other."""
-        while rq_ids:
-            try:
-                return self.leases.start(rq_ids, held=self._claims)
-            except ShardUnreadable as error:
-                self._remove(error.rq_id)
-                rq_ids = [rq_id for rq_id in rq_ids if rq_id != error.rq_id]
-        return []
+        started = self.leases.start(rq_ids, held=self._claims)
+        self._started.extend(started.leases)
+        self._more = started.more
+        for rq_id in started.damaged:
+            self._remove(rq_id)
 
     def _remove(self, rq_id: str) -> None:
         """Ends the job of a shard that is damaged, and removes what there is of it."""
         log.warning("shard %s is damaged, and its job fails", rq_id)
         self.connection.delete(ShardJob.key_for(rq_id))
-        self.connection.zrem(keys.TAKEN, rq_id)
         with suppress(JobNotFound):
             self.queue.end(self.queue.get(rq_id.rpartition("-")[0]), JobState.FAILED, DAMAGED)
 
@@ -252,27 +251,18 @@ class BatchingWorker(Holder):
 
     def _admit_started(self) -> None:
         """Hands started shards to the batch, until one has to wait. Redis may go away: nothing claimed is forgotten."""
-        if not self._started or self._waits(self._started[0]):
-            return
-        there = list(self._started)
-        shard_ids = [lease.rq_job.id.rpartition("-") for lease in there]
-        records = {record[0]: record for record in self.queue.records(list({job_id for job_id, _, _ in shard_ids}))}
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for job_id, _, number in shard_ids:
-                pipeline.hget(keys.of(job_id, "state"), number)
-            saved = pipeline.execute()
-        for lease, (job_id, _, _), state_of_it in zip(there, shard_ids, saved, strict=True):
+        for lease in list(self._started):
             if self._stop_requested:
                 self._decline()
             if not self._started or self._waits(lease):
                 return
-            self._admit(lease, records[job_id], state_of_it)
+            self._admit(lease)
             if self._started:  # or it was declined with the others
                 self._started.popleft()
 
-    def _admit(self, lease: Lease, record: Record, saved: bytes | None) -> None:
+    def _admit(self, lease: Lease) -> None:
         """Hands a started shard to the batch, where its last worker left it."""
-        read = self._read_shard(lease, record)
+        read = self._read_shard(lease)
         if read is None:
             return
         shard, job = read
@@ -280,7 +270,7 @@ class BatchingWorker(Holder):
             if why := self.lacks.why(job.request):
                 self._leave(lease, job, why)
                 return
-            part = self.batch.admit(job.request, shard.first, shard.count, saved)
+            part = self.batch.admit(job.request, shard.first, shard.count, lease.saved)
         except Refused as error:
             self._fail(lease, job, str(error))
             return
@@ -290,21 +280,22 @@ class BatchingWorker(Holder):
             return
         except NoRoom as error:  # nothing else is begun until there is some, or its turn would never come
             log.info("shard %s waits: %s", shard.id, error, extra=shard.ids)
-            self._wanted = error.card
+            self._wanted, self._more = error.card, True
             self._decline()
             return
+        lease.begun = time.time()
         self._claims[shard.id] = Claim(lease, shard, job, part)
         if job.started_at is None and shard.number == 0:
             self.metrics.started(job)
         log.info("claimed shard %s: %d images of job %s", shard.id, shard.count, shard.job_id, extra=shard.ids)
-        self._next_beat = 0.0
+        self._next_beat = min(self._next_beat, time.monotonic() + FIRST_BEAT_SECONDS)
 
-    def _read_shard(self, lease: Lease, record: Record) -> tuple[Shard, Job] | None:
+    def _read_shard(self, lease: Lease) -> tuple[Shard, Job] | None:
         """A started shard and its job; None where it is dropped, or its job fails, since one of them cannot be read."""
         lease.rq_job.redis_server_version = self.get_redis_server_version()
         try:
             shard = lease.shard
-            job = self.queue.on_time(job_of(*record))
+            job = self.queue.on_time(job_of(*lease.record))
         except JobUnreadable as error:
             log.warning("shard %s cannot be read: %s", lease.rq_job.id, error.__cause__, extra=shard.ids)
             self.leases.fail(lease, "the worker that took it, of another release, cannot read it: ask again")
@@ -328,6 +319,7 @@ class BatchingWorker(Holder):
             return
         self.lacks.pause(job.request.model)
         self.leases.decline([lease])
+        self._more = True
         self._next_beat = 0.0  # others are told at once
 
     def _decline(self) -> None:

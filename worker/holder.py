@@ -61,6 +61,7 @@ class Holder(Member):
         self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
         self._made: dict[str, Made] = {}
         self._next_look = self._next_cleaning = 0.0
+        self._more = True  # whether shards may wait for room here
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
 
@@ -167,7 +168,7 @@ class Holder(Member):
                 message = self._mail.get_nowait()
                 match message["command"]:
                     case keys.WAITING:
-                        self._next_look = 0.0
+                        self._next_look, self._more = 0.0, True
                     case keys.ENDED:
                         for claim in [claim for claim in self._in_hand if claim.job.id == message["job_id"]]:
                             log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
@@ -288,4 +289,5 @@ class Holder(Member):
             return
         self._claims.pop(claim.shard.id, None)
         self.batch.drop(claim.part)
-        self._next_look = 0.0
+        if self._more or self._started:
+            self._next_look = 0.0

@@ -1,4 +1,4 @@
-"""Leases: the shards that a worker holds in RQ, every change of one in a transaction.
+"""Leases: the shards that a worker holds in RQ, every change of one at once or not at all.
 
 A lease that was lost means that somebody else has the shard now: then nothing is written.
 """
@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq.executions import Execution
 from rq.job import JobStatus
-from rq.utils import now
+from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 
-from worker.queue import shards
-from worker.queue.jobs import JobQueue
+from worker.queue import scripts, shards
+from worker.queue.jobs import JobQueue, Record, record_of
 from worker.queue.scripts import load
-from worker.queue.shards import Shard, ShardJob
+from worker.queue.shards import Shard, ShardJob, ShardUnreadable
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +32,23 @@ KEEP = load(Path(__file__).with_name("keep.lua"))
 
 @dataclass(eq=False)
 class Lease:
-    """A shard that is started, and by whom it is held."""
+    """A shard that is started, and by whom it is held.
+
+    Args:
+        rq_job: of the shard.
+        execution: by which it is held.
+        record: what Redis had of its job when the lease began.
+        saved: what its last worker saved of it.
+        begun: when its images were, in seconds since the epoch; None as long as they are not.
+    """
 
     rq_job: ShardJob
     execution: Execution
+    record: Record
+    saved: bytes | None = None
+    begun: float | None = None
 
-    @property
+    @cached_property
     def shard(self) -> Shard:
         """What is to be done.
 
@@ -54,21 +67,25 @@ class Lease:
         """What changes when RQ's record or the lease does."""
         return self.rq_job.key, self.rq_job.execution_registry.key
 
+    @cached_property
+    def place(self) -> tuple[str, str]:
+        """RQ's registry of started jobs, and what stands there while the lease lasts."""
+        return self.rq_job.started_job_registry.key, self.execution.composite_key
+
     def answer(self, pipeline: Pipeline) -> None:
         """Adds the question whether the lease lasts; no answer if it is lost."""
-        pipeline.zscore(self.rq_job.started_job_registry.key, self.execution.composite_key)
+        pipeline.zscore(*self.place)
 
     def report(self, image_steps: int, pipeline: Pipeline, state: bytes = b"", sigma: float | None = None) -> None:
         """Adds the command of `shards.report`, which does nothing if the lease is lost."""
-        lease = self.rq_job.started_job_registry.key, self.execution.composite_key
-        shards.report(self.shard, image_steps, pipeline, state, sigma, lease)
+        shards.report(self.shard, image_steps, pipeline, state, sigma, self.place, self.begun)
 
     def extend(self, seconds: int, pipeline: Pipeline) -> None:
         """Adds the commands that extend the lease. One that is lost is never taken again, and nothing is made anew.
 
         It is RQ's lease, but by the clock of Redis: by that of this machine another might think that it is over.
         """
-        pipeline.eval(KEEP, 1, self.rq_job.started_job_registry.key, self.execution.composite_key, seconds)
+        pipeline.eval(KEEP, 1, *self.place, seconds)
         pipeline.expire(self.execution.key, seconds)
         executions = self.rq_job.execution_registry
         pipeline.zadd(executions.key, {self.execution.id: time.time() + seconds + 60}, xx=True)  # for RQ's own tools
@@ -90,6 +107,21 @@ class Done:
     image_steps: int
 
 
+@dataclass(frozen=True)
+class Started:
+    """What has become of shards that were taken.
+
+    Args:
+        leases: of those that are started.
+        damaged: ids of those of which RQ has what cannot be read; nothing is held of them.
+        more: whether others still wait, of whichever model.
+    """
+
+    leases: list[Lease]
+    damaged: list[str]
+    more: bool
+
+
 class Leases:
     """Takes and ends the leases of one worker.
 
@@ -101,61 +133,68 @@ class Leases:
 
     def __init__(self, queue: JobQueue, worker: BaseWorker, seconds: int) -> None:
         self.queue, self.worker, self.seconds = queue, worker, seconds
+        self._started, self._finished = queue.rq.started_job_registry.key, queue.rq.finished_job_registry.key
 
-    def start(self, rq_ids: Sequence[str], held: Container[str]) -> list[Lease]:
-        """Queued -> started in one transaction, so that an id that is there twice runs once; only those that wait.
+    def start(self, rq_ids: Sequence[str], held: Container[str]) -> Started:
+        """Queued -> started, all at once as `scripts.START` says; only those that wait.
 
         Args:
-            rq_ids: of shards that were taken.
+            rq_ids: of shards that were taken; one that is there twice runs once.
             held: ids of those that this worker holds. One that it does not, but RQ says it does, was started just now
                 and only the answer was lost.
-
-        Raises:
-            ShardUnreadable: what RQ has of one is damaged.
         """
-        with self.queue.connection.pipeline() as pipeline:
-            while True:
-                with suppress(WatchError):
-                    pipeline.watch(*map(ShardJob.key_for, rq_ids))
-                    found = shards.fetch_many(self.queue.connection, rq_ids)
-                    pipeline.multi()
-                    for rq_id in rq_ids:
-                        shards.started(rq_id, pipeline)
-                    waiting = [job for job in found if job is not None and self._may_start(job, held)]
-                    leases = [self._start(job, pipeline) for job in waiting]
-                    pipeline.execute()
-                    return leases
+        begins = now()
+        named = {rq_id: uuid4().hex for rq_id in rq_ids}
+        told = self.worker.name, begins.timestamp(), utcformat(begins), self.seconds
+        fields = [part for rq_id, lease in named.items() for part in (rq_id, lease, int(rq_id in held))]
+        answer: Any = self.queue.connection.eval(scripts.START, 1, self._started, *told, *fields)
+        found, jobs, more = answer
+        records = {job[0].decode(): record_of(*job) for job in jobs}
+        leases: list[Lease] = []
+        damaged: list[str] = []
+        for (rq_id, lease_id), (starts, of_rq, saved) in zip(named.items(), found, strict=True):
+            lease = starts and self._lease(rq_id, lease_id, records[rq_id.rpartition("-")[0]], saved)
+            try:
+                rq_job = shards.restored(self.queue.connection, rq_id, of_rq)
+            except ShardUnreadable:
+                damaged.append(rq_id)
+                if lease:
+                    self.forget(lease)
+            else:
+                if lease and rq_job is not None:
+                    lease.rq_job = rq_job
+                    leases.append(lease)
+        return Started(leases, damaged, bool(more))
 
-    def _start(self, job: ShardJob, pipeline: Pipeline) -> Lease:
-        """Adds the commands that begin a lease."""
-        pipeline.delete(job.execution_registry.key)  # a dead worker's entry would break job.delete()
-        lease = Lease(job, Execution.create(job, self.seconds, pipeline, self.worker.name))
-        job.prepare_for_execution(self.worker.name, pipeline)
-        pipeline.persist(job.key)
-        lease.extend(self.seconds, pipeline)
-        return lease
+    def _lease(self, rq_id: str, lease_id: str, record: Record, saved: bytes | None) -> Lease:
+        """One that has begun, of a shard of which nothing was read so far."""
+        connection = self.queue.connection
+        execution = Execution(lease_id, rq_id, connection, self.worker.name)
+        return Lease(shards.blank(connection, rq_id), execution, record, saved)
 
     def finish(self, done: Sequence[Done]) -> list[int]:
-        """Writes down what shards have made; a job ends with the last one of it.
+        """Writes down what shards have made, in one round trip; a job ends with the last one of it.
 
         Returns 2 for the last one, 1 for another, and 0 if the lease was lost or nobody wants the images.
         """
-        outcomes = {one.lease: one for one in done}
-        stored: dict[Lease, int] = {}  # the place of its answer
-
-        def commands(lease: Lease, pipeline: Pipeline) -> None:
-            rq_job, one, ttl = lease.rq_job, outcomes[lease], lease.shard.result_ttl
-            images, frames = one.made
-            rq_job.outcome = images, one.image_steps, lease.shard.count, frames
-            rq_job.ended_at, rq_job._status = now(), JobStatus.FINISHED
-            self.worker.increment_successful_job_count(pipeline)
-            self.worker.increment_total_working_time(now() - lease.execution.created_at, pipeline)
-            rq_job._handle_success(ttl, pipeline, self.worker.name)
-            stored[lease] = len(pipeline) - 1  # scripts.STORE is the last of them
-            rq_job.cleanup(ttl, pipeline, remove_from_queue=False)
-
-        answers, lasting = self._end([one.lease for one in done], commands)
-        return [int(answers[stored[one.lease]]) if one.lease in lasting else 0 for one in done]
+        ends = now()
+        with self.queue.connection.pipeline(transaction=False) as pipeline:
+            for one in done:
+                lease, shard, (images, frames) = one.lease, one.lease.shard, one.made
+                seconds = (ends - lease.execution.created_at).total_seconds()
+                pipeline.eval(
+                    scripts.STORE,
+                    3,
+                    *(self._started, self._finished, self.worker.key),
+                    *(shard.job_id, "finished", ends.timestamp(), shard.result_ttl, "", shard.number),
+                    *(images, one.image_steps, shard.count, frames, lease.begun or ends.timestamp()),
+                    *(lease.execution.id, self.worker.name, utcformat(ends), seconds),
+                )
+            answers = pipeline.execute()
+        for one, answer in zip(done, answers, strict=True):
+            if answer < 0:
+                log.info("shard %s is dropped: lease lost", one.lease.rq_job.id, extra=one.lease.shard.ids)
+        return [max(0, answer) for answer in answers]
 
     def fail(self, lease: Lease, reason: str, image_steps: int | None = None) -> bool:
         """Ends the whole job of a shard: what cannot be fulfilled stays so. Says whether the lease lasted.
@@ -217,9 +256,7 @@ class Leases:
             while True:
                 with suppress(WatchError):
                     pipeline.watch(*(key for lease in leases for key in lease.keys))
-                    scores: Any = pipeline.zmscore(
-                        self.queue.rq.started_job_registry.key, [lease.execution.composite_key for lease in leases]
-                    )
+                    scores: Any = pipeline.zmscore(self._started, [lease.execution.composite_key for lease in leases])
                     lasting = {lease for lease, score in zip(leases, scores, strict=True) if score is not None}
                     pipeline.multi()
                     for lease in leases:
@@ -231,8 +268,3 @@ class Leases:
                         if lease not in lasting:
                             log.info("shard %s is dropped: lease lost", lease.rq_job.id, extra=lease.shard.ids)
                     return answers, lasting
-
-    def _may_start(self, job: ShardJob, held: Container[str]) -> bool:
-        status = job.get_status(refresh=False)
-        ours = job.worker_name == self.worker.name and job.id not in held
-        return status == JobStatus.QUEUED or (status == JobStatus.STARTED and ours)

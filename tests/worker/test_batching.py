@@ -8,12 +8,14 @@ import time
 import numpy as np
 import pytest
 from redis import Redis
+from redis.connection import AbstractConnection
 from rq.serializers import JSONSerializer
 
 from models.card import ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.conftest import LONG, Ask, NewWorker, expected, expire
+from worker.batching import FIRST_BEAT_SECONDS
 from worker.device.batch import Batch
 from worker.queue import keys, scripts, shards
 from worker.queue.job import Job, JobState
@@ -135,6 +137,81 @@ def test_what_is_written_down_at_once_is_bounded(
     worker.work(burst=True)
     assert calls == [2, 2]
     assert all(queue.get(job.id).state == JobState.FINISHED for job in jobs)
+
+
+def test_shards_cost_three_round_trips_however_many_they_are(
+    submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To take them, to begin their leases, and to write down what they made."""
+    worker = new_worker()
+    worker._talk()
+    worker.get_redis_server_version()  # which is asked once
+    worker._next_beat = float("inf")
+    sent: list[int] = []
+    send = AbstractConnection.send_packed_command
+    for count in (1, 4):
+        jobs = [submit(count=1, seed=seed) for seed in range(count)]
+        worker._next_look = 0.0
+        sent.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                AbstractConnection, "send_packed_command", lambda *of, **how: sent.append(1) or send(*of, **how)
+            )
+            worker._claim()
+            while worker._claims:
+                worker._step()
+        assert len(sent) == 3
+        assert all(queue.get(job.id).state == JobState.FINISHED for job in jobs)
+
+
+def test_a_job_began_when_its_images_did_and_not_when_that_was_told(
+    submit, queue: JobQueue, new_worker: NewWorker
+) -> None:
+    short, long = submit(count=1), submit(count=1, sampler=LONG)
+    worker = new_worker()
+    worker._claim()
+    begun = {claim.job.id: claim.lease.begun for claim in worker._claims.values()}
+    time.sleep(0.05)
+    while len(worker._claims) == 2:
+        worker._step()
+    assert queue.get(short.id).started_at == begun[short.id], "it was never told of while it ran"
+    assert queue.get(long.id).state == JobState.QUEUED
+    worker._beat()
+    running = queue.get(long.id)
+    assert (running.state, running.started_at) == (JobState.RUNNING, begun[long.id])
+
+
+def test_it_is_told_soon_that_a_job_runs(submit, queue: JobQueue, new_worker: NewWorker) -> None:
+    worker = new_worker()
+    worker._talk()
+    job = submit(count=1, sampler=LONG)
+    worker._next_look, worker._next_beat = 0.0, float("inf")
+    worker._talk()
+    assert worker._next_beat <= time.monotonic() + FIRST_BEAT_SECONDS
+    time.sleep(FIRST_BEAT_SECONDS)
+    worker._talk()
+    assert queue.get(job.id).state == JobState.RUNNING
+
+
+def test_where_nothing_else_waits_room_is_no_reason_to_look(submit, queue: JobQueue, new_worker: NewWorker) -> None:
+    """Who comes later tells of it."""
+    submit(count=1)
+    submit(count=4, sampler=LONG)
+    worker = new_worker()
+    worker._talk()
+    assert len(worker._claims) == 2
+    looks = worker._next_look
+    while len(worker._claims) == 2:
+        worker._step()
+    assert worker._next_look == looks
+    worker._mail.put({"command": keys.WAITING, "job_id": "tiny"})
+    worker._read_mail()
+    assert worker._next_look == 0
+    submit(count=12, sampler=LONG)
+    worker._talk()
+    assert len(worker._claims) == 2, "another four images wait for room"
+    worker._drop(next(iter(worker._claims.values())))
+    assert worker._next_look == 0
 
 
 def test_an_inpainting_keeps_what_is_not_masked(

@@ -125,6 +125,7 @@ def test_others_are_done_and_nothing_waits(
     assert queue.depth().image_steps == 0
     assert redis.hgetall("scoreserve:load") == {}
     assert queue.rq.job_ids == []
+    assert redis.zcard(queue.rq.started_job_registry.key) == 0
 
 
 def test_a_damaged_job_in_hand_is_dropped(

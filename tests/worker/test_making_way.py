@@ -32,7 +32,7 @@ def worker(new_worker: NewWorker, settings: WorkerSettings, monkeypatch: pytest.
 
 def look(worker: BatchingWorker) -> list[str]:
     """Ids of the jobs in hand, after the worker has looked for what waits."""
-    worker._next_look = worker._next_way = 0.0
+    worker._next_look = worker._next_way = worker._next_beat = 0.0
     worker._talk()
     return [claim.job.id for claim in worker._claims.values()]
 

@@ -146,6 +146,7 @@ def test_while_redis_takes_nothing_the_batch_goes_on_and_its_images_wait(
     jobs = [submit(count=4), submit(count=12, seed=2)]
     worker = new_worker()
     worker._talk()
+    worker._next_beat = 0.0
     redis.config_set(setting, value)
     try:
         for _ in range(60):

@@ -90,7 +90,7 @@ def test_what_this_release_cannot_read_is_left_to_others(
     queue.connection.hset(keys.of(job.id), "request", '{"kind": "of the future"}')
     queue.connection.hset(f"rq:job:{shard}", "retries_left", 0)
     shards.take(queue.rq, None)
-    assert worker.leases.start([shard], held=())
+    assert worker.leases.start([shard], held=()).leases
     time.sleep(0.1)
     expire(queue)
     worker._next_upkeep = float("inf")

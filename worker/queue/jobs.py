@@ -33,6 +33,7 @@ MAX_SHARDS = 10_000  # of a job: one that could have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
 CANCELLED_BY_OPERATOR = "cancelled by an operator"  # what a client is told
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
+BROKEN: Mapping[bytes, bytes] = {b"broken": b""}  # in place of a record that is something else
 Record = tuple[str, Mapping[bytes, bytes], list[bytes]]  # of a job: its id, what is kept of it, and its progress
 Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
 
@@ -362,12 +363,18 @@ class JobQueue:
                 pipeline.hgetall(keys.of(job_id))
                 pipeline.hvals(keys.of(job_id, "progress"))
             answers = _readable(pipeline)
-        broken: dict[bytes, bytes] = {b"broken": b""}
         pairs = zip(answers[0::2], answers[1::2], strict=True)
         read = [
-            (broken, []) if record is None or progress is None else (record, progress) for record, progress in pairs
+            (BROKEN, []) if record is None or progress is None else (record, progress) for record, progress in pairs
         ]
         return [(job_id, *found) for job_id, found in zip(job_ids, read, strict=True)]
+
+
+def record_of(job_id: bytes, fields: Sequence[bytes] | None, progress: list[bytes] | None) -> Record:
+    """What a script has answered of a job, its fields and values in turn, as `JobQueue.records` returns it."""
+    if fields is None or progress is None:
+        return job_id.decode(), BROKEN, []
+    return job_id.decode(), dict(zip(fields[0::2], fields[1::2], strict=True)), progress
 
 
 def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job | JobNotFound:

@@ -20,7 +20,7 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from worker.queue import keys, scripts
+from worker.queue import scripts
 from worker.queue.job import Job
 
 QUEUE = "scoreserve"
@@ -80,9 +80,8 @@ class ShardUnreadable(ValueError):
 
 
 class ShardJob(RQJob):
-    """An RQ job whose outcome is written together with the job it belongs to, in RQ's own transaction."""
+    """An RQ job whose failure is written together with that of the job it belongs to, in RQ's own transaction."""
 
-    outcome: tuple[bytes, int, int, bytes] | None = None  # images, image-steps, number of images, frames
     reason: str | None = None
 
     @property
@@ -101,14 +100,6 @@ class ShardJob(RQJob):
         if not shard.sound or shard.id != self.id:
             raise ValueError(f"RQ job {self.id} is a damaged shard")
         return shard
-
-    def _handle_success(self, result_ttl: int, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
-        super()._handle_success(result_ttl, pipeline, *args, **kwargs)
-        if self.outcome is None:
-            raise RuntimeError("a shard was finished without its images")
-        shard = self.shard
-        fields = shard.job_id, "finished", time.time(), shard.result_ttl, "", shard.number
-        pipeline.eval(scripts.STORE, 0, *fields, *self.outcome)
 
     def _handle_failure(self, exc_string: str, pipeline: Pipeline, *args: Any, **kwargs: Any) -> None:
         super()._handle_failure(exc_string, pipeline, *args, **kwargs)
@@ -144,6 +135,29 @@ def fetch_many(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None
     return list(found)
 
 
+def blank(connection: Redis, rq_id: str) -> ShardJob:
+    """RQ's job of a shard, of which nothing was read."""
+    return ShardJob(rq_id, connection=connection, serializer=JSONSerializer)
+
+
+def restored(connection: Redis, rq_id: str, record: Sequence[bytes] | None) -> ShardJob | None:
+    """RQ's job of a shard, from its record, fields and values in turn; None if there is nothing.
+
+    Raises:
+        ShardUnreadable: it is damaged, or something else lies there, which is what no record says.
+    """
+    if record is None:
+        raise ShardUnreadable(rq_id)
+    if not record:
+        return None
+    job = blank(connection, rq_id)
+    try:
+        job.restore(dict(zip(record[0::2], record[1::2], strict=True)))
+    except Exception as error:  # whatever RQ makes of it
+        raise ShardUnreadable(rq_id) from error
+    return job
+
+
 def fetch_all(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None]:
     """What RQ has of some shards, in one round trip where nothing is damaged; None for what is damaged or not there."""
     with suppress(ShardUnreadable):
@@ -169,6 +183,7 @@ def report(
     state: bytes = b"",
     sigma: float | None = None,
     lease: tuple[str, str] | None = None,
+    begun: float | None = None,
 ) -> None:
     """Adds the command that writes down a shard's progress, its state if there is one, and the noise level it is at.
 
@@ -181,9 +196,10 @@ def report(
         state: to go on from.
         sigma: noise level.
         lease: RQ's registry of started jobs, and what stands there while the lease lasts; without, nobody's is asked.
+        begun: when the shard was, in seconds since the epoch; by default now.
     """
-    level = "" if sigma is None else sigma
-    fields = shard.job_id, time.time(), shard.number, image_steps, state, level
+    level, since = "" if sigma is None else sigma, "" if begun is None else begun
+    fields = shard.job_id, time.time(), shard.number, image_steps, state, level, since
     pipeline.eval(scripts.PROGRESS, 0, *fields, *(lease or ()))
 
 
@@ -233,11 +249,6 @@ def make_way(queue: Queue, models: Sequence[str] | None, held: Sequence[tuple[Sh
     fields = [field for shard, image_steps in held for field in (shard.job_id, shard.number, image_steps)]
     found: Any = queue.connection.eval(scripts.MAKE_WAY, 0, json.dumps(models), *fields)
     return None if found is None else (int(found[0]), found[1].decode())
-
-
-def started(shard_id: str, pipeline: Pipeline) -> None:
-    """Adds the command that a taken shard is started, or is not to be."""
-    pipeline.zrem(keys.TAKEN, shard_id)
 
 
 def again(queue: Queue, job: RQJob, shard: Shard, pipeline: Pipeline) -> None:

@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 
 from models.card import ModelCard
-from worker.queue import shards
+from worker.queue import keys, shards
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.priority import Priority
@@ -134,7 +134,7 @@ def test_what_is_put_back_goes_first_and_is_charged_once(queue: JobQueue, submit
         (job,) = shards.ShardJob.fetch_many([shard], queue.connection, queue.rq.serializer)
         assert job is not None
         with queue.connection.pipeline() as pipeline:
-            shards.started(shard, pipeline)
+            pipeline.zrem(keys.TAKEN, shard)
             shards.again(queue.rq, job, job.shard, pipeline)
             pipeline.execute()
     assert len(queue.rq.job_ids) == 3, "the first shard, what it was cut from, and the other job"
@@ -206,7 +206,7 @@ def test_what_was_begun_stays_whole(queue: JobQueue, submit: Submit) -> None:
     (rq_job,) = shards.ShardJob.fetch_many([shards.shard_id(job.id, 0)], queue.connection, queue.rq.serializer)
     assert rq_job is not None
     with queue.connection.pipeline() as pipeline:
-        shards.started(rq_job.id, pipeline)
+        pipeline.zrem(keys.TAKEN, rq_job.id)
         shards.again(queue.rq, rq_job, rq_job.shard, pipeline)
         pipeline.execute()
     assert taken(queue, 4) == [20]
