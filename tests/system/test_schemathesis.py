@@ -30,7 +30,16 @@ LIMITS = {
     "SCORESERVE_WEBHOOK_NETWORKS": "127.0.0.0/8",
 }
 FEW, MANY = 1, 40  # examples of each operation
-AT_ONCE = 4  # runs of a large one
+AT_ONCE = 4  # runs
+# Runs of a seed beside each other, which share its time about evenly: each operation is in one, and links are followed
+# over all of them.
+_ALONE = "--phases", "examples,coverage,fuzzing"
+_TWO = "^/(inpaint|samples)$"
+PARTS = (
+    (*_ALONE, "--include-path-regex", _TWO),
+    (*_ALONE, "--exclude-path-regex", _TWO),
+    ("--phases", "stateful"),
+)
 
 
 def test_the_service_does_what_its_document_says(
@@ -55,7 +64,8 @@ def test_the_service_does_what_its_document_says(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         while seeds == 0 or cases < wanted:
             further = range(seeds, seeds + (AT_ONCE if wanted else 1))
-            cases += sum(pool.map(lambda seed: _run(url, job, seed, MANY if wanted else FEW), further))
+            asked = [(seed, part) for seed in further for part in PARTS]
+            cases += sum(pool.map(lambda one: _run(url, job, *one, MANY if wanted else FEW), asked))
             seeds = further.stop
     statuses = _statuses(url)
     print(f"{cases} cases of {seeds} seeds in {time.monotonic() - begun:.0f} s, no failure; {dict(statuses)}")
@@ -74,9 +84,9 @@ def test_the_service_does_what_its_document_says(
             assert taken[200] + taken[202] > 0, f"{method} {route} refused all: {dict(taken)}"
 
 
-def _run(url: str, job: str, seed: int, examples: int) -> int:
-    """How many cases passed, of one run; in it, the job of the document's examples is one that is there."""
-    options = ("--no-color", "--no-shrink", "--seed", str(seed), "--max-examples", str(examples))
+def _run(url: str, job: str, seed: int, part: tuple[str, ...], examples: int) -> int:
+    """How many cases passed, of one run of a part; in it, the job of the document's examples is one that is there."""
+    options = ("--no-color", "--no-shrink", "--seed", str(seed), "--max-examples", str(examples), *part)
     asked = [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIGURATION, "run", *options]
     asked.append(f"{url}/openapi.json")
     environment = {**os.environ, "SCHEMATHESIS_JOB": job, "PYTHONPATH": str(ROOT)}

@@ -55,7 +55,7 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     home = tmp_path_factory.mktemp("elsewhere")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "env"], check=True)
     python = ("--python", str(home / "env" / "bin" / "python"))
-    _pip(*python, "install", "--quiet", "--constraint", str(ROOT / "constraints.txt"), str(wheel))
+    _pip(*python, "install", "--quiet", "--no-compile", "--constraint", str(ROOT / "constraints.txt"), str(wheel))
     work = home / "work"
     for name in ("cli", "models", "service", "worker"):
         (work / name).mkdir(parents=True)
