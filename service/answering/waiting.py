@@ -141,18 +141,19 @@ async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Jo
     deadline, pause = time.monotonic() + how.wait_seconds, POLL_SECONDS[0]
     with context.endings.of(job.id) as ended:
         while not (job.state.final or context.endings.closed or time.monotonic() >= deadline):
-            if await request.is_disconnected():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, max(0.0, deadline - time.monotonic()))):
+                    await ended.wait()
+            pause = HEARD_SECONDS if context.endings.heard else min(pause * 1.1, POLL_SECONDS[1])
+            if ended.is_set() or await context.jobs.ended(job.id):
+                job = await context.jobs.get(job.id)
+            elif await request.is_disconnected():
                 if how.cancel:
                     with suppress(JobEnded):
                         await run_in_threadpool(context.queue.cancel, job.id)
                 break
-            if not await context.auth.stands(caller_of(request)):
+            elif not await context.auth.stands(caller_of(request)):
                 raise Problem("unauthorized", "this key opens nothing any more")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), min(pause, max(0.0, deadline - time.monotonic())))
-            pause = HEARD_SECONDS if context.endings.heard else min(pause * 1.1, POLL_SECONDS[1])
-            if ended.is_set() or await context.jobs.ended(job.id):
-                job = await context.jobs.get(job.id)
     return job
 
 

@@ -135,6 +135,8 @@ class Results:
         Raises:
             JobNotFound: it is gone.
         """
+        if job.shards == 1:  # which has them all
+            return [Range(0, 0, job.request.count)][numbers.start : numbers.stop]
         size, there = job.shard_size, numbers[: max(0, job.shards - numbers.start)]
         stored: Any = self.connection.hmget(keys.of(job.id, "ranges"), [str(n) for n in there]) if there else []
         if not any(stored):

@@ -1,6 +1,7 @@
 """Archives are made while they are sent, one at a time of a client; who waits for a store holds up no other."""
 
 import asyncio
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi import Response
+from redis.connection import AbstractConnection
 
 from models.images import Pixels
 from service.answering import views
@@ -47,6 +49,23 @@ async def sent(made: Archives, client: str, images: Iterator[Pixels], make: arch
     answer = await made.download(client, make, images, {}, "application/zip")
     await answer({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
     return b"".join(found)
+
+
+def test_a_small_archive_takes_one_turn_and_one_round_trip(client, job: str, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    turns, sent = client.app.state.context.archives.turns, []
+    taken: list[str] = []
+    of, send = turns.of, AbstractConnection.send_packed_command
+    monkeypatch.setattr(turns, "of", lambda client, cost: taken.append(client) or of(client, cost))
+    monkeypatch.setattr(
+        AbstractConnection, "send_packed_command", lambda *of, **how: sent.append(1) or send(*of, **how)
+    )
+    answer = client.get(f"{job}/samples.npz")
+    assert (len(taken), len(sent)) == (1, 1)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    with np.load(io.BytesIO(answer.content)) as found:
+        assert found["images"].shape == (4, 8, 8, 1)
+    monkeypatch.setattr(views, "LIGHT_BYTES", 4 * 64 - 1)
+    assert "content-length" not in client.get(f"{job}/samples.npz").headers, "it is made while it is sent"
 
 
 def test_archives_are_sent_so_many_at_once(
