@@ -145,7 +145,7 @@ class BatchingWorker(Holder):
                 self._away_until = 0.0
 
     def _look_due(self, clock: float) -> bool:
-        if self._stop_requested or self._suspended or self.writers.full or (self._claims and clock < self._next_look):
+        if self._stop_requested or self._suspended or (self._claims and clock < self._next_look) or self.writers.full:
             return False
         self._next_look = clock + LOOK_SECONDS
         self._ahead = None

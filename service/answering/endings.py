@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 AWAY_SECONDS = 0.5  # between two attempts to listen
 LOOK_SECONDS = 1.0  # between two looks at whether the connection is sound
+LATELY = 1000  # jobs that have ended, of which is known for a moment that they have
 
 
 class Endings:
@@ -30,12 +31,15 @@ class Endings:
         self.connection = connection
         self.heard = False  # whether messages come
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._lately: OrderedDict[str, None] = OrderedDict()
         self.closed = False  # whether nobody is to wait any more
 
     @contextmanager
     def of(self, job_id: str) -> Iterator[asyncio.Event]:
-        """What is set once a job has ended, while it is waited for."""
+        """What is set once a job has ended, while it is waited for; one that was accepted just now may have already."""
         ended = asyncio.Event()
+        if job_id in self._lately:
+            ended.set()
         self._waiting[job_id].add(ended)
         try:
             yield ended
@@ -74,5 +78,11 @@ class Endings:
                     continue
                 self.heard = True  # the first says that we are listened to
                 if message["type"] == "message":
-                    for ended in self._waiting.get(message["data"].decode(), ()):
-                        ended.set()
+                    self._hear(message["data"].decode())
+
+    def _hear(self, job_id: str) -> None:
+        self._lately[job_id] = None
+        if len(self._lately) > LATELY:
+            self._lately.popitem(last=False)
+        for ended in self._waiting.get(job_id, ()):
+            ended.set()

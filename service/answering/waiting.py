@@ -138,7 +138,8 @@ async def _images(request: Request, context: Context, job: Job, how: Answer, hea
 
 async def _wait(request: Request, context: Context, job: Job, how: Answer) -> Job:
     """The job once it has ended, or as it is when the time is over, the client has gone, or the service stops."""
-    deadline, pause = time.monotonic() + how.wait_seconds, POLL_SECONDS[0]
+    deadline = time.monotonic() + how.wait_seconds
+    pause = HEARD_SECONDS if context.endings.heard else POLL_SECONDS[0]
     with context.endings.of(job.id) as ended:
         while not (job.state.final or context.endings.closed or time.monotonic() >= deadline):
             with suppress(TimeoutError):

@@ -255,7 +255,7 @@ class Batch:
     def _fill(self) -> None:
         """Gives the free slots to the chains that wait, oldest part first, but for those that were let in."""
         free = self.slots - self.active
-        for part in sorted(self.parts, key=lambda part: not part.ahead):
+        for part in sorted((part for part in self.parts if part.waiting), key=lambda part: not part.ahead):
             admitted = [part.waiting.popleft() for _ in range(min(free, len(part.waiting)))]
             if admitted and not part.lane.engine.chains:  # who was away has not saved up turns
                 part.lane.turn = max(part.lane.turn, self._turn)

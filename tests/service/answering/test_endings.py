@@ -9,7 +9,7 @@ from redis import Redis
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from service.answering.endings import Endings
+from service.answering.endings import LATELY, Endings
 from worker.queue import keys
 
 
@@ -31,6 +31,14 @@ def test_who_waits_for_a_job_is_woken_by_its_end_alone(redis: Redis, redis_url: 
                 await again.wait()
             assert not other.is_set()
         assert not endings._waiting, "nobody is waited for any more"
+        with endings.of("one") as late, endings.of("other") as other:
+            assert late.is_set(), "it may have ended before its acceptance was read"
+            assert not other.is_set()
+        for number in range(LATELY):
+            endings._hear(f"after {number}")
+        with endings.of("one") as late:
+            assert not late.is_set()
+        assert len(endings._lately) == LATELY
         listening.cancel()
         async with asyncio.timeout(60):
             await asyncio.wait([listening])
@@ -64,9 +72,10 @@ def test_a_wait_ends_with_the_job_though_nobody_looks(
     client, redis: Redis, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.answering.waiting.HEARD_SECONDS", 3600)
-    monkeypatch.setattr("service.answering.waiting.POLL_SECONDS", (3600, 3600))
+    monkeypatch.setattr("service.answering.waiting.POLL_SECONDS", (0.001, 0.001))
     endings: Any = client.app.state.context.endings
     until(lambda: endings.heard, 60)
+    monkeypatch.setattr(client.app.state.context.jobs, "ended", lambda _: pytest.fail("nobody need look"))
     pending = client.begin("POST", "/samples", json={}, headers={"Prefer": "wait=60"})
     until(lambda: redis.zcard(keys.ACTIVE) == 1, 60)
     ((job_id, _),) = redis.zrange(keys.ACTIVE, 0, -1, withscores=True)
