@@ -33,6 +33,7 @@ os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several s
 
 DATA = Path(__file__).parent / "data"
 USERS = Path(__file__).parents[1] / "docker" / "users.acl"
+LONGEST = "test_schemathesis.py"
 TINY = NetworkSpec(
     kind="unet",
     arguments={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
@@ -51,6 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--record-golden", action="store_true", help="write tests/data/golden anew, with what there is now"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest first, so that not all wait for it in the end."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 def publish_tiny(

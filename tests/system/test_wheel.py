@@ -61,7 +61,8 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         (work / name).mkdir(parents=True)
         (work / name / "__init__.py").write_text('WHOSE = "the application\'s"\n')
     (work / "application.py").write_text(APPLICATION)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    others = "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"  # what is imported is compiled once
+    environment = {name: value for name, value in os.environ.items() if name not in others}
 
     def go(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(home / "env" / "bin" / program), *arguments]
