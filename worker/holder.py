@@ -86,10 +86,9 @@ class Holder(Member):
         steps, begun = self.batch.image_steps, time.monotonic()
         with self.connection.pipeline(transaction=False) as pipeline:
             for claim in claims:
-                claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma)
-                claim.lease.answer(pipeline)
+                lasts = self.settings.lease_seconds
+                claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma, seconds=lasts)
             for claim in claims:
-                claim.lease.extend(self.settings.lease_seconds, pipeline)
                 if isinstance(claim, Claim) and claim.watched:
                     self._show(claim, pipeline)
             pipeline.eval(scripts.OVERDUE, 0)
@@ -107,10 +106,10 @@ class Holder(Member):
         overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
         if unknown and self.birth_date:
             self._register_again()
-        for claim, wanted, lease in zip(claims, answers[0::2], answers[1::2], strict=False):
+        for claim, wanted in zip(claims, answers, strict=False):
             claim.watched = wanted == 2
-            if not wanted or lease is None:
-                why = "lease lost" if lease is None else "job has ended"
+            if wanted <= 0:
+                why = "lease lost" if wanted < 0 else "job has ended"
                 log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
                 self._drop(claim)
                 self.leases.forget(claim.lease)

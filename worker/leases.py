@@ -4,7 +4,6 @@ A lease that was lost means that somebody else has the shard now: then nothing i
 """
 
 import logging
-import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,24 +71,23 @@ class Lease:
         """RQ's registry of started jobs, and what stands there while the lease lasts."""
         return self.rq_job.started_job_registry.key, self.execution.composite_key
 
-    def answer(self, pipeline: Pipeline) -> None:
-        """Adds the question whether the lease lasts; no answer if it is lost."""
-        pipeline.zscore(*self.place)
-
-    def report(self, image_steps: int, pipeline: Pipeline, state: bytes = b"", sigma: float | None = None) -> None:
+    def report(
+        self,
+        image_steps: int,
+        pipeline: Pipeline,
+        state: bytes = b"",
+        sigma: float | None = None,
+        seconds: int | None = None,
+    ) -> None:
         """Adds the command of `shards.report`, which does nothing if the lease is lost."""
-        shards.report(self.shard, image_steps, pipeline, state, sigma, self.place, self.begun)
+        shards.report(self.shard, image_steps, pipeline, state, sigma, self.place, self.begun, seconds)
 
     def extend(self, seconds: int, pipeline: Pipeline) -> None:
-        """Adds the commands that extend the lease. One that is lost is never taken again, and nothing is made anew.
+        """Adds the command that extends the lease. One that is lost is never taken again, and nothing is made anew.
 
         It is RQ's lease, but by the clock of Redis: by that of this machine another might think that it is over.
         """
         pipeline.eval(KEEP, 1, *self.place, seconds)
-        pipeline.expire(self.execution.key, seconds)
-        executions = self.rq_job.execution_registry
-        pipeline.zadd(executions.key, {self.execution.id: time.time() + seconds + 60}, xx=True)  # for RQ's own tools
-        pipeline.expire(executions.key, seconds + 60)
 
 
 @dataclass(frozen=True)

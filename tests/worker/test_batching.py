@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from redis import Redis
+from redis.client import Pipeline
 from redis.connection import AbstractConnection
 from rq.serializers import JSONSerializer
 
@@ -191,6 +192,33 @@ def test_it_is_told_soon_that_a_job_runs(submit, queue: JobQueue, new_worker: Ne
     time.sleep(FIRST_BEAT_SECONDS)
     worker._talk()
     assert queue.get(job.id).state == JobState.RUNNING
+
+
+def test_a_beat_is_one_command_a_shard_which_makes_its_lease_last_and_none_that_is_lost(
+    submit, queue: JobQueue, new_worker: NewWorker, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told, kept and asked of a shard."""
+    worker, ran = new_worker(), []
+    worker._beat()
+    execute = Pipeline.execute_command
+    monkeypatch.setattr(Pipeline, "execute_command", lambda *of, **how: ran.append(of) or execute(*of, **how))
+    worker._beat()
+    alone = len(ran)
+    jobs = [submit(count=1, seed=seed, sampler=LONG) for seed in range(3)]
+    worker._claim()
+    ran.clear()
+    kept, lost, other = (claim.lease for claim in worker._claims.values())
+    registry, lease = kept.place
+    queue.connection.zadd(registry, {lease: 1})
+    queue.connection.persist(kept.execution.key)
+    queue.connection.zrem(*lost.place)
+    worker._beat()
+    assert len(ran) == alone + 3 + 3, "and those that forget what is lost"
+    assert queue.connection.zscore(registry, lease) > time.time()
+    assert 0 < redis.ttl(kept.execution.key) <= worker.settings.lease_seconds
+    assert queue.connection.zscore(*lost.place) is None
+    assert [claim.lease for claim in worker._claims.values()] == [kept, other]
+    assert [queue.get(job.id).state for job in jobs] == [JobState.RUNNING, JobState.QUEUED, JobState.RUNNING]
 
 
 def test_where_nothing_else_waits_room_is_no_reason_to_look(submit, queue: JobQueue, new_worker: NewWorker) -> None:

@@ -184,10 +184,11 @@ def report(
     sigma: float | None = None,
     lease: tuple[str, str] | None = None,
     begun: float | None = None,
+    seconds: int | None = None,
 ) -> None:
     """Adds the command that writes down a shard's progress, its state if there is one, and the noise level it is at.
 
-    Its answer is 0 if nobody wants the shard any more, or not of this worker, and 2 if somebody wants to see previews.
+    Its answer is 0 if nobody wants the shard any more, -1 if the lease is lost, 2 if somebody wants to see previews.
 
     Args:
         shard: whose.
@@ -197,10 +198,11 @@ def report(
         sigma: noise level.
         lease: RQ's registry of started jobs, and what stands there while the lease lasts; without, nobody's is asked.
         begun: when the shard was, in seconds since the epoch; by default now.
+        seconds: that the lease is to last from now on; by default it ends when it did.
     """
     level, since = "" if sigma is None else sigma, "" if begun is None else begun
     fields = shard.job_id, time.time(), shard.number, image_steps, state, level, since
-    pipeline.eval(scripts.PROGRESS, 0, *fields, *(lease or ()))
+    pipeline.eval(scripts.PROGRESS, 0, *fields, *(lease or ()), *([] if seconds is None else [seconds]))
 
 
 def show(shard: Shard, estimates: bytes, states: bytes, pipeline: Pipeline) -> None:
