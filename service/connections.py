@@ -2,17 +2,19 @@
 
 What uvicorn does not see to: headers that do not end, answers that nobody takes, requests sent far ahead, and so many
 connections that no more can be accepted. Where there is room for none, one that asks for nothing makes way. And who is
-refused while it still sends gets its answer: see lingering.py.
+refused while it still sends gets its answer: see lingering.py. Who has sent ahead and hangs up is noticed, though
+nothing is read of it then: to read on would let it have more done by sending more.
 """
 
 import asyncio
 import logging
 import resource
+import select
 from array import array
 from collections import Counter
 from contextlib import suppress
 from fcntl import ioctl
-from termios import TIOCOUTQ
+from termios import FIONREAD, TIOCOUTQ
 from typing import Any
 
 import h11
@@ -67,16 +69,15 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         self.room.leave(self)
 
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self.flow.read_paused and not self.spare and not self.cycle.more_body:
-            ahead, _ = self.conn.trailing_data
-            if len(ahead) > MOST_AHEAD_BYTES:
-                self.transport.abort()
-            else:
-                # Who sends ahead may hang up too, which is not seen where nothing is read. The flow is not told, so
-                # that it does not pause again; a transport that reads may be told so once more.
-                self.transport.resume_reading()
+    @property
+    def sent_ahead(self) -> bool:
+        """Whether nothing is read, since more has come than the request that is being answered."""
+        return self.flow.read_paused and not self.spare and not self.cycle.more_body
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.sent_ahead and len(self.conn.trailing_data[0]) > MOST_AHEAD_BYTES:
+            self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -99,9 +100,9 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def look(self, now: float, header_seconds: float, write_seconds: float) -> None:
-        """Ends the connection if it has been silent for too long."""
+        """Ends the connection if it has been silent for too long, or has ended where nothing is read."""
         left = self.transport.get_write_buffer_size()
-        left += _under_way(self.transport) if left else 0
+        left += _told(self.transport, TIOCOUTQ) if left else 0
         if left == 0:
             self._left = 0
         elif self._left == 0 or self._resumed or left <= self._left - PROGRESS_BYTES:
@@ -112,6 +113,14 @@ class Connection(H11Protocol):
         else:
             self._left = max(left, self._left)
         self._resumed = False
+        if self.sent_ahead and not self.transport.is_closing():
+            ahead = len(self.conn.trailing_data[0]) + _told(self.transport, FIONREAD)
+            if left == 0 and ahead > MOST_AHEAD_BYTES:  # behind so much its end would not be seen
+                self.transport.abort()
+                return
+            if _hung_up(self.transport):
+                self.transport.close()  # as where the end is read
+                return
         # uvicorn itself closes what is quiet after an answer, until something is sent.
         asking = self.spare and self.timeout_keep_alive_task is None and self.conn.their_state is h11.IDLE
         if not asking or self.transport.is_closing():
@@ -195,15 +204,26 @@ class Connections:
         return False
 
 
-def _under_way(transport: asyncio.Transport) -> int:
-    """Bytes that the system has for a client, who has not taken them yet; 0 where that is not told.
+def _told(transport: asyncio.Transport, which: int) -> int:
+    """Bytes that the system has of a connection; 0 where that is not told.
 
     They may be millions, so that little of what is left here moves while the client takes much.
+
+    Args:
+        transport: of the connection.
+        which: TIOCOUTQ for those that the client has not taken yet, FIONREAD for those that are not read here.
     """
     told = array("i", [0])
     with suppress(OSError):
-        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, told)
+        ioctl(transport.get_extra_info("socket").fileno(), which, told)
     return told[0]
+
+
+def _hung_up(transport: asyncio.Transport) -> bool:
+    """Whether a client will send no more, though what it has sent is not all read yet; False where that is not told."""
+    asked = select.poll()
+    asked.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(asked.poll(0))
 
 
 def _raise_files(connections: int) -> int:
