@@ -83,6 +83,7 @@ class BatchingWorker(Holder):
             while True:
                 keeper.turn()
                 self._advance()
+                self._more |= burst  # who is to go when nothing waits looks for itself
                 idle = self._talk()
                 worked |= bool(self._claims or self._made)
                 if not self._claims:
@@ -145,7 +146,8 @@ class BatchingWorker(Holder):
                 self._away_until = 0.0
 
     def _look_due(self, clock: float) -> bool:
-        if self._stop_requested or self._suspended or (self._claims and clock < self._next_look) or self.writers.full:
+        waits = clock < self._next_look and (self._claims or not self._more)
+        if self._stop_requested or self._suspended or waits or self.writers.full:
             return False
         self._next_look = clock + LOOK_SECONDS
         self._ahead = None

@@ -232,9 +232,14 @@ def test_where_nothing_else_waits_room_is_no_reason_to_look(submit, queue: JobQu
     while len(worker._claims) == 2:
         worker._step()
     assert worker._next_look == looks
+    for claim in list(worker._claims.values()):
+        worker._drop(claim)
+    assert not worker._look_due(looks - 0.001), "not even where nothing is left in hand"
     worker._mail.put({"command": keys.WAITING, "job_id": "tiny"})
     worker._read_mail()
     assert worker._next_look == 0
+    assert worker._look_due(looks - 0.001)
+    worker._next_look = 0.0
     submit(count=12, sampler=LONG)
     worker._talk()
     assert len(worker._claims) == 2, "another four images wait for room"
