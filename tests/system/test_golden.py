@@ -31,6 +31,7 @@ from tests.system.arithmetic import fingerprint
 
 GOLDEN = DATA / "golden"
 MODELS = ("mnist", "fashion-mnist")
+FAST = "mnist-fast"  # which follows one sampler
 SAMPLERS: tuple[dict[str, Any], ...] = (
     {"name": "annealed_langevin", "levels": 6, "steps_per_level": 2},
     {"name": "langevin", "sigma": 0.4, "steps": 11},
@@ -121,7 +122,7 @@ def test_what_is_near_and_what_is_not() -> None:
 
 
 def _images(http: httpx.Client, until: Callable) -> tuple[Pixels, Words]:
-    """Two images of every sampler on every model, new ones and completions."""
+    """Two images of every sampler on every model that follows it, new ones and completions."""
     jobs: dict[str, Words] = {}
     files = {name: base64.b64encode(_png(pixels)).decode() for name, pixels in _given().items()}
     for model in MODELS:
@@ -129,6 +130,7 @@ def _images(http: httpx.Client, until: Callable) -> tuple[Pixels, Words]:
             body = {"model": model, "count": 2, "seed": 100 + number, "sampler": sampler}
             jobs[f"{model} {sampler['name']}"] = _accepted(http.post("/samples", json=body))
             jobs[f"{model} {sampler['name']} inpainted"] = _accepted(http.post("/inpaint", json={**body, **files}))
+    jobs[FAST] = _accepted(http.post("/samples", json={"model": FAST, "count": 2, "seed": 110}))
     pixels: Pixels = {}
     for name, job in jobs.items():
         until(lambda job=job: _finished(http, job))

@@ -18,7 +18,7 @@ from models.store import ZOO, ModelStore
 from models.training.data.formats.idx import read_idx
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
-NAMES = ["fashion-mnist", "mnist"]  # of pictures
+NAMES = ["fashion-mnist", "mnist", "mnist-fast"]  # of pictures
 PLANE = "toy2d"
 
 
@@ -89,6 +89,21 @@ def test_digits_were_found_good(store: ModelStore) -> None:
         assert max(figures["classes"]) <= 0.12
 
 
+def test_digits_of_few_evaluations_were_found_good(store: ModelStore) -> None:
+    card = store.card("mnist-fast")
+    assert card.provenance["flows"]["teacher"].startswith("mnist version ")
+    assert card.metrics["quality"]["count"] >= 5000
+    of = {figures["evaluations"]: figures for figures in measured(card)}
+    assert measured(card)[0]["evaluations"] == 4
+    assert of[4]["recognised"] >= 0.96
+    assert of[4]["distance"] <= 0.5
+    assert of[1]["recognised"] >= 0.9
+    for figures in of.values():
+        assert figures["by_class"]["accuracy"] >= 0.97
+        assert min(figures["classes"]) >= 0.085
+        assert max(figures["classes"]) <= 0.12
+
+
 def test_clothes_were_found_as_good_as_the_classifier_can_tell(store: ModelStore) -> None:
     quality = store.card("fashion-mnist").metrics["quality"]
     assert quality["count"] >= 1000
@@ -104,7 +119,7 @@ def test_its_samples_are_images_of_their_own_as_bright_as_the_data(card: ModelCa
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-@pytest.mark.parametrize("card", ["mnist"], indirect=True)
+@pytest.mark.parametrize("card", ["mnist", "mnist-fast"], indirect=True)
 def test_samples_of_mnist_look_like_digits(images: Pixels) -> None:
     drawn, real = images[..., 0].reshape(16, -1), read_idx(DIGITS).numpy().reshape(1000, -1)
     nearest = np.corrcoef(np.concatenate([drawn, real]))[:16, 16:].max(axis=1)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LUA = Path(__file__).parent / "lua"
+SHARDS = LUA / "shards"  # scripts that are about these; the others are about jobs
 
 
 def load(file: Path) -> str:
@@ -55,18 +56,18 @@ def _parts() -> dict[str, str]:
 _PARTS = _parts()
 
 ACCEPT = load(LUA / "accept.lua")
-AGAIN = load(LUA / "again.lua")
+AGAIN = load(SHARDS / "again.lua")
 DISCARD = load(LUA / "discard.lua")
 END = load(LUA / "end.lua")
 LOOK = load(LUA / "look.lua")
-MAKE_WAY = load(LUA / "make_way.lua")
+MAKE_WAY = load(SHARDS / "make_way.lua")
 OVERDUE = load(LUA / "overdue.lua")
 MEND = load(LUA / "mend.lua")
-PROGRESS = load(LUA / "progress.lua")
-RECLAIM = load(LUA / "reclaim.lua")
+PROGRESS = load(SHARDS / "progress.lua")
+RECLAIM = load(SHARDS / "reclaim.lua")
 REPAIR = load(LUA / "repair.lua")
 SHOW = load(LUA / "show.lua")
-START = load(LUA / "start.lua")
-STORE = load(LUA / "store.lua")
-TAKE = load(LUA / "take.lua")
-UNQUEUE = load(LUA / "unqueue.lua")
+START = load(SHARDS / "start.lua")
+STORE = load(SHARDS / "store.lua")
+TAKE = load(SHARDS / "take.lua")
+UNQUEUE = load(SHARDS / "unqueue.lua")

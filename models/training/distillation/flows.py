@@ -50,7 +50,7 @@ class FlowSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: int = Field(60_000, ge=1)
+    count: int = Field(30_000, ge=1)
     levels: int = Field(16, ge=2, le=1000)
     seed: int = Field(0, ge=0, lt=2**31)
     execution: str | None = Field(None, pattern="^(eager|channels_last) (float32|bfloat16)$")
