@@ -1,4 +1,5 @@
--- Makes a lease last from now on, and what RQ knows of it; one that is lost is not taken again. Answers whether it lasts.
+-- Makes a lease last from now on, and what RQ knows of it; one that is lost is not taken again. Answers whether it
+-- lasts.
 -- luacheck: read_globals clock
 
 local function hold(registry, lease, seconds)

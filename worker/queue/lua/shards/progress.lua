@@ -1,9 +1,9 @@
 #!lua
--- Writes down how far a shard is, and what was saved of it, and makes its lease last. Answers 0 if its job has ended, and
--- -1 if its lease is lost, since then somebody else tells how far it is; and 2 if somebody wants to see previews.
+-- Writes down how far a shard is, and what was saved of it, and makes its lease last. Answers 0 if its job has ended,
+-- and -1 if its lease is lost, since then somebody else tells how far it is; and 2 if somebody wants to see previews.
 -- job id, now, shard number, image-steps, saved state or nothing, noise level or nothing, when the shard was begun or
--- nothing for now; RQ's registry of started jobs and the lease that should be in it, or neither, and for how many seconds
--- it is to last, or nothing to leave it as it is
+-- nothing for now; RQ's registry of started jobs and the lease that should be in it, or neither, and for how many
+-- seconds it is to last, or nothing to leave it as it is
 -- luacheck: read_globals key over did tell_progress set_clock hold
 
 local id, number = ARGV[1], ARGV[3]

@@ -1,10 +1,11 @@
 #!lua
--- Begins the leases of shards that were taken and still wait, all at once. One that this worker has by RQ's record, but
--- does not hold, was started just now and only the answer was lost: its lease is begun anew. Answers of each shard whether
--- it is started now, RQ's record of it or nothing if something else lies there, and what was saved of it; then of each of
--- their jobs its id, its record and its progress, or nothing where something else lies; and whether more shards wait.
--- RQ's registry of started jobs; the worker's name, now, now as RQ has it, seconds that a lease lasts; then of each shard
--- its id, that of its lease, and 1 if this worker holds it
+-- Begins the leases of shards that were taken and still wait, all at once. One that this worker has by RQ's record,
+-- but does not hold, was started just now and only the answer was lost: its lease is begun anew. Answers of each
+-- shard whether it is started now, RQ's record of it or nothing if something else lies there, and what was saved of
+-- it; then of each of their jobs its id, its record and its progress, or nothing where something else lies; and
+-- whether more shards wait.
+-- RQ's registry of started jobs; the worker's name, now, now as RQ has it, seconds that a lease lasts; then of each
+-- shard its id, that of its lease, and 1 if this worker holds it
 -- luacheck: read_globals clock key
 
 local name, now, rq_now, seconds = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])

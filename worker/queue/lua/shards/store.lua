@@ -1,9 +1,9 @@
 #!lua
--- Stores a shard's images once, and ends the job with its last shard. Answers 2 for that one, 0 if nobody wants it. Of a
--- worker the lease ends with it, and RQ's job too; if the lease is lost nothing is done, and the answer is -1.
--- of a worker RQ's registries of started and of finished jobs, and RQ's record of the worker; job id, state, now, time to
--- live, reason, shard number, images, image-steps, number of images, frames or nothing; of a worker when it began with
--- the shard, id of the lease, its name, now as RQ has it, seconds since the lease began
+-- Stores a shard's images once, and ends the job with its last shard. Answers 2 for that one, 0 if nobody wants it.
+-- Of a worker the lease ends with it, and RQ's job too; if the lease is lost nothing is done, and the answer is -1.
+-- of a worker RQ's registries of started and of finished jobs, and RQ's record of the worker; job id, state, now,
+-- time to live, reason, shard number, images, image-steps, number of images, frames or nothing; of a worker when it
+-- began with the shard, id of the lease, its name, now as RQ has it, seconds since the lease began
 -- luacheck: read_globals key over did finish spend range_of
 
 local id, number, now, ttl = ARGV[1], ARGV[6], ARGV[3], ARGV[4]
