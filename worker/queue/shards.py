@@ -136,8 +136,10 @@ def fetch_many(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None
 
 
 def blank(connection: Redis, rq_id: str) -> ShardJob:
-    """RQ's job of a shard, of which nothing was read."""
-    return ShardJob(rq_id, connection=connection, serializer=JSONSerializer)
+    """RQ's job of a shard, of which nothing was read but the queue that it is in."""
+    job = ShardJob(rq_id, connection=connection, serializer=JSONSerializer)
+    job.origin = QUEUE
+    return job
 
 
 def restored(connection: Redis, rq_id: str, record: Sequence[bytes] | None) -> ShardJob | None:
