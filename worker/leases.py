@@ -20,7 +20,8 @@ from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 
 from worker.queue import scripts, shards
-from worker.queue.jobs import JobQueue, Record, record_of
+from worker.queue.job import Record, record_of
+from worker.queue.jobs import JobQueue
 from worker.queue.scripts import load
 from worker.queue.shards import Shard, ShardJob, ShardUnreadable
 

@@ -1,6 +1,6 @@
 """A job: what a client asked for, and how far it is. Torch-free."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,6 +11,8 @@ from worker.queue.priority import Priority
 from worker.queue.requests import REQUEST, Request
 
 Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]  # since the epoch; what a date can say
+Record = tuple[str, Mapping[bytes, bytes], list[bytes]]  # of a job: its id, what is kept of it, and its progress
+BROKEN: Mapping[bytes, bytes] = {b"broken": b""}  # in place of a record that is something else
 
 
 class JobState(StrEnum):
@@ -74,6 +76,13 @@ class JobNotFound(LookupError):
 
 class JobUnreadable(JobNotFound):
     """The record of a job is damaged, or was written by another release."""
+
+
+def record_of(job_id: bytes, fields: Sequence[bytes] | None, progress: list[bytes] | None) -> Record:
+    """What a script has answered of a job, its fields and values in turn, as `job_of` takes it."""
+    if fields is None or progress is None:
+        return job_id.decode(), BROKEN, []
+    return job_id.decode(), dict(zip(fields[0::2], fields[1::2], strict=True)), progress
 
 
 def job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job:

@@ -20,7 +20,7 @@ from models.card import ImageShape
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import STATUS, UNKNOWN, Forecast, Outlook, Task
 from worker.queue.idempotency import AnotherRequest, Once
-from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
+from worker.queue.job import BROKEN, Job, JobNotFound, JobState, JobUnreadable, Record, job_of
 from worker.queue.offer import UNLIMITED, Limits, Offer, flat
 from worker.queue.priority import Priority
 from worker.queue.requests import Request
@@ -33,8 +33,6 @@ MAX_SHARDS = 10_000  # of a job: one that could have more has larger ones
 ANYBODY = "anybody"  # the client of a job that names none
 CANCELLED_BY_OPERATOR = "cancelled by an operator"  # what a client is told
 MOST_LOOKED_AT = 2000  # of a client's jobs, for one page
-BROKEN: Mapping[bytes, bytes] = {b"broken": b""}  # in place of a record that is something else
-Record = tuple[str, Mapping[bytes, bytes], list[bytes]]  # of a job: its id, what is kept of it, and its progress
 Place = tuple[float, str]  # of a job in the list of its client's: when it was created, and its id
 
 
@@ -368,13 +366,6 @@ class JobQueue:
             (BROKEN, []) if record is None or progress is None else (record, progress) for record, progress in pairs
         ]
         return [(job_id, *found) for job_id, found in zip(job_ids, read, strict=True)]
-
-
-def record_of(job_id: bytes, fields: Sequence[bytes] | None, progress: list[bytes] | None) -> Record:
-    """What a script has answered of a job, its fields and values in turn, as `JobQueue.records` returns it."""
-    if fields is None or progress is None:
-        return job_id.decode(), BROKEN, []
-    return job_id.decode(), dict(zip(fields[0::2], fields[1::2], strict=True)), progress
 
 
 def _job(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -> Job | JobNotFound:

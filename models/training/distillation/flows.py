@@ -30,7 +30,7 @@ from models.sampling.pieces import one_each
 from models.score import ScoreModel
 
 SAMPLER = "adams_bashforth"  # the best of those that add no noise, at few levels
-SLOTS = {"cpu": 64, "cuda": 512}
+SLOTS, GPU_SLOTS = 64, 512  # flows that are advanced together
 ENDS, NOISES, MADE = "ends.npy", "noises.npy", "flows.json"
 
 
@@ -50,8 +50,8 @@ class FlowSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: int = Field(30_000, ge=1)
-    levels: int = Field(16, ge=2, le=1000)
+    count: int = Field(ge=1)
+    levels: int = Field(ge=2, le=1000)
     seed: int = Field(0, ge=0, lt=2**31)
     execution: str | None = Field(None, pattern="^(eager|channels_last) (float32|bfloat16)$")
 
@@ -98,6 +98,7 @@ class Maker:
         _, self.table = plan(bare(SAMPLER).model_copy(update={"levels": settings.levels}), card)
         sigmas = self.table.column("sigma").tolist()
         self.sigmas = tuple(sigma for sigma in sigmas if sigma > card.sigma_min * (1 + 1e-6))  # there f(x) is x
+        self.slots = min(settings.count, GPU_SLOTS if model.device.type == "cuda" else SLOTS)
         self.labels = _labels(settings, model.classes, untold)
         self._of = {
             "teacher": f"{card.name} version {card.version}",
@@ -123,12 +124,14 @@ class Maker:
         ends = self._file(ENDS, np.uint8, (count, *shape), made)
         noises = self._file(NOISES, np.float16, (count, len(self.sigmas), *shape), made)
         self.model.executed = execution.of(self.model.network)
+        engine = Engine(self.model, self.slots, threads=usable_cores() if self.model.device.type == "cpu" else 1)
+        engine.rows = 1  # every level is looked at
         with one_each():
             while made < count:
                 if stopping():
                     raise FlowsStopped(f"stopped after {made:,} of {count:,} flows")
-                n = min(SLOTS.get(self.model.device.type, SLOTS["cpu"]), count - made)
-                end, noise = self._follow(range(made, made + n))
+                n = min(self.slots, count - made)
+                end, noise = self._follow(engine, range(made, made + n))
                 ends[made : made + n], noises[made : made + n] = end.numpy(), noise.numpy()
                 made += n
                 self._record(made, execution)
@@ -137,7 +140,7 @@ class Maker:
         how = {**self._of, "execution": str(execution)}
         return Flows(self.sigmas, torch.from_numpy(np.array(ends)), noises, self.labels, how)
 
-    def _follow(self, numbers: range) -> tuple[Tensor, Tensor]:
+    def _follow(self, engine: Engine, numbers: range) -> tuple[Tensor, Tensor]:
         """Ends uint8 [n, c, h, w] and noises float16 [n, levels, c, h, w] of flows, all advanced together."""
         told = None if self.labels is None else self.labels[numbers.start : numbers.stop].tolist()
         labels = [None if told is None or told[i] == self.model.classes else told[i] for i in range(len(numbers))]
@@ -145,8 +148,6 @@ class Maker:
             Chain(self.table, self.settings.seed, number, label=label)
             for number, label in zip(numbers, labels, strict=True)
         ]
-        engine = Engine(self.model, len(chains), threads=usable_cores() if self.model.device.type == "cpu" else 1)
-        engine.rows = 1  # every level is looked at
         states = [initial(chains, self.model.image.chw)]
         engine.admit(chains)
         while engine.chains:
@@ -177,7 +178,7 @@ class Maker:
             return 0, Execution.named(self.settings.execution)
         among = [Execution(mode, dtype) for dtype in ("float32", "bfloat16") for mode in ("eager", "channels_last")]
         with one_each() as threads:
-            chosen = choose(self.model, self.table, SLOTS["cpu"], exact=False, among=among, threads=threads)
+            chosen = choose(self.model, self.table, self.slots, exact=False, among=among, threads=threads)
         return 0, chosen.execution
 
     def _file(self, name: str, dtype: Any, shape: tuple[int, ...], made: int) -> NDArray[Any]:
