@@ -13,9 +13,10 @@ up: .venv/.worker
 	$(BIN)/scoreserve up $(ARGS)
 
 ## run all tests, with a real Valkey of their own; ARGS="tests/models -k noise" and the like are passed on. Many wait for
-## processes most of their time, so four at once keep two cores busy.
+## processes most of their time, so four at once keep two cores busy; a file's are run by one of the four, which sets up
+## once what they share, and in the order of tests/conftest.py. What all the processes import is compiled once.
 test: .venv/.dev
-	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ## format, lint, types, layers, and Lua
 check: .venv/.dev

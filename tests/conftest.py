@@ -31,9 +31,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several share the cores
 
-DATA = Path(__file__).parent / "data"
-USERS = Path(__file__).parents[1] / "docker" / "users.acl"
+TESTS = Path(__file__).parent
+DATA = TESTS / "data"
+USERS = TESTS.parent / "docker" / "users.acl"
 LONGEST = "test_schemathesis.py"
+LONG = ("system", "worker", "cli")  # folders of tests whose files take long, the longest first
 TINY = NetworkSpec(
     kind="unet",
     arguments={"channels": [16, 32], "blocks": [1, 1], "attention": [False, True], "embedding": 16, "groups": 4},
@@ -55,8 +57,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest first, so that not all wait for it in the end."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    """Puts files that take long first, so that not all wait for one of them in the end."""
+    items.sort(key=lambda item: (item.path.name != LONGEST, _place(item.path)))
+
+
+def _place(file: Path) -> int:
+    folder = file.relative_to(TESTS).parts[0]
+    return LONG.index(folder) if folder in LONG else len(LONG)
 
 
 def publish_tiny(

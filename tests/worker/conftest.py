@@ -11,6 +11,7 @@ from models.card import ModelCard
 from models.samplers.follow_scores import FollowScores
 from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
+from models.sampling.execution import Execution
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from worker.batching import BatchingWorker
@@ -54,7 +55,7 @@ def new_worker(queue: JobQueue, settings: WorkerSettings) -> Iterator[Callable[.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def make(batch: Batch | None = None, settings: WorkerSettings = settings) -> BatchingWorker:
-        batch = batch or Batch(settings.store(), settings.slots, "cpu")
+        batch = batch or Batch(settings.store(), settings.slots, "cpu", execution=Execution())  # nothing is measured
         return BatchingWorker(queue.connection, batch, settings)
 
     yield make

@@ -28,9 +28,14 @@ from models.sampling.sample import run
 from models.score import ScoreModel
 from models.store import ModelStore
 
-diffusers = pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
 EPSILON, V = "diffusers/ddpm-epsilon-32", "diffusers/ddim-v-cond-28"
 Change = Callable[[Path], Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def diffusers() -> Any:
+    """Imported only here: it takes seconds, and every process of a run collects all tests."""
+    return pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def test_repositories_of_2022_lie_flat_and_name_attention_otherwise(
     assert old.card.network == new.card.network
 
 
-def written(directory: Path, scheduler: Any, **config: Any) -> Any:
+def written(diffusers: Any, directory: Path, scheduler: Any, **config: Any) -> Any:
     """A random pipeline, as diffusers writes it."""
     small = {
         "sample_size": 8,
@@ -171,8 +176,11 @@ def written(directory: Path, scheduler: Any, **config: Any) -> Any:
     return network
 
 
-def test_ncsnpp_is_told_sigma_and_returns_the_score(tmp_path: Path, check_images: Callable[..., None]) -> None:
+def test_ncsnpp_is_told_sigma_and_returns_the_score(
+    diffusers: Any, tmp_path: Path, check_images: Callable[..., None]
+) -> None:
     network = written(
+        diffusers,
         tmp_path / "ve",
         diffusers.ScoreSdeVeScheduler(sigma_max=90),
         time_embedding_type="fourier",
@@ -196,12 +204,12 @@ def test_ncsnpp_is_told_sigma_and_returns_the_score(tmp_path: Path, check_images
 
 
 def test_a_predicted_picture_and_a_predicted_variance_besides(
-    tmp_path: Path, check_images: Callable[..., None]
+    diffusers: Any, tmp_path: Path, check_images: Callable[..., None]
 ) -> None:
     scheduler = diffusers.DDPMScheduler(
         prediction_type="sample", beta_schedule="scaled_linear", variance_type="learned_range"
     )
-    network = written(tmp_path / "x0", scheduler, out_channels=2)
+    network = written(diffusers, tmp_path / "x0", scheduler, out_channels=2)
     of = imported(tmp_path / "store", tmp_path / "x0")
     x, t = torch.rand(2, 1, 8, 8), 300
     a2 = float(scheduler.alphas_cumprod[t])
@@ -212,10 +220,10 @@ def test_a_predicted_picture_and_a_predicted_variance_besides(
 
 
 def test_a_consistency_model_is_sampled_as_its_scheduler_does(
-    tmp_path: Path, check_images: Callable[..., None]
+    diffusers: Any, tmp_path: Path, check_images: Callable[..., None]
 ) -> None:
     scheduler = diffusers.CMStochasticIterativeScheduler(sigma_max=60.0, clip_denoised=False)
-    network = written(tmp_path / "cm", scheduler, num_class_embeds=3)
+    network = written(diffusers, tmp_path / "cm", scheduler, num_class_embeds=3)
     of = imported(tmp_path / "store", tmp_path / "cm")
     assert (of.card.denoises, of.card.sigma_min, of.card.sigma_max) == (False, 0.001, 30)
     settings, table = plan(None, of.card)
@@ -231,13 +239,13 @@ def test_a_consistency_model_is_sampled_as_its_scheduler_does(
 
 
 @pytest.mark.parametrize("how", ["trained", "another schedule", "without signal at the end"])
-def test_schedules_that_no_name_gives_are_listed(tmp_path: Path, how: str) -> None:
+def test_schedules_that_no_name_gives_are_listed(diffusers: Any, tmp_path: Path, how: str) -> None:
     scheduler = {
         "trained": diffusers.DDPMScheduler(trained_betas=np.linspace(0.001, 0.03, 50).tolist(), num_train_timesteps=50),
         "another schedule": diffusers.DDPMScheduler(beta_schedule="sigmoid", num_train_timesteps=50),
         "without signal at the end": diffusers.DDIMScheduler(rescale_betas_zero_snr=True, num_train_timesteps=50),
     }[how]
-    written(tmp_path / "pipeline", scheduler)
+    written(diffusers, tmp_path / "pipeline", scheduler)
     process = imported(tmp_path / "store", tmp_path / "pipeline").card.network.parametrisation.process  # type: ignore
     assert process.betas is None
     products = scheduler.alphas_cumprod.double().numpy()

@@ -1,7 +1,8 @@
-"""Two processes, really started by torchrun."""
+"""Two processes: started by torchrun, or as it starts them."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,8 +89,23 @@ def test_no_thread_of_a_group_is_left_to_drop_a_tensor_while_the_interpreter_end
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(THREADS)
-    lines = torchrun(script, end, *dots(tmp_path)).stdout.splitlines()
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), end, *map(str, dots(tmp_path))]
+    both = [
+        subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE
+        )
+        for rank in "01"
+    ]
+    lines = [line for process in both for line in process.communicate(timeout=120)[0].decode().splitlines()]
+    assert [process.returncode for process in both] == [0, 0]
     assert sorted(lines) == ["left by 0: []", "left by 1: []", *said]
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def dots(directory: Path) -> tuple[Path, Path, Path]:
