@@ -8,7 +8,7 @@ from models.sampling.engine import Engine
 from models.sampling.projections import Unmasked
 from models.sampling.sample import run
 from models.score import ScoreModel
-from tests.models.sampling.test_engine import SAMPLERS, Spec, bits, final
+from tests.models.sampling.chains import SAMPLERS, Spec, bits, final
 
 
 @pytest.mark.parametrize("sampler", range(len(SAMPLERS)))
