@@ -21,9 +21,11 @@ import asyncio
 import hashlib
 import math
 import os
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +140,22 @@ SYSTEMS: tuple[type[Server], ...] = (
 )
 
 
-def measure(store: ModelStore, model: str, slots: int, loads: Sequence[float], seconds: float, seed: int) -> Any:
-    """For each load the figures of all systems, and the ratios of ours to each of the others."""
+def measure(
+    store: ModelStore,
+    model: str,
+    slots: int,
+    loads: Sequence[float],
+    seconds: float,
+    seed: int,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Any:
+    """For each load the figures of all systems, and the ratios of ours to each of the others; tells of each as it ends,
+    since all of them take an hour."""
     systems, capacities, runs = SYSTEMS, {}, []
     for system in systems:
         with system(store, model, slots) as server:
             capacities[system.name] = asyncio.run(_capacity(server))
+        tell(f"capacity of {system.name}: {capacities[system.name]:.0f} image-steps/s")
     capacity = capacities[Scoreserve.name]
     for load in loads:
         trace = arrivals(seconds, load * capacity, slots / capacity, seed)
@@ -151,7 +163,8 @@ def measure(store: ModelStore, model: str, slots: int, loads: Sequence[float], s
         for system in systems:
             with system(store, model, slots) as server:
                 outcomes[system.name], computed = asyncio.run(replay(server, trace))
-            found[system.name] = figures_of(trace, outcomes[system.name], computed)
+            one = found[system.name] = figures_of(trace, outcomes[system.name], computed)
+            tell(f"{load:.0%} load, {system.name}: p50 {one['p50_seconds']:.2f} s, p99 {one['p99_seconds']:.2f} s")
         ours = found[Scoreserve.name]
         ratios = {
             other: {name: ours[name] / theirs[name] if theirs[name] else None for _, name, _ in REPORTED}
@@ -211,13 +224,12 @@ def main() -> None:
             store = ModelStore(Path(directory))
             small.publish(store)
         card = store.card(arguments.model)
-        found = measure(store, card.name, arguments.slots, loads, 60 * arguments.minutes, arguments.seed)
+        seconds, tell = 60 * arguments.minutes, partial(print, file=sys.stderr, flush=True)
+        found = measure(store, card.name, arguments.slots, loads, seconds, arguments.seed, tell)
     settings = {name: getattr(arguments, name) for name in ("minutes", "slots", "seed")}
     model = card.model_dump(mode="json", include={"name", "network"})
     figures = {"environment": machine, "model": model, **settings, "mean_image_steps": MEAN_IMAGE_STEPS, **found}
     console.print(describe(machine))
-    for name, capacity in found["capacity_image_steps_per_second"].items():
-        console.print(f"capacity of {name}: {capacity:.0f} image-steps/s")
     for run in found["runs"]:
         pixels = "the same pixels" if run["same_pixels"] else "PIXELS DIFFER"
         console.print(f"\n{run['jobs']} grids, {run['cancelled']} of them cancelled, {pixels} from all")

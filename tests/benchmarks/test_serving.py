@@ -67,7 +67,11 @@ def figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_it_tells_latency_throughput_and_waste(figures: dict, capsys: pytest.CaptureFixture) -> None:
+def test_it_tells_latency_throughput_and_waste(capsys: pytest.CaptureFixture, figures: dict) -> None:
+    told = [line.partition(": ")[0] for line in capsys.readouterr().err.splitlines()]
+    names = [system.name for system in (Quick, Slow, Compacting)]
+    assert told[:3] == [f"capacity of {name}" for name in names]
+    assert told[3:] == [f"{load} load, {name}" for load in ("30%", "60%") for name in names]
     assert [run["load"] for run in figures["runs"]] == [0.3, 0.6]
     for run in figures["runs"]:
         ours, theirs = run["scoreserve"], run["LitServe"]
