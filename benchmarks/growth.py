@@ -5,6 +5,7 @@
 - The engine's own share of a step of 16 slots beside a real network, and what that share would be if the network took
   half the time; and what a step takes over what the network alone takes, in turn, as a worker on a CPU runs it.
 - A store of 1 and of 200 models: the card of one, the cards of all, and over HTTP a list and a request.
+- A queue of 1 and of 10,000 waiting jobs, and jobs of 1 and of 100,000 images: all that a job goes through in Redis.
 
 `python -m benchmarks.growth --json benchmarks/results/growth.json`. All are medians. The engine's own milliseconds are
 processor time of the thread, which neighbours on a busy machine do not change much.
@@ -24,7 +25,7 @@ import httpx
 import torch
 from torch import Tensor
 
-from benchmarks import report, small
+from benchmarks import queued, report, small
 from benchmarks.gpu.networks import free_model
 from benchmarks.system import System, cores, wait_for
 from models.card import ImageShape
@@ -49,6 +50,8 @@ OWN_SHARE_LIMIT = 0.05  # of a step of 16 slots, though the network takes half t
 GPU_MILLISECONDS = 1.65  # that the mnist model is estimated to take an H200 for 256 images
 GPU_SHARE_LIMIT = 0.1
 MODELS = 200
+WAITING = 10_000
+IMAGES = 100_000
 
 
 def replayed(call: Call) -> Call:
@@ -224,9 +227,11 @@ def rows_of(found: dict[str, Any]) -> list[list[str]]:
             f"<= {half['limit']:.0%} {'met' if half['met'] else 'MISSED'}",
         ],
     ]
-    counts = list(found["models"])
-    for what in found["models"][counts[0]]:
-        rows.append([f"{what}, ms; models: ms", ", ".join(f"{n}: {found['models'][n][what]:.2f}" for n in counts), ""])
+    for of in ("models", "waiting", "images"):
+        few, *_ = found[of].values()
+        for what in few:
+            taken = ", ".join(f"{count}: {ms[what]:.2f}" for count, ms in found[of].items())
+            rows.append([f"{what}, ms; {of}: ms", taken, ""])
     return rows
 
 
@@ -236,6 +241,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=40)
     parser.add_argument("--slots", default=",".join(map(str, SLOTS)))
     parser.add_argument("--models", type=int, default=MODELS, help="how many a large store has")
+    parser.add_argument("--waiting", type=int, default=WAITING, help="jobs in a long queue")
+    parser.add_argument("--images", type=int, default=IMAGES, help="of a large job")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
     machine, console = report.environment(), report.console()
@@ -243,6 +250,8 @@ def main() -> None:
     found = {
         "engine": engine_steps(arguments.model, slots, arguments.repeat),
         "models": models((1, arguments.models), arguments.repeat),
+        "waiting": queued.waiting((1, arguments.waiting), arguments.repeat),
+        "images": queued.images((1, arguments.images), arguments.repeat),
     }
     own = engine_steps(arguments.model, [SHARED], arguments.repeat)["cpu"]["milliseconds"][str(SHARED)]
     found["own_share"] = own_share(arguments.model, SHARED, own, arguments.repeat)

@@ -123,7 +123,7 @@ def test_others_are_done_and_nothing_waits(
         assert redis.hget(keys.of(damaged.id), "error") if redis.type(keys.of(damaged.id)) == b"hash" else True
     assert queue.depth().jobs == 0
     assert queue.depth().image_steps == 0
-    assert redis.hgetall("scoreserve:load") == {}
+    assert redis.hgetall(keys.LOAD) == {}
     assert queue.rq.job_ids == []
     assert redis.zcard(queue.rq.started_job_registry.key) == 0
 

@@ -288,20 +288,16 @@ class JobQueue:
         return bool(int(shards_now))
 
     def depth(self) -> Depth:
-        """What waits or runs."""
-        active: Any = self.connection.zrange(keys.ACTIVE, 0, -1, withscores=True)
+        """What waits or runs: however much that is, it is asked for in one round trip."""
         with self.connection.pipeline(transaction=False) as pipeline:
-            for job_id, _ in active:
-                pipeline.hmget(keys.of(job_id.decode()), "image_steps", "done")
-                pipeline.hvals(keys.of(job_id.decode(), "progress"))
-            answers = _readable(pipeline)
-        records = [record or (None, None) for record in answers[0::2]]
-        totals = [_count(total) - _count(stored) for total, stored in records]
-        done = [sum(map(_count, progress or [])) for progress in answers[1::2]]
+            pipeline.zcard(keys.ACTIVE)
+            pipeline.zrange(keys.ACTIVE, 0, 0, withscores=True)
+            pipeline.hget(keys.LOAD, "all")
+            jobs, oldest, image_steps = pipeline.execute()
         return Depth(
-            jobs=len(active),
-            image_steps=sum(max(0, t - d) for t, d in zip(totals, done, strict=True)),
-            oldest_age_seconds=max(0.0, time.time() - active[0][1]) if active else 0.0,
+            jobs=jobs,
+            image_steps=max(0, _count(image_steps)),
+            oldest_age_seconds=max(0.0, time.time() - oldest[0][1]) if oldest else 0.0,
         )
 
     def totals(self) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 ACTIVE = "scoreserve:active"  # sorted set of the jobs that have not ended, by time of creation
+LOAD = "scoreserve:load"  # hash: client, or `all` -> image-steps that are accepted and still to do
 DEADLINES = "scoreserve:deadlines"  # sorted set of those of them that have one, by when it passes, of Lua's `clock`
 WEBHOOKS = "scoreserve:webhooks"  # sorted set of the ended jobs whose webhook has to be called, by when, of `clock`
 DRAINED = "scoreserve:drained"  # hash: model that takes no new requests -> since when, seconds since the epoch
