@@ -58,6 +58,8 @@ ALLOWED: tuple[str, ...] = (
     "paths//jobs/{job_id}/events/get/responses/429/description: changed: *",
     # A queue that is suspended is not ready.
     "paths//readyz/get/description: changed: *",
+    # Of ancestral sampling's noise there may be less.
+    "components/schemas/Ancestral/properties/eta: added",
     # Noise levels may be listed, which is a parameter that is no number.
     *(
         f"components/schemas/{sampler}/properties/sigmas: added"
