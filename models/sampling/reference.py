@@ -78,12 +78,16 @@ def consistent_annealed(
     return paint(x + sigmas[-1] ** 2 * score(x, sigmas[-1]), 0.0, len(sigmas) - 1)
 
 
-def ancestral(score: Score, x: Tensor, sigmas: Sequence[float], noise: Noise, paint: Paint = _paint_nothing) -> Tensor:
-    """Ancestral sampling of the variance-exploding chain (Song 2021, Appendix F, eq. 47)."""
+def ancestral(
+    score: Score, x: Tensor, sigmas: Sequence[float], eta: float, noise: Noise, paint: Paint = _paint_nothing
+) -> Tensor:
+    """DDIM with noise (Song, Meng & Ermon 2021, eq. 12 and 16), by variances in place of its alphas: ancestral sampling
+    of the variance-exploding chain (Song 2021, Appendix F, eq. 47) with eta = 1."""
     for i, sigma in enumerate(sigmas):
         following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
-        mean = x + (sigma**2 - following**2) * score(x, sigma)
-        std = ((sigma**2 - following**2) * following**2 / sigma**2) ** 0.5
+        denoised = x + sigma**2 * score(x, sigma)
+        std = eta * ((sigma**2 - following**2) * following**2 / sigma**2) ** 0.5
+        mean = denoised + (following**2 - std**2) ** 0.5 * (x - denoised) / sigma
         x = paint(mean + std * noise(i) if std else mean, following, i)
     return x
 

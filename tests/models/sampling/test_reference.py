@@ -59,7 +59,11 @@ SAMPLERS: dict[str, tuple[Table, Loop]] = {
     ),
     "ancestral": (
         Ancestral.table(LEVELS),
-        lambda score, x, noise, paint: reference.ancestral(score, x, LEVELS, noise, paint),
+        lambda score, x, noise, paint: reference.ancestral(score, x, LEVELS, 1.0, noise, paint),
+    ),
+    "ancestral, half its noise": (
+        Ancestral.table(LEVELS, 0.5),
+        lambda score, x, noise, paint: reference.ancestral(score, x, LEVELS, 0.5, noise, paint),
     ),
     "euler": (
         Euler.table(LEVELS),
