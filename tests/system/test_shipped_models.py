@@ -18,7 +18,7 @@ from models.store import ZOO, ModelStore
 from models.training.data.formats.idx import read_idx
 
 DIGITS = Path(__file__).parents[1] / "data" / "mnist" / "train-images-idx3-ubyte.gz"
-NAMES = ["fashion-mnist", "mnist", "mnist-fast"]  # of pictures
+NAMES = ["fashion-mnist", "fashion-mnist-fast", "mnist", "mnist-fast"]  # of pictures
 PLANE = "toy2d"
 
 
@@ -114,6 +114,18 @@ def test_clothes_were_found_good(store: ModelStore) -> None:
     assert default["evaluations"] <= 20
     assert default["recognised"] >= 0.72
     assert default["distance"] <= 0.5
+    assert min(default["classes"]) >= 0.085
+    assert max(default["classes"]) <= 0.12
+
+
+def test_clothes_of_few_evaluations_were_found_good(store: ModelStore) -> None:
+    card = store.card("fashion-mnist-fast")
+    assert card.provenance["flows"]["teacher"].startswith("fashion-mnist version ")
+    assert card.metrics["quality"]["count"] >= 5000
+    default = measured(card)[0]
+    assert default["evaluations"] == 4
+    assert default["recognised"] >= 0.68
+    assert default["distance"] <= 0.8
     assert min(default["classes"]) >= 0.085
     assert max(default["classes"]) <= 0.12
 
