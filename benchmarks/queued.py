@@ -1,4 +1,4 @@
-"""What the queue takes a job through its life, where little or much waits, and of few or many images.
+"""How long the queue takes for each step of a job's life: where little or much waits, and of few or many images.
 
 A part of `benchmarks.growth`. Redis is real, and carries out what service and worker ask of it; no images are computed.
 """

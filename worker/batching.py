@@ -53,6 +53,7 @@ class BatchingWorker(Holder):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, batch, settings)
         self._next_beat = self._next_way = self._next_in = self._away_until = 0.0
+        self._free_seen = 0  # slots that were free when it last looked for more
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
         self._wanted: ModelCard | None = None  # a model that found no room
         self._slice_seconds = settings.slice_seconds  # that a shard is in hand at least, before it makes way
@@ -131,7 +132,11 @@ class BatchingWorker(Holder):
                 self._decline()
             if clock >= self._drain_until:
                 self._hand_back()
-            return not (self._look_due(clock) and self._claim())
+            if not self._look_due(clock):
+                return True
+            found = self._claim()
+            self._free_seen = self.batch.free
+            return not found
         except RedisError as error:
             if not unavailable(error):
                 raise
@@ -147,11 +152,13 @@ class BatchingWorker(Holder):
 
     def _look_due(self, clock: float) -> bool:
         waits = clock < self._next_look and (self._claims or not self._more)
+        if waits and self._more:  # a shard whose images began one by one leaves its slots likewise
+            waits = self.batch.free <= self._free_seen
         if self._stop_requested or self._suspended or waits or self.writers.full:
             return False
-        self._next_look = clock + LOOK_SECONDS
+        self._next_look, self._free_seen = clock + LOOK_SECONDS, self.batch.free
         self._ahead = None
-        if not self.batch.free:
+        if not self._free_seen:
             self._make_way(clock)
         return bool(self.batch.free or self._ahead)
 

@@ -131,6 +131,23 @@ def test_it_is_told_soon_that_a_job_runs(submit, queue: JobQueue, new_worker: Ne
     assert queue.get(job.id).state == JobState.RUNNING
 
 
+def test_slots_that_a_shard_in_hand_leaves_are_filled_at_once(
+    submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings, ask: Ask, tiny_card: ModelCard
+) -> None:
+    """One that is larger than the slots ends image by image; who waits need not wait for its last."""
+    whole = JobQueue(queue.connection, settings.model_copy(update={"shard_size": 12}))
+    request, image_steps = ask(count=12)
+    large, small = whole.accept(whole.offer(request, tiny_card.image, image_steps)), submit(count=2)
+    worker = new_worker()
+    worker._talk()
+    assert [claim.job.id for claim in worker._claims.values()] == [large.id]
+    worker._next_look = float("inf")
+    while not worker.batch.free:
+        worker._advance()
+    worker._talk()
+    assert [claim.job.id for claim in worker._claims.values()] == [large.id, small.id]
+
+
 def test_where_nothing_else_waits_room_is_no_reason_to_look(submit, queue: JobQueue, new_worker: NewWorker) -> None:
     """Who comes later tells of it."""
     submit(count=1)
