@@ -64,11 +64,12 @@ def test_a_record_that_cannot_be_read_holds_up_nobody(
 def test_a_sealed_webhook_is_called_by_who_has_its_secret(
     client, new_client, settings: ServiceSettings, receiver: Receiver, until: Callable[..., None]
 ) -> None:
-    """`client` has none, and leaves it."""
+    """`client` has none, and leaves it, at the cost of an attempt: of one job it may be first each time."""
     sealing = new_client(settings.model_copy(update={"sealing_secret": base64.urlsafe_b64encode(KEY).decode()}))
-    job = sealing.submit(webhook={"url": receiver.url, "secret": OTHER})["id"]
-    sealing.delete(f"/jobs/{job}")
-    until(lambda: len(receiver.got) == 1)
+    for _ in range(8):
+        job = sealing.submit(webhook={"url": receiver.url, "secret": OTHER})["id"]
+        sealing.delete(f"/jobs/{job}")
+    until(lambda: len(receiver.got) > 0)
     _, headers, body = receiver.got[0]
     assert verified(headers, body, KEY[::-1])
 
