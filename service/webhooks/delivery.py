@@ -25,7 +25,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from service.webhooks.addresses import Network, Refused, check_url, resolve
-from service.webhooks.records import Seal, Unreadable, Webhook
+from service.webhooks.records import Seal, Sealed, Unreadable, Webhook
 from service.webhooks.signatures import parse_secret, sign
 from worker.queue import keys
 from worker.queue.scripts import load
@@ -169,6 +169,7 @@ class Webhooks:
     async def _attempt(self, job_id: str, record: bytes, attempt: int) -> None:
         """One attempt, and what follows from it. A record that cannot be read harms no other's webhook."""
         pause: float | None = None
+        none = False  # whether there was an attempt at all
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 data = await self.describe(job_id)
@@ -179,8 +180,8 @@ class Webhooks:
                     result, said, pause = await self._post(job_id, webhook, data)
         except Refused as error:
             result, said = "refused", str(error)
-        except Unreadable as error:  # another service may have its secret
-            result, said = "failed", str(error)
+        except Unreadable as error:
+            result, said, none = "failed", str(error), isinstance(error, Sealed)
         except RedisError as error:
             log.warning("the webhook of job %s waits: %s", job_id, error, extra={"job": job_id})
             return
@@ -193,8 +194,8 @@ class Webhooks:
         )  # fmt: skip
         try:
             if result in ("failed", "refused"):  # another service may be set up to do it
-                seconds = max(pause or 0.0, _pause(attempt))
-                await self.connection.eval(AGAIN, 0, job_id, str(seconds), "0")
+                seconds = max(pause or 0.0, _pause(1 if none else attempt))
+                await self.connection.eval(AGAIN, 0, job_id, str(seconds), str(int(none)))
             else:
                 await self.connection.zrem(keys.WEBHOOKS, job_id)
         except RedisError as error:

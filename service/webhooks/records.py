@@ -31,6 +31,10 @@ class Unreadable(ValueError):
     """A record cannot be read; the message shows nothing of it."""
 
 
+class Sealed(Unreadable):
+    """A record is sealed with a secret that is not here; another service may have it."""
+
+
 class Seal:
     """Writes and reads records.
 
@@ -52,17 +56,18 @@ class Seal:
         """The webhook of a record, sealed or not.
 
         Raises:
-            Unreadable: it is sealed with another secret, or no record.
+            Sealed: it is sealed with another secret.
+            Unreadable: it is no record.
         """
         if record.startswith(SEALED):
             if self._fernet is None:
-                raise Unreadable("what is called is sealed, and this service has no SCORESERVE_SEALING_SECRET")
+                raise Sealed("what is called is sealed, and this service has no SCORESERVE_SEALING_SECRET")
             from cryptography.fernet import InvalidToken  # noqa: PLC0415 (as below)
 
             try:
                 record = self._fernet.decrypt(record.removeprefix(SEALED))
             except InvalidToken as error:
-                raise Unreadable("what is called is sealed with a secret that this service does not have") from error
+                raise Sealed("what is called is sealed with a secret that this service does not have") from error
         try:
             return Webhook.model_validate_json(record)
         except ValidationError:
