@@ -57,9 +57,12 @@ class WorkerMetrics:
             buckets=SLOT_BUCKETS,
             registry=registry,
         )
-        self.last_step = Gauge(
+        self._of_models: dict[str, tuple[Counter, Histogram]] = {}  # looked up once: there are many steps
+        self._last_step = 0.0
+        last_step = Gauge(
             "scoreserve_worker_last_step_timestamp_seconds", "When the last step ended.", registry=registry
         )
+        last_step.set_function(lambda: self._last_step)
         slots = Gauge("scoreserve_slots", "Slots of the worker.", registry=registry)
         slots.set(batch.slots)
         active = Gauge("scoreserve_slots_active", "Slots with a chain.", registry=registry)
@@ -78,10 +81,13 @@ class WorkerMetrics:
 
     def stepped(self, card: ModelCard, image_steps: int, evaluations: int, seconds: float) -> None:
         """A step of a model's engine is done: all its chains through one network evaluation, or through several."""
-        self.image_steps.labels(card.name).inc(image_steps)
-        self.step_seconds.labels(card.name).observe(seconds / max(1, evaluations))
+        if card.name not in self._of_models:
+            self._of_models[card.name] = self.image_steps.labels(card.name), self.step_seconds.labels(card.name)
+        of_model, step_seconds = self._of_models[card.name]
+        of_model.inc(image_steps)
+        step_seconds.observe(seconds / max(1, evaluations))
         self.active_slots.observe(image_steps / max(1, evaluations))
-        self.last_step.set_to_current_time()
+        self._last_step = time.time()
 
     def started(self, job: Job) -> None:
         """The first shard of a job is begun."""

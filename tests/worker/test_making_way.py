@@ -199,14 +199,13 @@ def test_a_shard_in_hand_is_not_free_once_others_have_had_more(
         queue.cancel(job.id)
 
 
-def test_what_failed_was_done_and_is_charged(
-    submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_failed_was_done_and_is_charged(submit: Submit, queue: JobQueue, worker: BatchingWorker) -> None:
     failing = submit(client="a", sampler=LONG)
     other = submit(client="b")  # or nothing would be kept of what clients have had
     begin(worker, failing, steps=50)
     (claim,) = worker._claims.values()
-    claim.part.fault = "it diverged"
+    claim.part.lane.engine._x.fill_(float("nan"))
+    worker._next_beat = 0.0
     worker._step()
     assert queue.get(failing.id).state == "failed"
     assert queue.connection.zscore("scoreserve:served", "a") >= 50 * 4

@@ -91,6 +91,7 @@ class Batch:
         self._turn = 0.0  # that of the lane that was last to have one: none that comes later begins before it
         self.image_steps = 0  # computed so far
         self._seconds = 0.0  # of steps, since the last look at their pace
+        self._changed = False  # whether a part may have ended, since somebody last looked
         # model, image-steps, network evaluations, seconds
         self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
         self.on_load: Callable[[bool], None] = lambda _: None  # whether it begins, or has ended
@@ -103,7 +104,7 @@ class Batch:
     @property
     def free(self) -> int:
         """Slots that nothing in hand will fill."""
-        waiting = sum(len(part.waiting) for part in self.parts)
+        waiting = sum(len(part.waiting) for lane in self._lanes.values() for part in lane.parts)
         return max(0, self.slots - self.active - waiting)
 
     @property
@@ -188,6 +189,7 @@ class Batch:
         waiting = deque(chain for chain in chains if chain.remaining)
         part = Part(lane, chains, next(self._numbers), waiting, ahead=not self.free)
         lane.parts.append(part)
+        self._changed = True  # it may have been done before
         self._fill()
         return part
 
@@ -203,16 +205,22 @@ class Batch:
             lane = min(lanes, key=lambda lane: lane.turn)
             self._turn = lane.turn
             done, evaluations, begun = lane.engine.image_steps, lane.engine.evaluations, time.perf_counter()
-            lane.step()
+            self._changed |= lane.step()
             stepped, evaluations = lane.engine.image_steps - done, lane.engine.evaluations - evaluations
             self.image_steps += stepped
             self.on_step(lane.card, stepped, evaluations, time.perf_counter() - begun)
+        ended = self._ended() if self._changed else []
+        self._seconds += time.perf_counter() - clock
+        return ended
+
+    def _ended(self) -> list[Part]:
+        """The parts that are ended, which leave; what is free is filled."""
+        self._changed = False
         ended = [part for part in self.parts if part.ended]
         for part in ended:
             part.look_for_faults()
             self.drop(part)
         self._fill()
-        self._seconds += time.perf_counter() - clock
         return ended
 
     def diverged(self) -> list[Part]:
@@ -243,6 +251,7 @@ class Batch:
         """Takes a part out of its slots, until the next step at least, so that its state can be saved."""
         part.lane.engine.evict(part.chains)
         part.waiting = deque(chain for chain in part.chains if chain.remaining)
+        self._changed = True
 
     def drop(self, part: Part) -> None:
         """Takes a part out of hand as it is; its slots are free at once."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -164,13 +164,15 @@ class Lane:
         self.parts: list[Part] = []
         self.turn = 0.0  # seconds of the device that each of its chains has had
         self.step_seconds = self.image_steps_per_second = 0.0  # its pace
-        self.expected_seconds = self.seen_seconds = 0.0  # of the steps since the last look at it
+        self.seen_seconds = 0.0  # of the steps since the last look at it
+        self.seen_rows = Counter[int]()  # of them, by the images that the network saw
         modules = [module for module in (model.network, model.executed) if module is not None]
         weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
         self.bytes = sum(weights.values())
 
-    def step(self) -> None:
-        """One step of the engine. A part that cannot be sampled gets a `fault`, no other.
+    def step(self) -> bool:
+        """One step of the engine; says whether any chain has left its slot. A part that cannot be sampled gets a
+        `fault`, no other.
 
         Raises:
             DeviceFailed: not the parts are at fault.
@@ -178,16 +180,18 @@ class Lane:
         begun, active = time.perf_counter(), len(self.engine.chains)
         image_steps, evaluations = self.engine.image_steps, self.engine.evaluations
         try:
-            self.engine.step()
+            left = bool(self.engine.step())
         except Exception as error:  # whatever a device can throw
             log.warning("a step failed, so each shard is tried alone: %s", error)
             self._isolate()
+            left = True
         else:
             if rows := self.engine.evaluations - evaluations:
-                self.expected_seconds += rows * self._expected((self.engine.image_steps - image_steps) // rows)
+                self.seen_rows[(self.engine.image_steps - image_steps) // rows] += rows
         seconds = time.perf_counter() - begun
         self.seen_seconds += seconds
         self.turn += seconds / max(1, active)
+        return left
 
     def diverged(self) -> list[Part]:
         """The parts of which an image became NaN or infinite; they have a `fault` now."""
@@ -220,12 +224,14 @@ class Lane:
         Args:
             factor: what their time on the device is, over what the host has seen of it.
         """
-        if self.expected_seconds:
-            ratio = min(OUTLIER, max(1 / OUTLIER, factor * self.seen_seconds / self.expected_seconds))
-            moved = ratio ** min(1.0, self.expected_seconds / PACE_SECONDS)
+        expected = sum(rows * self._expected(images) for images, rows in self.seen_rows.items())
+        if expected:
+            ratio = min(OUTLIER, max(1 / OUTLIER, factor * self.seen_seconds / expected))
+            moved = ratio ** min(1.0, expected / PACE_SECONDS)
             self.step_seconds *= moved
             self.image_steps_per_second /= moved
-        self.expected_seconds = self.seen_seconds = 0.0
+        self.seen_seconds = 0.0
+        self.seen_rows.clear()
 
     def _expected(self, images: int) -> float:
         """Seconds of one network evaluation of so many images, by the pace; 0 if it was not taken."""
