@@ -12,4 +12,6 @@ from worker.device.lane import Lane
 def engine_of(store: ModelStore, card: ModelCard, slots: int) -> Engine:
     """Of one thread, as the worker of the benchmark."""
     remembered = Remembered(cache_dir() / "executions.json")
-    return Lane(card, ScoreModel.load(store, card), slots, remembered=remembered).engine
+    lane = Lane(card, ScoreModel.load(store, card), slots, remembered=remembered)
+    lane.measure()  # which says how many rows a step has
+    return lane.engine

@@ -21,7 +21,7 @@ from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
 
-ROWS = 8
+ROWS = 8  # of a step, at most, and made at once
 DRAWN_TOGETHER = 4, 64  # images whose noise a CPU draws at once: each draw costs some by itself, and has to fit a cache
 
 

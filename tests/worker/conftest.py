@@ -29,6 +29,12 @@ NewWorker = Callable[..., BatchingWorker]
 LONG = FollowScores(name="follow_scores", steps=400)
 
 
+@pytest.fixture(autouse=True)
+def _one_row_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the machine is: tests count steps. Those of several rows have tests of their own."""
+    monkeypatch.setattr("worker.device.lane.STEP_SECONDS", {})
+
+
 @pytest.fixture
 def settings(worker_url: str, models_dir: Path) -> WorkerSettings:
     return WorkerSettings(

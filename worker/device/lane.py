@@ -17,14 +17,16 @@ from models.images import Pixels
 from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, choose, key
-from models.sampling.engine import Engine
+from models.sampling.engine import ROWS, Engine
 from models.sampling.execution import Execution
 from models.sampling.sample import to_pixels
 from models.score import ScoreModel
 
 log = logging.getLogger(__name__)
 
-STEP_SECONDS = 0.02  # that a step of several rows may last
+# That a step of several rows may last, since the worker listens between steps only; what it does there costs as much as
+# a step of a very small network does.
+STEP_SECONDS = {"cuda": 0.02, "cpu": 0.005}
 PACE_SECONDS = 5.0  # of work, over which the pace follows what is seen
 OUTLIER = 2.0  # times as long or as short as expected: more is not believed at once
 
@@ -206,17 +208,15 @@ class Lane:
     def measure(self) -> None:
         """Runs the lane for the first time, and takes its pace: of one image alone, and with all slots in use.
 
-        How many rows a step may have follows from it: the worker listens between steps, so none may last long.
+        How many rows a step may have follows from it.
         """
-        most = self.engine.rows
         self.engine.rows = 1
         for width in reversed(self.engine.widths):  # the widest first: those that are recorded later use its memory
             self.try_out(width)
         self.engine.record_noise()
         self.step_seconds = self.try_out(1)
-        of_all = self.try_out(self.engine.slots)
-        self.image_steps_per_second = self.engine.slots / of_all
-        self.engine.rows = max(1, min(most, int(STEP_SECONDS / of_all)))
+        self.image_steps_per_second = self.engine.slots / self.try_out(self.engine.slots)
+        self._set_rows()
 
     def follow(self, factor: float) -> None:
         """Moves the pace towards what was seen of the steps since the last time.
@@ -230,8 +230,14 @@ class Lane:
             moved = ratio ** min(1.0, expected / PACE_SECONDS)
             self.step_seconds *= moved
             self.image_steps_per_second /= moved
+            self._set_rows()
         self.seen_seconds = 0.0
         self.seen_rows.clear()
+
+    def _set_rows(self) -> None:
+        """As many rows a step as do not last long, by the pace."""
+        most = STEP_SECONDS.get(self.engine.model.device.type, 0.0) * self.image_steps_per_second / self.engine.slots
+        self.engine.rows = max(1, min(ROWS, int(most)))
 
     def _expected(self, images: int) -> float:
         """Seconds of one network evaluation of so many images, by the pace; 0 if it was not taken."""
