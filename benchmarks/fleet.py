@@ -86,6 +86,8 @@ class FakeBatch:
     def free(self) -> int:
         return max(0, self.slots - self.active)
 
+    room = free
+
     @property
     def cards(self) -> list[ModelCard]:
         return [self.card]
@@ -93,7 +95,7 @@ class FakeBatch:
     def paces(self) -> dict[str, tuple[float, float]]:
         return {self.card.name: (self.slots / self.pace, self.pace)}
 
-    def admit(self, request: SampleRequest, first: int, count: int, saved: bytes | None = None) -> FakePart:  # noqa: ARG002
+    def admit(self, request: SampleRequest, _: int, count: int, *__: Any) -> FakePart:
         _, table = plan(request.sampler, self.card)
         part = FakePart(count, len(table))
         self.parts.append(part)

@@ -86,6 +86,8 @@ class Batch:
     def free(self) -> int:
         return max(0, self.slots - self.active)
 
+    room = free
+
     @property
     def cards(self) -> list[Any]:
         return [self.card]
@@ -99,7 +101,7 @@ class Batch:
     def watch(self, parts: Any) -> None:
         pass
 
-    def admit(self, request: SampleRequest, first: int, count: int, saved: bytes | None = None) -> Part:  # noqa: ARG002
+    def admit(self, request: SampleRequest, first: int, count: int, *_: Any) -> Part:
         self.parts.append(Part(first, count, len(plan(request.sampler, self.card)[1])))
         return self.parts[-1]
 

@@ -7,8 +7,9 @@ RQ stays in worker.holder, worker.member, worker.leases, worker.queue.shards and
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -16,12 +17,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from models.card import ModelCard
+from worker.beside.keeper import Keeper
 from worker.claims import Claim
 from worker.device.batch import Batch, Lacking, NoRoom, Refused
 from worker.device.lane import DeviceFailed, works
 from worker.holder import Holder
-from worker.keeper import Keeper
-from worker.leases import Lease
+from worker.leases import Lease, Started
 from worker.member import AWAY_SECONDS
 from worker.queue import shards
 from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
@@ -36,6 +37,7 @@ BEAT_SECONDS = 0.5  # between two reports of progress, which are also the heartb
 FIRST_BEAT_SECONDS = 0.2  # until it is told of a shard that it has begun; of one that is done by then it need not be
 SHOW_SECONDS = 0.2  # the same while somebody watches
 LOOK_SECONDS = 0.5  # between two looks for more shards, when no message says that there are
+SOON_SECONDS = 0.01  # before slots are free, when what comes next is claimed
 LET_IN_SECONDS = 0.1  # between two looks for who may be let in before images that wait in hand
 SLICE_FACTOR = 50  # how much longer than it takes to lay a shard aside it is in hand: large images are seldom moved
 LONGEST_SLICE_SECONDS = 30.0
@@ -53,7 +55,7 @@ class BatchingWorker(Holder):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, batch, settings)
         self._next_beat = self._next_way = self._next_in = self._away_until = 0.0
-        self._free_seen = 0  # slots that were free when it last looked for more
+        self._room_seen = 0  # slots that there was room in when it last looked for more
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
         self._wanted: ModelCard | None = None  # a model that found no room
         self._slice_seconds = settings.slice_seconds  # that a shard is in hand at least, before it makes way
@@ -79,7 +81,9 @@ class BatchingWorker(Holder):
             lambda: self.batch.longest_step,
         )
         self.batch.on_load = keeper.loading
+        self.batch.soon_seconds = SOON_SECONDS
         keeper.start()
+        self.errands.start()
         try:
             while True:
                 keeper.turn()
@@ -88,7 +92,8 @@ class BatchingWorker(Holder):
                 idle = self._talk()
                 worked |= bool(self._claims or self._made)
                 if not self._claims:
-                    if not (self._started or self._made) and (self._stop_requested or (burst and idle)):
+                    left = self._started or self._made or self.errands.under_way
+                    if not left and (self._stop_requested or (burst and idle)):
                         return worked
                     self._sleep()
         except DeviceFailed as error:
@@ -102,6 +107,9 @@ class BatchingWorker(Holder):
         finally:
             self.writers.stop()
             keeper.stop()
+            self.errands.stop()
+            with suppress(RedisError):
+                self.errands.wait()
             with suppress(RedisError):
                 self._beat()
                 self.teardown()
@@ -121,21 +129,24 @@ class BatchingWorker(Holder):
         if clock < self._away_until:
             return None
         try:
+            if self.errands.under_way:
+                self._collect()
             self._read_mail()  # first: what nobody wants any more needs no room in a Redis that is full
             self._settle_ended()
-            self._settle_written()
+            self._settle_made()
             if clock >= self._next_beat:
                 self._beat()
                 watched = any(claim.watched for claim in self._claims.values())
                 self._next_beat = clock + (SHOW_SECONDS if watched else BEAT_SECONDS)
-            if self._stop_requested:
-                self._decline()
             if clock >= self._drain_until:
                 self._hand_back()
+            if self._stop_requested:
+                self._decline()
             if not self._look_due(clock):
                 return True
             found = self._claim()
-            self._free_seen = self.batch.free
+            if not self._claiming:
+                self._room_seen = self.batch.room
             return not found
         except RedisError as error:
             if not unavailable(error):
@@ -150,22 +161,33 @@ class BatchingWorker(Holder):
                 log.info("Redis is back")
                 self._away_until = 0.0
 
+    def _collect(self) -> None:
+        """What follows from errands. Where there is nothing to step, they are waited for."""
+        if self.batch.active:
+            self.errands.collect()
+        else:
+            self.errands.wait()
+        self._admit_started()
+
     def _look_due(self, clock: float) -> bool:
+        if self._claiming or self._stop_requested or self._suspended:
+            return False
         waits = clock < self._next_look and (self._claims or not self._more)
         if waits and self._more:  # a shard whose images began one by one leaves its slots likewise
-            waits = self.batch.free <= self._free_seen
-        if self._stop_requested or self._suspended or waits or self.writers.full:
+            waits = self.batch.room <= self._room_seen
+        if waits or self.writers.full:
             return False
-        self._next_look, self._free_seen = clock + LOOK_SECONDS, self.batch.free
-        self._ahead = None
-        if not self._free_seen:
+        self._next_look, self._room_seen = clock + LOOK_SECONDS, self.batch.room
+        if not (self._room_seen or self._ahead):
             self._make_way(clock)
-        return bool(self.batch.free or self._ahead)
+        return bool(self.batch.room or self._ahead)
 
     def _sleep(self) -> None:
         """Until there is mail, or it is time to look again."""
         if self._away_until:
             time.sleep(LOOK_SECONDS)
+            return
+        if self.errands.under_way:
             return
         with suppress(Empty):
             self._mail.put(self._mail.get(timeout=LOOK_SECONDS))
@@ -174,6 +196,7 @@ class BatchingWorker(Holder):
         """One step, and what is ended by it."""
         self._advance()
         self._settle_ended()
+        self._settle_made()
 
     # Claiming.
 
@@ -186,34 +209,42 @@ class BatchingWorker(Holder):
         if clock >= self._next_way:
             self._next_way = clock + LOOK_SECONDS
             old = [claim for claim in others if clock - claim.since >= self._slice_seconds]
-            self._lay_one_aside([claim for claim in old if self.batch.frees(claim.part)])
-        if clock >= self._next_in and not self.batch.free:
+            self._ask_way([claim for claim in old if self.batch.frees(claim.part)], self._lay_one_aside)
+        if clock >= self._next_in and not self.batch.room:
             self._next_in = clock + LET_IN_SECONDS
             parts = self.batch.passed(self._slice_seconds)
-            found = self._turn_of([claim for claim in others if claim.part in parts])
-            if found is not None:
-                self._ahead = min(self.batch.slots, sum(len(part.waiting) for part in parts)), found[1]
+            self._ask_way([claim for claim in others if claim.part in parts], self._let_in)
 
-    def _turn_of(self, held: Sequence[Claim]) -> tuple[Claim, str] | None:
-        """Which of some shards is to let the next in that waits, and the model of that."""
+    def _ask_way(self, held: Sequence[Claim], then: Callable[[Claim, str], None]) -> None:
+        """Asks which of some shards is to let the next in that waits; `then` takes it, and the model of that."""
         if not held:
-            return None
-        named = [(claim.shard, claim.part.image_steps_done) for claim in held]
-        found = shards.make_way(self.queue.rq, self.lacks.taking(self.queue), named)
-        return (held[found[0]], found[1]) if found is not None and self.batch.serves(found[1]) else None
+            return
 
-    def _lay_one_aside(self, held: Sequence[Claim]) -> None:
-        """Lays one of some shards aside, if another's turn has come."""
-        found = self._turn_of(held)
-        if found is None or self.queue.memory().half_full:
+        def answered(found: tuple[int, str] | None) -> None:
+            if found is not None and held[found[0]] in self._claims.values() and self.batch.serves(found[1]):
+                then(held[found[0]], found[1])
+
+        named = [(claim.shard, claim.part.image_steps_done) for claim in held]
+        self._beside(partial(shards.make_way, self.queue.rq, self.lacks.taking(self.queue), named), answered)
+
+    def _let_in(self, _: Claim, model: str) -> None:
+        """Images of a model come before those in hand that wait for slots which are free soon, as many as these."""
+        waiting = sum(len(part.waiting) for part in self.batch.passed(self._slice_seconds))
+        if waiting:
+            self._ahead, self._next_look = (min(self.batch.slots, waiting), model), 0.0
+
+    def _lay_one_aside(self, claim: Claim, _: str) -> None:
+        """Lays a shard aside, since another's turn has come."""
+        if self.queue.memory().half_full:
             return
         begun = time.monotonic()
-        self._lay_aside(found[0])
+        self._lay_aside(claim)
         took = time.monotonic() - begun
         self._slice_seconds = max(self.settings.slice_seconds, min(SLICE_FACTOR * took, LONGEST_SLICE_SECONDS))
 
     def _claim(self) -> bool:
-        """Claims shards for the free slots; says whether there were any."""
+        """Claims shards for the room that there is; says whether there were any. Where there is something to step,
+        they are claimed beside that, and not known yet: then too it says yes."""
         found, self._more = False, True
         while True:
             self._admit_started()
@@ -221,19 +252,64 @@ class BatchingWorker(Holder):
                 return True
             if self._stop_requested or not self._more:  # loading a model may have taken long
                 return found
-            rq_ids = self._take()
-            if not rq_ids:
+            asked, ahead = self._asking()
+            if not asked:
+                return found
+            self._claiming, self._waited = True, False
+            self._beside(
+                partial(self._take, asked, {*self._claims, *self._made}), partial(self._taken, ahead), self._not_taken
+            )
+            if self._claiming:
+                return True
+            if not self._started:
                 return found
             found = True
-            self._start(rq_ids)
 
-    def _start(self, rq_ids: list[str]) -> None:
-        """Begins the leases of taken shards; the job of one that is damaged ends, and harms no other."""
-        started = self.leases.start(rq_ids, held=self._claims)
+    def _asking(self) -> tuple[list[tuple[list[str] | None, int, dict[str, float]]], bool]:
+        """What is asked for, one after another until something is found: models, images, and image-steps that a shard
+        of each may have; and whether that goes before the images in hand that wait."""
+        (ahead, model), self._ahead = self._ahead or (0, ""), None
+        room = self.batch.room
+        if not (room or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
+            return [], False
+        if not room:  # of large jobs as little as may be: those that wait in hand have waited for longer
+            return [([model], ahead, {})], True
+        fits = {name: rate * self.settings.shard_seconds for name, (_, rate) in self.batch.paces().items()}
+        asked = [(self.lacks.taking(self.queue), room, fits)]
+        if self._wanted is not None:
+            if not self.batch.fits(self._wanted):
+                return [], False
+            asked, self._wanted = [([self._wanted.name], room, fits), *asked], None
+        return asked, False
+
+    def _take(
+        self, asked: Sequence[tuple[list[str] | None, int, dict[str, float]]], held: Container[str]
+    ) -> Started | None:
+        """Takes the first shards that are found, and begins their leases; None if there are none."""
+        for models, images, fits in asked:
+            if rq_ids := shards.take(self.queue.rq, models, images, fits):
+                return self.leases.start(rq_ids, held)
+        return None
+
+    def _taken(self, ahead: bool, started: Started | None) -> None:
+        """Leases that have begun; the job of a shard that is damaged ends, and harms no other."""
+        self._claiming = False
+        ended, self._ended_meanwhile = self._ended_meanwhile, set()
+        if started is None:
+            return
+        for lease in started.leases:
+            lease.ahead = ahead
         self._started.extend(started.leases)
-        self._more = started.more
+        self._more = started.more or self._waited
+        self._room_seen = 0  # what waits besides is looked for as soon as there is room
         for rq_id in started.damaged:
             self._remove(rq_id)
+        for job_id in ended:
+            self._forget_job(job_id)
+
+    def _not_taken(self) -> None:
+        self._claiming = False
+        self._ended_meanwhile.clear()
 
     def _remove(self, rq_id: str) -> None:
         """Ends the job of a shard that is damaged, and removes what there is of it."""
@@ -241,22 +317,6 @@ class BatchingWorker(Holder):
         self.connection.delete(ShardJob.key_for(rq_id))
         with suppress(JobNotFound):
             self.queue.end(self.queue.get(rq_id.rpartition("-")[0]), JobState.FAILED, DAMAGED)
-
-    def _take(self) -> list[str]:
-        """The ids of the next shards that there is room for."""
-        (ahead, model), self._ahead = self._ahead or (0, ""), None
-        free = self.batch.free
-        if not (free or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
-            return []
-        if not free:  # of large jobs as little as may be: those that wait in hand have waited for longer
-            return shards.take(self.queue.rq, [model], ahead)
-        fits = {name: rate * self.settings.shard_seconds for name, (_, rate) in self.batch.paces().items()}
-        if self._wanted is not None:
-            if not self.batch.fits(self._wanted):
-                return []
-            only, self._wanted = [self._wanted.name], None
-            return shards.take(self.queue.rq, only, free, fits) or self._take()
-        return shards.take(self.queue.rq, self.lacks.taking(self.queue), free, fits)
 
     def _admit_started(self) -> None:
         """Hands started shards to the batch, until one has to wait. Redis may go away: nothing claimed is forgotten."""
@@ -279,7 +339,7 @@ class BatchingWorker(Holder):
             if why := self.lacks.why(job.request):
                 self._leave(lease, job, why)
                 return
-            part = self.batch.admit(job.request, shard.first, shard.count, lease.saved)
+            part = self.batch.admit(job.request, shard.first, shard.count, lease.saved, lease.ahead)
         except Refused as error:
             self._fail(lease, job, str(error))
             return

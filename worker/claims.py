@@ -62,6 +62,11 @@ class Made:
         return encode(self.images), b"" if self.frames is None else encode(self.frames)
 
     @property
+    def size(self) -> int:
+        """Bytes of its pixels."""
+        return self.images.nbytes + (0 if self.frames is None else self.frames.nbytes)
+
+    @property
     def state(self) -> bytes:
         """What another worker needs to write them in this one's place."""
         return state.pack_done(self.images, self.frames, self.job.rows, self.arithmetic)

@@ -7,9 +7,9 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import Empty
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -19,6 +19,8 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.worker.base import WorkerStatus
 
 from worker import upkeep
+from worker.beside.errands import Errands
+from worker.beside.writers import Writers, Writing
 from worker.claims import Claim, Made
 from worker.device import state
 from worker.device.batch import Batch
@@ -32,7 +34,6 @@ from worker.queue.job import Job, JobNotFound, JobState
 from worker.queue.results import encode, previewed
 from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings
-from worker.writers import Writers, Writing
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,13 @@ class Holder(Member):
         self.lacks = Lacks(batch.store, settings.model_names)
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._claims: dict[str, Claim] = {}
-        self._ended: deque[Claim] = deque()  # done or at fault, and not yet written down
+        self._ended: deque[Claim] = deque()  # done or at fault
         self._made: dict[str, Made] = {}
+        self._untold: deque[tuple[Made, Sequence[bytes] | None]] = deque()  # of which Redis is to know; and where kept
+        self.errands = Errands()
+        self._beating = self._telling = self._claiming = False  # whether such an errand is under way
+        self._waited = False  # whether something was said to wait since a claim began
+        self._ended_meanwhile: set[str] = set()  # jobs that have ended since
         self._next_look = self._next_cleaning = 0.0
         self._more = True  # whether shards may wait for room here
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
@@ -78,35 +84,74 @@ class Holder(Member):
         """Whether a shard's turn is when all others are done, since it has to be alone."""
         return bool(self._claims) and lease.suspect
 
+    def _beside(
+        self, call: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Carries out what waits for Redis: beside the steps if there are any to be made, else at once.
+
+        Args:
+            call, then, failed: as Errands has them.
+        """
+        if self.errands.started and self.batch.active:
+            self.errands.begin(call, then, failed)
+            return
+        try:
+            self.errands.wait()  # what was begun before comes before
+            answer = call()
+        except Exception:
+            failed()
+            raise
+        then(answer)
+
     # Keeping.
 
     def _beat(self) -> None:
         """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
+        if self._beating:
+            return
         claims = self._in_hand
-        steps, begun = self.batch.image_steps, time.monotonic()
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for claim in claims:
-                lasts = self.settings.lease_seconds
-                claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma, seconds=lasts)
-            for claim in claims:
-                if isinstance(claim, Claim) and claim.watched:
-                    self._show(claim, pipeline)
-            pipeline.eval(scripts.OVERDUE, 0)
-            told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
-            pipeline.hset(self.key, mapping=told)
-            pipeline.hincrby(keys.TOTALS, "image_steps_computed", steps - self._reported_steps)
-            # RQ's notion of one current job stays empty: there are many, and RQ's tools would read it as pickled.
-            self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
-            pipeline.exists(WORKERS_SUSPENDED)
-            self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
-            answers = pipeline.execute()
-        if time.monotonic() - begun > self.settings.lease_seconds / 3:
+        steps = self.batch.image_steps
+        pipeline = self.connection.pipeline(transaction=False)
+        for claim in claims:
+            lasts = self.settings.lease_seconds
+            claim.lease.report(claim.image_steps_done, pipeline, sigma=claim.sigma, seconds=lasts)
+        for claim in claims:
+            if isinstance(claim, Claim) and claim.watched:
+                self._show(claim, pipeline)
+        pipeline.eval(scripts.OVERDUE, 0)
+        told: dict[Any, Any] = {PACE: json.dumps(self.batch.paces()), STATUS: json.dumps(self._status(steps))}
+        pipeline.hset(self.key, mapping=told)
+        pipeline.hincrby(keys.TOTALS, "image_steps_computed", steps - self._reported_steps)
+        # RQ's notion of one current job stays empty: there are many, and RQ's tools would read it as pickled.
+        self.set_state(WorkerStatus.BUSY if claims else WorkerStatus.IDLE, pipeline)
+        pipeline.exists(WORKERS_SUSPENDED)
+        self.heartbeat(3 * self.settings.lease_seconds, pipeline=pipeline)
+
+        def send() -> tuple[list[Any], float]:
+            begun = time.monotonic()
+            with pipeline:
+                return pipeline.execute(), time.monotonic() - begun
+
+        def failed() -> None:
+            self._beating = False
+
+        self._beating = True
+        self._beside(send, partial(self._beaten, claims, steps), failed)
+
+    def _beaten(self, claims: Sequence[Claim | Made], steps: int, answered: tuple[list[Any], float]) -> None:
+        """What follows from a beat: its answers, and the seconds that it took."""
+        self._beating = False
+        answers, seconds = answered
+        if seconds > self.settings.lease_seconds / 3:
             self._spare_others()
         self._reported_steps, self._reported_at = steps, time.monotonic()
         overdue, _, _, _, self._suspended, unknown, _ = answers[-7:]
         if unknown and self.birth_date:
             self._register_again()
+        in_hand = self._in_hand
         for claim, wanted in zip(claims, answers, strict=False):
+            if claim not in in_hand:  # it has ended meanwhile
+                continue
             claim.watched = wanted == 2
             if wanted <= 0:
                 why = "lease lost" if wanted < 0 else "job has ended"
@@ -122,7 +167,7 @@ class Holder(Member):
             self.writers.do(self._clean)
         if time.monotonic() >= self._next_upkeep:
             self._next_upkeep = time.monotonic() + self.settings.lease_seconds
-            self.run_maintenance_tasks()
+            self._beside(self.run_maintenance_tasks, lambda _: None)
 
     def _clean(self) -> None:
         """Removes from the store what is not wanted any more, if it is this worker's turn; called beside the steps."""
@@ -162,26 +207,32 @@ class Holder(Member):
 
     def _read_mail(self) -> None:
         """Messages of other threads. A job that has ended leaves its slots here, at the cost of no round trip."""
-        with suppress(Empty):
-            while True:
-                message = self._mail.get_nowait()
-                match message["command"]:
-                    case keys.WAITING:
-                        self._next_look, self._more = 0.0, True
-                    case keys.ENDED:
-                        for claim in [claim for claim in self._in_hand if claim.job.id == message["job_id"]]:
-                            log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
-                            self._drop(claim)
-                        for lease in list(self._started):
-                            if lease.rq_job.id.rpartition("-")[0] == message["job_id"]:
-                                self._started.remove(lease)
-                                self.leases.forget(lease)
-                    case "stop-job":
-                        if stopped := self._claims.get(message["job_id"]) or self._made.get(message["job_id"]):
-                            self.queue.end(stopped.job, JobState.CANCELLED, "stopped by an operator")
+        while not self._mail.empty():
+            message = self._mail.get_nowait()
+            match message["command"]:
+                case keys.WAITING:
+                    self._next_look, self._more, self._waited = 0.0, True, True
+                case keys.ENDED:
+                    self._forget_job(message["job_id"])
+                case "stop-job":
+                    if stopped := self._claims.get(message["job_id"]) or self._made.get(message["job_id"]):
+                        self.queue.end(stopped.job, JobState.CANCELLED, "stopped by an operator")
+
+    def _forget_job(self, job_id: str) -> None:
+        """Drops what there is of a job that has ended."""
+        for claim in [claim for claim in self._in_hand if claim.job.id == job_id]:
+            log.info("shard %s is dropped: job has ended", claim.shard.id, extra=claim.shard.ids)
+            self._drop(claim)
+        for lease in list(self._started):
+            if lease.rq_job.id.rpartition("-")[0] == job_id:
+                self._started.remove(lease)
+                self.leases.forget(lease)
+        if self._claiming:
+            self._ended_meanwhile.add(job_id)
 
     def _hand_back(self) -> None:
         """Puts every shard in flight back, the first to the very front."""
+        self.errands.wait()
         for claim in reversed(list(self._claims.values())):
             self._lay_aside(claim)
         for made in reversed(list(self._made.values())):
@@ -193,7 +244,7 @@ class Holder(Member):
         self.batch.pause(claim.part)
         claim.part.look_for_faults()
         if claim.part.fault:
-            self._settle([claim])
+            self._settle(claim)
             return
         saved = state.pack(claim.part.chains, claim.part.lane.arithmetic)
         log.info("handing back shard %s, %d bytes", claim.shard.id, len(saved), extra=claim.shard.ids)
@@ -202,7 +253,14 @@ class Holder(Member):
 
     def _give_up(self, why: str) -> None:
         """As if this worker had died: its shards may be what broke the device, so a retry is spent."""
+        begun = list(self._started)
         with suppress(RedisError):
+            self.errands.wait()
+        later = [lease for lease in self._started if lease not in begun]  # which it has done nothing with
+        with suppress(RedisError):
+            if later:
+                self.leases.decline(later)
+                self._started = deque(begun)
             for made in list(self._made.values()):  # these it had nothing to do with
                 self.leases.give_back(made.lease, made.image_steps_done, made.state)
                 self._drop(made)
@@ -216,63 +274,69 @@ class Holder(Member):
     # Ending.
 
     def _settle_ended(self) -> None:
-        """Writes down what is done or at fault, as many shards at once as one transaction may be large."""
+        """Takes what is done or at fault out of hand."""
         while self._ended:
-            some: list[Claim] = []
+            self._settle(self._ended[0])  # which Redis may not let
+            self._ended.popleft()
+
+    def _settle(self, claim: Claim) -> None:
+        """Takes a shard that is done or at fault out of hand; what is made is told to Redis, or written first."""
+        if claim.shard.id not in self._claims:
+            return
+        part, job, shard = claim.part, claim.job, claim.shard
+        if part.fault:
+            self._fail(claim.lease, job, part.fault, part.image_steps_done)
+            self._drop(claim)
+            return
+        arithmetic = part.lane.arithmetic
+        made = Made(claim.lease, shard, job, part.image_steps_done, part.pixels(), part.frames(), arithmetic)
+        self._made[shard.id] = made
+        if job.store is None:
+            self._untold.append((made, None))
+        else:
+            self.writers.begin(Writing(shard.id, job.store, job.id, shard.number, made.contents))
+        self._drop(claim)
+
+    def _settle_made(self) -> None:
+        """Tells Redis of shards that are made and, if their job has a store, are there."""
+        while self.writers.written:
+            writing = self.writers.written.popleft()
+            if made := self._made.get(writing.shard_id):
+                self._untold.append((made, writing.kept))
+        while self._untold and not self._telling:
+            some: list[tuple[Made, Sequence[bytes] | None]] = []
             size = 0
-            for claim in self._ended:
-                size += len(claim.part.chains) * max(1, claim.job.request.frames) * claim.job.image.size
+            while self._untold:
+                made, kept = self._untold[0]
+                size += made.size if kept is None else 0
                 if some and size > SETTLED_BYTES:
                     break
-                some.append(claim)
-            self._settle(some)
-            for _ in some:
-                self._ended.popleft()
+                self._untold.popleft()
+                if self._made.get(made.shard.id) is made:
+                    some.append((made, kept))
+            if some:
+                self._telling = True
+                self._beside(partial(self._finish, some), partial(self._told, some), partial(self._not_told, some))
 
-    def _settle(self, ended: Sequence[Claim]) -> None:
-        """Writes down shards that are done or at fault, or has them written into the store of their job."""
-        done: list[Made] = []
-        for claim in ended:
-            if claim.shard.id not in self._claims:
-                continue
-            part, job, shard = claim.part, claim.job, claim.shard
-            if part.fault:
-                self._fail(claim.lease, job, part.fault, part.image_steps_done)
-                self._drop(claim)
-                continue
-            arithmetic = part.lane.arithmetic
-            made = Made(claim.lease, shard, job, part.image_steps_done, part.pixels(), part.frames(), arithmetic)
-            if job.store is None:
-                done.append(made)
-            else:
-                self._made[shard.id] = made
-                self.writers.begin(Writing(shard.id, job.store, job.id, shard.number, made.contents))
-                self._drop(claim)
-        self._finish([(made, made.contents) for made in done])
-        for made in done:
-            self._drop(self._claims[made.shard.id])
+    def _finish(self, some: Sequence[tuple[Made, Sequence[bytes] | None]]) -> list[int]:
+        """Writes down what shards have made, or where that is."""
+        return self.leases.finish(
+            [Done(made.lease, made.contents if kept is None else kept, made.image_steps_done) for made, kept in some]
+        )
 
-    def _settle_written(self) -> None:
-        """Tells Redis of shards that are in the store."""
-        written = list(self.writers.written)
-        done = [(made, writing.kept) for writing in written if (made := self._made.get(writing.shard_id))]
-        self._finish(done)
-        for made, _ in done:
-            self._drop(made)
-        for _ in written:
-            self.writers.written.popleft()
-
-    def _finish(self, done: Sequence[tuple[Made, Sequence[bytes]]]) -> None:
-        """Tells Redis of shards that are made, and what they have made or where that is."""
-        if not done:
-            return
-        answers = self.leases.finish([Done(made.lease, contents, made.image_steps_done) for made, contents in done])
-        for (made, _), stored in zip(done, answers, strict=True):
+    def _told(self, some: Sequence[tuple[Made, Sequence[bytes] | None]], answers: Sequence[int]) -> None:
+        self._telling = False
+        for (made, _), stored in zip(some, answers, strict=True):
             if stored:
                 self.metrics.finished(made.job, made.shard.count, last=stored == 2)
                 log.info("finished shard %s", made.shard.id, extra=made.shard.ids)
             if stored == 2:
                 log.info("finished job %s", made.job.id, extra={"job": made.job.id})
+            self._drop(made)
+
+    def _not_told(self, some: Sequence[tuple[Made, Sequence[bytes] | None]]) -> None:
+        self._telling = False
+        self._untold.extendleft(reversed(some))
 
     def _fail(self, lease: Lease, job: Job, reason: str, image_steps: int | None = None) -> None:
         """Ends the whole job, and removes its other shards."""

@@ -40,6 +40,7 @@ class Lease:
         record: what Redis had of its job when the lease began.
         saved: what its last worker saved of it.
         begun: when its images were, in seconds since the epoch; None as long as they are not.
+        ahead: whether its images go before those in hand that wait.
     """
 
     rq_job: ShardJob
@@ -47,6 +48,7 @@ class Lease:
     record: Record
     saved: bytes | None = None
     begun: float | None = None
+    ahead: bool = False
 
     @cached_property
     def shard(self) -> Shard:

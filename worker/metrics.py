@@ -8,9 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from models.card import ModelCard
+from worker.beside.writers import Writers
 from worker.device.batch import Batch
 from worker.queue.job import Job
-from worker.writers import Writers
 
 JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 STEP_BUCKETS = tuple(0.0005 * 2**i for i in range(14))  # 0.5 ms to 4 s

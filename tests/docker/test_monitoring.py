@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from models.store import ModelStore
 from service.metrics import Metrics
+from worker.beside.writers import Writers
 from worker.device.batch import Batch
 from worker.metrics import WorkerMetrics
 from worker.queue.jobs import Depth
 from worker.queue.server import Memory
 from worker.queue.stores import Stores
-from worker.writers import Writers
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "docker/grafana/dashboards/scoreserve.json"

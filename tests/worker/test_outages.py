@@ -160,7 +160,8 @@ def test_while_redis_takes_nothing_the_batch_goes_on_and_its_images_wait(
         assert len(queue.rq.job_ids) == 1, "what was not carried out left no trace"
         assert queue.connection.lrange(keys.of(jobs[1].id, "waiting"), 0, -1) == [b"1"]
         assert worker.batch.image_steps == 8 * 13
-        assert len(worker._claims) == len(worker._ended) == 2
+        assert not worker._claims
+        assert len(worker._made) == len(worker._untold) == 2
     finally:
         redis.config_set(setting, 0)
     while queue.depth().jobs:
@@ -186,7 +187,7 @@ def test_a_full_redis_can_be_emptied_by_cancelling(
         worker._hear({"channel": keys.ENDED, "data": job.id})
         worker._away_until = 1e-9
         assert worker._talk() is None
-        assert [claim.job.id for claim in worker._claims.values()] == [done.id]
+        assert [one.job.id for one in worker._in_hand] == [done.id]
     finally:
         redis.config_set("maxmemory", 0)
 

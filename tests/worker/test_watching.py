@@ -186,8 +186,7 @@ def test_a_preview_is_put_together_from_all_shards(submit: Submit, queue: JobQue
                 worker._claims.pop(claim.shard.id)
                 worker.batch.drop(claim.part)
         while first.shard.id in worker._claims:
-            worker._advance()
-            worker._settle_ended()
+            worker._step()
     for shown in Results(queue.connection).previews(queue.get(job.id)):
         assert shown.shape == (10, 8, 8, 1)
         assert shown[:4].any(axis=(1, 2, 3)).all()

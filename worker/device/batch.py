@@ -92,6 +92,7 @@ class Batch:
         self.image_steps = 0  # computed so far
         self._seconds = 0.0  # of steps, since the last look at their pace
         self._changed = False  # whether a part may have ended, since somebody last looked
+        self.soon_seconds = 0.0  # before a chain is done, from when on its slot is `room`
         # model, image-steps, network evaluations, seconds
         self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
         self.on_load: Callable[[bool], None] = lambda _: None  # whether it begins, or has ended
@@ -106,6 +107,13 @@ class Batch:
         """Slots that nothing in hand will fill."""
         waiting = sum(len(part.waiting) for lane in self._lanes.values() for part in lane.parts)
         return max(0, self.slots - self.active - waiting)
+
+    @property
+    def room(self) -> int:
+        """Slots that nothing in hand will fill, now or soon."""
+        lanes = self._lanes.values()
+        waiting = sum(len(part.waiting) for lane in lanes for part in lane.parts)
+        return max(0, self.slots - self.active - waiting + sum(lane.leaving(self.soon_seconds) for lane in lanes))
 
     @property
     def active(self) -> int:
@@ -150,10 +158,10 @@ class Batch:
             return []
         return [part for part in self.parts if part.waiting and part.seconds_until_free <= seconds]
 
-    def admit(self, request: Request, first: int, count: int, saved: bytes | None = None) -> Part:
+    def admit(self, request: Request, first: int, count: int, saved: bytes | None = None, ahead: bool = False) -> Part:
         """Takes on `count` images of a request, from image `first` on, where `saved` left them.
 
-        What comes while no slot is free gets the next ones, before the images in hand that wait for some.
+        What is `ahead` gets the next slots, before the images in hand that wait for some.
 
         Raises:
             Refused: the request cannot be fulfilled.
@@ -187,7 +195,7 @@ class Batch:
             except ValueError as error:
                 log.warning("beginning again: %s", error)
         waiting = deque(chain for chain in chains if chain.remaining)
-        part = Part(lane, chains, next(self._numbers), waiting, ahead=not self.free)
+        part = Part(lane, chains, next(self._numbers), waiting, ahead=ahead)
         lane.parts.append(part)
         self._changed = True  # it may have been done before
         self._fill()

@@ -195,6 +195,11 @@ class Lane:
         self.turn += seconds / max(1, active)
         return left
 
+    def leaving(self, seconds: float) -> int:
+        """Chains that leave their slots within so many seconds, by the pace with all slots in use."""
+        rows = seconds * self.image_steps_per_second / self.engine.slots
+        return sum(chain.remaining <= rows for chain in self.engine.chains) if rows >= 1 else 0
+
     def diverged(self) -> list[Part]:
         """The parts of which an image became NaN or infinite; they have a `fault` now."""
         with self.heard():

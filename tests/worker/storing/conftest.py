@@ -9,8 +9,8 @@ import pytest
 from models.card import ModelCard
 from models.samplers.euler import Euler
 from tests.worker.conftest import Ask
-from worker import writers
 from worker.batching import BatchingWorker
+from worker.beside import writers
 from worker.queue import stores
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue

@@ -14,7 +14,7 @@ from models.card import ModelCard
 from models.score import ScoreModel
 from tests.worker.conftest import NewWorker, deaths, expected, expire
 from tests.worker.storing.conftest import Outage, Submit, objects, turns
-from worker import writers
+from worker.beside import writers
 from worker.device.lane import DeviceFailed
 from worker.queue import keys
 from worker.queue.job import Job, JobState
@@ -171,8 +171,7 @@ def test_what_a_killed_worker_had_written_is_made_again_and_the_same(
     killed._claim()
     killed._beat()
     until(lambda: killed._advance() or len(killed._ended) == 2)
-    for claim in killed._ended:
-        killed._settle([claim])
+    killed._settle_ended()
     until(lambda: len(killed.writers.written) == 2)
     written = objects(directory)
     assert len(written) == 2
@@ -183,7 +182,7 @@ def test_what_a_killed_worker_had_written_is_made_again_and_the_same(
     assert second.work(burst=True)
     assert objects(directory) == written
     assert np.array_equal(Results(queue.connection).images(queue.get(job.id)), expected(job, tiny_card, tiny_model))
-    killed._settle_written()
+    killed._settle_made()
     assert queue.totals()["images"] == 8, "whose lease is lost writes nothing down"
 
 
@@ -202,8 +201,7 @@ def test_what_is_written_while_redis_is_away_is_told_later(
     with monkeypatch.context() as patch:
         patch.setattr(worker.leases, "finish", away)
         assert worker._talk() is None
-    assert worker._made
-    assert worker.writers.written
+    assert len(worker._made) == len(worker._untold) == 1
     worker._away_until = 0.0
     worker._talk()
     assert queue.get(job.id).state == JobState.FINISHED

@@ -4,10 +4,11 @@ from collections.abc import Callable
 import pytest
 
 from models.card import ModelCard
-from worker import keeper, upkeep
+from worker import upkeep
 from worker.batching import BatchingWorker
+from worker.beside import keeper
+from worker.beside.keeper import Keeper
 from worker.device.lane import Part
-from worker.keeper import Keeper
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.shards import RETRIES, ShardJob
@@ -43,10 +44,9 @@ def test_a_step_that_is_longer_than_the_lease_does_not_lose_it(job: Job, slow: B
     retries: list[int] = []
     settle = slow._settle
 
-    def look(claims) -> None:  # type: ignore[no-untyped-def]
-        found = (ShardJob.fetch(claim.shard.id, queue.connection, slow.serializer) for claim in claims)
-        retries.extend(shard.retries_left for shard in found)
-        settle(claims)
+    def look(claim) -> None:  # type: ignore[no-untyped-def]
+        retries.append(ShardJob.fetch(claim.shard.id, queue.connection, slow.serializer).retries_left)
+        settle(claim)
 
     slow._settle = look  # type: ignore[method-assign]
     slow.work(burst=True)
