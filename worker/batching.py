@@ -55,6 +55,7 @@ class BatchingWorker(Holder):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, batch, settings)
         self._next_beat = self._next_way = self._next_in = self._away_until = 0.0
+        self._way_asked = False  # and not answered: whether a shard in hand is to make way
         self._room_seen = 0  # slots that there was room in when it last looked for more
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
         self._wanted: ModelCard | None = None  # a model that found no room
@@ -217,15 +218,21 @@ class BatchingWorker(Holder):
 
     def _ask_way(self, held: Sequence[Claim], then: Callable[[Claim, str], None]) -> None:
         """Asks which of some shards is to let the next in that waits; `then` takes it, and the model of that."""
-        if not held:
+        if not held or self._way_asked:
             return
 
         def answered(found: tuple[int, str] | None) -> None:
+            self._way_asked = False
             if found is not None and held[found[0]] in self._claims.values() and self.batch.serves(found[1]):
                 then(held[found[0]], found[1])
 
+        def not_answered() -> None:
+            self._way_asked = False
+
+        self._way_asked = True
         named = [(claim.shard, claim.part.image_steps_done) for claim in held]
-        self._beside(partial(shards.make_way, self.queue.rq, self.lacks.taking(self.queue), named), answered)
+        ask = partial(shards.make_way, self.queue.rq, self.lacks.taking(self.queue), named)
+        self._beside(ask, answered, not_answered)
 
     def _let_in(self, _: Claim, model: str) -> None:
         """Images of a model come before those in hand that wait for slots which are free soon, as many as these."""

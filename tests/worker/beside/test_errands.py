@@ -218,6 +218,31 @@ def test_what_comes_to_wait_while_others_are_claimed_is_looked_for(
     queue.cancel(long.id)
 
 
+def test_a_shard_makes_way_once_it_is_known_that_it_should(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = submit(count=4, client="a", sampler=LONG), submit(count=4, client="a", sampler=LONG)
+    worker._talk()
+    worker._slice_seconds = 0.0
+    ask = Gate(shards.make_way)
+    monkeypatch.setattr(shards, "make_way", ask)
+    short = submit(client="b")
+    worker._next_look = worker._next_way = 0.0
+    turns(worker, lambda: ask.calls)
+    steps = worker.batch.image_steps
+    for _ in range(10):
+        worker._next_look = worker._next_way = 0.0
+        worker._advance()
+        worker._talk()
+    assert worker.batch.image_steps == steps + 10 * 8
+    assert worker.errands.under_way <= 2, "it is asked once, and there is a beat"
+    ask.opened.set()
+    turns(worker, lambda: queue.get(short.id).state == JobState.FINISHED)
+    assert all(not queue.get(job.id).state.final for job in long)
+    for job in long:
+        queue.cancel(job.id)
+
+
 def test_what_is_claimed_when_a_worker_is_to_stop_is_put_back(
     claiming: tuple[Job, Job, Gate], queue: JobQueue, worker: BatchingWorker
 ) -> None:
