@@ -55,6 +55,7 @@ class BatchingWorker(Holder):
     def __init__(self, connection: Redis, batch: Batch, settings: WorkerSettings) -> None:
         super().__init__(connection, batch, settings)
         self._next_beat = self._next_way = self._next_in = self._away_until = 0.0
+        self._found = False  # whether the last claim found any shard
         self._way_asked = False  # and not answered: whether a shard in hand is to make way
         self._room_seen = 0  # slots that there was room in when it last looked for more
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
@@ -268,7 +269,7 @@ class BatchingWorker(Holder):
             )
             if self._claiming:
                 return True
-            if not self._started:
+            if not self._found:
                 return found
             found = True
 
@@ -300,7 +301,7 @@ class BatchingWorker(Holder):
 
     def _taken(self, ahead: bool, started: Started | None) -> None:
         """Leases that have begun; the job of a shard that is damaged ends, and harms no other."""
-        self._claiming = False
+        self._claiming, self._found = False, started is not None
         ended, self._ended_meanwhile = self._ended_meanwhile, set()
         if started is None:
             return

@@ -128,6 +128,17 @@ def test_others_are_done_and_nothing_waits(
     assert redis.zcard(queue.rq.started_job_registry.key) == 0
 
 
+def test_who_finds_nothing_but_what_is_damaged_looks_further(
+    submit: Callable[..., Job], queue: JobQueue, redis: Redis, new_worker: NewWorker
+) -> None:
+    damaged, other = submit(count=8), submit(count=2)  # the first for all eight slots
+    for number in range(2):
+        redis.hset(f"rq:job:{damaged.id}-{number}", "created_at", "yesterday")
+    new_worker().work(burst=True)
+    assert queue.get(damaged.id).state == JobState.FAILED
+    assert queue.get(other.id).state == JobState.FINISHED
+
+
 def test_a_damaged_job_in_hand_is_dropped(
     submit: Callable[..., Job], queue: JobQueue, redis: Redis, new_worker: NewWorker
 ) -> None:
