@@ -24,6 +24,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,12 +81,17 @@ def client() -> httpx.AsyncClient:
     Idle ones are closed before a server does that, after five seconds, just when the next request is on its way.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=512, keepalive_expiry=2.0)
-    return httpx.AsyncClient(timeout=None, limits=limits)
+    return httpx.AsyncClient(timeout=None, limits=limits, verify=False)
 
 
 async def replay(server: Server, trace: Sequence[Arrival]) -> tuple[list[Outcome], int]:
-    """Asks for every grid at its moment; returns what became of each, and the image-steps that were computed."""
-    async with client() as http:
+    """Asks for every grid at its moment; returns what became of each, and the image-steps that were computed.
+
+    Each grid that is under way has a client of its own: one with many connections looks through them all at each event,
+    and where many grids wait that is more work than the server's.
+    """
+    async with AsyncExitStack() as stack:
+        http, idle = await stack.enter_async_context(client()), list[httpx.AsyncClient]()
         for evaluations in SAMPLERS:  # what is cached is in the caches
             await server.ask(http, Arrival(0.0, 1, evaluations, 0, None))
         before, begun = await server.computed(http), asyncio.get_running_loop().time()
@@ -95,10 +101,14 @@ async def replay(server: Server, trace: Sequence[Arrival]) -> tuple[list[Outcome
 
         async def one(arrival: Arrival) -> Outcome:
             await asyncio.sleep(arrival.at - clock())
-            if arrival.cancel_at is not None:
-                await server.ask_in_vain(http, arrival, arrival.cancel_at - arrival.at)
-                return Outcome(math.nan, "")
-            images = await server.ask(http, arrival)
+            own = idle.pop() if idle else await stack.enter_async_context(client())
+            try:
+                if arrival.cancel_at is not None:
+                    await server.ask_in_vain(own, arrival, arrival.cancel_at - arrival.at)
+                    return Outcome(math.nan, "")
+                images = await server.ask(own, arrival)
+            finally:
+                idle.append(own)
             return Outcome(clock(), hashlib.sha256(images.tobytes()).hexdigest())
 
         outcomes = await asyncio.gather(*(one(arrival) for arrival in trace))
@@ -132,11 +142,11 @@ def same_pixels(*systems: Sequence[Outcome]) -> bool:
 SYSTEMS: tuple[type[Server], ...] = (
     Scoreserve,
     ContinuousLitServe,
-    PlainContinuousLitServe,
     CompactingLitServe,
     LitServe,
     Mosec,
     FastApiWithLock,
+    PlainContinuousLitServe,
 )
 
 
@@ -148,40 +158,45 @@ def measure(
     seconds: float,
     seed: int,
     tell: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Any], None] = lambda _: None,
 ) -> Any:
-    """For each load the figures of all systems, and the ratios of ours to each of the others; tells of each as it ends,
-    since all of them take an hour."""
-    systems, capacities, runs = SYSTEMS, {}, []
-    for system in systems:
+    """For each load the figures of all systems, and the ratios of ours to each of the others.
+
+    All of them take an hour: as each system ends, `tell` takes a line, and `keep` all figures so far.
+    """
+    capacities: dict[str, float] = {}
+    runs: list[dict[str, Any]] = []
+    found = {"capacity_image_steps_per_second": capacities, "runs": runs}
+    for system in SYSTEMS:
         with system(store, model, slots) as server:
             capacities[system.name] = asyncio.run(_capacity(server))
         tell(f"capacity of {system.name}: {capacities[system.name]:.0f} image-steps/s")
     capacity = capacities[Scoreserve.name]
     for load in loads:
         trace = arrivals(seconds, load * capacity, slots / capacity, seed)
-        found, outcomes = {}, {}
-        for system in systems:
+        cancelled = sum(arrival.cancel_at is not None for arrival in trace)
+        run: dict[str, Any] = {"load": load, "jobs": len(trace), "cancelled": cancelled}
+        runs.append(run | {"ratios": {}})
+        outcomes: list[Sequence[Outcome]] = []
+        for system in SYSTEMS:
             with system(store, model, slots) as server:
-                outcomes[system.name], computed = asyncio.run(replay(server, trace))
-            one = found[system.name] = figures_of(trace, outcomes[system.name], computed)
+                outcome, computed = asyncio.run(replay(server, trace))
+            outcomes.append(outcome)
+            one = run[system.name] = figures_of(trace, outcome, computed)
             tell(f"{load:.0%} load, {system.name}: p50 {one['p50_seconds']:.2f} s, p99 {one['p99_seconds']:.2f} s")
-        ours = found[Scoreserve.name]
-        ratios = {
-            other: {name: ours[name] / theirs[name] if theirs[name] else None for _, name, _ in REPORTED}
-            for other, theirs in found.items()
-            if other != Scoreserve.name
-        }
-        runs.append(
-            {
-                "load": load,
-                "jobs": len(trace),
-                "cancelled": sum(arrival.cancel_at is not None for arrival in trace),
-                "same_pixels": same_pixels(*outcomes.values()),
-                **found,
-                "ratios": ratios,
-            }
-        )
-    return {"capacity_image_steps_per_second": capacities, "runs": runs}
+            runs[-1] = run | {"same_pixels": same_pixels(*outcomes), "ratios": _ratios(run)}
+            keep(found)
+    return found
+
+
+def _ratios(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Of ours to each of the other systems of a load."""
+    ours = run[Scoreserve.name]
+    return {
+        other: {name: ours[name] / theirs[name] if theirs[name] else None for _, name, _ in REPORTED}
+        for other, theirs in run.items()
+        if isinstance(theirs, dict) and other != Scoreserve.name
+    }
 
 
 async def _capacity(server: Server) -> float:
@@ -225,18 +240,21 @@ def main() -> None:
             small.publish(store)
         card = store.card(arguments.model)
         seconds, tell = 60 * arguments.minutes, partial(print, file=sys.stderr, flush=True)
-        found = measure(store, card.name, arguments.slots, loads, seconds, arguments.seed, tell)
-    settings = {name: getattr(arguments, name) for name in ("minutes", "slots", "seed")}
-    model = card.model_dump(mode="json", include={"name", "network"})
-    figures = {"environment": machine, "model": model, **settings, "mean_image_steps": MEAN_IMAGE_STEPS, **found}
+        model = card.model_dump(mode="json", include={"name", "network"})
+        settings = {name: getattr(arguments, name) for name in ("minutes", "slots", "seed")}
+        asked = {"environment": machine, "model": model, **settings, "mean_image_steps": MEAN_IMAGE_STEPS}
+
+        def keep(found: Any) -> None:
+            if arguments.json:
+                write_json(arguments.json, {**asked, **found})
+
+        found = measure(store, card.name, arguments.slots, loads, seconds, arguments.seed, tell, keep)
     console.print(describe(machine))
     for run in found["runs"]:
         pixels = "the same pixels" if run["same_pixels"] else "PIXELS DIFFER"
         console.print(f"\n{run['jobs']} grids, {run['cancelled']} of them cancelled, {pixels} from all")
         others = [column for name in run["ratios"] for column in (name, "ratio")]
         console.print(report.table(["", Scoreserve.name, *others], rows_of(run)))
-    if arguments.json:
-        write_json(arguments.json, figures)
 
 
 if __name__ == "__main__":
