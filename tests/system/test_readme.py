@@ -98,9 +98,10 @@ def test_sentences_are_counted_outside_code(text: str, longest: int) -> None:
 def test_the_figures_of_the_readme_are_those_on_record() -> None:
     cells = dict(line.strip("| ").split(" | ")[:2] for line in README.read_text().splitlines() if ".json)" in line)
     read = {
-        name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("serving", "turns", "workers", "soak")
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("serving-peers", "turns", "workers", "soak")
     }
-    (at,) = [run for run in read["serving"]["runs"] if run["load"] == 0.6]
+    (at,) = [run for run in read["serving-peers"]["runs"] if run["load"] == 0.6]
     key = "p50_seconds_of_the_shortest"
     waits = [at[system][key] for system in ("scoreserve", "LitServe", "LitServe, compacting")]
     turns = [read["turns"]["seconds"][how]["median"] for how in ("making way", "alone", "not making way")]
