@@ -86,8 +86,6 @@ class FakeBatch:
     def free(self) -> int:
         return max(0, self.slots - self.active)
 
-    room = free
-
     @property
     def cards(self) -> list[ModelCard]:
         return [self.card]

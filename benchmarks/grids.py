@@ -23,6 +23,7 @@ import httpx
 from benchmarks import report, small
 from benchmarks.arrivals import Arrival
 from benchmarks.servers import ContinuousLitServe, Scoreserve, Server
+from benchmarks.serving import client
 from benchmarks.system import apart
 from models.environment import describe
 from models.files import write_json
@@ -50,7 +51,7 @@ async def asked(server: Server, alone: int, bursts: int, count: int) -> tuple[li
     is more work than any server has, and keeps their core busy.
     """
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(httpx.AsyncClient(timeout=None, verify=False)) for _ in range(count)]
+        clients = [await stack.enter_async_context(client()) for _ in range(count)]
         one = [await seconds_of(server, clients[:1], seed) for seed in range(alone + 1)]
         many = [await seconds_of(server, clients, number * count) for number in range(bursts + 1)]
     return one[1:], many[1:]

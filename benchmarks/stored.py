@@ -86,8 +86,6 @@ class Batch:
     def free(self) -> int:
         return max(0, self.slots - self.active)
 
-    room = free
-
     @property
     def cards(self) -> list[Any]:
         return [self.card]

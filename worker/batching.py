@@ -56,8 +56,7 @@ class BatchingWorker(Holder):
         super().__init__(connection, batch, settings)
         self._next_beat = self._next_way = self._next_in = self._away_until = 0.0
         self._found = False  # whether the last claim found any shard
-        self._way_asked = False  # and not answered: whether a shard in hand is to make way
-        self._room_seen = 0  # slots that there was room in when it last looked for more
+        self._free_seen = 0  # slots that were free when it last looked for more
         self._ahead: tuple[int, str] | None = None  # images, of a model, that are let in before those that wait in hand
         self._wanted: ModelCard | None = None  # a model that found no room
         self._slice_seconds = settings.slice_seconds  # that a shard is in hand at least, before it makes way
@@ -147,8 +146,8 @@ class BatchingWorker(Holder):
             if not self._look_due(clock):
                 return True
             found = self._claim()
-            if not self._claiming:
-                self._room_seen = self.batch.room
+            if "claim" not in self._under_way:
+                self._free_seen = self.batch.free
             return not found
         except RedisError as error:
             if not unavailable(error):
@@ -172,17 +171,17 @@ class BatchingWorker(Holder):
         self._admit_started()
 
     def _look_due(self, clock: float) -> bool:
-        if self._claiming or self._stop_requested or self._suspended:
+        if "claim" in self._under_way or self._stop_requested or self._suspended:
             return False
         waits = clock < self._next_look and (self._claims or not self._more)
         if waits and self._more:  # a shard whose images began one by one leaves its slots likewise
-            waits = self.batch.room <= self._room_seen
+            waits = self.batch.free <= self._free_seen
         if waits or self.writers.full:
             return False
-        self._next_look, self._room_seen = clock + LOOK_SECONDS, self.batch.room
-        if not (self._room_seen or self._ahead):
+        self._next_look, self._free_seen = clock + LOOK_SECONDS, self.batch.free
+        if not (self._free_seen or self._ahead):
             self._make_way(clock)
-        return bool(self.batch.room or self._ahead)
+        return bool(self.batch.free or self._ahead)
 
     def _sleep(self) -> None:
         """Until there is mail, or it is time to look again."""
@@ -212,28 +211,22 @@ class BatchingWorker(Holder):
             self._next_way = clock + LOOK_SECONDS
             old = [claim for claim in others if clock - claim.since >= self._slice_seconds]
             self._ask_way([claim for claim in old if self.batch.frees(claim.part)], self._lay_one_aside)
-        if clock >= self._next_in and not self.batch.room:
+        if clock >= self._next_in and not self.batch.free:
             self._next_in = clock + LET_IN_SECONDS
             parts = self.batch.passed(self._slice_seconds)
             self._ask_way([claim for claim in others if claim.part in parts], self._let_in)
 
     def _ask_way(self, held: Sequence[Claim], then: Callable[[Claim, str], None]) -> None:
         """Asks which of some shards is to let the next in that waits; `then` takes it, and the model of that."""
-        if not held or self._way_asked:
+        if not held or "way" in self._under_way:
             return
 
         def answered(found: tuple[int, str] | None) -> None:
-            self._way_asked = False
             if found is not None and held[found[0]] in self._claims.values() and self.batch.serves(found[1]):
                 then(held[found[0]], found[1])
 
-        def not_answered() -> None:
-            self._way_asked = False
-
-        self._way_asked = True
         named = [(claim.shard, claim.part.image_steps_done) for claim in held]
-        ask = partial(shards.make_way, self.queue.rq, self.lacks.taking(self.queue), named)
-        self._beside(ask, answered, not_answered)
+        self._beside("way", partial(shards.make_way, self.queue.rq, self.lacks.taking(self.queue), named), answered)
 
     def _let_in(self, _: Claim, model: str) -> None:
         """Images of a model come before those in hand that wait for slots which are free soon, as many as these."""
@@ -263,11 +256,10 @@ class BatchingWorker(Holder):
             asked, ahead = self._asking()
             if not asked:
                 return found
-            self._claiming, self._waited = True, False
-            self._beside(
-                partial(self._take, asked, {*self._claims, *self._made}), partial(self._taken, ahead), self._not_taken
-            )
-            if self._claiming:
+            self._waited = False
+            held = {*self._claims, *self._made}
+            self._beside("claim", partial(self._take, asked, held), partial(self._taken, ahead), self._not_taken)
+            if "claim" in self._under_way:
                 return True
             if not self._found:
                 return found
@@ -277,17 +269,17 @@ class BatchingWorker(Holder):
         """What is asked for, one after another until something is found: models, images, and image-steps that a shard
         of each may have; and whether that goes before the images in hand that wait."""
         (ahead, model), self._ahead = self._ahead or (0, ""), None
-        room = self.batch.room
-        if not (room or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
+        free = self.batch.free
+        if not (free or ahead) or any(claim.lease.suspect for claim in self._claims.values()):
             return [], False
-        if not room:  # of large jobs as little as may be: those that wait in hand have waited for longer
+        if not free:  # of large jobs as little as may be: those that wait in hand have waited for longer
             return [([model], ahead, {})], True
         fits = {name: rate * self.settings.shard_seconds for name, (_, rate) in self.batch.paces().items()}
-        asked = [(self.lacks.taking(self.queue), room, fits)]
+        asked = [(self.lacks.taking(self.queue), free, fits)]
         if self._wanted is not None:
             if not self.batch.fits(self._wanted):
                 return [], False
-            asked, self._wanted = [([self._wanted.name], room, fits), *asked], None
+            asked, self._wanted = [([self._wanted.name], free, fits), *asked], None
         return asked, False
 
     def _take(
@@ -301,7 +293,7 @@ class BatchingWorker(Holder):
 
     def _taken(self, ahead: bool, started: Started | None) -> None:
         """Leases that have begun; the job of a shard that is damaged ends, and harms no other."""
-        self._claiming, self._found = False, started is not None
+        self._found = started is not None
         ended, self._ended_meanwhile = self._ended_meanwhile, set()
         if started is None:
             return
@@ -309,14 +301,13 @@ class BatchingWorker(Holder):
             lease.ahead = ahead
         self._started.extend(started.leases)
         self._more = started.more or self._waited
-        self._room_seen = 0  # what waits besides is looked for as soon as there is room
+        self._free_seen = 0  # what waits besides is looked for as soon as there is room
         for rq_id in started.damaged:
             self._remove(rq_id)
         for job_id in ended:
             self._forget_job(job_id)
 
     def _not_taken(self) -> None:
-        self._claiming = False
         self._ended_meanwhile.clear()
 
     def _remove(self, rq_id: str) -> None:

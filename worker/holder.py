@@ -63,7 +63,7 @@ class Holder(Member):
         self._made: dict[str, Made] = {}
         self._untold: deque[tuple[Made, Sequence[bytes] | None]] = deque()  # of which Redis is to know; and where kept
         self.errands = Errands()
-        self._beating = self._telling = self._claiming = False  # whether such an errand is under way
+        self._under_way: set[str] = set()  # the errands that are, of each kind one at a time
         self._waited = False  # whether something was said to wait since a claim began
         self._ended_meanwhile: set[str] = set()  # jobs that have ended since
         self._next_look = self._next_cleaning = 0.0
@@ -85,29 +85,40 @@ class Holder(Member):
         return bool(self._claims) and lease.suspect
 
     def _beside(
-        self, call: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[], None] = lambda: None
+        self, name: str, call: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[], None] = lambda: None
     ) -> None:
         """Carries out what waits for Redis: beside the steps if there are any to be made, else at once.
 
         Args:
+            name: of its kind, which is in `_under_way` until it has ended.
             call, then, failed: as Errands has them.
         """
+
+        def answered(answer: Any) -> None:
+            self._under_way.discard(name)
+            then(answer)
+
+        def not_answered() -> None:
+            self._under_way.discard(name)
+            failed()
+
+        self._under_way.add(name)
         if self.errands.started and self.batch.active:
-            self.errands.begin(call, then, failed)
+            self.errands.begin(call, answered, not_answered)
             return
         try:
             self.errands.wait()  # what was begun before comes before
             answer = call()
         except Exception:
-            failed()
+            not_answered()
             raise
-        then(answer)
+        answered(answer)
 
     # Keeping.
 
     def _beat(self) -> None:
         """One round trip: reports progress, extends the leases, and drops what is no longer ours or wanted."""
-        if self._beating:
+        if "beat" in self._under_way:
             return
         claims = self._in_hand
         steps = self.batch.image_steps
@@ -132,15 +143,10 @@ class Holder(Member):
             with pipeline:
                 return pipeline.execute(), time.monotonic() - begun
 
-        def failed() -> None:
-            self._beating = False
-
-        self._beating = True
-        self._beside(send, partial(self._beaten, claims, steps), failed)
+        self._beside("beat", send, partial(self._beaten, claims, steps))
 
     def _beaten(self, claims: Sequence[Claim | Made], steps: int, answered: tuple[list[Any], float]) -> None:
         """What follows from a beat: its answers, and the seconds that it took."""
-        self._beating = False
         answers, seconds = answered
         if seconds > self.settings.lease_seconds / 3:
             self._spare_others()
@@ -167,7 +173,7 @@ class Holder(Member):
             self.writers.do(self._clean)
         if time.monotonic() >= self._next_upkeep:
             self._next_upkeep = time.monotonic() + self.settings.lease_seconds
-            self._beside(self.run_maintenance_tasks, lambda _: None)
+            self._beside("upkeep", self.run_maintenance_tasks, lambda _: None)
 
     def _clean(self) -> None:
         """Removes from the store what is not wanted any more, if it is this worker's turn; called beside the steps."""
@@ -227,7 +233,7 @@ class Holder(Member):
             if lease.rq_job.id.rpartition("-")[0] == job_id:
                 self._started.remove(lease)
                 self.leases.forget(lease)
-        if self._claiming:
+        if "claim" in self._under_way:
             self._ended_meanwhile.add(job_id)
 
     def _hand_back(self) -> None:
@@ -303,7 +309,7 @@ class Holder(Member):
             writing = self.writers.written.popleft()
             if made := self._made.get(writing.shard_id):
                 self._untold.append((made, writing.kept))
-        while self._untold and not self._telling:
+        while self._untold and "made" not in self._under_way:
             some: list[tuple[Made, Sequence[bytes] | None]] = []
             size = 0
             while self._untold:
@@ -315,8 +321,8 @@ class Holder(Member):
                 if self._made.get(made.shard.id) is made:
                     some.append((made, kept))
             if some:
-                self._telling = True
-                self._beside(partial(self._finish, some), partial(self._told, some), partial(self._not_told, some))
+                told, not_told = partial(self._told, some), partial(self._not_told, some)
+                self._beside("made", partial(self._finish, some), told, not_told)
 
     def _finish(self, some: Sequence[tuple[Made, Sequence[bytes] | None]]) -> list[int]:
         """Writes down what shards have made, or where that is."""
@@ -325,7 +331,6 @@ class Holder(Member):
         )
 
     def _told(self, some: Sequence[tuple[Made, Sequence[bytes] | None]], answers: Sequence[int]) -> None:
-        self._telling = False
         for (made, _), stored in zip(some, answers, strict=True):
             if stored:
                 self.metrics.finished(made.job, made.shard.count, last=stored == 2)
@@ -335,7 +340,6 @@ class Holder(Member):
             self._drop(made)
 
     def _not_told(self, some: Sequence[tuple[Made, Sequence[bytes] | None]]) -> None:
-        self._telling = False
         self._untold.extendleft(reversed(some))
 
     def _fail(self, lease: Lease, job: Job, reason: str, image_steps: int | None = None) -> None:

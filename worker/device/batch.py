@@ -92,7 +92,7 @@ class Batch:
         self.image_steps = 0  # computed so far
         self._seconds = 0.0  # of steps, since the last look at their pace
         self._changed = False  # whether a part may have ended, since somebody last looked
-        self.soon_seconds = 0.0  # before a chain is done, from when on its slot is `room`
+        self.soon_seconds = 0.0  # before a chain is done, from when on its slot is free to be claimed for
         # model, image-steps, network evaluations, seconds
         self.on_step: Callable[[ModelCard, int, int, float], None] = lambda *_: None
         self.on_load: Callable[[bool], None] = lambda _: None  # whether it begins, or has ended
@@ -104,13 +104,7 @@ class Batch:
 
     @property
     def free(self) -> int:
-        """Slots that nothing in hand will fill."""
-        waiting = sum(len(part.waiting) for lane in self._lanes.values() for part in lane.parts)
-        return max(0, self.slots - self.active - waiting)
-
-    @property
-    def room(self) -> int:
-        """Slots that nothing in hand will fill, now or soon."""
+        """Slots that nothing in hand will fill, now or within `soon_seconds`."""
         lanes = self._lanes.values()
         waiting = sum(len(part.waiting) for lane in lanes for part in lane.parts)
         return max(0, self.slots - self.active - waiting + sum(lane.leaving(self.soon_seconds) for lane in lanes))

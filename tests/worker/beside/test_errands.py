@@ -197,7 +197,7 @@ def test_a_job_that_ends_while_it_is_claimed_gets_no_slots(
     worker._hear({"channel": keys.ENDED, "data": job.id})
     worker._talk()
     start.opened.set()
-    turns(worker, lambda: not worker._claiming)
+    turns(worker, lambda: "claim" not in worker._under_way)
     assert [claim.job.id for claim in worker._claims.values()] == [long.id]
     assert not worker._started
     queue.cancel(long.id)
@@ -277,7 +277,7 @@ def test_what_comes_next_is_claimed_before_slots_are_free(
     turns(worker, lambda: len({claim.job.id for claim in worker._claims.values()}) == 2)
     assert worker.batch.active == 8
     assert all(claim.part.image_steps_done < 4 * 13 for claim in worker._claims.values()), "none is done yet"
-    assert worker.batch.room == 0, "it is for those that are in hand"
+    assert worker.batch.free == 0, "it is for those that are in hand"
     turns(worker, lambda: queue.depth().jobs == 0)
     assert worker.batch.image_steps == sum(job.image_steps for job in jobs)
     for job in jobs:
