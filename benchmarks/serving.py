@@ -13,6 +13,10 @@ as it is written at first; its usual server, in whose batches what is finished m
 The network is so small that a step costs about as much for one image as for 16, as on a GPU. `--model mnist` takes a
 model that ships, for which a CPU's costs are in proportion to the images; then `--minutes` has to be many.
 
+On a machine whose speed changes from minute to minute two systems that come one after the other tell less than it does.
+`--rounds` lets all have their turn so often at each load, of other arrivals each time, and tells the median of the
+ratios; `--peer` leaves the other peers out.
+
 `python -m benchmarks.serving --loads 0.3,0.6,0.9 --minutes 2`
 """
 
@@ -27,7 +31,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -148,6 +154,7 @@ SYSTEMS: tuple[type[Server], ...] = (
     FastApiWithLock,
     PlainContinuousLitServe,
 )
+PEERS = tuple(system.name for system in SYSTEMS if system is not Scoreserve)
 
 
 def measure(
@@ -157,40 +164,66 @@ def measure(
     loads: Sequence[float],
     seconds: float,
     seed: int,
+    systems: Sequence[type[Server]],
+    rounds: int = 1,
     tell: Callable[[str], None] = lambda _: None,
     keep: Callable[[Any], None] = lambda _: None,
 ) -> Any:
-    """For each load the figures of all systems, and the ratios of ours to each of the others.
+    """For each round of each load the figures of all systems, and the ratios of ours to each of the others.
 
     All of them take an hour: as each system ends, `tell` takes a line, and `keep` all figures so far.
     """
     capacities: dict[str, float] = {}
     runs: list[dict[str, Any]] = []
     found = {"capacity_image_steps_per_second": capacities, "runs": runs}
-    for system in SYSTEMS:
+    for system in systems:
         with system(store, model, slots) as server:
             capacities[system.name] = asyncio.run(_capacity(server))
         tell(f"capacity of {system.name}: {capacities[system.name]:.0f} image-steps/s")
     capacity = capacities[Scoreserve.name]
-    for load in loads:
-        trace = arrivals(seconds, load * capacity, slots / capacity, seed)
+    for load, turn in product(loads, range(rounds)):
+        trace = arrivals(seconds, load * capacity, slots / capacity, seed + turn)
         cancelled = sum(arrival.cancel_at is not None for arrival in trace)
         run: dict[str, Any] = {"load": load, "jobs": len(trace), "cancelled": cancelled}
         runs.append(run | {"ratios": {}})
         outcomes: list[Sequence[Outcome]] = []
-        for system in SYSTEMS:
+        for system in systems[:: -1 if turn % 2 else 1]:  # what changes slowly is then shared by all
             with system(store, model, slots) as server:
                 outcome, computed = asyncio.run(replay(server, trace))
             outcomes.append(outcome)
             one = run[system.name] = figures_of(trace, outcome, computed)
             tell(f"{load:.0%} load, {system.name}: p50 {one['p50_seconds']:.2f} s, p99 {one['p99_seconds']:.2f} s")
             runs[-1] = run | {"same_pixels": same_pixels(*outcomes), "ratios": _ratios(run)}
+            found["ratios"] = ratios_of(runs)
             keep(found)
+    return found
+
+
+def ratios_of(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each load, of ours to each of the other systems, what its rounds have found: the ratios' median, the lowest
+    and the highest."""
+    found = []
+    for load in dict.fromkeys(run["load"] for run in runs):
+        rounds = [run["ratios"] for run in runs if run["load"] == load]
+        others = {other: [ratios[other] for ratios in rounds if other in ratios] for other in rounds[0]}
+        found.append(
+            {"load": load, "rounds": len(rounds)}
+            | {
+                other: {
+                    name: {"median": median(of), "lowest": min(of), "highest": max(of)}
+                    for name in ("p50_seconds", "p99_seconds")
+                    if (of := [ratios[name] for ratios in each if ratios[name] is not None])
+                }
+                for other, each in others.items()
+            }
+        )
     return found
 
 
 def _ratios(run: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """Of ours to each of the other systems of a load."""
+    if Scoreserve.name not in run:  # not yet its turn
+        return {}
     ours = run[Scoreserve.name]
     return {
         other: {name: ours[name] / theirs[name] if theirs[name] else None for _, name, _ in REPORTED}
@@ -220,13 +253,28 @@ def rows_of(run: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def rows_of_ratios(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """What `ratios_of` found as rows of a table."""
+    rows = []
+    for load in found:
+        for other, ratios in load.items():
+            if isinstance(ratios, dict):
+                cells = [f"{of['median']:.2f} ({of['lowest']:.2f} to {of['highest']:.2f})" for of in ratios.values()]
+                rows.append([f"{load['load']:.0%} load: {other}", *cells])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--model", default=small.NAME, help="a tiny one by default, which is made for it")
     parser.add_argument("--models-dir", type=Path, default=ZOO, help="where a --model is; those that ship by default")
     parser.add_argument("--loads", default="0.3,0.6,0.9", help="shares of our worker's capacity")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long grids arrive, at each load in each system")
-    parser.add_argument("--slots", type=int, default=16, help="images that are advanced together, in both")
+    parser.add_argument("--rounds", type=int, default=1, help="how often all have their turn at each load")
+    parser.add_argument(
+        "--peer", action="append", choices=PEERS, metavar="NAME", help=f"may be given again; all: {'; '.join(PEERS)}"
+    )
+    parser.add_argument("--slots", type=int, default=16, help="images that are advanced together, in all")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
@@ -241,20 +289,27 @@ def main() -> None:
         card = store.card(arguments.model)
         seconds, tell = 60 * arguments.minutes, partial(print, file=sys.stderr, flush=True)
         model = card.model_dump(mode="json", include={"name", "network"})
-        settings = {name: getattr(arguments, name) for name in ("minutes", "slots", "seed")}
+        settings = {name: getattr(arguments, name) for name in ("minutes", "rounds", "slots", "seed")}
         asked = {"environment": machine, "model": model, **settings, "mean_image_steps": MEAN_IMAGE_STEPS}
 
         def keep(found: Any) -> None:
             if arguments.json:
                 write_json(arguments.json, {**asked, **found})
 
-        found = measure(store, card.name, arguments.slots, loads, seconds, arguments.seed, tell, keep)
+        wanted = (Scoreserve.name, *(arguments.peer or PEERS))
+        systems = [system for system in SYSTEMS if system.name in wanted]
+        found = measure(
+            store, card.name, arguments.slots, loads, seconds, arguments.seed, systems, arguments.rounds, tell, keep
+        )
     console.print(describe(machine))
     for run in found["runs"]:
         pixels = "the same pixels" if run["same_pixels"] else "PIXELS DIFFER"
         console.print(f"\n{run['jobs']} grids, {run['cancelled']} of them cancelled, {pixels} from all")
         others = [column for name in run["ratios"] for column in (name, "ratio")]
         console.print(report.table(["", Scoreserve.name, *others], rows_of(run)))
+    if arguments.rounds > 1:
+        console.print(f"\nratios of ours in {arguments.rounds} rounds: median (lowest to highest)")
+        console.print(report.table(["", "p50", "p99"], rows_of_ratios(found["ratios"])))
 
 
 if __name__ == "__main__":

@@ -24,19 +24,18 @@ from models.training.labelled import Labelled, Part, load_labelled
 CACHE = cache_dir()
 CONFIDENT = 0.9  # from which probability on an image counts as recognised
 
-EPOCHS, BATCH, LEARNING_RATE, SHIFT, SEED = 5, 256, 4e-3, 2, 0
+BATCH, LEARNING_RATE, SHIFT, SEED = 256, 4e-3, 2, 0
 
 
-class Network(nn.Sequential):
-    """Convolutions at a half and a quarter of the size, a mean over positions: [n, c, h, w] in [0, 1] -> [n, classes].
+def convolutions(channels: int, classes: int) -> nn.Sequential:
+    """Convolutions at ever lower resolutions, then one value of each feature: [n, c, h, w] in [0, 1] -> [n, classes].
 
     Args:
-        channels: of an image.
+        channels: of an image. What is grey is told by its outline, what has colour by its parts too, and needs more.
         classes: one logit for each.
     """
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__(
+    if channels == 1:
+        return nn.Sequential(
             *_convolution(channels, 32, 5, stride=2),
             *_convolution(32, 64, 3),
             nn.MaxPool2d(2),
@@ -46,6 +45,24 @@ class Network(nn.Sequential):
             nn.Flatten(),
             nn.Linear(128, classes),
         )
+    return nn.Sequential(
+        *_convolution(channels, 64, 3),
+        nn.MaxPool2d(2, ceil_mode=True),
+        *_convolution(64, 128, 3),
+        nn.MaxPool2d(2, ceil_mode=True),
+        *_convolution(128, 256, 3),
+        *_convolution(256, 256, 3),
+        nn.MaxPool2d(2, ceil_mode=True),
+        *_convolution(256, 256, 3),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(256, classes),
+    )
+
+
+def epochs(channels: int) -> int:
+    """How often every image is seen."""
+    return 5 if channels == 1 else 10
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> list[nn.Module]:
@@ -78,7 +95,7 @@ class Classifier:
     """
 
     def __init__(
-        self, network: Network, shape: tuple[int, ...], test: Judged, key: str, device: str | torch.device = "cpu"
+        self, network: nn.Sequential, shape: tuple[int, ...], test: Judged, key: str, device: str | torch.device = "cpu"
     ) -> None:
         self.network, self.shape, self.test, self.key = network.to(device).eval(), shape, test, key
 
@@ -91,7 +108,7 @@ class Classifier:
         return _probabilities(self.network, self._images(pixels))
 
     def features(self, pixels: Pixels) -> NDArray[np.float32]:
-        """What the last layer sees of images uint8 [n, h, w, c]: [n, 128].
+        """What the last layer sees of images uint8 [n, h, w, c]: [n, 128], or [n, 256] of those with colours.
 
         Raises:
             ValueError: the images have another shape than those that it learned from.
@@ -143,7 +160,7 @@ def classifier_of(
     shape = tuple(data.train.images.shape[1:])
     if path.is_file():
         with torch.device("meta"):  # without first weights, so without random numbers
-            network = Network(shape[0], data.classes)
+            network = convolutions(shape[0], data.classes)
         with safetensors.safe_open(path, framework="pt") as file:
             test = Judged(**json.loads(file.metadata()["test"]))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -164,18 +181,22 @@ def fit(
     classes: int,
     device: str | torch.device = "cpu",
     on_step: Callable[[int, int], None] = lambda _done, _of: None,
-) -> Network:
+) -> nn.Sequential:
     """A network trained on images that are shifted at random by up to SHIFT pixels, and their labels.
+
+    Those with colours are mirrored left to right, every other one: what is photographed has no left and right, letters
+    and clothes have.
 
     Raises:
         DataError: there are fewer images than one batch.
     """
-    steps = EPOCHS * (len(train.images) // BATCH)
+    channels = train.images.shape[1]
+    steps = epochs(channels) * (len(train.images) // BATCH)
     if not steps:
         raise DataError(f"a classifier needs at least {BATCH} training images, not {len(train.images)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network = Network(train.images.shape[1], classes).to(device).train()
+        network = convolutions(channels, classes).to(device).train()
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
         for step, (x, y) in enumerate(_batches(train), 1):
@@ -189,18 +210,21 @@ def fit(
 
 
 def _batches(train: Part) -> Iterator[tuple[Tensor, Tensor]]:
-    """EPOCHS times every image once: float32 [BATCH, c, h, w] in [0, 1], and labels int64 [BATCH]."""
-    height, width = train.images.shape[2:]
+    """Every image once an epoch: float32 [BATCH, c, h, w] in [0, 1], and labels int64 [BATCH]."""
+    channels, height, width = train.images.shape[1:]
     padded = F.pad(train.images, (SHIFT,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [n, c, shift, shift, h, w]
-    for _ in range(EPOCHS):
+    for _ in range(epochs(channels)):
         for chosen in torch.randperm(len(train.images)).split(BATCH):
             if len(chosen) == BATCH:
                 down, right = torch.randint(2 * SHIFT + 1, (2, BATCH)).unbind()
-                yield windows[chosen, :, down, right].float() / 255, train.labels[chosen].long()
+                x = windows[chosen, :, down, right].float() / 255
+                if channels > 1:
+                    x = torch.where(torch.rand(BATCH, 1, 1, 1) < 0.5, x.flip(3), x)
+                yield x, train.labels[chosen].long()
 
 
-def judge(network: Network, test: Part) -> Judged:
+def judge(network: nn.Module, test: Part) -> Judged:
     """How a network does on images and labels."""
     probabilities = _probabilities(network.eval(), test.images)
     right = probabilities.argmax(1) == test.labels.numpy()
@@ -222,8 +246,8 @@ def _outputs(network: nn.Module, images: Tensor) -> Tensor:
 
 def _key(data: Labelled) -> str:
     """Names the data and the code that the weights follow from."""
-    settings = f"{EPOCHS, BATCH, LEARNING_RATE, SHIFT, SEED}"
-    code = "".join(inspect.getsource(part) for part in (Network, _convolution, fit, _batches, judge))
+    settings = f"{BATCH, LEARNING_RATE, SHIFT, SEED}"
+    code = "".join(inspect.getsource(part) for part in (convolutions, epochs, _convolution, fit, _batches, judge))
     digest = hashlib.sha256((settings + code).encode())
     for tensor in (data.train.images, data.train.labels, data.test.images, data.test.labels):
         digest.update(hashlib.sha256(tensor.contiguous().numpy().data).digest())

@@ -85,6 +85,30 @@ def test_it_tells_latency_throughput_and_waste(capsys: pytest.CaptureFixture, fi
     assert figures["runs"][1]["jobs"] > figures["runs"][0]["jobs"]
 
 
+def test_all_have_their_turn_as_often_as_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(serving, "SYSTEMS", (Quick, Slow, Compacting))
+    monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)  # of the tests themselves
+    path = tmp_path / "serving.json"
+    asked = ["--loads", "0.5", "--minutes", "0.03", "--rounds", "3", "--peer", Slow.name, "--json", str(path)]
+    monkeypatch.setattr("sys.argv", ["serving", *asked])
+    serving.main()
+    captured, figures = capsys.readouterr(), json.loads(path.read_text())
+    told = [line.partition(": ")[0].partition(", ")[2] for line in captured.err.splitlines()[2:]]
+    assert told == ["scoreserve", "LitServe", "LitServe", "scoreserve", "scoreserve", "LitServe"]
+    found = [run["ratios"]["LitServe"]["p50_seconds"] for run in figures["runs"]]
+    assert len({str(run["scoreserve"]["latencies_seconds"]) for run in figures["runs"]}) == 3
+    (ratios,) = figures["ratios"]
+    assert (ratios["load"], ratios["rounds"]) == (0.5, 3)
+    assert ratios["LitServe"]["p50_seconds"] == {
+        "median": sorted(found)[1],
+        "lowest": min(found),
+        "highest": max(found),
+    }
+    assert "50% load: LitServe" in captured.out.splitlines()[-1]
+
+
 def test_it_says_so_if_the_two_do_not_give_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = serving.same_pixels([serving.Outcome(1.0, "a"), serving.Outcome(2.0, "b")], [serving.Outcome(3.0, "a")] * 2)
     assert not found
