@@ -20,7 +20,7 @@ from models.score import ScoreModel, build_network
 from models.store import ZOO, ModelStore
 from models.training import presets
 
-PRESETS = ("cifar10", "ncsn-mnist", "ncsnv2-cifar10")
+PRESETS = ("cifar10-large", "ncsn-mnist", "ncsnv2-cifar10")
 LEVELS = 10  # of a network that knows only so many noise levels
 
 

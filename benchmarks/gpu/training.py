@@ -21,7 +21,7 @@ SMALL = {"channels": [16], "blocks": [1], "attention": [False], "embedding": 16,
 
 def training(found: Findings) -> dict[str, Any]:
     """A step of the preset for CIFAR-10 in all ways to run it, and a run that is interrupted."""
-    network = {**presets.load("cifar10").training.network, "dropout": 0.0}
+    network = {**presets.load("cifar10-large").training.network, "dropout": 0.0}
     size, side, batch = 4, 32, 128
     if found.small:
         network, size, side, batch = SMALL, 2, 8, 4

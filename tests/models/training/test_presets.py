@@ -99,12 +99,12 @@ def test_the_default_sampler_of_every_preset_is_one_that_its_card_allows(name: s
 
 
 def test_the_network_for_cifar_10_has_20_to_30_million_parameters() -> None:
-    network = UNet(3, **presets.load("cifar10").training.network)
+    network = UNet(3, **presets.load("cifar10-large").training.network)
     assert 20e6 < sum(p.numel() for p in network.parameters()) < 30e6
 
 
 def test_the_network_for_cifar_10_trains_at_its_real_size(tmp_path: Path) -> None:
-    preset = presets.load("cifar10")
+    preset = presets.load("cifar10-large")
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = Labels(torch.arange(4), preset.model.classes or ())
     trainer = Trainer(images, preset.training.model_copy(update={"batch": 1}), tmp_path, labels=labels)
