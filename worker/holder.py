@@ -1,6 +1,6 @@
 """Holder: a worker that holds shards, and what becomes of them: reported, written down, given back, dropped.
 
-Which shards those are, and when they are stepped, is for worker.batching.
+Which shards those are is for worker.claiming, and when they are stepped for worker.batching.
 """
 
 import json

@@ -14,7 +14,7 @@ from models.card import ModelCard
 from models.score import ScoreModel
 from models.store import ModelStore
 from tests.worker.conftest import LONG, Ask, NewWorker, expected, expire
-from worker.batching import FIRST_BEAT_SECONDS
+from worker.claiming import FIRST_BEAT_SECONDS
 from worker.device.batch import Batch
 from worker.queue import keys, scripts, shards
 from worker.queue.job import Job, JobState
