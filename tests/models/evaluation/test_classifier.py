@@ -86,9 +86,9 @@ def test_colours_of_any_size_are_learnt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("channels", "told_apart"), [(1, True), (3, False)])
 def test_left_and_right_are_the_same_where_there_are_colours(channels: int, told_apart: bool, tmp_path: Path) -> None:
-    images, labels = np.zeros((512, 8, 8, channels), np.uint8), np.arange(512) % 2
-    images[labels == 0, :, :3] = 255
-    images[labels == 1, :, 5:] = 255
+    labels = np.arange(2048) % 2
+    images = np.full((2048, 8, 8, channels), (32 * np.arange(8, dtype=np.uint8))[:, None])  # brighter to the right
+    images[labels == 1] = images[labels == 1, :, ::-1]
     np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images[:100], y_test=labels[:100])
     assert (load(tmp_path / "x.npz", tmp_path).test.accuracy > 0.9) is told_apart
 
