@@ -78,9 +78,10 @@ def shipped_models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -
     plain, with_classes = ModelStore(models_dir), ModelStore(tmp_path_factory.mktemp("classes"))
     for name in zoo.names():
         card, tiny = zoo.card(name), with_classes if zoo.card(name).classes else plain
-        small = tiny.card("tiny")
         if card.classes:
             small = publish_tiny(tiny, name, classes=card.classes, channels=card.image.channels)
+        else:
+            small = tiny.card("tiny")
         sampler = card.sampler.model_copy(update={"levels": 2})
         changed = {"network": small.network, "weights_sha256": small.weights_sha256, "sampler": sampler}
         path = store.publish(card.model_copy(update=changed), tiny.weights(small))

@@ -57,7 +57,7 @@ def test_the_readers_files_are_there(ran: Shell) -> None:
             sizes[path.name] = image.size
     assert sizes.pop("grid.png") == (8 * 58 + 2, 2 * 58 + 2), "that of docs/python.md, the last"
     assert sizes.pop("filmstrip.png") == (8 * 58 + 2, 4 * 58 + 2)
-    assert sizes.pop("0000.png") == sizes.pop("mask.png") == (28, 28)
+    assert sizes.pop("0000.png") == sizes.pop("picture.png") == sizes.pop("mask.png") == (28, 28)
     assert sizes.pop("completions.png") == sizes.pop("digits.png") == (4 * 58 + 2, 4 * 58 + 2)
     assert sizes == {}
     assert {path.name for path in ran.directory.glob("*.npz")} == {"hundred.npz"}
