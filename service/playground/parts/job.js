@@ -284,11 +284,11 @@ async function decoded(base64) {
   return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
 
-const VIEWS = ["inpaint", "upscale"]; // that show jobs of their kind; others are shown as samples
+const VIEWS = { inpaint: "inpaint", upscale: "upscale", colorize: "upscale" }; // by kind; others are shown as samples
 const KINDS = { inpaint: "completion", upscale: "enlargement", colorize: "colouring" };
 
 /** Where a job is looked at. */
-export const addressOf = ({ id, kind }) => `#${VIEWS.includes(kind) ? kind : "sample"}/${id}`;
+export const addressOf = ({ id, kind }) => `#${VIEWS[kind] ?? "sample"}/${id}`;
 
 /** What a job asks for, in words. */
 export const wanted = ({ count, kind, model, sampler }) =>

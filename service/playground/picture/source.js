@@ -3,44 +3,66 @@
 import { copyOf, make, part } from "../parts/dom.js";
 import { load } from "./pictures.js";
 
-const EXAMPLES = ["two", "three", "four", "five", "eight", "nine"];
+const EXAMPLES = {
+  grey: { two: "Handwritten two", three: "Handwritten three", four: "Handwritten four", five: "Handwritten five", eight: "Handwritten eight", nine: "Handwritten nine" },
+  colour: { automobile: "A red car", ship: "A ship at sea", horse: "A horse", truck: "A truck", deer: "A deer", airplane: "An airplane" },
+};
 
 const addressOf = (name) => new URL(`../examples/${name}.png`, import.meta.url);
 
-/** The picture to begin with. */
-export const first = () => load(addressOf(EXAMPLES[0]));
+/** The fields that a picture comes from, and the picture. */
+export class PictureForm {
+  /**
+   * @param {Element} place is replaced by the fields.
+   * @param {{around}} trouble says what goes wrong.
+   * @param {(ofFile: boolean) => void} onPicture there is another picture.
+   */
+  constructor(place, trouble, onPicture) {
+    const zone = copyOf("picture-fields");
+    place.replaceWith(zone);
+    [this.trouble, this.onPicture, this.examples] = [trouble, onPicture, part(zone, "examples")];
+    const input = zone.querySelector("[type=file]");
+    const take = (file) => file && trouble.around(async () => this.#choose(await decoded(file), true));
+    const leave = () => zone.classList.remove("over");
+    input.addEventListener("change", () => take(input.files[0]));
+    zone.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      zone.classList.add("over");
+    });
+    zone.addEventListener("dragleave", leave);
+    zone.addEventListener("drop", (event) => {
+      event.preventDefault();
+      leave();
+      take(event.dataTransfer.files[0]);
+    });
+  }
 
-/**
- * Lets a form offer pictures.
- *
- * @param {Element} place is replaced by the fields.
- * @param {{around}} trouble says what goes wrong.
- * @param {(source, ofFile: boolean) => void} onPicture takes anything that can be drawn.
- */
-export function offerPictures(place, trouble, onPicture) {
-  const zone = copyOf("picture-fields");
-  place.replaceWith(zone);
-  const [examples, input] = [part(zone, "examples"), zone.querySelector("[type=file]")];
-  const take = (file) => file && trouble.around(async () => onPicture(await decoded(file), true));
-  const leave = () => zone.classList.remove("over");
-  input.addEventListener("change", () => take(input.files[0]));
-  zone.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    zone.classList.add("over");
-  });
-  zone.addEventListener("dragleave", leave);
-  zone.addEventListener("drop", (event) => {
-    event.preventDefault();
-    leave();
-    take(event.dataTransfer.files[0]);
-  });
-  examples.append(
-    ...EXAMPLES.map((name) => {
-      const picture = make("img", { src: addressOf(name).href, alt: "", width: 44, height: 44 });
-      const onclick = () => trouble.around(async () => onPicture(await load(addressOf(name)), false));
-      return make("button", { type: "button", "aria-label": `Handwritten ${name}`, onclick }, picture);
-    }),
-  );
+  /** Takes anything that can be drawn as the picture, whatever model is chosen next. */
+  take(source) {
+    [this.source, this.own] = [source, true];
+  }
+
+  /** Offers examples of what a model's images are like; the first is the picture, unless somebody has brought one. */
+  async offer({ channels }) {
+    const kind = channels < 3 ? "grey" : "colour";
+    if (kind === this.kind) return;
+    this.kind = kind;
+    const names = Object.entries(EXAMPLES[kind]);
+    this.examples.replaceChildren(
+      ...names.map(([name, told]) => {
+        const picture = make("img", { src: addressOf(name).href, alt: "", width: 44, height: 44 });
+        const onclick = () => this.trouble.around(async () => this.#choose(await load(addressOf(name)), false));
+        return make("button", { type: "button", "aria-label": told, onclick }, picture);
+      }),
+    );
+    const example = await load(addressOf(names[0][0]));
+    if (!this.own && this.kind === kind) this.source = example; // or there was another meanwhile
+  }
+
+  #choose(source, ofFile) {
+    [this.source, this.own] = [source, ofFile];
+    this.onPicture(ofFile);
+  }
 }
 
 async function decoded(file) {

@@ -8,7 +8,7 @@ import { cardOf } from "../parts/models.js";
 import { Painter } from "../picture/painter.js";
 import { fitted, inImage, load } from "../picture/pictures.js";
 import { SamplerForm } from "../parts/samplers.js";
-import { first, offerPictures } from "../picture/source.js";
+import { PictureForm } from "../picture/source.js";
 
 const KEPT = "inpaint"; // the picture and mask of the last request, so that a reload finds them again
 
@@ -22,14 +22,17 @@ export class InpaintView extends AskingView {
       onChoose: (index) => on.onChoose(this.panel, index),
       onState: on.onState,
     });
-    offerPictures(part(this.root, "drop"), this.trouble, (source, ofFile) => this.#use(source, ofFile && this.fields.negative.checked));
+    this.pictures = new PictureForm(part(this.root, "drop"), this.trouble, (ofFile) => {
+      this.fields.negative.checked &&= ofFile;
+      this.#put();
+    });
     this.fields.negative.addEventListener("change", () => this.#put());
   }
 
   async choose() {
     this.classes.offer(this.card);
     this.sampler.offer(this.samplers, this.card);
-    this.source ??= await first();
+    await this.pictures.offer(this.card.image);
     this.#put();
   }
 
@@ -37,22 +40,17 @@ export class InpaintView extends AskingView {
   async take(canvas, model) {
     await this.trouble.around(async () => {
       await this.load();
-      this.#use(canvas);
+      this.pictures.take(canvas);
+      this.fields.negative.checked = false;
       await this.pick(model);
       part(this.root, "surface").focus();
     });
   }
 
-  /** Takes a picture of any size. */
-  #use(source, negative = false) {
-    this.source = source;
-    this.fields.negative.checked = negative;
-    this.#put();
-  }
-
   /** Puts the picture on the canvas, as the model's images are; what is transparent in it is marked. */
   #put() {
-    const { picture, marked } = fitted(this.source, this.card.image, this.fields.negative.checked);
+    if (!this.pictures.source) return;
+    const { picture, marked } = fitted(this.pictures.source, this.card.image, this.fields.negative.checked);
     this.painter.load(picture, this.card.image, marked);
   }
 
@@ -72,7 +70,7 @@ export class InpaintView extends AskingView {
     const { id: kept, ...pictures } = remembered();
     if (kept === id) {
       const [picture, mask] = await Promise.all([pictures.image, pictures.mask].map((text) => load(toAddress(text))));
-      this.source = picture;
+      this.pictures.take(picture);
       this.painter.load(picture, card.image, fitted(mask, card.image, false, true).marked);
     }
     this.#show(job, card, kept === id ? pictures : {});

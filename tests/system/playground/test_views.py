@@ -72,6 +72,43 @@ def test_a_picture_is_made_small_and_enlarged(page: Any) -> None:
     assert (first != second).any()
 
 
+def test_a_picture_is_made_grey_and_coloured(page: Any) -> None:
+    page.goto("/#upscale")
+    tiny(page, "upscale")
+    holds(page, "document.querySelector('#upscale [name=factor]').options.length === 3")
+    assert page.locator("#upscale [name=factor] option[value=grey]").count() == 0, "tiny has no colours"
+    assert page.locator("#upscale .examples button").first.get_attribute("aria-label") == "Handwritten two"
+    page.select_option("#upscale-model", "vivid")
+    page.select_option("#upscale [name=factor]", "grey")
+    assert page.inner_text("#upscale .go") == "Colour"
+    assert page.locator("#upscale .examples button").first.get_attribute("aria-label") == "A red car"
+    page.fill("#upscale [name=count]", "2")
+    page.click("#upscale .go")
+    ended(page, "upscale")
+    (grey,) = colours(page, "#upscale [data-part=picture]")
+    assert (np.ptp(grey, axis=1) == 0).all()
+    assert np.ptp(grey) > 50, "an example, not an empty picture"
+    first, second = colours(page, "#upscale [data-part=grid] canvas")
+    for coloured in (first, second):
+        assert np.abs(coloured.mean(1) - grey[:, 0]).max() <= 0.51
+        assert np.ptp(coloured, axis=1).max() > 0
+    assert (first != second).any()
+    page.reload()
+    ended(page, "upscale")
+    assert page.input_value("#upscale-model") == "vivid"
+    assert page.input_value("#upscale [name=factor]") == "grey"
+
+
+def colours(page: Any, selector: str) -> list[np.ndarray]:
+    """Red, green and blue of each canvas, int [pixels, 3]."""
+    found = page.eval_on_selector_all(
+        selector,
+        "all => all.map(c => [...c.getContext('2d', {willReadFrequently: true})"
+        ".getImageData(0, 0, c.width, c.height).data])",
+    )
+    return [np.array(data).reshape(-1, 4)[:, :3] for data in found]
+
+
 def drag(page: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """Draws on the picture, from and to shares of its width and height."""
     page.locator("#inpaint .surface").scroll_into_view_if_needed()
