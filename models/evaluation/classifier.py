@@ -171,7 +171,7 @@ def classifier_of(
     test = judge(network, data.test)
     cache.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}")
-    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     safetensors.torch.save_file(state, aside, {"test": json.dumps(asdict(test))})
     aside.replace(path)
     return Classifier(network, shape, test, key, device)
@@ -198,10 +198,15 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = convolutions(channels, classes).to(device).train()
+        half = False
+        if channels > 1:  # many products: twice as fast so
+            network = network.to(memory_format=torch.channels_last)
+            half = torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
         for step, (x, y) in enumerate(_batches(train), 1):
-            loss = F.cross_entropy(network(x.to(device)), y.to(device))
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = F.cross_entropy(network(x.to(device)), y.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
