@@ -26,7 +26,7 @@ COLOURS = 128  # of a picture of the page: a third of the bytes, and nobody sees
 PIXEL = 2  # for each of a model's
 GAP = 6  # pixels between the parts of a picture
 # Of the page, each beside what it shows: the test of this file holds them to docs/page.md.
-VIEWS = ("sample", "result", "inpaint", "upscale", "compare", "plane", "queue", "phone")
+VIEWS = ("sample", "result", "inpaint", "upscale", "colour", "compare", "plane", "queue", "phone")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8000", help="address of the service")
     parser.add_argument("--out", type=Path, default=DOCS, help="directory that the pictures are written to")
     parser.add_argument("--model", default="mnist", help="whose images they show")
+    parser.add_argument("--vivid", default="cifar10", help="a model of colours, that a grey picture is shown with")
     parser.add_argument("--count", type=int, default=16, help="images of a grid on the page")
     asked = parser.parse_args(arguments)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     with Client(asked.server) as client:
         for name, picture in of_images(client, asked.model, asked.count).items():
             _write(asked.out / name, picture)
-    of_page(asked.server, asked.out / "page", asked.model, asked.count, chromium)
+    of_page(asked.server, asked.out / "page", asked.model, asked.vivid, asked.count, chromium)
 
 
 def of_images(client: Client, model: str, count: int) -> dict[str, bytes]:
@@ -82,8 +83,8 @@ def side_by_side(parts: list[Image.Image]) -> Image.Image:
     return row
 
 
-def of_page(server: str, out: Path, model: str, count: int, chromium: str) -> None:
-    """The page in a browser, a picture for each of VIEWS."""
+def of_page(server: str, out: Path, model: str, vivid: str, count: int, chromium: str) -> None:
+    """The page in a browser, a picture for each of VIEWS; of a model, and of one of colours."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 (of the extra `dev`)
 
     with sync_playwright() as playwright:
@@ -95,13 +96,15 @@ def of_page(server: str, out: Path, model: str, count: int, chromium: str) -> No
                 ("result", _result),
                 ("inpaint", _inpainted),
                 ("upscale", _upscaled),
+                ("colour", _coloured),
                 ("compare", _compared),
                 ("plane", _plane),
                 ("queue", _queue),
             ):
-                show(page, model, count)
+                show(page, vivid if name == "colour" else model, count)
                 page.evaluate("scrollTo(0, 0)")
-                _write(out / f"{name}.png", _light(page.screenshot(full_page=name == "compare")))
+                shown = page.screenshot(full_page=name == "compare")
+                _write(out / f"{name}.png", shown if name == "colour" else _light(shown))
             page = _opened(browser, server, PHONE, "dark")
             _result(page, model, count)
             _write(out / "phone.png", _light(page.screenshot()))
@@ -175,6 +178,14 @@ def _inpainted(page: Any, model: str, count: int) -> None:
 
 def _upscaled(page: Any, model: str, count: int) -> None:
     _asked(page, "upscale", model, count)
+    page.click("#upscale .go")
+    _finished(page, "upscale")
+
+
+def _coloured(page: Any, model: str, count: int) -> None:
+    page.goto("about:blank")
+    _asked(page, "upscale", model, count)
+    page.select_option("#upscale [name=factor]", "grey")
     page.click("#upscale .go")
     _finished(page, "upscale")
 

