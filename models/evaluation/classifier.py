@@ -200,7 +200,7 @@ def fit(
         network = convolutions(channels, classes).to(device).train()
         half = False
         if channels > 1:  # many products: twice as fast so
-            network = network.to(memory_format=torch.channels_last)
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             half = torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
