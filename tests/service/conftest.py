@@ -120,8 +120,12 @@ def batch(models_dir: Path) -> Batch:
 
 
 @pytest.fixture
-def new_worker(worker_url: str, models_dir: Path, batch: Batch) -> Iterator[Callable[[], BatchingWorker]]:
-    """Makes workers; the signal handlers that they install are taken out again."""
+def new_worker(
+    worker_url: str, models_dir: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], BatchingWorker]]:
+    """Makes workers, of one row a step however fast the machine is, since tests count steps; the signal handlers that
+    they install are taken out again."""
+    monkeypatch.setattr("worker.device.lane.STEP_SECONDS", {})
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     connection = connect(worker_url, timeout=10, attempts=0)
     options = WorkerSettings(redis_url=worker_url, models_dir=models_dir, lease_seconds=2)

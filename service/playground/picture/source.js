@@ -4,11 +4,11 @@ import { copyOf, make, part } from "../parts/dom.js";
 import { load } from "./pictures.js";
 
 const EXAMPLES = {
-  grey: { two: "Handwritten two", three: "Handwritten three", four: "Handwritten four", five: "Handwritten five", eight: "Handwritten eight", nine: "Handwritten nine" },
-  colour: { automobile: "A red car", ship: "A ship at sea", horse: "A horse", truck: "A truck", deer: "A deer", airplane: "An airplane" },
+  grey: { "two.png": "Handwritten two", "three.png": "Handwritten three", "four.png": "Handwritten four", "five.png": "Handwritten five", "eight.png": "Handwritten eight", "nine.png": "Handwritten nine" },
+  colour: { "automobile.webp": "A red car", "ship.webp": "A ship at sea", "horse.webp": "A horse", "truck.webp": "A truck", "deer.webp": "A deer", "airplane.webp": "An airplane" },
 };
 
-const addressOf = (name) => new URL(`../examples/${name}.png`, import.meta.url);
+const addressOf = (name) => new URL(`../examples/${name}`, import.meta.url);
 
 /** The fields that a picture comes from, and the picture. */
 export class PictureForm {

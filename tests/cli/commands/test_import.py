@@ -29,22 +29,22 @@ def ncsn(*arguments: str, store: Path | None = None) -> Result:
 
 
 def test_a_checkpoint_becomes_a_model_of_the_store_that_is_served(tmp_path: Path) -> None:
-    result = ncsn(V2, "--config", V2_CONFIG, "--name", "cifar10", store=tmp_path)
+    result = ncsn(V2, "--config", V2_CONFIG, "--name", "ncsn-cifar10", store=tmp_path)
     assert result.exit_code == 0, result.output
-    assert result.stderr == f"published cifar10 version 1 in {tmp_path / 'cifar10' / '1'}\n"
-    card = json.loads((tmp_path / "cifar10" / "1" / "card.json").read_text())
+    assert result.stderr == f"published ncsn-cifar10 version 1 in {tmp_path / 'ncsn-cifar10' / '1'}\n"
+    card = json.loads((tmp_path / "ncsn-cifar10" / "1" / "card.json").read_text())
     assert card["provenance"]["weights"].startswith("exponential moving average")
 
 
 def test_raw_weights_into_another_store(tmp_path: Path) -> None:
-    result = ncsn(V2, "--config", V2_CONFIG, "--name", "cifar10", "--raw", "--store", str(tmp_path / "other"))
+    result = ncsn(V2, "--config", V2_CONFIG, "--name", "ncsn-cifar10", "--raw", "--store", str(tmp_path / "other"))
     assert result.exit_code == 0, result.output
-    card = json.loads((tmp_path / "other" / "cifar10" / "1" / "card.json").read_text())
+    card = json.loads((tmp_path / "other" / "ncsn-cifar10" / "1" / "card.json").read_text())
     assert card["provenance"]["weights"].startswith("of the last step")
 
 
 def test_a_refusal_is_one_line(tmp_path: Path) -> None:
-    result = ncsn(V2_CONFIG, "--config", V2_CONFIG, "--name", "cifar10", store=tmp_path)
+    result = ncsn(V2_CONFIG, "--config", V2_CONFIG, "--name", "ncsn-cifar10", store=tmp_path)
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     (line,) = [line for line in result.stderr.splitlines() if line.strip()]
@@ -53,7 +53,7 @@ def test_a_refusal_is_one_line(tmp_path: Path) -> None:
 
 
 def test_without_a_store_it_says_how_to_name_one() -> None:
-    result = ncsn(V2, "--config", V2_CONFIG, "--name", "cifar10")
+    result = ncsn(V2, "--config", V2_CONFIG, "--name", "ncsn-cifar10")
     assert result.exit_code == 2
     assert "--store" in result.output
 
