@@ -45,7 +45,7 @@ export class PictureForm {
   /** Offers examples of what a model's images are like; the first is the picture, unless somebody has brought one. */
   async offer({ channels }) {
     const kind = channels < 3 ? "grey" : "colour";
-    if (kind === this.kind) return;
+    if (kind === this.kind && this.source) return; // without one it could not be loaded before
     this.kind = kind;
     const names = Object.entries(EXAMPLES[kind]);
     this.examples.replaceChildren(

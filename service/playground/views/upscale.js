@@ -65,8 +65,10 @@ export class UpscaleView extends AskingView {
   async find(id) {
     if (id === this.panel.job?.id) return;
     const job = await this.adopt(id);
-    if (job.kind === "colorize") this.fields.factor.value = GREY;
-    this.#put();
+    if (job.kind === "colorize") {
+      this.fields.factor.value = GREY;
+      this.#put();
+    }
     this.classes.offer(this.card, job);
     this.sampler.offer(this.samplers, this.card, job.sampler);
     this.#show(job, await cardOf(job.model, job.version), {});
