@@ -169,8 +169,7 @@ class Claiming(Holder):
         except (JobNotFound, ValueError, TypeError) as error:
             log.warning("shard %s is dropped: %s", lease.rq_job.id, error)
             self.leases.forget(lease)
-            with suppress(ValueError):
-                lease.rq_job.delete()
+            shards.remove(lease.rq_job)
             return None
         if not shard.part_of(job):
             self._fail(lease, job, DAMAGED)

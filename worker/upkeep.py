@@ -117,7 +117,7 @@ def _remove_strangers(queue: JobQueue) -> None:
     for rq_job in shards.fetch_all(queue.connection, waiting):
         if rq_job is not None and not _wanted(queue, rq_job, wanted):
             log.warning("%s is removed from the queue: it is no shard of a job that waits", rq_job.id)
-            rq_job.delete()
+            shards.remove(rq_job)
 
 
 def _wanted(queue: JobQueue, rq_job: ShardJob, wanted: dict[str, bool]) -> bool:

@@ -1,8 +1,9 @@
 """What went astray is found again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import pytest
 from redis import Redis
 from rq.job import Job as RQJob
 from rq.registry import StartedJobRegistry
@@ -70,6 +71,26 @@ def test_who_empties_rqs_queue_ends_the_jobs(
     assert failed.state == JobState.FAILED
     assert failed.error == "its shard was removed from the queue"
     assert queue.depth().jobs == 0
+
+
+def test_a_job_may_end_while_it_is_looked_at(
+    queue: JobQueue, submit: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is written down before its shards are removed: in between these look like none of ours."""
+    ending, other = submit(), submit()
+    shard = shards.shard_id(ending.id, 0)
+    queue.connection.zrem(keys.ACTIVE, ending.id)
+    read = shards.fetch_all
+
+    def fetch_all(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None]:
+        found = read(connection, rq_ids)
+        shards.discard(queue.rq, ending.id, 1)
+        return found
+
+    monkeypatch.setattr(shards, "fetch_all", fetch_all)
+    upkeep.look_after(queue, 2)
+    assert queue.rq.job_ids == [shards.shard_id(other.id, 0)]
+    assert not ShardJob.exists(shard, queue.connection)
 
 
 def test_what_this_release_cannot_read_is_no_stranger(queue: JobQueue, submit: Callable[..., Job]) -> None:

@@ -15,7 +15,7 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Queue, Retry
-from rq.exceptions import DeserializationError
+from rq.exceptions import DeserializationError, InvalidJobOperation
 from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
@@ -171,6 +171,14 @@ def fetch_all(connection: Redis, rq_ids: Sequence[str]) -> list[ShardJob | None]
         except ShardUnreadable:
             found.append(None)
     return found
+
+
+def remove(job: RQJob) -> None:
+    """Removes what RQ has of a shard, or of what is none, which may have gone meanwhile: jobs end at any time."""
+    try:
+        job.delete()
+    except (InvalidJobOperation, ValueError):  # RQ finds no status by now, or none that it knows
+        job.connection.delete(job.key)
 
 
 def rq_queue(connection: Redis) -> Queue:

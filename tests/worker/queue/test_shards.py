@@ -211,3 +211,17 @@ def test_what_was_begun_stays_whole(queue: JobQueue, submit: Submit) -> None:
         pipeline.execute()
     assert taken(queue, 4) == [20]
     assert taken(queue, 4) == [4]
+
+
+@pytest.mark.parametrize("status", ["queued", "started", "nonsense", None])
+def test_nothing_is_left_of_what_is_removed(queue: JobQueue, submit: Submit, redis: Redis, status: str | None) -> None:
+    """Whatever RQ knows of it by then."""
+    rq_id = shards.shard_id(submit(4).id, 0)
+    rq_job = shards.fetch(queue.connection, rq_id)
+    assert rq_job is not None
+    redis.delete(rq_job.key)
+    if status is not None:
+        redis.hset(rq_job.key, "status", status)
+    shards.remove(rq_job)
+    assert queue.rq.job_ids == []
+    assert not redis.exists(rq_job.key)
