@@ -1,7 +1,7 @@
 """Mallory, a process of its own: `python -m tests.system.attacks.mallory MODULE ATTACK SECONDS KEY ADDRESS...`.
 
 An attack is a function of a module of this folder, which takes a Mallory. It is printed when it begins, and at the end
-what it was answered.
+what it was answered, and over how many connections at a time if each is answered in its turn.
 """
 
 import importlib
@@ -37,6 +37,7 @@ class Mallory:
     key: str
     seconds: float
     answers: Counter[str] = field(default_factory=Counter)  # by status, or by what went wrong
+    in_turn: int = 0  # connections that are each answered at once, and made anew
     ends: float = 0.0
 
     def __post_init__(self) -> None:
@@ -139,7 +140,7 @@ def main() -> None:
     module, attack, seconds, key, *addresses = sys.argv[1:]
     mallory = Mallory(addresses, key, float(seconds))
     getattr(importlib.import_module(f"tests.system.attacks.{module}"), attack)(mallory)
-    print(json.dumps(mallory.answers), flush=True)
+    print(json.dumps({"answers": mallory.answers, "in_turn": mallory.in_turn}), flush=True)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def largest_jobs(mallory: Mallory) -> None:
 
 def bodies_where_none_is_taken(mallory: Mallory) -> None:
     """Without end, where nobody needs a key."""
-    mallory.hold(100, mallory.request("POST /healthz", "Content-Length: 100000000000"), ENDLESS)
+    mallory.in_turn = 100
+    mallory.hold(mallory.in_turn, mallory.request("POST /healthz", "Content-Length: 100000000000"), ENDLESS)
 
 
 def bodies_that_do_not_come(mallory: Mallory) -> None:
