@@ -29,8 +29,8 @@ from tests.system.markdown import ROOT
 MOST_MEGABYTES = 512  # of an API process, at any time
 SHORT_SECONDS = 1.0
 MOST_TIMES = (2, 5)  # what a victim's median and 99th percentile may be of the quiet ones
-# The same of the short version, on a machine that is busy with other tests; or so many milliseconds, or rounds of all of
-# Mallory's connections: where a busy service answers each in its turn, the victim's turn is one of these.
+# The same of the short version, on a machine that is busy with other tests; or so many milliseconds, or rounds of all
+# connections of Mallory's: where a busy service answers each in its turn, the victim's turn is one of these.
 MOST_TIMES_SHORT, MOST_SHORT, MOST_ROUNDS_SHORT = (8, 25), (250, 2500), (2, 5)
 HEADING = (
     "| attack | answers | victim's median, ms | p99, ms | memory, MB | a minute later |\n|---|---|---|---|---|---|"
