@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,26 @@ PATIENCE_MS = 900_000  # of a machine that has much else to do
 COLOURS = 128  # of a picture of the page: a third of the bytes, and nobody sees it
 PIXEL = 2  # for each of a model's
 GAP = 6  # pixels between the parts of a picture
-# Of the page, each beside what it shows: the test of this file holds them to docs/page.md.
-VIEWS = ("sample", "result", "inpaint", "upscale", "colour", "compare", "plane", "queue", "phone")
+SEED = 8  # of what the page shows
+# What a worker is to have in its slots when they are looked at, and no longer.
+LONG = {"sampler": {"name": "annealed_langevin", "steps_per_level": 20}, "deadline_seconds": 20}
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture of the page.
+
+    Args:
+        show: brings a page there, of a model and so many images.
+        vivid: of the model of colours, whose picture keeps all of them.
+        whole: the page to its end, not what is seen of it first.
+        phone: as a phone has it, in dark colours.
+    """
+
+    show: Callable[[Any, str, int], None]
+    vivid: bool = False
+    whole: bool = False
+    phone: bool = False
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -90,24 +109,13 @@ def of_page(server: str, out: Path, model: str, vivid: str, count: int, chromium
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         try:
-            page = _opened(browser, server, WIDE, "light")
-            for name, show in (
-                ("sample", _on_its_way),
-                ("result", _result),
-                ("inpaint", _inpainted),
-                ("upscale", _upscaled),
-                ("colour", _coloured),
-                ("compare", _compared),
-                ("plane", _plane),
-                ("queue", _queue),
-            ):
-                show(page, vivid if name == "colour" else model, count)
+            pages = {False: _opened(browser, server, WIDE, "light"), True: _opened(browser, server, PHONE, "dark")}
+            for name, view in VIEWS.items():
+                page = pages[view.phone]
+                view.show(page, vivid if view.vivid else model, count)
                 page.evaluate("scrollTo(0, 0)")
-                shown = page.screenshot(full_page=name == "compare")
-                _write(out / f"{name}.png", shown if name == "colour" else _light(shown))
-            page = _opened(browser, server, PHONE, "dark")
-            _result(page, model, count)
-            _write(out / "phone.png", _light(page.screenshot()))
+                shown = page.screenshot(full_page=view.whole)
+                _write(out / f"{name}.png", shown if view.vivid else _light(shown))
         finally:
             browser.close()
 
@@ -126,7 +134,7 @@ def _asked(page: Any, view: str, model: str, count: int) -> None:
     page.wait_for_selector(f"#{view}-model option[value='{model}']", state="attached")
     page.select_option(f"#{view}-model", model)
     page.fill(f"#{view} [name=count]", str(count))
-    page.fill(f"#{view} [name=seed]", "7")
+    page.fill(f"#{view} [name=seed]", str(SEED))
 
 
 def _finished(page: Any, view: str, jobs: int = 1) -> None:
@@ -208,9 +216,15 @@ def _plane(page: Any, _model: str, _count: int) -> None:
     page.click("#plane button:has-text('Pause')")
 
 
-def _queue(page: Any, _model: str, _count: int) -> None:
+def _queue(page: Any, model: str, count: int) -> None:
+    """While one job is on its way and others wait."""
+    for wanted in (4 * count, count, 2 * count):
+        page.request.post("/samples", data={"model": model, "count": wanted, **LONG})
     page.goto("/#queue")
     page.wait_for_selector("#queue tbody tr")
+    slots = page.locator("#queue .slots .on")
+    unended = page.locator("#queue tr[data-state=queued], #queue tr[data-state=running]")
+    _until(page, lambda: slots.count() > 0 or unended.count() == 0)  # as where all is done sooner than seen
 
 
 def _light(screenshot: bytes) -> bytes:
@@ -228,6 +242,20 @@ def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     print(f"{path}: {len(content):,} bytes")
+
+
+# Each beside what it shows: the test of this file holds them to docs/page.md.
+VIEWS = {
+    "sample": View(_on_its_way),
+    "result": View(_result),
+    "inpaint": View(_inpainted),
+    "upscale": View(_upscaled),
+    "colour": View(_coloured, vivid=True),
+    "compare": View(_compared, whole=True),
+    "plane": View(_plane),
+    "queue": View(_queue),
+    "phone": View(_result, phone=True),
+}
 
 
 if __name__ == "__main__":
