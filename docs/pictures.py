@@ -11,7 +11,7 @@ import io
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,7 @@ COLOURS = 128  # of a picture of the page: a third of the bytes, and nobody sees
 PIXEL = 2  # for each of a model's
 GAP = 6  # pixels between the parts of a picture
 SEED = 8  # of what the page shows
-# What a worker is to have in its slots when they are looked at, and no longer.
-LONG = {"sampler": {"name": "annealed_langevin", "steps_per_level": 20}, "deadline_seconds": 20}
+LONG = {"name": "annealed_langevin", "steps_per_level": 20}  # what a worker has in its slots when they are looked at
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class View:
     """A picture of the page.
 
     Args:
-        show: brings a page there, of a model and so many images.
+        show: brings a page there, of a model and so many images; returns where what goes on is cancelled, if anything.
         vivid: of the model of colours, whose picture keeps all of them.
         whole: the page to its end, not what is seen of it first.
         phone: as a phone has it, in dark colours.
     """
 
-    show: Callable[[Any, str, int], None]
+    show: Callable[[Any, str, int], Sequence[str] | None]
     vivid: bool = False
     whole: bool = False
     phone: bool = False
@@ -112,9 +111,11 @@ def of_page(server: str, out: Path, model: str, vivid: str, count: int, chromium
             pages = {False: _opened(browser, server, WIDE, "light"), True: _opened(browser, server, PHONE, "dark")}
             for name, view in VIEWS.items():
                 page = pages[view.phone]
-                view.show(page, vivid if view.vivid else model, count)
+                going = view.show(page, vivid if view.vivid else model, count) or ()
                 page.evaluate("scrollTo(0, 0)")
                 shown = page.screenshot(full_page=view.whole)
+                for cancel in going:
+                    page.request.post(cancel)
                 _write(out / f"{name}.png", shown if view.vivid else _light(shown))
         finally:
             browser.close()
@@ -216,15 +217,16 @@ def _plane(page: Any, _model: str, _count: int) -> None:
     page.click("#plane button:has-text('Pause')")
 
 
-def _queue(page: Any, model: str, count: int) -> None:
+def _queue(page: Any, model: str, count: int) -> Sequence[str]:
     """While one job is on its way and others wait."""
-    for wanted in (4 * count, count, 2 * count):
-        page.request.post("/samples", data={"model": model, "count": wanted, **LONG})
+    asked = [{"model": model, "count": wanted, "sampler": LONG} for wanted in (4 * count, count, 2 * count)]
+    jobs = [page.request.post("/samples", data=one).json()["links"]["cancel"] for one in asked]
     page.goto("/#queue")
     page.wait_for_selector("#queue tbody tr")
     slots = page.locator("#queue .slots .on")
     unended = page.locator("#queue tr[data-state=queued], #queue tr[data-state=running]")
     _until(page, lambda: slots.count() > 0 or unended.count() == 0)  # as where all is done sooner than seen
+    return jobs
 
 
 def _light(screenshot: bytes) -> bytes:
