@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from models import networks
+from models.guidance import MAX_WEIGHT
 from models.parametrisation import TOLERANCE, DiscreteLevels, Edm, OverSigma, Parametrisation
 from models.samplers import KNOWING, USUAL
 from models.samplers.settings import SamplerSettings, bare
@@ -151,6 +152,14 @@ class ModelCard(BaseModel):
         description="Whether new images that are asked for without a label are each of a class that the seed draws, "
         "all classes alike often, as the network's scores of a class are better than those of all.",
     )
+    guidance: float | None = Field(
+        None,
+        ge=0,
+        le=MAX_WEIGHT,
+        allow_inf_nan=False,
+        description="How far new images with a label are led towards its class when a request says nothing of that; "
+        "null: not at all.",
+    )
     sampler: SamplerSettings = Field(
         default_factory=lambda: bare(USUAL),
         description="What runs when a request names no sampler; its fields are also the defaults of a request that "
@@ -191,6 +200,8 @@ class ModelCard(BaseModel):
             raise ValueError("a model that needs a label has classes: name them")
         if self.classes is None and self.draws_labels:
             raise ValueError("a model whose labels are drawn has classes: name them")
+        if self.guidance is not None and (self.classes is None or self.needs_label):
+            raise ValueError("a model that guides has classes, and was trained without a label besides")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must not repeat one another: {', '.join(self.classes)}")
         return self

@@ -82,6 +82,23 @@ def drawn_labels(seed: int, count: int, classes: int) -> tuple[int, ...]:
     return tuple(found[:count])
 
 
+def weight_of(weight: float | None, labels: Sequence[int] | None, card: ModelCard, known: bool = False) -> float | None:
+    """How far images are guided: as is asked for, else as the card has it for new ones with a label; None for no way.
+
+    1 stays where it differs from what the card has: what a job says of itself, asked for again, gives the same images.
+
+    Args:
+        weight: that is asked for; None if nothing is.
+        labels: as `labels_of` returns them.
+        card: of the model.
+        known: whether something is known of the images.
+    """
+    usual = None if known or labels is None else card.guidance
+    if weight is None:
+        return usual
+    return None if weight == 1 and usual is None else weight
+
+
 def guidance_of(
     weight: float | None,
     interval: tuple[float, float] | None,

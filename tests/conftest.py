@@ -74,6 +74,7 @@ def publish_tiny(
     classes: tuple[str, ...] | None = None,
     needs_label: bool = False,
     draws_labels: bool = False,
+    guidance: float | None = None,
     channels: int = 1,
 ) -> ModelCard:
     """Publishes a model of 8 x 8 images with random weights: scores of nothing, but fast and finite."""
@@ -98,6 +99,7 @@ def publish_tiny(
         classes=classes,
         needs_label=needs_label,
         draws_labels=draws_labels,
+        guidance=guidance,
         sampler=AnnealedLangevin(levels=6, steps_per_level=2),
         weights_sha256=sha256(weights),
     )

@@ -51,7 +51,9 @@ def evaluate(
     guidance: Annotated[
         list[str] | None,
         typer.Option(
-            help="How far samples are led to their class, such as 1,1.5,2; may be repeated.", metavar="<weight>"
+            help="How far samples are led to their class, such as 1,1.5,2; may be repeated. By default as the card has "
+            "it.",
+            metavar="<weight>",
         ),
     ] = None,
     guidance_interval: Annotated[

@@ -20,7 +20,7 @@ from models.evaluation.samples import Samples, key
 from models.evaluation.settings import Setting, Told, settings_of
 from models.guidance import UNGUIDED
 from models.images import Pixels, grid, to_png
-from models.labels import labels_of
+from models.labels import labels_of, weight_of
 from models.samplers.settings import SamplerSettings
 from models.sampling.execution import Execution
 from models.score import ScoreModel
@@ -47,7 +47,7 @@ class Evaluation(BaseModel):
         samplers: what is judged; see `settings_of`.
         evaluations: network evaluations an image that each sampler may spend; none leaves each as it is.
         labelled: whether samples of a model with classes are of one class after another, or of none in particular.
-        guidance: weights, each of which is judged; none leaves samples unguided.
+        guidance: weights, each of which is judged; none leaves samples as the card has it.
         guidance_interval: the lowest and the highest noise level that is guided; None for all.
         count: samples of each setting.
         seed: of the samples.
@@ -141,7 +141,7 @@ class Evaluation(BaseModel):
     def _told(self, card: ModelCard) -> list[Told]:
         """What samples are told of classes."""
         labels = tuple(range(len(card.classes))) if card.classes and self.labelled else labels_of(None, None, card)
-        weights = self.guidance or (1.0,)
+        weights = self.guidance or (weight_of(None, labels, card) or 1.0,)
         if self.guidance_interval is not None and set(weights) == {1.0}:
             raise ValueError("--guidance-interval: there is no --guidance that it could limit")
         return [Told(labels, weight, self.guidance_interval) for weight in weights]

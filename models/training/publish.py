@@ -100,6 +100,7 @@ def draft(trainer: Trainer, published: PublishedAs) -> ModelCard:
         network=trainer.spec,
         classes=trainer.classes or None,
         draws_labels=bool(trainer.classes) and published.draws_labels,
+        guidance=published.guidance if trainer.classes else None,
         sampler=published.sampler,
         samplers=published.samplers,
         inpainting=published.inpainting,

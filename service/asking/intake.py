@@ -10,7 +10,7 @@ from typing import Any
 
 from models import networks
 from models.card import ImageShape, ModelCard
-from models.labels import LabelRefused, drawn_labels, guidance_of, labels_of
+from models.labels import LabelRefused, drawn_labels, guidance_of, labels_of, weight_of
 from models.samplers.plan import plan
 from models.samplers.sampler import MAX_SEED, SamplerRefused
 from models.samplers.settings import SamplerSettings
@@ -46,6 +46,7 @@ class Planned:
         sampler: its settings.
         labels: as models.labels.labels_of returns them.
         drawn: whether the seed draws them instead.
+        weight: of guidance, as models.labels.weight_of returns it.
         rows: of the sampler's table.
         image_steps: of each image.
         stamp: of the model in the store, when it was looked up.
@@ -56,6 +57,7 @@ class Planned:
     sampler: SamplerSettings
     labels: tuple[int, ...] | None
     drawn: bool
+    weight: float | None
     rows: int
     image_steps: int
     stamp: tuple[int, ...]
@@ -229,12 +231,14 @@ class Intake:
                 labels = labels_of(body.label, body.labels, card)
                 drawn = labels is None and card.draws_labels and not known
                 told = (0,) if drawn else labels  # whichever it is, it can be guided
-                guidance = guidance_of(body.guidance, body.guidance_interval, told, card, table)
+                weight = weight_of(body.guidance, told, card, known)
+                guidance = guidance_of(weight, body.guidance_interval, told, card, table)
             except SamplerRefused as error:
                 raise invalid(f"/sampler/{error.field}", error.reason, error.allowed) from error
             except LabelRefused as error:
                 raise invalid(f"/{error.field}", error.reason, error.allowed) from error
-            planned = Planned(card, sampler, labels, drawn, len(table), guidance.image_steps(table), stamp, now)
+            steps = guidance.image_steps(table)
+            planned = Planned(card, sampler, labels, drawn, weight, len(table), steps, stamp, now)
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[_like(body, known)] = planned
@@ -280,7 +284,7 @@ class Intake:
             sampler=planned.sampler,
             frames=body.frames,
             labels=labels and labels[: body.count],
-            guidance=None if body.guidance == 1 else body.guidance,
+            guidance=planned.weight,
             guidance_interval=body.guidance_interval,
         )
         return request, image_steps

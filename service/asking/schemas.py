@@ -164,8 +164,9 @@ class SampleBody(_Body):
         ge=0,
         le=MAX_WEIGHT,
         allow_inf_nan=False,
-        description="How far an image is led towards its class (classifier-free guidance): 1, the default, is not at "
-        "all, and more makes images plainer and more alike. A guided network evaluation costs two image-steps.",
+        description="How far an image is led towards its class (classifier-free guidance): 1 is not at all, and more "
+        "makes images plainer and more alike. A guided network evaluation costs two image-steps. By default as the "
+        "card's `guidance` says of new images with a label, and not at all where it is null.",
         examples=[1.5],
     )
     guidance_interval: tuple[Level, Level] | None = Field(

@@ -49,6 +49,10 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"classes": ["cat", "dog", "cat"]},
         {"needs_label": True},
         {"draws_labels": True},
+        {"guidance": 3.0},
+        {"classes": ["cat", "dog"], "needs_label": True, "guidance": 3.0},
+        {"classes": ["cat", "dog"], "guidance": -1.0},
+        {"classes": ["cat", "dog"], "guidance": 1e6},
     ],
     ids=str,
 )

@@ -4,7 +4,16 @@ import pytest
 
 from models.card import ModelCard
 from models.guidance import UNGUIDED, Guidance
-from models.labels import MAX_DRAWN, LabelRefused, classes_in_turn, drawn_labels, guidance_of, labels_of, why_unguided
+from models.labels import (
+    MAX_DRAWN,
+    LabelRefused,
+    classes_in_turn,
+    drawn_labels,
+    guidance_of,
+    labels_of,
+    weight_of,
+    why_unguided,
+)
 from models.samplers.euler import Euler
 
 TABLE = Euler.table([10.0, 4.0, 2.0, 1.0, 0.1])
@@ -126,3 +135,23 @@ def test_what_can_be_guided(tiny_card: ModelCard, labelled_card: ModelCard, need
 def test_what_was_never_trained_without_a_label_cannot_be_guided(needy_card: ModelCard) -> None:
     with pytest.raises(LabelRefused, match="needy was never trained without a label; allowed: 1, or nothing"):
         guidance_of(2.0, None, (0,), needy_card, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("usual", "asked", "labels", "known", "weight"),
+    [
+        (None, None, (0,), False, None),
+        (None, 1.0, (0,), False, None),
+        (None, 2.0, (0,), False, 2.0),
+        (3.0, None, (0,), False, 3.0),
+        (3.0, 2.0, (0,), False, 2.0),
+        (3.0, 1.0, (0,), False, 1.0),  # it stays: asked for again it is not taken for nothing
+        (3.0, None, None, False, None),
+        (3.0, None, (0,), True, None),
+        (3.0, 2.0, (0,), True, 2.0),
+        (3.0, 1.0, (0,), True, None),
+    ],
+)
+def test_a_card_leads_new_images_with_a_label(labelled_card: ModelCard, usual, asked, labels, known, weight) -> None:
+    card = labelled_card.model_copy(update={"guidance": usual})
+    assert weight_of(asked, labels, card, known) == weight

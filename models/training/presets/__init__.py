@@ -27,6 +27,7 @@ class PublishedAs(BaseModel):
         classes: names of the classes in place of those that the data have.
         inpainting: the sampler by default where something is known of the images; None leaves it to `plan.usual`.
         draws_labels: whether new images without a label are each of a class that the seed draws, if it knows classes.
+        guidance: how far new images with a label are led towards its class by default, if it knows classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class PublishedAs(BaseModel):
     classes: tuple[str, ...] | None = None
     inpainting: SamplerSettings | None = None
     draws_labels: bool = False
+    guidance: float | None = None
 
 
 class GeneratedData(BaseModel):

@@ -38,6 +38,7 @@ export class ClassForm {
     this.guidance.hidden = Boolean(card.abilities.guidance.why_not);
     this.choices.replaceChildren(...(card.classes ?? []).map((name, label) => this.#choice(name, label)));
     this.weight.value = job?.guidance ?? "";
+    this.weight.placeholder = short(this.#usual);
     [part(this.root, "lowest").value, part(this.root, "highest").value] = job?.guidance_interval ?? ["", ""];
     part(this.root, "highest").placeholder = short(card.sigma_max);
     this.#tell();
@@ -48,9 +49,10 @@ export class ClassForm {
     const { pressed } = this;
     if (!this.card.classes || !this.#led) return {};
     const body = pressed.length > 1 ? { labels: pressed.slice(0, count) } : pressed.length ? { label: pressed[0] } : {};
+    if (this.guidance.hidden) return body;
+    if (this.weight.value !== "" && this.weight.valueAsNumber !== this.#usual) body.guidance = this.weight.valueAsNumber;
     if (!this.guided) return body;
     const [lowest, highest] = ["lowest", "highest"].map((name) => part(this.root, name));
-    body.guidance = this.weight.valueAsNumber;
     if (lowest.value !== "" || highest.value !== "") {
       const least = lowest.value === "" ? 0 : lowest.valueAsNumber;
       body.guidance_interval = [least, highest.value === "" ? this.card.sigma_max : highest.valueAsNumber];
@@ -64,8 +66,17 @@ export class ClassForm {
   }
 
   get guided() {
-    const weight = this.weight.valueAsNumber;
-    return !this.guidance.hidden && this.#led && !Number.isNaN(weight) && weight !== 1;
+    return !this.guidance.hidden && this.#led && this.#weight !== 1;
+  }
+
+  /** How far images are led. */
+  get #weight() {
+    return this.weight.value === "" ? this.#usual : this.weight.valueAsNumber;
+  }
+
+  /** The same where nothing is said of it. */
+  get #usual() {
+    return this.known ? 1 : (this.card.guidance ?? 1);
   }
 
   #choice(name, label) {
@@ -81,7 +92,7 @@ export class ClassForm {
 
   /** Says what will come of it. */
   #tell() {
-    const { pressed, weight, slider } = this;
+    const { pressed, slider } = this;
     const names = [...new Set(pressed)].map((label) => this.card.classes[label]);
     const none = this.#led
       ? "Images of classes that the seed draws."
@@ -91,7 +102,7 @@ export class ClassForm {
     part(this.root, "turns").textContent =
       names.length > 1 ? `In turn: ${names.join(", ")}.` : names.length ? `All images: ${names[0]}.` : `${none} Press one, or several.`;
     for (const input of this.guidance.querySelectorAll("input")) input.disabled = !this.#led;
-    slider.value = weight.value === "" ? 1 : weight.value;
+    slider.value = this.#weight;
     slider.setAttribute("aria-valuetext", slider.value);
     part(this.root, "cost").textContent = !this.#led
       ? "Choose a class to be led to."

@@ -27,6 +27,7 @@ from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore
 from models.training.labelled import load_labelled
+from tests.conftest import publish_tiny
 
 HEUN, EULER = Heun(name="heun", levels=3), Euler(name="euler", levels=4)
 Evaluate = Callable[..., tuple[Record, Path]]
@@ -329,6 +330,14 @@ def test_samples_of_classes_are_judged_by_their_labels(evaluate: Evaluate, label
         assert grid.size == (3 * 18 + 2, 7 * 18 + 2), "a column for each class"
     (unlabelled,) = evaluate(model="labelled", store=labelled_dir, labelled=False, out=out.parent / "other")[0].entries
     assert (unlabelled.labels, unlabelled.by_class) == (None, None)
+
+
+def test_samples_are_guided_as_the_card_has_it(evaluate: Evaluate, tmp_path: Path) -> None:
+    publish_tiny(ModelStore(tmp_path), "led", classes=("shirt", "shoe", "7"), guidance=2.0)
+    (entry,) = evaluate(model="led", store=tmp_path)[0].entries
+    assert entry.guidance == 2.0
+    told, _ = evaluate(model="led", store=tmp_path, guidance=(1.0,))
+    assert {entry.guidance for entry in told.entries} == {2.0, None}
 
 
 def test_what_cannot_be_judged_by_label_is_refused(

@@ -88,6 +88,7 @@ def test_the_card_names_the_classes_and_samples_follow_them(tmp_path: Path) -> N
     assert (card.classes, card.needs_label, card.draws_labels) == (("cat", "dog"), False, False)
     drawing = PUBLISHED.model_copy(update={"draws_labels": True})
     assert draft(trainer, drawing).draws_labels
+    assert (card.guidance, draft(trainer, PUBLISHED.model_copy(update={"guidance": 3.0})).guidance) == (None, 3.0)
     x, model = torch.rand(1, 1, 8, 8), ScoreModel.load(store, card)
     scores = [model.score(x, 0.5, label) for label in (0, 1, None)]
     assert all(not torch.equal(a, b) for a, b in combinations(scores, 2))

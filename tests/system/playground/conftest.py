@@ -38,6 +38,7 @@ def service(
     for directory in (models_dir, labelled_dir):
         shutil.copytree(directory, both, dirs_exist_ok=True)
     publish_tiny(ModelStore(both), "vivid", channels=3)
+    publish_tiny(ModelStore(both), "led", classes=("shirt", "shoe"), draws_labels=True, guidance=3.0)
     shutil.copy(ROOT / "docs" / "grid.png", both / "tiny" / "1" / "preview.png")
     service = Service(both, f"unix://{valkey.unix_socket_path}")
     yield service

@@ -267,6 +267,17 @@ def test_classes_are_chosen_and_led_to_where_a_model_has_any(page: Any, service:
     ended(page, "sample")
     pressed = page.locator("#sample .choices [aria-pressed=true]").all_inner_texts()
     assert (pressed, page.input_value("#sample [name=guidance]")) == (["shirt", "7"], "2.5")
+    page.select_option("#sample-model", "led")
+    assert page.input_value("#sample [data-part=guidance] [type=range]") == "3", "by its card"
+    page.fill("#sample [name=guidance]", "1")
+    page.fill("#sample [name=count]", "2")
+    page.click("#sample .go")
+    holds(page, f"!location.hash.includes('{job['id']}')")
+    ended(page, "sample")
+    assert service.job(job_id(page))["guidance"] == 1
+    page.reload()
+    ended(page, "sample")
+    assert page.input_value("#sample [name=guidance]") == "1"
     page.select_option("#sample-model", "needy")
     assert page.is_hidden("#sample [name=guidance]"), "it cannot be guided"
     assert "one class after another" in page.inner_text("#sample [data-part=turns]")
