@@ -87,7 +87,10 @@ class Asking:
     guidance: Annotated[
         float | None,
         typer.Option(
-            metavar="<weight>", min=0, help="How far images are led towards their class; more than 1 costs twice."
+            metavar="<weight>",
+            min=0,
+            help="How far images are led towards their class, by default as the model's card has it; 1 is not at all, "
+            "more costs twice.",
         ),
     ] = None
     guidance_interval: Annotated[

@@ -33,7 +33,8 @@ class Ask(TypedDict, total=False):
         sampler: a sampler's name, or its settings such as {"name": "heun", "levels": 10}.
         label: the class of all images, an index or a name, where the model has classes.
         labels: those of images 0, 1 and so on, repeated.
-        guidance: how far images are led towards their class; 1 is not at all, more costs twice the image-steps.
+        guidance: how far images are led towards their class; 1 is not at all, more costs twice the image-steps. By
+            default as the card has it.
         guidance_interval: the lowest and the highest noise level that is guided; all by default.
         priority: high, normal or low.
         deadline_seconds: from now; a job that cannot make it is refused, one that does not is stopped.

@@ -141,7 +141,8 @@ class Evaluation(BaseModel):
     def _told(self, card: ModelCard) -> list[Told]:
         """What samples are told of classes."""
         labels = tuple(range(len(card.classes))) if card.classes and self.labelled else labels_of(None, None, card)
-        weights = self.guidance or (weight_of(None, labels, card) or 1.0,)
+        usual = weight_of(None, labels, card)
+        weights = self.guidance or (1.0 if usual is None else usual,)
         if self.guidance_interval is not None and set(weights) == {1.0}:
             raise ValueError("--guidance-interval: there is no --guidance that it could limit")
         return [Told(labels, weight, self.guidance_interval) for weight in weights]

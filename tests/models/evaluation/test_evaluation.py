@@ -332,12 +332,13 @@ def test_samples_of_classes_are_judged_by_their_labels(evaluate: Evaluate, label
     assert (unlabelled.labels, unlabelled.by_class) == (None, None)
 
 
-def test_samples_are_guided_as_the_card_has_it(evaluate: Evaluate, tmp_path: Path) -> None:
-    publish_tiny(ModelStore(tmp_path), "led", classes=("shirt", "shoe", "7"), guidance=2.0)
+@pytest.mark.parametrize("weight", [2.0, 0.0])
+def test_samples_are_guided_as_the_card_has_it(evaluate: Evaluate, tmp_path: Path, weight: float) -> None:
+    publish_tiny(ModelStore(tmp_path), "led", classes=("shirt", "shoe", "7"), guidance=weight)
     (entry,) = evaluate(model="led", store=tmp_path)[0].entries
-    assert entry.guidance == 2.0
+    assert entry.guidance == weight
     told, _ = evaluate(model="led", store=tmp_path, guidance=(1.0,))
-    assert {entry.guidance for entry in told.entries} == {2.0, None}
+    assert {entry.guidance for entry in told.entries} == {weight, None}
 
 
 def test_what_cannot_be_judged_by_label_is_refused(
