@@ -83,7 +83,7 @@ def drawn_labels(seed: int, count: int, classes: int) -> tuple[int, ...]:
 
 
 def weight_of(weight: float | None, labels: Sequence[int] | None, card: ModelCard, known: bool = False) -> float | None:
-    """How far images are guided: as is asked for, else as the card has it for new ones with a label; None for no way.
+    """How far images are guided: as is asked for, else as the card has it for new ones with a label; None: not at all.
 
     1 stays where it differs from what the card has: what a job says of itself, asked for again, gives the same images.
 

@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 from redis import Redis
@@ -60,9 +61,14 @@ class Victim:
     def __init__(self, addresses: list[str], key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
         self.clients = [httpx.Client(base_url=a, headers=headers, timeout=60, trust_env=False) for a in addresses]
-        self.job = self.clients[0].post("/samples", json={"count": 1}, headers={"Prefer": "wait=60"}).json()
-        assert self.job["state"] == "finished", f"what went before has stopped the worker: {self.job}"
+        self.job = self.served()
         self.statuses: Counter[int | str] = Counter()
+
+    def served(self) -> dict[str, Any]:
+        """A job of its own, done: the worker works."""
+        job: dict[str, Any] = self.clients[0].post("/samples", json={"count": 1}, headers={"Prefer": "wait=60"}).json()
+        assert job["state"] == "finished", f"the worker has stopped: {job}"
+        return job
 
     def asks(self, seconds: float, going: Callable[[], bool] = lambda: False) -> list[float]:
         """What each answer took, in milliseconds."""
@@ -211,6 +217,7 @@ class Target:
         lasted = 1000 * (time.monotonic() - since)
         peak = self.megabytes("VmHWM")
         self._given_back(files)
+        victim.served()
         quiet += victim.asks(min(5.0, self.seconds / 3))
         times = _middle_and_end(quiet), _middle_and_end(under)
         told = json.loads(answered[-1])
