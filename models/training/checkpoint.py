@@ -35,6 +35,7 @@ class Checkpoint:
 
         Raises:
             OSError: it cannot be written; the checkpoint before it stays.
+            KeyboardInterrupt: Ctrl-C was pressed meanwhile; the checkpoint before it stays.
         """
         path, aside = self.path, self.path.with_suffix(".tmp")
         try:
@@ -48,6 +49,8 @@ class Checkpoint:
             aside.replace(path)
         except (OSError, RuntimeError) as error:  # torch's writer turns what the file raises into a RuntimeError
             aside.unlink(missing_ok=True)
+            if isinstance(error.__context__, KeyboardInterrupt):  # nothing is wrong with the file
+                raise error.__context__ from None
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(f"the checkpoint cannot be written to {path}: {cause}; the one before it stays") from error
 

@@ -1,6 +1,8 @@
 """The checkpoint of a run: whole, or the one before."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,25 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="full"):
+            trainer.save()
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_ctrl_c_while_it_is_written_is_ctrl_c_and_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell():  # in the middle
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    trainer = Trainer(IMAGES, SETTINGS, tmp_path)
+    before = trainer.save().read_bytes()
+    trainer.step = 7
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: Interrupted())
+        with pytest.raises(KeyboardInterrupt):
             trainer.save()
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
