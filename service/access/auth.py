@@ -3,6 +3,7 @@
 With keys, the client is the key; in a service without keys, what it calls itself, or its address.
 """
 
+import asyncio
 import re
 import time
 from collections import OrderedDict
@@ -106,6 +107,7 @@ class Auth:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id, those used last at the end
         self._closed: bool | None = None  # as was read last
         self._closed_at = 0.0
+        self._reading: dict[str | None, asyncio.Task[_Kept | None]] = {}  # by the id of a key
 
     async def caller(self, request: Request) -> Caller:
         """Who makes the request.
@@ -161,9 +163,10 @@ class Auth:
         if self._closed is None:
             await self._read(None)
         elif time.monotonic() - self._closed_at > KEEP_SECONDS:
-            self._closed_at = time.monotonic()  # at once, so that of many requests one reads
-            with suppress(RedisError):
+            try:
                 await self._read(None)
+            except RedisError:
+                self._closed_at = time.monotonic()  # it is not asked for each request
         return bool(self._closed)
 
     async def _key(self, key_id: str) -> _Kept | None:
@@ -172,13 +175,22 @@ class Auth:
         if kept is None:
             return await self._read(key_id)
         if time.monotonic() - kept.at > KEEP_SECONDS:
-            kept.at = time.monotonic()
-            with suppress(RedisError):
+            try:
                 return await self._read(key_id)
+            except RedisError:
+                kept.at = time.monotonic()
         return kept
 
     async def _read(self, key_id: str | None) -> _Kept | None:
-        """Reads whether there are keys or were, and one of them."""
+        """Reads whether there are keys or were, and one of them; of many who ask at once one reads, and all wait."""
+        reading = self._reading.get(key_id)
+        if reading is None:
+            reading = self._reading[key_id] = asyncio.create_task(self._answer(key_id))
+            reading.add_done_callback(lambda _: self._reading.pop(key_id))
+        return await asyncio.shield(reading)  # who goes away ends it for nobody else
+
+    async def _answer(self, key_id: str | None) -> _Kept | None:
+        """What Redis has, as it is from now on known."""
         at = time.monotonic()
         asked: list[tuple[Any, ...]] = [("EXISTS", KEYS), ("GET", STATE)]
         there, state, *stored = await self.redis.execute(*asked, *([("HGET", KEYS, key_id)] if key_id else []))

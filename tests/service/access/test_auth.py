@@ -1,5 +1,6 @@
 """Keys: who may ask, and whose jobs are whose."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -127,6 +128,29 @@ def test_a_revoked_key_is_worthless_within_a_second(client, new_key, redis: Redi
     keys.revoke(keys.all()[0].id)
     time.sleep(KEEP_SECONDS + 0.05)
     assert client.get("/models", headers=alice).status_code == 401
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_of_many_requests_at_once_none_is_let_in_by_what_was_known_before(
+    client, new_key, redis: Redis, shown: bool
+) -> None:
+    """However long that was: of a key that was revoked meanwhile, and of a service that had none."""
+    header = new_key() if shown else {}
+    assert client.get("/models", headers=header).status_code == 200
+    keys = Keys(redis)
+    if shown:
+        keys.revoke(keys.all()[0].id)
+    else:
+        new_key()
+    time.sleep(KEEP_SECONDS + 0.05)
+    before = redis.info("commandstats")["cmdstat_exists"]["calls"]
+
+    async def ask() -> list[int]:
+        asked = [client._http.get("/models", headers=header) for _ in range(10)]
+        return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert client.call(ask()) == [401] * 10
+    assert redis.info("commandstats")["cmdstat_exists"]["calls"] - before <= 2, "one reads for all"
 
 
 def test_when_a_key_was_used_last_is_written_down_once_a_minute(
