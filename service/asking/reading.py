@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
-from models.sentences import shortened
+from models.sentences import LONGEST, shortened
 from service.access.auth import Caller
 from service.answering.problems import Problem, invalid, invalid_body
 from service.asking.schemas import SampleBody
@@ -24,6 +25,7 @@ Body = TypeVar("Body", bound=SampleBody)
 
 SHORT = 4096  # bytes of JSON that are read at once, in less time than a thread takes to begin
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
+CHARSETS = {"utf-8", "utf8", "us-ascii"}  # of forms
 IN_FORMS = {  # what a form has as JSON, and an example of it
     "sampler": '{"name": "heun"}',
     "labels": "[0, 1, 2]",
@@ -127,6 +129,11 @@ def once_of(request: Request, caller: Caller, route: bytes, body: SampleBody, *f
 
 
 async def _from_form(request: Request, model: type[Body], known: Collection[str]) -> tuple[Body, dict[str, bytes]]:
+    # The framework would decode names and values by whichever codec of Python's is named, and some take for ever.
+    _, parameters = parse_options_header(request.headers["content-type"])
+    charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in CHARSETS:
+        raise Problem("unsupported-media-type", f"the charset of the form is {shortened(charset, LONGEST)}; send utf-8")
     async with request.form(max_files=4, max_fields=16, max_part_size=64 * 1024) as form:
         files: dict[str, bytes] = {}
         fields: dict[str, str] = {}

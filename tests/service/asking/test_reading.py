@@ -168,6 +168,28 @@ def test_long_json_of_a_form_is_read_all_the_same(client, refusal: Callable[...,
     assert client.post("/inpaint", files=fields).status_code == 422
 
 
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "utf-16", "idna", "rot13", "x" * 500])
+def test_a_form_is_read_as_utf_8_and_by_no_other_codec(client, problem: Callable[..., Any], charset: str) -> None:
+    """Some of Python's take for ever, and some fail."""
+    body = b'--x\r\nContent-Disposition: form-data; name="f-\xff"\r\n\r\n2n7caaaa\r\n--x--\r\n'
+    told = problem(
+        _form(client, f"multipart/form-data; boundary=x; charset={charset}", body), 415, "unsupported-media-type"
+    )
+    assert told["detail"].startswith("the charset of the form is ")
+    assert told["detail"].endswith("; send utf-8")
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8", '; charset="UTF-8"'])
+def test_a_form_may_say_that_it_is_utf_8(client, refusal: Callable[..., str], charset: str) -> None:
+    body = "--x\r\nContent-Disposition: form-data; name=f\r\n\r\nü\r\n--x--\r\n".encode()
+    assert "missing" in refusal(_form(client, f"multipart/form-data; boundary=x{charset}", body), "/image")
+
+
+def _form(client: Any, kind: str, body: bytes) -> httpx.Response:
+    answer: httpx.Response = client.post("/inpaint", content=body, headers={"Content-Type": kind})
+    return answer
+
+
 def test_a_large_form_comes_in_pieces_between_which_others_have_their_turn(client) -> None:
     """Whatever the pieces were that it came in."""
     turns = 0
