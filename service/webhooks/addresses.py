@@ -17,6 +17,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LONGEST_URL = 2048
+LONGEST_NAME, LONGEST_LABEL = 253, 63  # of a host, and between its dots: RFC 1035
 _PORTS = {80, 443}  # below 1024; others there are those of mail, files and the like
 
 # What is not somebody's public host: IANA's special-purpose registries (RFC 6890), multicast, and the address under
@@ -57,6 +58,7 @@ def check_url(text: str, networks: Sequence[Network]) -> httpx.URL:
         url = httpx.URL(text)
         port = url.port
         name = url.raw_host.decode("ascii")
+        _ = url.host  # which is no name where its international letters cannot be read
     except (httpx.InvalidURL, ValueError) as error:
         raise Refused(f"this is no URL: {error}") from error
     if len(text) > LONGEST_URL:
@@ -141,4 +143,7 @@ def _literal(name: str) -> Address | None:
             raise Refused(f"{name} is neither a name nor an address") from error
         if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?", name):
             raise Refused(f"{name} is no name of a host") from error
+        if len(name.rstrip(".")) > LONGEST_NAME or max(map(len, name.split("."))) > LONGEST_LABEL:
+            allowed = f"at most {LONGEST_NAME} characters, {LONGEST_LABEL} between dots"
+            raise Refused(f"its host has a name that is too long: {allowed}") from error
         return None

@@ -163,7 +163,7 @@ class Webhooks:
         """Whom a webhook calls; nothing, where that cannot be read."""
         try:
             return httpx.URL(self.seal.open(record).url).host
-        except (Unreadable, httpx.InvalidURL):
+        except (Unreadable, httpx.InvalidURL, ValueError):  # the last of what another release has taken for a name
             return ""
 
     async def _attempt(self, job_id: str, record: bytes, attempt: int) -> None:

@@ -47,6 +47,7 @@ def test_a_public_address_is_called_by_https_only(address: str) -> None:
         "https://example.com:22/", "https://example.com:0/", "https://example.com:99999/", "https://localhost/",
         "https://LOCALHOST:8443/", "https://a.localhost/", "https://2130706433/", "https://0x7f000001/",
         "https://127.1/", "https://0177.0.0.1/", "https://[::1]/", "https://example.com/" + "x" * 3000,
+        "https://xn--/", "https://xn--a-.example/", "https://" + "a" * 64 + ".com/", "https://" + "a." * 127 + "com/",
         "https://127.0.0.1./", "https://[fe80::1%25eth0]/", "https://exa mple.com/", "https://\x00/",
     ],
 )  # fmt: skip
