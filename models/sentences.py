@@ -56,7 +56,7 @@ def faults(error: ValidationError, model: type[BaseModel] | None = None, whole: 
         whole: what a person calls all of it.
     """
     found = error.errors(include_url=False)[:MOST_FAULTS]
-    return [fault(one, _schema(model) if model else {}, whole) for one in found]
+    return [fault(one, _schema(model) if model else {}, whole) for one in found if not _follows(one)]
 
 
 def in_one_line(error: ValidationError, model: type[BaseModel] | None = None, whole: str = BODY) -> str:
@@ -129,6 +129,11 @@ def fault(  # noqa: PLR0911 (a case each)
     allowed = PLAINLY.get(allowed.partition(" or instance of")[0], allowed)
     of_range = _range(_bounds(at)) if allowed.endswith("number") else None
     return Fault(steps, f"{name} is {_shown(name, value)}", f"{allowed}, {of_range}" if of_range else allowed)
+
+
+def _follows(error: Mapping[str, Any]) -> bool:
+    """Whether a list is too short only since what is wrong in it, which is told too, does not count."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def suggestion(word: str, options: Iterable[str]) -> str:

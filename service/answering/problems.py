@@ -172,7 +172,9 @@ def invalid_body(error: ValidationError, model: type[BaseModel]) -> Problem:
     if error.error_count() == 1 and error.errors()[0]["type"] == "json_invalid":
         return _malformed(error.errors())
     found = faults(error, model)
-    return _of_faults(found, error.error_count() - len(found), lambda path: "".join(f"/{step}" for step in path))
+    return _of_faults(
+        found, max(0, error.error_count() - MOST_FAULTS), lambda path: "".join(f"/{step}" for step in path)
+    )
 
 
 def install(app: FastAPI) -> None:

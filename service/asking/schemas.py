@@ -187,7 +187,7 @@ class SampleBody(_Body):
         description="Order among your own jobs. Between clients that wait it is a weight of 8, 1 and 1/8, so none is "
         "locked out.",
     )
-    deadline_seconds: float | None = Field(
+    deadline_seconds: Annotated[float, BeforeValidator(_number)] | None = Field(
         None,
         gt=0,
         le=MAX_DEADLINE_SECONDS,

@@ -12,7 +12,7 @@ from service.answering.models import ModelView
 from service.answering.problems import Problem, responses
 from service.answering.score_field import ScoreField
 from service.answering.views import PNG
-from service.context import InContext
+from service.context import Context, InContext
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -42,7 +42,7 @@ def model(name: Name, context: InContext, response: Response, version: Version =
         card = context.store.card(name, version)
         preview = context.store.preview(name, version)
     except (ModelNotFound, BrokenModel) as error:
-        raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+        raise _not_found(context, name, version) from error
     if preview is not None:
         where = address(f"/models/{name}/preview.png")
         response.headers["Link"] = f'<{where}?version={card.version}>; rel="preview"'
@@ -62,7 +62,7 @@ def preview(name: Name, request: Request, context: InContext, version: Version =
     try:
         content = context.store.preview(name, version)
     except ModelNotFound as error:
-        raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+        raise _not_found(context, name, version) from error
     if content is None:
         raise Problem("not-found", f"model {name} has no preview.png beside its weights")
     headers = _headers(content)
@@ -83,7 +83,7 @@ def scores(name: Name, request: Request, context: InContext, version: Version = 
     try:
         content = context.store.scores(name, version)
     except ModelNotFound as error:
-        raise Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}") from error
+        raise _not_found(context, name, version) from error
     if content is None:
         reason = (
             f"model {name} has no scores.json beside its weights: only those of points in the plane, like toy2d, do"
@@ -93,6 +93,13 @@ def scores(name: Name, request: Request, context: InContext, version: Version = 
     if caching.has_it(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type="application/json")
+
+
+def _not_found(context: Context, name: str, version: int | None) -> Problem:
+    """What is told of a model, or a version of it, that is not there or cannot be used."""
+    if version is not None and (versions := context.store.versions(name)) and version not in versions:
+        return Problem("not-found", f"{name} has no version {version}; one of: {', '.join(map(str, versions))}")
+    return Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}")
 
 
 def _headers(content: bytes) -> dict[str, str]:

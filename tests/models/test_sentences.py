@@ -29,6 +29,7 @@ class Drawing(BaseModel):
     colour: Literal["red", "green"] = "red"
     name: str = Field("a", max_length=3, pattern="^[a-z]+$", examples=["abc"])
     tags: list[int] = Field([], max_length=2)
+    parts: tuple[int, ...] = Field((1,), min_length=1, fail_fast=True)
     shape: Annotated[Square | Circle, Field(discriminator="kind")] | None = None
     webhook_secret: str = Field("", max_length=3)
     even: int = 0
@@ -60,6 +61,8 @@ class Drawing(BaseModel):
         ({"name": "aaaa"}, "name has 4 characters; allowed: at most 3 characters"),
         ({"tags": [1, 2, 3]}, "tags has 3 items; allowed: at most 2 items"),
         ({"tags": [1, "x"]}, "tags 1 is 'x'; allowed: a whole number"),
+        ({"parts": ["x"]}, "parts 0 is 'x'; allowed: a whole number"),
+        ({"parts": []}, "parts has 0 items; allowed: at least 1 items"),
         ({"tags": "x"}, "tags is 'x'; allowed: a valid list"),
         ({"cuont": 3}, "there is no field cuont; did you mean count?"),
         ({"shape": {"kind": "sqare"}}, "there is no shape sqare; did you mean square?"),

@@ -53,7 +53,9 @@ def test_what_a_model_can_do_is_told_and_what_not_with_the_reason(
 
 def test_unknown_models_are_not_found(client, both, problem: Callable[..., Any], refusal: Callable[..., str]) -> None:
     assert "tiny" in problem(client.get("/models/gone"), 404, "not-found")["detail"]
-    problem(client.get("/models/tiny", params={"version": 2}), 404, "not-found")
+    for path in ("", "/preview.png", "/scores"):
+        told = problem(client.get(f"/models/tiny{path}", params={"version": 2}), 404, "not-found")["detail"]
+        assert told == "tiny has no version 2; one of: 1"
     problem(both.get("/models/broken"), 404, "not-found")
     refusal(client.get("/models/Tiny!"), "name")
     refusal(client.get("/models/tiny", params={"version": 0}), "version")

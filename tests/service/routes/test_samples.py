@@ -45,6 +45,7 @@ TINY_STEPS = 13  # 6 levels of 2 steps, and the denoising
         ('{"priority": "urgent"}', "/priority", ["there is no priority urgent | high or normal or low"]),
         ('{"priority": "hihg"}', "/priority", ["did you mean high?"]),
         ('{"deadline_seconds": 0}', "/deadline_seconds", ["above 0"]),
+        ('{"deadline_seconds": true}', "/deadline_seconds", ["deadline_seconds is true", "number"]),
         ('{"deadline_seconds": "soon"}', "/deadline_seconds", ["number"]),
         ('{"sampler": "heun"}', "/sampler", ["object"]),
         ('{"sampler": {"name": "magic"}}', "/sampler", ["there is no sampler magic | annealed_langevin, ", "heun"]),
