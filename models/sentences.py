@@ -133,7 +133,7 @@ def fault(  # noqa: PLR0911 (a case each)
 
 def _follows(error: Mapping[str, Any]) -> bool:
     """Whether a list is too short only since what is wrong in it, which is told too, does not count."""
-    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
+    return error["type"] == "too_short" and bool(len(error["input"]) >= error["ctx"]["min_length"])
 
 
 def suggestion(word: str, options: Iterable[str]) -> str:
