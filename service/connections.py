@@ -1,17 +1,18 @@
 """Connections: how many there may be, and how long one may be silent.
 
-What uvicorn does not see to: headers that do not end, answers that nobody takes, requests sent far ahead, and so many
-connections that no more can be accepted. Where there is room for none, one that asks for nothing makes way. And who is
-refused while it still sends gets its answer: see lingering.py. Who has sent ahead and hangs up is noticed, though
-nothing is read of it then: to read on would let it have more done by sending more.
+What uvicorn does not see to: headers that do not end, answers that nobody takes, requests sent far ahead, bytes that
+are dear to read (effort.py), and so many connections that no more can be accepted. Where there is room for none, one
+that asks for nothing makes way. And who is refused while it still sends gets its answer: see lingering.py. Who has sent
+ahead and hangs up is noticed, though nothing is read of it then: to read on would let it have more done.
 """
 
 import asyncio
 import logging
 import resource
 import select
+import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from service.access.budgets import RETRY_SECONDS
 from service.answering.problems import KINDS, MEDIA_TYPE, Problem, described
+from service.effort import BYTE_SECONDS, REQUEST_SECONDS, SLICE_BYTES, Effort
 from service.lingering import Lingering
 from service.settings import ServiceSettings
 
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # between two looks at all connections
 AGAIN_SECONDS = 0.1  # between two searches for some that ask for nothing, where there was none
 OTHER_FILES = 256  # that a process has open besides its clients' connections
-MOST_HEADER_BYTES = 2**15
+MOST_HEADER_BYTES = 2**14
 MOST_AHEAD_BYTES = 2**16  # that a client may send before it has had the answer to what it has sent
 PROGRESS_BYTES = 2**12  # of an answer, that a client has to take before its time is over
 
@@ -48,6 +50,9 @@ class Connection(H11Protocol):
         self._left = 0  # bytes of answers that it did not take, at `_left_at`
         self._left_at = 0.0
         self._resumed = False
+        self._unread: deque[bytes] = deque()  # what has come while its address has to wait
+        self._reads_at: asyncio.TimerHandle | None = None
+        self._read_bytes = 0  # since events were last handled
 
     @property
     def spare(self) -> bool:
@@ -66,6 +71,9 @@ class Connection(H11Protocol):
         answered = self.cycle is not None and self.cycle.response_complete
         if exc is None and answered and self.conn.their_state is h11.SEND_BODY:
             self.room.lingering.add(self.transport, self.address, self.address in self.room.proxies)
+        if self._reads_at is not None:
+            self._reads_at.cancel()
+        self._unread.clear()
         super().connection_lost(exc)
         self.room.leave(self)
 
@@ -74,10 +82,48 @@ class Connection(H11Protocol):
         """Whether nothing is read, since more has come than the request that is being answered."""
         return self.flow.read_paused and not self.spare and not self.cycle.more_body
 
+    @property
+    def _dear(self) -> bool:
+        """Whether what comes next may cost much for its size: headers, or a body in chunks."""
+        if self.conn.their_state is not h11.SEND_BODY:
+            return True
+        return any(name == b"transfer-encoding" for name, _ in self.headers or ())
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.sent_ahead and len(self.conn.trailing_data[0]) > MOST_AHEAD_BYTES:
-            self.transport.abort()
+        self._unset_keepalive_if_required()  # whoever sends is there, though it is not read yet
+        self._unread.append(data)
+        if self._reads_at is None:
+            self._read()
+        else:
+            self.transport.pause_reading()  # uvicorn may have begun it again
+
+    def _read(self) -> None:
+        """Takes what has come, in pieces, until it is all or its address has to wait."""
+        self._reads_at = None
+        while self._unread and not self.transport.is_closing():
+            seconds = self.room.effort.wait(self.address, time.monotonic())
+            if seconds and self.address not in self.room.proxies:
+                self.transport.pause_reading()
+                self._reads_at = self.loop.call_later(seconds, self._read)
+                return
+            data = self._unread.popleft()
+            piece, rest = (data[:SLICE_BYTES], data[SLICE_BYTES:]) if self._dear else (data, b"")
+            if rest:
+                self._unread.appendleft(rest)
+            self._read_bytes += len(piece)
+            super().data_received(piece)
+            if self.sent_ahead and len(self.conn.trailing_data[0]) > MOST_AHEAD_BYTES:
+                self.transport.abort()
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def handle_events(self) -> None:
+        before, worth = self.cycle, [BYTE_SECONDS * self._read_bytes]
+        self._read_bytes = 0
+        with self.room.effort.spent(self.address, worth):
+            super().handle_events()
+            if self.cycle is not before:
+                worth.append(REQUEST_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -144,6 +190,7 @@ class Connections:
         self.total = _raise_files(settings.max_connections)
         self.proxies = ProxyHeadersMiddleware(None, settings.forwarded_allow_ips).trusted_hosts  # type: ignore[arg-type]
         self.lingering = Lingering()
+        self.effort = Effort()
         self._all: dict[Connection, None] = {}  # oldest first
         self._of: Counter[str] = Counter()  # by address
         self._spare: list[Connection] = []

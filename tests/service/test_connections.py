@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -72,6 +73,15 @@ class Server:
                 await send({"type": "http.response.body", "body": b"begun", "more_body": True})
             while (await receive())["type"] != "http.disconnect":
                 pass
+        elif path == "/body":
+            message, size = {"more_body": True}, 0
+            while message.get("more_body"):
+                message = await receive()
+                size += len(message.get("body", b""))
+            told = b"%d" % size
+            headers = [*HEADERS, (b"content-length", b"%d" % len(told))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": told})
         elif path == "/refused":
             headers = [*HEADERS, (b"content-length", b"%d" % len(REFUSED)), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 413, "headers": headers})
@@ -320,6 +330,51 @@ def refused(server: Server, until: Callable[..., None], sent: bytes = SENT["leng
     until(lambda: len(server.ended) > number)
     until(lambda: server.open == 0)
     return client
+
+
+TINY = b"POST /body HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + 5000 * b"1\r\nx\r\n"
+
+
+def test_who_makes_reading_dear_is_read_later_and_no_other(serve: Callable[..., Server], until) -> None:
+    server = serve(forwarded_allow_ips="10.0.0.1")
+    effort = server.connections.effort
+    client = server.connect(TINY)
+    until(lambda: effort._until)
+    assert effort.wait("127.0.0.1", time.monotonic()) > 0
+    effort._until["127.0.0.1"] = time.monotonic() + 3600
+    client.sendall(100 * b"1\r\nx\r\n" + b"0\r\n\r\n")
+    same = server.connect(ASKED)
+    ask(server.connect(source="127.0.0.2"))
+    same.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        same.recv(1)
+
+
+def test_what_is_read_later_is_all_there(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In chunks or pipelined, in whichever pieces it was read; and a proxy, which is many, does not wait at all."""
+    waits = cycle([0.0, 0.001, 0.02])
+    monkeypatch.setattr(connections.Effort, "wait", lambda *_: next(waits))
+    for proxy in ("10.0.0.1", "127.0.0.1"):
+        server = serve(forwarded_allow_ips=proxy)
+        client = server.connect(TINY + b"0\r\n\r\n")
+        head, _, body = answered(client)
+        assert (head[:12], body) == (b"HTTP/1.1 200", b"5000")
+        for _ in range(3):
+            ask(client)
+        client.sendall(ASKED * 50)
+        got = b""
+        while got.count(b"HTTP/1.1 200") < 50 or not got.endswith(b"\0\0"):
+            got += client.recv(2**16)
+
+
+def answered(client: socket.socket) -> tuple[bytes, bytes, bytes]:
+    """Head and body of an answer of /body, which is a number."""
+    got = b""
+    while not re.search(rb"\r\n\r\n\d", got):
+        piece = client.recv(2**16)
+        assert piece, "it was closed"
+        got += piece
+    return got.partition(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("how", SENT)
