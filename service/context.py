@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from service.access.pace import Pace
 from service.access.usage import Usage
 from service.answering.endings import Endings
 from service.answering.job_view import JobView
+from service.apart.turns import Turns
 from service.asking.intake import Intake
 from service.asking.uploads import Uploads
 from service.drawing.archives import Archives
@@ -34,6 +36,7 @@ from worker.queue.jobs import JobQueue
 from worker.queue.results import Results
 from worker.queue.server import connect
 
+ANSWERERS, UNBOUNDED = 16, sys.maxsize  # threads that answer at once, each another client
 BODY_SECONDS = 1.0  # that a service which stops waits for what is being sent
 PULSE_SHARE = 0.6  # of what a command may take: Redis is found silent before the first request has waited in vain
 
@@ -61,6 +64,7 @@ class Context:
     events: Events
     room: Budget  # in bytes, for bodies
     waits: Budget
+    threads: Turns
     bodies: set[asyncio.Timeout]  # that are on their way: when each has to be there
 
     def view(self, job: Job) -> JobView:
@@ -112,6 +116,7 @@ class Context:
             archives=Archives(settings, pace),
             room=Budget("bytes in bodies", settings.max_bodies_bytes, settings.max_client_bodies_bytes),
             waits=Budget("requests that wait", settings.max_waits, settings.max_client_waits),
+            threads=Turns("answers", "of them", ANSWERERS, UNBOUNDED, UNBOUNDED, UNBOUNDED),
             bodies=set(),
             events=Events(async_redis, queue, results, streams, auth.stands),
         )

@@ -7,16 +7,17 @@ import asyncio
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.sentences import shortened
-from service.access import quotas
+from service.access import quotas, worked
 from service.access.auth import public
 from service.access.budgets import Claim, payer
 from service.access.origins import Origins
+from service.access.pace import HEADERS, WORKED_SECONDS
 from service.answering.problems import Problem, problem_of, respond
 from service.context import Context
 
@@ -27,7 +28,7 @@ CLOSE = {"Connection": "close"}
 WITH_PICTURES = {"/inpaint", "/upscale", "/colorize"}
 WITHOUT_BODY = {"GET", "HEAD", "DELETE", "OPTIONS"}  # methods that never have one here
 PIECE_BYTES = 2**16  # that a body is taken for until more has come, and that of it is worked on at a time
-HEALTH = {"/healthz", "/readyz"}  # asked by who restarts what does not answer, so that they never wait
+HEALTH = {"/healthz", "/readyz"}  # asked by who restarts what does not answer: in a line of their own
 PROBES = {*HEALTH, "/metrics"}  # asked every few seconds, by nobody in particular
 
 # A route that needs another policy sets its own.
@@ -52,12 +53,18 @@ class _Took:
         since: when it came, on the monotonic clock.
         status: of the answer; 0 until it has begun.
         received, sent: bytes of the bodies of request and answer.
+        worked: seconds of each thread that worked for the answer.
     """
 
     since: float
     status: int = 0
     received: int = 0
     sent: int = 0
+    worked: list[float] = field(default_factory=worked.begin)
+
+    def much(self, headers: int) -> bool:
+        """Whether it took much besides its beginning, of so many lines of headers."""
+        return self.received + self.sent > PIECE_BYTES or sum(self.worked) > WORKED_SECONDS or headers > HEADERS
 
 
 class RequestMiddleware:
@@ -114,8 +121,9 @@ class RequestMiddleware:
             await respond(Request(scope), problem)(scope, receive, counting_send)
         finally:
             scope["body"].release()
-            if took.received + took.sent > PIECE_BYTES:  # of what is small its beginning is all
-                self.pace.charge(payer(Request(scope)), took.received, took.sent, time.monotonic())
+            if took.much(lines := len(scope["headers"])):  # else its beginning is all
+                seconds = sum(took.worked)
+                self.pace.charge(line_of(Request(scope)), took.received, took.sent, time.monotonic(), seconds, lines)
             self._count(scope, took)
 
     def _count(self, scope: Scope, took: _Took) -> None:
@@ -166,10 +174,10 @@ class RequestMiddleware:
         Raises:
             Problem: it may not.
         """
-        path, caller = request.scope["path"], None
+        caller = None
         try:
             self.origins.check(request)
-            if not public(path):
+            if not public(request.scope["path"]):
                 caller = request.scope["caller"] = await self.context.auth.caller(request)
         except Problem:
             await self.pace.turn(payer(request), known=False)
@@ -177,8 +185,8 @@ class RequestMiddleware:
         if caller is not None:
             await self.pace.turn(payer(request))
             request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
-        elif path not in HEALTH or _announced(request):
-            await self.pace.turn(payer(request), known=False)
+        else:
+            await self.pace.turn(line_of(request), known=False)
 
     async def _body(self, request: Request, receive: Receive, took: _Took) -> list[bytes]:
         """The whole body in pieces, of what has one; of what has none, nothing is read.
@@ -233,6 +241,12 @@ class RequestMiddleware:
         finally:
             self.context.bodies.discard(body)
         return chunks
+
+
+def line_of(request: Request) -> str:
+    """In which line a request waits for its turn, among those of the same client."""
+    probe = request.scope["path"] in HEALTH and not _announced(request)
+    return f"{'health/' if probe else ''}{payer(request)}"
 
 
 def _announced(request: Request) -> bool:

@@ -20,6 +20,8 @@ MOST_WAITING = 1000  # requests of one client
 MOST_KNOWN = 1000  # clients that are remembered
 PIECE_BYTES = 2**17  # of a body, which take about as long as a request without one
 SENT_BYTES = 2**20  # of an answer, likewise
+WORKED_SECONDS = 0.001  # of threads for an answer, likewise: who asks for nothing else has a tenth of an interpreter
+HEADERS = 100  # lines of a request, likewise
 REST = 2.0  # times what a thread has worked on an answer, for which it leaves processor and interpreter to others
 
 
@@ -101,15 +103,24 @@ class Pace:
             line.ahead += 1
         return seconds if seconds > SHORTEST_SECONDS else 0.0
 
-    def charge(self, client: str, received: int, sent: int, now: float) -> None:
-        """Has a client's next requests wait for what a request took besides its beginning: bytes of both bodies."""
+    def charge(self, client: str, received: int, sent: int, now: float, worked: float = 0.0, headers: int = 0) -> None:
+        """Has a client's next requests wait for what a request took besides its beginning.
+
+        Args:
+            client: that asked.
+            received, sent: bytes of both bodies.
+            now: on the monotonic clock.
+            worked: seconds that threads have worked for the answer.
+            headers: lines of the request.
+        """
         line = self._lines.get(client)
         if line is not None:
             pace = self._catch_up(client, line, now)
             if math.isinf(pace):  # it was alone, and nobody had to wait for it
                 return
             most = max(line.ahead, LONGEST_SECONDS * pace)  # or all that comes next would be refused
-            line.ahead = min(line.ahead + received / PIECE_BYTES + sent / SENT_BYTES, most)
+            took = received / PIECE_BYTES + sent / SENT_BYTES + worked / WORKED_SECONDS + headers / HEADERS
+            line.ahead = min(line.ahead + took, most)
 
     async def rest(self, client: str, seconds: float) -> None:
         """Returns after a multiple of the seconds that a thread has worked for a client, or at once if it is alone."""

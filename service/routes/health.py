@@ -8,8 +8,9 @@ from pydantic import BaseModel, Field
 from service.answering.problems import Problem, responses
 from service.context import InContext
 from service.metrics import OPEN, TEXT
+from service.routes.threaded import ThreadedRoute
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=ThreadedRoute)
 
 
 class Alive(BaseModel):

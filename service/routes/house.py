@@ -10,9 +10,10 @@ from models.samplers import sampler
 from models.samplers.settings import SAMPLERS
 from service.answering.problems import responses
 from service.context import InContext
+from service.routes.threaded import ThreadedRoute
 from worker.queue.jobs import Depth, WorkerStatus
 
-router = APIRouter(tags=["house"])
+router = APIRouter(tags=["house"], route_class=ThreadedRoute)
 
 
 class WorkersView(BaseModel):

@@ -22,10 +22,11 @@ from service.asking.intake import ready
 from service.context import Context, InContext, context_of
 from service.drawing.drawings import View
 from service.routes.samples import HEADERS
+from service.routes.threaded import ThreadedRoute
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobEnded
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ThreadedRoute)
 
 JobId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{24}$", description="Id of a job.", examples=["5f0c9d7b1e2a4c6d8e9f0a1b"])
@@ -64,19 +65,19 @@ def _whole_file(media_type: str) -> dict[str, Any]:
     "",
     operation_id="listJobs",
     summary="Your jobs, newest first",
+    response_model=JobsView,
     responses=responses("invalid", "unavailable"),
     openapi_extra={"parameters": HEADERS[-1:]},
 )
 def jobs(
     request: Request,
-    response: Response,
     context: InContext,
     caller: InCaller,
     state: Annotated[list[JobState] | None, Query(description="Only jobs in this state; may repeat.")] = None,
     model: Annotated[list[ModelName] | None, Query(description="Only jobs of this model; may repeat.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
     cursor: Annotated[str | None, Query(description="`next` of the page before.", max_length=200)] = None,
-) -> JobsView:
+) -> Response:
     """Your own jobs, newest first, until they are forgotten. `Link` has the address of the next page.
 
     A page may have fewer jobs than `limit`, even none, where few of many jobs are wanted; `next` then still leads on.
@@ -84,9 +85,8 @@ def jobs(
     after = None if cursor is None else place_of(cursor)
     found, following = context.queue.listing(caller.client, state or list(JobState), model, limit, after)
     page = JobsView(jobs=[context.view(job) for job in found], next=following and cursor_of(following))
-    if page.next is not None:
-        response.headers["Link"] = link_to(request, page.next)
-    return page
+    headers = None if page.next is None else {"Link": link_to(request, page.next)}
+    return Response(page.model_dump_json(), headers=headers, media_type="application/json")  # made here, in a thread
 
 
 @router.get(

@@ -4,6 +4,7 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import TypeAdapter
 
 from models.store import BrokenModel, ModelNotFound
 from service.answering import caching, ranges
@@ -13,20 +14,23 @@ from service.answering.problems import Problem, responses
 from service.answering.score_field import ScoreField
 from service.answering.views import PNG
 from service.context import Context, InContext
+from service.routes.threaded import ThreadedRoute
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=ThreadedRoute)
 
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", examples=["mnist"])]
 Version = Annotated[int | None, Query(ge=1, le=10**9, description="The newest by default.")]
+_VIEWS = TypeAdapter(list[ModelView])
 _PNG = {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}, "description": "A PNG file."}
 _PART = {**_PNG, "description": "The part that was asked for (Range)."}
 _KEPT = {"description": "The client has it (If-None-Match)."}
 
 
-@router.get("", operation_id="listModels", summary="The newest card of every model")
-def models(context: InContext) -> list[ModelView]:
+@router.get("", operation_id="listModels", summary="The newest card of every model", response_model=list[ModelView])
+def models(context: InContext) -> Response:
     """The newest card of every model, and what each can do."""
-    return [ModelView.of(card) for card in context.store.cards()]
+    views = [ModelView.of(card) for card in context.store.cards()]
+    return Response(_VIEWS.dump_json(views), media_type="application/json")  # made here, in a thread
 
 
 @router.get(

@@ -19,11 +19,12 @@ from service.answering.problems import Problem, responses
 from service.context import Context, InContext
 from service.routes.jobs import JobId
 from service.routes.models import Name
+from service.routes.threaded import ThreadedRoute
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import CANCELLED_BY_OPERATOR, JobEnded
 from worker.queue.priority import Priority
 
-router = APIRouter(prefix="/operator", tags=["operator"])
+router = APIRouter(prefix="/operator", tags=["operator"], route_class=ThreadedRoute)
 
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$", description="Id of a key.", examples=["527d7207c7bc"])]
 _NOT_FOUND = responses("not-found", "invalid", "unavailable")

@@ -93,6 +93,16 @@ def test_bodies_cost_turns_and_never_more_than_a_client_can_wait_for() -> None:
     assert paced.delay("unheard", 0.0) == 0.0
 
 
+def test_work_of_threads_and_lines_of_headers_cost_turns() -> None:
+    paced = Pace(100)
+    paced.delay("victim", 0.0)
+    paced.delay("mallory", 0.0)
+    paced.charge("mallory", 0, 0, 0.0, worked=pace.WORKED_SECONDS * (BURST - 1))
+    assert paced.delay("mallory", 0.0) == pytest.approx(0.01)
+    paced.charge("mallory", 0, 0, 0.0, headers=3 * pace.HEADERS)
+    assert paced.delay("mallory", 0.0) == pytest.approx(0.05)
+
+
 def test_what_was_sent_to_one_who_was_alone_is_forgotten_once_others_ask() -> None:
     paced = Pace(100)
     paced.delay("alone", 0.0)
@@ -196,10 +206,29 @@ def test_who_shows_no_key_has_that_of_its_address(new_client, settings, keys, pa
     assert client.get("/samplers", headers=victim).status_code == 200
 
 
-def test_what_a_large_body_takes_is_charged(client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probes_have_a_line_of_their_own_which_is_no_faster(new_client, settings, keys) -> None:
+    victim, _ = keys
+    client = new_client(settings.model_copy(update={"client_requests_per_second": 1e-6}))
+    assert client.get("/samplers", headers=victim).status_code == 200
+    assert [client.get("/healthz").status_code for _ in range(int(BURST))] == [200] * int(BURST)
+    assert client.get("/healthz").status_code == 429
+    assert client.get("/problems").status_code == 200
+    assert client.get("/samplers", headers=victim).status_code == 200
+
+
+def test_what_a_large_body_or_many_headers_take_is_charged(client, monkeypatch: pytest.MonkeyPatch) -> None:
     charged: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(Pace, "charge", lambda _, client, received, sent, now: charged.append((client, received, sent)))
+
+    def charge(_: Pace, client: str, received: int, sent: int, now: float, worked: float, headers: int) -> None:
+        charged.append((client, received, sent))
+        lines.append(headers)
+
+    lines: list[int] = []
+    monkeypatch.setattr(Pace, "charge", charge)
     assert client.post("/samples", json={"count": 1}).status_code == 202
     assert charged == [], "what is small costs no more than its beginning"
     answer = client.post("/inpaint", content=bytes(2**17), headers={"Content-Type": "application/json"})
     assert charged == [("address/127.0.0.1", 2**17, len(answer.content))]
+    assert client.get("/samplers", headers=[("x", "y")] * pace.HEADERS).status_code == 200
+    assert len(charged) == 2
+    assert lines[0] < pace.HEADERS < lines[1]

@@ -38,6 +38,7 @@ class Mallory:
     seconds: float
     answers: Counter[str] = field(default_factory=Counter)  # by status, or by what went wrong
     in_turn: int = 0  # connections that are each answered at once, and made anew
+    source: str = "127.0.0.1"  # the address that it has, which is also the victim's
     ends: float = 0.0
 
     def __post_init__(self) -> None:
@@ -63,9 +64,8 @@ class Mallory:
         def run(index: int) -> None:
             address = self.addresses[index % len(self.addresses)]
             while self.going:
-                with httpx.Client(
-                    base_url=address, headers=self.headers, timeout=60, trust_env=False, verify=False
-                ) as http:
+                way = httpx.HTTPTransport(verify=False, trust_env=False, local_address=self.source)
+                with httpx.Client(base_url=address, headers=self.headers, timeout=60, transport=way) as http:
                     while self.going:
                         try:
                             self.note(one(http, index))
@@ -97,7 +97,7 @@ class Mallory:
         """A connection to the next process."""
         host, port = next(self._targets).removeprefix("http://").split(":")
         with suppress(OSError):
-            one = socket.create_connection((host, int(port)), 5)
+            one = socket.create_connection((host, int(port)), 5, (self.source, 0))
             one.settimeout(0)
             with suppress(BlockingIOError):
                 one.send(sent)
@@ -127,6 +127,28 @@ class Mallory:
                             return
                         if another := self.connect(sent):
                             made[index] = another
+
+    def pour(self, number: int, head: bytes, body: bytes, again: bool = True) -> None:
+        """Sends a head, and then the same body again and again if it goes on, over so many connections at once."""
+
+        def run() -> None:
+            while self.going:
+                one = self.connect(head)
+                if one is None:
+                    continue
+                with one, suppress(OSError):
+                    one.settimeout(5)
+                    one.sendall(body)
+                    while again and self.going:
+                        one.sendall(body)
+                    self.note(one.recv(2**16)[9:12].decode() or "closed")
+
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(number)]
+        assert self.going
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, self.ends - time.monotonic()))
 
     def request(self, line: str, *headers: str) -> bytes:
         """The head of a request, with the key."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 import httpx
 from PIL import Image
@@ -11,6 +12,11 @@ from tests.system.attacks.mallory import Mallory
 WIDE = json.dumps({f"field{number}": number for number in range(3000)}).encode()
 JSON = {"Content-Type": "application/json"}
 ENDLESS = b"X" * 2**16
+TINY = b"1\r\n[\r\n" * 40_000
+LINES = b"a:\r\n" * 4000
+PROBE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+ELSEWHERE = "127.0.0.2"  # an address that is no proxy's, and not the victim's
 
 
 def wide_json(mallory: Mallory) -> None:
@@ -79,6 +85,54 @@ def bodies_that_do_not_come(mallory: Mallory) -> None:
 
 def headers_without_end(mallory: Mallory) -> None:
     mallory.hold(400, b"GET /models HTTP/1.1\r\nHost: localhost\r\n", b"X-Long: 1\r\n")
+
+
+def chunks_of_a_byte(mallory: Mallory) -> None:
+    """Bodies without end, and such to who takes none and asks for no key."""
+    mallory.source = ELSEWHERE
+    chunked = "Transfer-Encoding: chunked"
+    heads = [mallory.request("POST /inpaint", "Content-Type: application/json", chunked), PROBE[:-2] + CHUNKED]
+    threads = [threading.Thread(target=mallory.pour, args=(4, head, TINY, head is heads[0])) for head in heads]
+    assert mallory.going
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def trailers_without_sense(mallory: Mallory) -> None:
+    """As many lines as there may be, after a body of nothing."""
+    mallory.source = ELSEWHERE
+    mallory.pour(8, PROBE[:-2] + CHUNKED, b"0\r\n" + LINES + b"\r\n", again=False)
+
+
+def headers_without_sense(mallory: Mallory) -> None:
+    """As many lines as there may be."""
+    mallory.source = ELSEWHERE
+    lines = mallory.request("GET /samplers")[:-2] + LINES + b"\r\n"
+    mallory.hold(8, lines, lines)
+
+
+def probes(mallory: Mallory) -> None:
+    """As many as one can ask, with no key."""
+    mallory.hold(200, PROBE, PROBE)
+
+
+def what_threads_answer(mallory: Mallory) -> None:
+    """The longest of it."""
+    asked = ["/jobs?limit=100", "/models", "/metrics", "/workers"]
+    with httpx.Client(base_url=mallory.addresses[0], headers=mallory.headers, timeout=60) as http:
+        for _ in range(30):
+            http.post("/samples", json={"count": 1})
+    mallory.at_once(16, lambda http, number: http.get(asked[number % len(asked)]))
+
+
+def forms_in_other_codecs(mallory: Mallory) -> None:
+    """Of which some of Python's take seconds for a megabyte."""
+    part = '--x\r\nContent-Disposition: form-data; name="f{}-"\r\n\r\n2n7c{}\r\n'
+    body = "".join([*(part.format(number, "a" * 65_500) for number in range(16)), "--x--\r\n"]).encode()
+    kind = {"Content-Type": "multipart/form-data; boundary=x; charset=punycode"}
+    mallory.at_once(4, lambda http, _: http.post("/inpaint", content=body, headers=kind))
 
 
 def requests_far_ahead(mallory: Mallory) -> None:
