@@ -132,6 +132,10 @@ class Claiming(Holder):
         if read is None:
             return
         shard, job = read
+        for before in [one for one in self._in_hand if one.shard.id == shard.id]:
+            # It was put back, or it could not have been claimed: so the lease of before is lost, though no beat told.
+            log.info("shard %s is dropped: lease lost", shard.id, extra=shard.ids)
+            self._drop(before)
         try:
             if why := self.lacks.why(job.request):
                 self._leave(lease, job, why)

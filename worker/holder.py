@@ -287,7 +287,7 @@ class Holder(Member):
 
     def _settle(self, claim: Claim) -> None:
         """Takes a shard that is done or at fault out of hand; what is made is told to Redis, or written first."""
-        if claim.shard.id not in self._claims:
+        if self._claims.get(claim.shard.id) is not claim:
             return
         part, job, shard = claim.part, claim.job, claim.shard
         if part.fault:
@@ -349,12 +349,14 @@ class Holder(Member):
             self.queue.end(job, JobState.FAILED, reason, keep=lease.shard.number)
 
     def _drop(self, claim: Claim | Made) -> None:
-        """Takes a shard out of hand, and makes room for the next."""
+        """Takes a shard out of hand, and makes room for the next; but not the same shard that was claimed anew."""
         if isinstance(claim, Made):
-            self._made.pop(claim.shard.id, None)
-            self.writers.forget(claim.shard.id)
+            if self._made.get(claim.shard.id) is claim:
+                del self._made[claim.shard.id]
+                self.writers.forget(claim.shard.id)
             return
-        self._claims.pop(claim.shard.id, None)
+        if self._claims.get(claim.shard.id) is claim:
+            del self._claims[claim.shard.id]
         self.batch.drop(claim.part)
         if self._more or self._started:
             self._next_look = 0.0

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as Away
 
 from models.card import ModelCard
 from models.score import ScoreModel
 from tests.worker.conftest import LONG, NewWorker, deaths, expected
+from worker import upkeep
 from worker.batching import BatchingWorker
 from worker.beside.errands import Errands
+from worker.claims import Claim
 from worker.queue import keys, shards
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
@@ -241,6 +244,87 @@ def test_a_shard_makes_way_once_it_is_known_that_it_should(
     assert all(not queue.get(job.id).state.final for job in long)
     for job in long:
         queue.cancel(job.id)
+
+
+def answered(worker: BatchingWorker) -> None:
+    """What was begun has its answers, which nobody has collected."""
+    worker.errands.stop()
+    worker.errands.start()
+
+
+def put_back(queue: JobQueue, claim: Claim) -> None:
+    """The lease of a shard is over, and whoever looked after the queue has put it back."""
+    registry, lease = claim.lease.place
+    queue.connection.zadd(registry, {lease: 1})
+    upkeep.look_after(queue, 2)
+    assert queue.rq.job_ids == [claim.shard.id]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["in slots", "ended"])
+@pytest.mark.parametrize("beats", [False, True], ids=["no beat", "a beat that fails"])
+def test_who_claims_a_shard_that_it_has_lost_has_it_once(
+    submit: Submit,
+    queue: JobQueue,
+    worker: BatchingWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_card: ModelCard,
+    tiny_model: ScoreModel,
+    beats: bool,
+    ends: bool,
+) -> None:
+    """It was cut off from Redis for longer than its lease, or Redis knows only what was before that."""
+    job, other = submit(count=4), submit(count=2, sampler=LONG)
+    worker._talk()
+    put_back(queue, worker._claims[shards.shard_id(job.id, 0)])
+
+    def away(_: Pipeline) -> list[Any]:
+        raise Away
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "execute", away)
+        worker._next_beat = 0.0 if beats else float("inf")
+        worker._next_look, worker._more = 0.0, True
+        worker._talk()
+        assert worker._under_way == ({"beat", "claim"} if beats else {"claim"})
+        answered(worker)
+    while ends and not worker._ended:
+        worker._advance()
+    assert (worker._talk() is None) == beats
+    worker._away_until = min(worker._away_until, 1e-9)
+    worker._next_beat = worker._next_look = 0.0
+    turns(worker, lambda: queue.get(job.id).state.final)
+    assert queue.get(job.id).state == JobState.FINISHED
+    assert np.array_equal(Results(queue.connection).images(queue.get(job.id)), expected(job, tiny_card, tiny_model))
+    assert deaths(queue, job) == 1
+    assert [claim.part for claim in worker._claims.values()] == worker.batch.parts
+    queue.cancel(other.id)
+
+
+def test_what_a_lost_shard_had_made_does_not_stand_for_what_is_made_anew(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, other = submit(count=4), submit(count=2, sampler=LONG)
+    worker._talk()
+    lost = worker._claims[shards.shard_id(job.id, 0)]
+    put_back(queue, lost)
+    start, finish = Gate(worker.leases.start), Gate(worker.leases.finish)
+    monkeypatch.setattr(worker.leases, "start", start)
+    monkeypatch.setattr(worker.leases, "finish", finish)
+    worker._next_beat, worker._next_look, worker._more = float("inf"), 0.0, True
+    turns(worker, lambda: worker._made)
+    assert worker._under_way == {"claim", "made"}
+    start.opened.set()
+    turns(worker, lambda: lost.shard.id in worker._claims)
+    assert not worker._made
+    turns(worker, lambda: worker._made)
+    made = list(worker._made.values())
+    finish.opened.set()
+    answered(worker)
+    worker.errands.collect()
+    assert list(worker._made.values()) == made
+    turns(worker, lambda: queue.get(job.id).state.final)
+    assert queue.get(job.id).state == JobState.FINISHED
+    queue.cancel(other.id)
 
 
 def test_what_is_claimed_when_a_worker_is_to_stop_is_put_back(
