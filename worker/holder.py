@@ -163,7 +163,8 @@ class Holder(Member):
                 why = "lease lost" if wanted < 0 else "job has ended"
                 log.info("shard %s is dropped: %s", claim.shard.id, why, extra=claim.shard.ids)
                 self._drop(claim)
-                self.leases.forget(claim.lease)
+                if wanted < 0:  # or else who ended the job removes the shard, or whoever finds its lease run out
+                    self.leases.forget(claim.lease)
         self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
         for job_id in overdue:
             with suppress(JobNotFound):
@@ -232,7 +233,6 @@ class Holder(Member):
         for lease in list(self._started):
             if lease.rq_job.id.rpartition("-")[0] == job_id:
                 self._started.remove(lease)
-                self.leases.forget(lease)
         if "claim" in self._under_way:
             self._ended_meanwhile.add(job_id)
 

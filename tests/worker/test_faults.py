@@ -7,6 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from redis import Redis
 from rq.serializers import JSONSerializer
 
 from models.card import ModelCard
@@ -100,6 +101,31 @@ def test_a_job_whose_scores_diverge_fails_on_its_way(submit, queue: JobQueue, ne
     assert "smaller step_size" in failed.error
     worker._beat()
     assert {claim.job.id for claim in worker._claims.values()} == {good.id}, "its other shard has left too"
+
+
+def test_of_a_job_that_fails_nothing_is_left_however_it_was_split_meanwhile(
+    submit, queue: JobQueue, new_worker: NewWorker, redis: Redis
+) -> None:
+    """Its shards are in hand here and there, and wait; the record that a worker has of it knows not all of them."""
+    bad = submit(count=24, sampler=LONG)
+    worker, other = new_worker(), new_worker()
+    worker._claim()
+    other._claim()
+    assert [len(one._claims) for one in (worker, other)] == [2, 2]
+    assert max(claim.job.shards for claim in worker._claims.values()) < queue.get(bad.id).shards == 5
+    worker._step()
+    poison(worker, bad)
+    worker._next_beat = 0.0
+    worker._step()
+    assert queue.get(bad.id).state == JobState.FAILED
+    for one in (worker, other):
+        one._beat()
+        assert not one._claims
+    upkeep.look_after(queue, 2)
+    (kept,) = redis.keys("rq:job:*")
+    assert kept.decode() == ShardJob.key_for(shards.shard_id(bad.id, 0)), "what operators are shown"
+    assert redis.ttl(kept) > 0
+    assert queue.rq.started_job_registry.get_job_count(cleanup=False) == 0
 
 
 def test_a_device_that_fails_ends_the_worker_and_costs_one_retry(

@@ -120,8 +120,9 @@ def test_what_this_release_cannot_read_is_left_to_others(
     assert shards.take(queue.rq, None) == [shard]
 
 
+@pytest.mark.parametrize("lives", [False, True], ids=["killed", "alive"])
 def test_nothing_is_left_of_a_job_whose_end_was_cut_short(
-    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis, lives: bool
 ) -> None:
     """The service may die after it wrote down that a job is cancelled, and a worker that holds a shard of it too."""
     job = submit(16)
@@ -129,8 +130,29 @@ def test_nothing_is_left_of_a_job_whose_end_was_cut_short(
     worker._claim()
     assert len(worker._claims) == 2
     redis.eval(scripts.END, 0, job.id, "cancelled", time.time(), 60, "")
+    if lives:
+        worker._next_upkeep = float("inf")
+        worker._beat()
+        assert not worker._claims
     expire(queue)
     upkeep.look_after(queue, 2)
     assert queue.rq.job_ids == []
     assert redis.keys("rq:job:*") == []
     assert queue.rq.started_job_registry.get_job_count(cleanup=False) == 0
+
+
+def test_nothing_is_left_of_what_was_to_wait_for_slots_when_the_end_of_its_job_was_cut_short(
+    queue: JobQueue, submit: Callable[..., Job], new_worker: NewWorker, redis: Redis
+) -> None:
+    other, job = submit(2), submit(2)
+    redis.hset(ShardJob.key_for(shards.shard_id(job.id, 0)), "retries_left", shards.RETRIES - shards.SUSPECT_DEATHS)
+    worker = new_worker()
+    worker._claim()
+    assert [lease.shard.job_id for lease in worker._started] == [job.id]
+    redis.eval(scripts.END, 0, job.id, "cancelled", time.time(), 60, "")
+    worker._forget_job(job.id)
+    assert not worker._started
+    expire(queue)
+    upkeep.look_after(queue, 2)
+    assert not redis.exists(ShardJob.key_for(shards.shard_id(job.id, 0)))
+    assert queue.rq.job_ids == [shards.shard_id(other.id, 0)], "which nobody keeps here"

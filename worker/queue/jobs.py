@@ -283,9 +283,10 @@ class JobQueue:
 
         Its shards are removed, but for the number `keep`, which RQ's registry of failed jobs shows to operators.
         """
-        shards_now: Any = self.connection.eval(scripts.END, 0, job.id, state.value, time.time(), job.result_ttl, error)
-        shards.discard(self.rq, job.id, int(shards_now) or job.shards, keep)
-        return bool(int(shards_now))
+        answer: Any = self.connection.eval(scripts.END, 0, job.id, state.value, time.time(), job.result_ttl, error)
+        ended, shards_now = answer
+        shards.discard(self.rq, job.id, max(shards_now, job.shards), keep)  # it may have been split since it was read
+        return bool(ended)
 
     def depth(self) -> Depth:
         """What waits or runs: however much that is, it is asked for in one round trip."""
