@@ -90,6 +90,10 @@ class Member(SimpleWorker):
 
     # What RQ calls.
 
+    def _set_connection(self, connection: Redis) -> Redis:
+        """As it is: RQ would give commands longer, for one that waits for work in Redis, which none does here."""
+        return connection
+
     def _install_signal_handlers(self) -> None:
         """SIGTERM and SIGINT; but one that this process was started to ignore, as by a shell's `&`, it still does."""
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -8,7 +8,8 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from worker.process import WorkerFailed, run
+from worker.batching import BatchingWorker
+from worker.process import COMMAND_TIMEOUT_SECONDS, WorkerFailed, run
 from worker.settings import WorkerSettings
 
 DISK_FULL = ResponseError("MISCONF Errors writing to the AOF file: No space left on device")
@@ -55,3 +56,18 @@ def test_a_redis_that_is_not_there_or_not_for_us_is_said_at_once(
 def test_asked_to_be_exact_a_gpu_adds_up_in_one_order(settings: WorkerSettings, exact: bool) -> None:
     run(settings.model_copy(update={"exact": exact}), burst=True)
     assert torch.backends.cudnn.deterministic == exact
+
+
+@pytest.mark.parametrize("lease_seconds", [2, 60])
+def test_a_command_takes_no_longer_than_it_may_however_long_a_lease_lasts(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch, lease_seconds: int
+) -> None:
+    used: list[float | None] = []
+
+    def work(worker: BatchingWorker, burst: bool) -> None:
+        pool = worker.connection.connection_pool
+        used.extend([pool.connection_kwargs["socket_timeout"], pool.make_connection().socket_timeout])
+
+    monkeypatch.setattr(BatchingWorker, "work", work)
+    run(settings.model_copy(update={"lease_seconds": lease_seconds}))
+    assert used == [COMMAND_TIMEOUT_SECONDS, COMMAND_TIMEOUT_SECONDS]
