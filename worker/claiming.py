@@ -86,7 +86,9 @@ class Claiming(Holder):
         """Takes the first shards that are found, and begins their leases; None if there are none."""
         for models, images, fits in asked:
             if rq_ids := shards.take(self.queue.rq, models, images, fits):
-                return self.leases.start(rq_ids, held)
+                started = self.leases.start(rq_ids, held)
+                self._begun = started.leases  # or they could run out before the step has ended that this is beside
+                return started
         return None
 
     def _taken(self, ahead: bool, started: Started | None) -> None:
@@ -98,6 +100,7 @@ class Claiming(Holder):
         for lease in started.leases:
             lease.ahead = ahead
         self._started.extend(started.leases)
+        self._begun = ()
         self._more = started.more or self._waited
         self._free_seen = 0  # what waits besides is looked for as soon as there is room
         for rq_id in started.damaged:

@@ -57,6 +57,7 @@ class Holder(Member):
         self.metrics = WorkerMetrics(batch, self.writers)
         self.leases = Leases(self.queue, self, settings.lease_seconds)
         self.lacks = Lacks(batch.store, settings.model_names)
+        self._begun: Sequence[Lease] = ()  # by an errand, whose answer this worker has not collected yet
         self._started: deque[Lease] = deque()  # claimed, and not yet in the batch
         self._claims: dict[str, Claim] = {}
         self._ended: deque[Claim] = deque()  # done or at fault
@@ -77,8 +78,8 @@ class Holder(Member):
         return [*list(self._claims.values()), *list(self._made.values())]
 
     def _held(self) -> list[Lease]:
-        """All leases, for the thread that keeps them."""
-        return [*list(self._started), *(one.lease for one in self._in_hand)]
+        """All leases, each once, for the thread that keeps them: asked for in the order in which they are passed on."""
+        return list(dict.fromkeys([*self._begun, *list(self._started), *(one.lease for one in self._in_hand)]))
 
     def _waits(self, lease: Lease) -> bool:
         """Whether a shard's turn is when all others are done, since it has to be alone."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from models.card import ModelCard
+from tests.worker.conftest import LONG, deaths, expire
 from worker import upkeep
 from worker.batching import BatchingWorker
 from worker.beside import keeper
@@ -53,6 +54,31 @@ def test_a_step_that_is_longer_than_the_lease_does_not_lose_it(job: Job, slow: B
     assert queue.get(job.id).state == JobState.FINISHED
     assert retries == [RETRIES]
     assert queue.totals()["image_steps_computed"] == job.image_steps
+
+
+def test_leases_that_begin_beside_a_step_are_kept_while_it_lasts(
+    submit: Callable[..., Job], queue: JobQueue, new_worker: Callable[..., BatchingWorker]
+) -> None:
+    worker = new_worker()
+    held = Keeper(queue.connection, worker._held, worker.key, 60, 180)
+    long = submit(count=2, sampler=LONG)
+    worker._talk()
+    job = submit(count=2)
+    worker.errands.start()
+    worker._next_look, worker._next_beat = 0.0, float("inf")
+    worker._talk()
+    worker.errands.stop()
+    assert "claim" in worker._under_way, "it is answered, and not collected"
+    assert [lease.shard.job_id for lease in worker._held()] == [job.id, long.id]
+    expire(queue)
+    held.extend()
+    upkeep.look_after(queue, 2)
+    assert [deaths(queue, one) for one in (long, job)] == [0, 0]
+    worker._talk()
+    assert [lease.shard.job_id for lease in worker._held()] == [long.id, job.id], "each once"
+    while queue.depth().jobs:
+        worker._step()
+    assert not worker._held()
 
 
 def test_who_loads_a_model_or_has_long_steps_may_take_longer(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
