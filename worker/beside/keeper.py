@@ -64,13 +64,16 @@ class Keeper(threading.Thread):
         return LOADING_SECONDS if self._loading else max(STALLED_SECONDS, STALLED_STEPS * self.longest_step())
 
     def run(self) -> None:
-        """Extends the leases until `stop`."""
+        """Extends the leases until `stop`, but not while the worker hangs: one that was frozen goes on."""
+        hangs = False
         while not self._stopped.wait(self.seconds / 3):
-            if time.monotonic() - self._turn > (patience := self.patience):
+            if time.monotonic() - self._turn <= (patience := self.patience):
+                hangs = False
+                with suppress(RedisError):  # it may be back next time
+                    self.extend()
+            elif not hangs:
+                hangs = True
                 log.error("no step for %.0f s: what this worker holds is left to others", patience)
-                return
-            with suppress(RedisError):  # it may be back next time
-                self.extend()
 
     def extend(self) -> None:
         """Extends all leases, in one round trip."""

@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -102,6 +102,32 @@ def test_a_worker_tells_when_it_loads(job: Job, new_worker: Callable[..., Batchi
     worker._claim()
     assert told == [True, False]
     assert worker.batch.longest_step > 0.0
+
+
+def test_who_takes_turns_again_after_it_hung_or_was_frozen_is_kept_again(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Keeper(queue.connection, list, "worker", 2, 6)
+    told: list[str] = []
+
+    def rounds() -> Iterator[bool]:
+        for _ in range(2):
+            told.append("turns")
+            held.turn()
+            yield False
+            told.append("hangs")
+            held._turn -= 2 * held.patience
+            yield False
+            told.append("hangs on")
+            yield False
+        yield True
+
+    wait = rounds()
+    monkeypatch.setattr(held._stopped, "wait", lambda _: next(wait))
+    monkeypatch.setattr(held, "extend", lambda: told.append("kept"))
+    held.run()
+    assert told == ["turns", "kept", "hangs", "hangs on"] * 2
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2, "each time once"
 
 
 def test_a_worker_that_hangs_loses_its_leases(
