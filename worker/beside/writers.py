@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
@@ -56,7 +57,7 @@ class Writers:
         self.stores, self.wake = stores, wake
         self.written: deque[Writing] = deque()  # for the worker to tell Redis
         self.failures = 0  # tries that found a store away, so far
-        self._under_way: dict[str, Writing] = {}
+        self._under_way: set[Writing] = set()
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
@@ -65,7 +66,7 @@ class Writers:
     @property
     def backlog(self) -> int:
         """Bytes that are not written yet."""
-        return sum(writing.bytes for writing in list(self._under_way.values()))
+        return sum(writing.bytes for writing in list(self._under_way))
 
     @property
     def full(self) -> bool:
@@ -74,12 +75,13 @@ class Writers:
 
     def begin(self, writing: Writing) -> None:
         """Writes it as soon as it can be; it is in `written` then."""
-        self._under_way[writing.shard_id] = writing
+        self._under_way.add(writing)
         self.do(lambda: self._write(writing))
 
     def forget(self, shard_id: str) -> None:
         """Nobody wants it any more."""
-        if writing := self._under_way.pop(shard_id, None):
+        for writing in [writing for writing in list(self._under_way) if writing.shard_id == shard_id]:
+            self._under_way.discard(writing)
             writing.forgotten.set()
 
     def do(self, task: Callable[[], None]) -> None:
@@ -93,7 +95,7 @@ class Writers:
     def stop(self) -> None:
         """Ends the threads, each after what it does just now; what is not written stays so."""
         self._stopped.set()
-        for writing in list(self._under_way.values()):
+        for writing in list(self._under_way):
             writing.forgotten.set()
         for _ in self._threads:
             self._tasks.put(None)
@@ -116,7 +118,8 @@ class Writers:
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._tell(None)
-                if self._under_way.pop(writing.shard_id, None) is writing:
+                with suppress(KeyError):  # it is forgotten
+                    self._under_way.remove(writing)
                     self.written.append(writing)
                     self.wake()
                 return
