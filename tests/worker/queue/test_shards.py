@@ -1,16 +1,21 @@
 """Whose shard is next."""
 
+import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 
 import pytest
 from redis import Redis
 
 from models.card import ModelCard
+from tests.worker.conftest import NewWorker
 from worker.queue import keys, shards
 from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.priority import Priority
+from worker.settings import WorkerSettings
 
 Submit = Callable[..., Job]
 
@@ -198,6 +203,124 @@ def test_what_is_taken_together_is_of_one_model_and_what_may_kill_its_worker_com
     queue.connection.hset(f"rq:job:{shards.shard_id(jobs[3].id, 0)}", "retries_left", shards.RETRIES - 3)
     assert shards.take(queue.rq, None, free=100) == [shards.shard_id(job.id, 0) for job in jobs[2:4]]
     assert shards.take(queue.rq, None, free=100) == [shards.shard_id(jobs[4].id, 0)]
+
+
+class Plain:
+    """The rule of whose turn it is, told plainly: everybody is looked at for every shard."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.served: dict[str, float] = {}
+        self.jobs: list[Job] = []
+        self.waiting: dict[str, list[tuple[int, int]]] = {}  # of each job: shards that wait, and images of each
+        self.suspects: set[str] = set()
+
+    def accept(self, job: Job) -> None:
+        if not any(self.waiting[other.id] and other.client == job.client for other in self.jobs):
+            self.served[job.client] = self.had(job.client)
+        self.jobs.append(job)
+        self.waiting[job.id] = [(0, job.request.count)]
+
+    def had(self, client: str) -> float:
+        return max(self.now, self.served.get(client, 0.0))
+
+    def next(self, models: list[str]) -> Job | None:
+        waiting = [job for job in self.jobs if self.waiting[job.id] and job.request.model in models]
+        return min(waiting, default=None, key=self._order)
+
+    def _order(self, job: Job) -> tuple[float, ...]:
+        return self.had(job.client), self.served[job.client], job.priority.rank, job.created_at
+
+    def take(self, models: list[str], free: int) -> list[str]:
+        taken: list[str] = []
+        model, now = None, self.now
+        while free > 0 and (job := self.next(models)) and model in (None, job.request.model):
+            waiting = self.waiting[job.id]
+            number, images = waiting.pop(0)
+            if images > job.shard_size:
+                waiting.insert(0, (job.shards, images - job.shard_size))
+                job.shards, images = job.shards + 1, job.shard_size
+            model, now, free = job.request.model, self.had(job.client), free - images
+            steps = job.image_steps / job.request.count * images
+            self.served[job.client] = self.had(job.client) + steps / job.priority.weight
+            taken.append(shards.shard_id(job.id, number))
+            if job.id in self.suspects:
+                break
+        self.now = now
+        return taken
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whose_turn_it_is_does_not_depend_on_how_many_are_taken_at_once(
+    queue: JobQueue, submit: Submit, redis: Redis, seed: int
+) -> None:
+    chance, plain = random.Random(seed), Plain()
+    models = ["one", "two", "three"][: 1 + seed % 3]
+    plain.accept(rich := submit(1, "rich", model="one"))
+    plain.served["rich"] = 1e6  # who has had more than all others, and so makes way for them
+    redis.zadd("scoreserve:served", plain.served)
+    clients = "abcdefghijkl"[: 2 + 2 * seed]
+    for _ in range(25):
+        for _ in range(chance.randrange(8)):
+            priority, model = chance.choice(["high", "normal", "normal", "low"]), chance.choice(models)
+            plain.accept(job := submit(chance.choice([1, 4, 4, 9, 15]), chance.choice(clients), priority, model))
+            if chance.random() < 0.1:
+                plain.suspects.add(job.id)
+                queue.connection.hset(f"rq:job:{shards.shard_id(job.id, 0)}", "retries_left", shards.RETRIES - 3)
+        asked = chance.sample(models, chance.randint(1, len(models)))
+        job = plain.next(asked)
+        found = (0, job.request.model) if job and plain.had(job.client) < plain.had("rich") else None
+        assert shards.make_way(queue.rq, asked, [(shards.Shard(rich.id, 0, 0, 1, 60), 10**6)]) == found
+        free = chance.choice([1, 3, 8, 40])
+        assert shards.take(queue.rq, asked, free) == plain.take(asked, free)
+
+
+def commands(redis: Redis, call: Callable[[], object]) -> int:
+    """How many commands Redis carries out for a call, those of scripts included; but for HSET, which keeps the clock
+    once a second."""
+
+    def calls() -> int:
+        found = redis.info("commandstats")
+        return sum(stats["calls"] for name, stats in found.items() if name != "cmdstat_hset")
+
+    before = calls()
+    call()
+    return calls() - before
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_it_costs_to_take_and_to_make_way_does_not_grow_with_slots_times_clients(
+    queue: JobQueue, submit: Submit, redis: Redis, alike: bool
+) -> None:
+    takes, ways = {}, {}
+    for clients, free in product((40, 160), (8, 32)):
+        redis.flushdb()
+        jobs = [submit(1, f"client {number}") for number in range(clients)]
+        for number, job in enumerate(jobs):
+            redis.zadd("scoreserve:served", {job.client: 1.0 if alike else 1.0 + number / 1000})
+        held = [(shards.Shard(jobs[0].id, 0, 0, 1, 60), 10**6)]
+        ways[clients, free] = commands(redis, partial(shards.make_way, queue.rq, None, held))
+        takes[clients, free] = commands(redis, partial(shards.take, queue.rq, None, free))
+    assert takes[160, 32] - takes[160, 8] == takes[40, 32] - takes[40, 8], "a slot costs the same among many clients"
+    assert takes[160, 8] - takes[40, 8] <= 120, "of each client no more is asked than how old its job is"
+    assert len(set(ways.values())) == 1
+
+
+def test_no_more_are_taken_at_once_than_take_a_moment(queue: JobQueue, submit: Submit) -> None:
+    jobs = [submit(1, f"client {number}") for number in range(300)]
+    first, then = shards.take(queue.rq, None, 1000), shards.take(queue.rq, None, 1000)
+    assert len(first) == 256
+    assert first + then == [shards.shard_id(job.id, 0) for job in jobs]
+
+
+def test_a_worker_with_room_for_more_asks_again(
+    submit: Submit, new_worker: NewWorker, settings: WorkerSettings
+) -> None:
+    for number in range(300):
+        submit(1, f"client {number}")
+    worker = new_worker(settings=settings.model_copy(update={"slots": 300}))
+    worker._claim()
+    assert worker.batch.active == 300
 
 
 def test_what_was_begun_stays_whole(queue: JobQueue, submit: Submit) -> None:

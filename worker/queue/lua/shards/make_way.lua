@@ -4,17 +4,23 @@
 -- place among those that were named, from 0 on, and the model of the one that waits, or with nothing.
 -- models that the one that waits may be of, as in TAKE; then of each shard in hand its job id, its number, and
 -- image-steps done
--- luacheck: read_globals key over served cost_of models_of first_of next_of
+-- luacheck: read_globals key over served cost_of models_of first_of waiting_for in_turn next_of
 
 local models, most, found, model = models_of(ARGV[1])
-local best = next_of(models)
-if not best then return false end
+local waiting, least, next_model, several = waiting_for(models), math.huge, nil, false
+for _, one in ipairs(waiting) do
+    if one.behind < least then least, next_model, several = one.behind, one.model, false end
+    several = several or one.model ~= next_model and one.behind == least
+end
+if several then next_model = next_of(in_turn(waiting)).model end  -- else it does not matter whose job is older
+if not next_model then return false end
+least = math.max(least, tonumber(redis.call('GET', 'scoreserve:now') or '0'))
 for i = 2, #ARGV, 3 do
     local id = ARGV[i]
     if not over(id) then
         local client, rank = unpack(redis.call('HMGET', key(id), 'client', 'rank'))
         local had = served(client) - cost_of(id, ARGV[i + 1], ARGV[i + 2])
-        local for_model = had > best.had and best.model
+        local for_model = had > least and next_model
         for _, other in ipairs(models) do
             local _, place = first_of(other, client)
             if place and math.floor(place / 1e10) < tonumber(rank) then for_model = for_model or other end
