@@ -5,6 +5,7 @@ Which shards those are is for worker.claiming, and when they are stepped for wor
 
 import json
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -68,6 +69,7 @@ class Holder(Member):
         self._waited = False  # whether something was said to wait since a claim began
         self._ended_meanwhile: set[str] = set()  # jobs that have ended since
         self._next_look = self._next_cleaning = 0.0
+        self._cleaner: threading.Thread | None = None
         self._more = True  # whether shards may wait for room here
         self._reported_steps, self._reported_at = batch.image_steps, time.monotonic()
         self._suspended = False
@@ -172,25 +174,29 @@ class Holder(Member):
                 self.queue.end_overdue(job_id.decode())
         if self.settings.results_url is not None and time.monotonic() >= self._next_cleaning:
             self._next_cleaning = time.monotonic() + CLEANING_SECONDS
-            self.writers.do(self._clean)
+            if self._cleaner is None or not self._cleaner.is_alive():  # a bucket may take it minutes
+                self._cleaner = threading.Thread(target=self._clean, name="cleaner", daemon=True)
+                self._cleaner.start()
         if time.monotonic() >= self._next_upkeep:
             self._next_upkeep = time.monotonic() + self.settings.lease_seconds
             self._beside("upkeep", self.run_maintenance_tasks, lambda _: None)
 
     def _clean(self) -> None:
-        """Removes from the store what is not wanted any more, if it is this worker's turn; called beside the steps."""
+        """Removes from the store what is not wanted any more, if it is this worker's turn; in a thread of its own."""
         url = self.settings.results_url
-        if url is None or not self.connection.eval(TURN, 1, keys.CLEANED, CLEANING_SECONDS):
-            return
         try:
+            if url is None or not self.connection.eval(TURN, 1, keys.CLEANED, CLEANING_SECONDS):
+                return
             removed = upkeep.forget_images(
                 self.connection, self.writers.stores.of(url), self.settings.result_ttl_seconds
             )
         except (StoreAway, RedisError) as error:
             log.warning("what is not wanted any more stays in the results store for now: %s", error)
-            return
-        if removed:
-            log.info("removed the images of %d jobs from the results store", removed)
+        except Exception:
+            log.exception("the results store could not be cleaned")
+        else:
+            if removed:
+                log.info("removed the images of %d jobs from the results store", removed)
 
     def _status(self, steps: int) -> dict[str, Any]:
         """What is told of this worker, with its speed since the last time."""

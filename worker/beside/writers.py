@@ -58,7 +58,7 @@ class Writers:
         self.written: deque[Writing] = deque()  # for the worker to tell Redis
         self.failures = 0  # tries that found a store away, so far
         self._under_way: set[Writing] = set()
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._todo: SimpleQueue[Writing | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._away = False
@@ -76,7 +76,11 @@ class Writers:
     def begin(self, writing: Writing) -> None:
         """Writes it as soon as it can be; it is in `written` then."""
         self._under_way.add(writing)
-        self.do(lambda: self._write(writing))
+        if len(self._threads) < THREADS:
+            thread = threading.Thread(target=self._work, name="writer", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._todo.put(writing)
 
     def forget(self, shard_id: str) -> None:
         """Nobody wants it any more."""
@@ -84,28 +88,20 @@ class Writers:
             self._under_way.discard(writing)
             writing.forgotten.set()
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Carries out a task of another kind in one of the threads."""
-        if len(self._threads) < THREADS:
-            thread = threading.Thread(target=self._work, name="writer", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._tasks.put(task)
-
     def stop(self) -> None:
         """Ends the threads, each after what it does just now; what is not written stays so."""
         self._stopped.set()
         for writing in list(self._under_way):
             writing.forgotten.set()
         for _ in self._threads:
-            self._tasks.put(None)
+            self._todo.put(None)
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None and not self._stopped.is_set():
+        while (writing := self._todo.get()) is not None and not self._stopped.is_set():
             try:
-                task()
+                self._write(writing)
             except Exception:
-                log.exception("a task beside the steps failed")
+                log.exception("images could not be written")
 
     def _write(self, writing: Writing) -> None:
         pause = FIRST_PAUSE

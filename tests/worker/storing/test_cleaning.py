@@ -1,5 +1,6 @@
 """A store is cleaned of what no job has any more."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 from redis import Redis
 
 from tests.worker.conftest import NewWorker
-from tests.worker.storing.conftest import Submit
+from tests.worker.storing.conftest import Submit, turns
 from worker import upkeep
+from worker.beside import writers
 from worker.queue import keys, stores
+from worker.queue.job import JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.stores import Stores
 from worker.upkeep import forget_images
@@ -74,8 +77,38 @@ def test_one_worker_a_minute_cleans_beside_its_steps_and_lives_on_if_it_cannot(
     first._next_cleaning = 0.0
     first._beat()
     until(lambda: len(cleaned) == 2)
-    done: list[str] = []
-    first.writers.do(lambda: done.append(""))
-    second.writers.do(lambda: done.append(""))
-    until(lambda: len(done) == 2)
+    until(lambda: not any(worker._cleaner and worker._cleaner.is_alive() for worker in (first, second)))
     assert len(cleaned) == 2, "neither the other, nor twice in a minute"
+
+
+def test_a_cleaning_that_lasts_is_the_only_one_and_keeps_nothing_from_being_written(
+    submit: Submit,
+    queue: JobQueue,
+    new_worker: NewWorker,
+    redis: Redis,
+    directory_url: str,
+    until: Callable[..., None],
+    monkeypatch: Any,
+) -> None:
+    Stores().put(directory_url, f"{0:024x}", 0, b"pixels")  # of which Redis knows nothing
+    looked, goes_on = list[str](), threading.Event()
+
+    def written_at(_: stores.Store, job_id: str) -> None:
+        looked.append(job_id)
+        goes_on.wait()
+
+    monkeypatch.setattr(stores.Directory, "written_at", written_at)
+    worker = new_worker()
+    try:
+        for _ in range(writers.THREADS + 1):
+            worker._next_cleaning = 0.0  # a minute has passed, here and in Redis
+            redis.delete(keys.CLEANED)
+            worker._beat()
+            until(lambda: bool(looked))
+        worker._next_cleaning = float("inf")
+        job = submit(count=4)
+        turns(worker, until, lambda: queue.get(job.id).state == JobState.FINISHED)
+    finally:
+        goes_on.set()
+    assert worker.writers.backlog == 0
+    assert len(looked) == 1
