@@ -31,7 +31,7 @@ from worker.member import TURN, Member
 from worker.metrics import WorkerMetrics
 from worker.queue import keys, scripts, shards
 from worker.queue.forecast import PACE, STATUS
-from worker.queue.job import Job, JobNotFound, JobState
+from worker.queue.job import Job, JobState
 from worker.queue.results import encode, previewed
 from worker.queue.stores import StoreAway, Stores
 from worker.settings import WorkerSettings
@@ -169,9 +169,9 @@ class Holder(Member):
                 if wanted < 0:  # or else who ended the job removes the shard, or whoever finds its lease run out
                     self.leases.forget(claim.lease)
         self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
-        for job_id in overdue:
-            with suppress(JobNotFound):
-                self.queue.end_overdue(job_id.decode())
+        if overdue:  # a client may see to it that there always are some, and each costs round trips
+            late = [job_id.decode() for job_id in overdue]
+            self._beside("overdue", partial(self.queue.end_overdue, late), lambda _: None)
         if self.settings.results_url is not None and time.monotonic() >= self._next_cleaning:
             self._next_cleaning = time.monotonic() + CLEANING_SECONDS
             if self._cleaner is None or not self._cleaner.is_alive():  # a bucket may take it minutes

@@ -186,23 +186,19 @@ class JobQueue:
             return job
         if not self.connection.eval(scripts.OVERDUE, 0, job.id):  # this machine's clock may be wrong
             return job
-        return self._end_late(job)
+        self._end_late(job)
+        return self._read(job.id)
 
-    def end_overdue(self, job_id: str) -> None:
-        """Ends a job whose deadline has passed by the clock of Redis, whatever time it is on this machine.
+    def end_overdue(self, job_ids: Sequence[str]) -> None:
+        """Ends jobs whose deadline has passed by the clock of Redis, whatever time it is on this machine."""
+        for job in self._read_all(job_ids):
+            if job is not None and job.deadline is not None and not job.state.final:
+                self._end_late(job)
 
-        Raises:
-            JobNotFound: there is none.
-        """
-        job = self._read(job_id)
-        if job.deadline is not None and not job.state.final:
-            self._end_late(job)
-
-    def _end_late(self, job: Job) -> Job:
+    def _end_late(self, job: Job) -> None:
         done = f"{job.image_steps_done:,} of {job.image_steps:,} image-steps"
         seconds = round((job.deadline or 0) - job.created_at, 3)
         self.end(job, JobState.FAILED, f"its deadline of {seconds:g} s passed with {done} done")
-        return self._read(job.id)
 
     def outlook(self, job: Job, look: bool = True) -> Outlook:
         """What a job has before it; with `look` false, by what the forecast knows already."""

@@ -141,6 +141,30 @@ def test_steps_go_on_while_images_are_written_down(
     queue.cancel(long.id)
 
 
+def test_steps_go_on_while_jobs_are_ended_whose_deadlines_have_passed(
+    submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [submit(count=1, sampler=LONG, deadline_seconds=600) for _ in range(3)]
+    long = submit(count=2, sampler=LONG)
+    worker._talk()
+    assert len(worker._claims) == 4
+    queue.connection.zadd(keys.DEADLINES, {job.id: 1 for job in late})
+    end = Gate(shards.discard)
+    monkeypatch.setattr(shards, "discard", end)
+    worker._next_beat = 0.0
+    turns(worker, lambda: end.calls)
+    steps = worker.batch.image_steps
+    for _ in range(10):
+        worker._advance()
+        worker._talk()
+    assert worker.batch.image_steps >= steps + 10 * 2
+    assert end.calls == 1
+    end.opened.set()
+    turns(worker, lambda: not {claim.job.id for claim in worker._claims.values()} & {job.id for job in late})
+    assert [queue.get(job.id).state for job in late] == [JobState.FAILED] * 3
+    queue.cancel(long.id)
+
+
 def test_what_could_not_be_told_is_told_again(
     submit: Submit, queue: JobQueue, worker: BatchingWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
