@@ -169,7 +169,7 @@ class Holder(Member):
                 if wanted < 0:  # or else who ended the job removes the shard, or whoever finds its lease run out
                     self.leases.forget(claim.lease)
         self.batch.watch([claim.part for claim in self._claims.values() if claim.watched])
-        if overdue:  # a client may see to it that there always are some, and each costs round trips
+        if overdue and "overdue" not in self._under_way:  # a client may see to it that there always are some
             late = [job_id.decode() for job_id in overdue]
             self._beside("overdue", partial(self.queue.end_overdue, late), lambda _: None)
         if self.settings.results_url is not None and time.monotonic() >= self._next_cleaning:
