@@ -14,7 +14,7 @@ from worker.device.batch import Batch, Lacking, NoRoom, Refused
 from worker.holder import Holder
 from worker.leases import Lease, Started
 from worker.queue import shards
-from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, job_of
+from worker.queue.job import Job, JobNotFound, JobState, JobUnreadable, Record, job_of
 from worker.queue.shards import Shard, ShardJob
 from worker.settings import WorkerSettings
 
@@ -82,21 +82,30 @@ class Claiming(Holder):
 
     def _take(
         self, asked: Sequence[tuple[list[str] | None, int, dict[str, float]]], held: Container[str]
-    ) -> Started | None:
-        """Takes the first shards that are found, and begins their leases; None if there are none."""
+    ) -> tuple[Started, set[str]] | None:
+        """Takes the first shards that are found, and begins their leases; None if there are none. Jobs among them whose
+        deadline has passed are ended, and told too."""
         for models, images, fits in asked:
             if rq_ids := shards.take(self.queue.rq, models, images, fits):
                 started = self.leases.start(rq_ids, held)
                 self._begun = started.leases  # or they could run out before the step has ended that this is beside
-                return started
+                jobs = {lease.record[0]: lease.record for lease in started.leases}
+                return started, {job_id for job_id, record in jobs.items() if self._end_late(record)}
         return None
 
-    def _taken(self, ahead: bool, started: Started | None) -> None:
+    def _end_late(self, record: Record) -> bool:
+        """Ends a job if its deadline has passed; says whether it has."""
+        with suppress(JobNotFound, JobUnreadable):
+            return self.queue.on_time(job_of(*record)).state.final
+        return False
+
+    def _taken(self, ahead: bool, found: tuple[Started, set[str]] | None) -> None:
         """Leases that have begun; the job of a shard that is damaged ends, and harms no other."""
-        self._found = started is not None
+        self._found = found is not None
         ended, self._ended_meanwhile = self._ended_meanwhile, set()
-        if started is None:
+        if found is None:
             return
+        started, late = found
         for lease in started.leases:
             lease.ahead = ahead
         self._started.extend(started.leases)
@@ -105,7 +114,7 @@ class Claiming(Holder):
         self._free_seen = 0  # what waits besides is looked for as soon as there is room
         for rq_id in started.damaged:
             self._remove(rq_id)
-        for job_id in ended:
+        for job_id in ended | late:
             self._forget_job(job_id)
 
     def _not_taken(self) -> None:
@@ -168,7 +177,7 @@ class Claiming(Holder):
         lease.rq_job.redis_server_version = self.get_redis_server_version()
         try:
             shard = lease.shard
-            job = self.queue.on_time(job_of(*lease.record))
+            job = job_of(*lease.record)
         except JobUnreadable as error:
             log.warning("shard %s cannot be read: %s", lease.rq_job.id, error.__cause__, extra=shard.ids)
             self.leases.fail(lease, "the worker that took it, of another release, cannot read it: ask again")
