@@ -13,6 +13,7 @@ import select
 import time
 from array import array
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
@@ -20,11 +21,12 @@ from typing import Any
 
 import h11
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from service.access.budgets import RETRY_SECONDS
 from service.answering.problems import KINDS, MEDIA_TYPE, Problem, described
-from service.effort import BYTE_SECONDS, REQUEST_SECONDS, SLICE_BYTES, Effort
+from service.effort import BYTE_SECONDS, REQUEST_SECONDS, Effort
 from service.lingering import Lingering
 from service.settings import ServiceSettings
 
@@ -35,6 +37,8 @@ AGAIN_SECONDS = 0.1  # between two searches for some that ask for nothing, where
 OTHER_FILES = 256  # that a process has open besides its clients' connections
 MOST_HEADER_BYTES = 2**14
 MOST_AHEAD_BYTES = 2**16  # that a client may send before it has had the answer to what it has sent
+SLICE_BYTES, MOST_SLICE_BYTES = 2**12, 2**16  # read at once of what may be dear: of the smallest chunks some 6 ms; and
+# where it was not so far
 PROGRESS_BYTES = 2**12  # of an answer, that a client has to take before its time is over
 
 
@@ -50,9 +54,11 @@ class Connection(H11Protocol):
         self._left = 0  # bytes of answers that it did not take, at `_left_at`
         self._left_at = 0.0
         self._resumed = False
-        self._unread: deque[bytes] = deque()  # what has come while its address has to wait
-        self._reads_at: asyncio.TimerHandle | None = None
-        self._read_bytes = 0  # since events were last handled
+        self._unread: deque[memoryview] = deque()  # what has come, and waits for its address or for an answer before it
+        self._reads_at: asyncio.Handle | None = None
+        self._reading = self._late = False  # whether `_read` is at work, and has to look at what was sent ahead
+        self._slice = SLICE_BYTES  # read at once of what may be dear
+        self._read_bytes = 0  # since events were handled
 
     @property
     def spare(self) -> bool:
@@ -61,6 +67,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._read_on)
         self.address = self.client[0] if self.client else ""
         try:
             self.room.enter(self)
@@ -89,41 +96,75 @@ class Connection(H11Protocol):
             return True
         return any(name == b"transfer-encoding" for name, _ in self.headers or ())
 
+    @property
+    def ahead(self) -> int:
+        """Bytes that have come behind the request that is answered."""
+        return len(self.conn.trailing_data[0]) + sum(map(len, self._unread))
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()  # whoever sends is there, though it is not read yet
-        self._unread.append(data)
+        self._unread.append(memoryview(data))
         if self._reads_at is None:
             self._read()
         else:
             self.transport.pause_reading()  # uvicorn may have begun it again
+        if self.sent_ahead and self.ahead > MOST_AHEAD_BYTES:
+            self.transport.abort()
+
+    def _read_on(self) -> None:
+        """Goes on with what has come, where uvicorn takes more."""
+        if self._unread and self._reads_at is None:
+            self.transport.pause_reading()
+            self._reads_at = self.loop.call_soon(self._read)
+
+    def _waits(self) -> bool:
+        """Whether its address has to wait; then it is read when that is over."""
+        seconds = self.room.effort.wait(self.address, time.monotonic())
+        if not seconds or self.address in self.room.proxies:
+            return False
+        self.transport.pause_reading()
+        if self._reads_at is None:
+            self._reads_at = self.loop.call_later(seconds, self._read)
+        return True
 
     def _read(self) -> None:
-        """Takes what has come, in pieces, until it is all or its address has to wait."""
-        self._reads_at = None
-        while self._unread and not self.transport.is_closing():
-            seconds = self.room.effort.wait(self.address, time.monotonic())
-            if seconds and self.address not in self.room.proxies:
-                self.transport.pause_reading()
-                self._reads_at = self.loop.call_later(seconds, self._read)
-                return
-            data = self._unread.popleft()
-            piece, rest = (data[:SLICE_BYTES], data[SLICE_BYTES:]) if self._dear else (data, b"")
-            if rest:
-                self._unread.appendleft(rest)
-            self._read_bytes += len(piece)
-            super().data_received(piece)
-            if self.sent_ahead and len(self.conn.trailing_data[0]) > MOST_AHEAD_BYTES:
-                self.transport.abort()
+        """Takes what has come, in pieces, until it is all, its address has to wait, or an answer has to come before."""
+        self._reads_at, self._reading = None, True
+        try:
+            while (self._unread or self._late) and not self.transport.is_closing():
+                if self._waits():
+                    return
+                if self._late:
+                    self._late = False
+                    self.handle_events()
+                elif self.flow.read_paused:
+                    return
+                else:
+                    self._take()
+        finally:
+            self._reading = False
         if not self.flow.read_paused:
             self.transport.resume_reading()
 
+    def _take(self) -> None:
+        data = self._unread.popleft()
+        size = self._slice if self._dear else len(data)
+        if size < len(data):
+            self._unread.appendleft(data[size:])
+        self._read_bytes += min(size, len(data))
+        super().data_received(data[:size].tobytes())
+
     def handle_events(self) -> None:
-        before, worth = self.cycle, [BYTE_SECONDS * self._read_bytes]
+        if not self._reading and self._waits():  # an answer is sent, and more had come before that
+            self._late = True
+            return
+        before, begun = self.cycle, time.thread_time()  # of this thread: others may have the interpreter meanwhile
+        super().handle_events()
+        asked = self.cycle is not before
+        dear = time.thread_time() - begun - BYTE_SECONDS * self._read_bytes - REQUEST_SECONDS * asked
         self._read_bytes = 0
-        with self.room.effort.spent(self.address, worth):
-            super().handle_events()
-            if self.cycle is not before:
-                worth.append(REQUEST_SECONDS)
+        self._slice = SLICE_BYTES if asked or dear > 0 else min(2 * self._slice, MOST_SLICE_BYTES)
+        self.room.effort.charge(self.address, dear, time.monotonic())
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -160,7 +201,7 @@ class Connection(H11Protocol):
             self._left = max(left, self._left)
         self._resumed = False
         if self.sent_ahead and not self.transport.is_closing():
-            ahead = len(self.conn.trailing_data[0]) + _told(self.transport, FIONREAD)
+            ahead = self.ahead + _told(self.transport, FIONREAD)
             if left == 0 and ahead > MOST_AHEAD_BYTES:  # behind so much its end would not be seen
                 self.transport.abort()
                 return
@@ -169,6 +210,7 @@ class Connection(H11Protocol):
                 return
         # uvicorn itself closes what is quiet after an answer, until something is sent.
         asking = self.spare and self.timeout_keep_alive_task is None and self.conn.their_state is h11.IDLE
+        asking = asking and not (self._unread or self._late)
         if not asking or self.transport.is_closing():
             self._asking_since = None
         elif self._asking_since is None or self.cycle is not self._asked_before:
@@ -176,6 +218,20 @@ class Connection(H11Protocol):
         elif now - self._asking_since > header_seconds:
             detail = f"the headers of a request were not there after {header_seconds:g} s"
             self.refuse(Problem("request-timeout", detail))
+
+
+class _Flow(FlowControl):
+    """Whether a connection is read, as uvicorn has it; and who goes on with what has come when it is again."""
+
+    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._resumed = resumed
+
+    def resume_reading(self) -> None:
+        paused = self.read_paused
+        super().resume_reading()
+        if paused:
+            self._resumed()
 
 
 class Connections:

@@ -5,15 +5,11 @@ of it is done on the event loop before anybody can say who asks. So an address t
 for what it has cost too much it waits a multiple, and others have the time in between. Nothing is refused for it.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 REQUEST_SECONDS = 0.002  # that a request is worth, several times what reading one takes
 BYTE_SECONDS = REQUEST_SECONDS / 2**16  # that a byte is worth, likewise of a body that comes in large pieces
 TIMES = 20.0  # what it cost too much, that an address is not read for
 FREE_SECONDS = 0.2  # of that, which nobody waits for
-SLICE_BYTES = 2**12  # read at once of what may be dear: of the smallest chunks some 6 ms
+LONGEST_SECONDS = 30.0  # that an address waits: others may have it too
 MOST_KNOWN = 1000  # addresses that are remembered
 
 
@@ -23,23 +19,12 @@ class Effort:
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
 
-    @contextmanager
-    def spent(self, address: str, worth: list[float]) -> Iterator[None]:
-        """What is done inside, for an address.
-
-        Args:
-            address: of the client.
-            worth: seconds that it is worth, of each of what was read; may grow inside.
-        """
-        begun = time.thread_time()  # of this thread's alone: others may have the interpreter meanwhile
-        yield
-        self.charge(address, time.thread_time() - begun - sum(worth), time.monotonic())
-
     def charge(self, address: str, seconds: float, now: float) -> None:
         """Has an address wait for what it has cost too much; nothing is gained by what costs less."""
         if seconds <= 0:
             return
-        self._until[address] = max(now, self._until.pop(address, now)) + TIMES * seconds
+        until = max(now, self._until.pop(address, now)) + TIMES * seconds
+        self._until[address] = min(until, now + LONGEST_SECONDS)
         if len(self._until) > MOST_KNOWN:
             del self._until[next(iter(self._until))]
 

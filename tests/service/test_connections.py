@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from service import connections, lingering
-from service.connections import MOST_AHEAD_BYTES, MOST_HEADER_BYTES, Connections
+from service.connections import MOST_AHEAD_BYTES, MOST_HEADER_BYTES, SLICE_BYTES, Connections
 from service.settings import ServiceSettings
 
 ASKED = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -110,7 +110,7 @@ class Server:
     @property
     def ahead(self) -> int:
         """Bytes behind the requests that are answered."""
-        return sum(len(connection.conn.trailing_data[0]) for connection in self.connections._all)
+        return sum(connection.ahead for connection in self.connections._all)
 
     def close(self) -> None:
         for client in self.opened:
@@ -348,6 +348,26 @@ def test_who_makes_reading_dear_is_read_later_and_no_other(serve: Callable[..., 
     same.setblocking(False)
     with pytest.raises(BlockingIOError):
         same.recv(1)
+
+
+def test_what_is_dear_and_sent_ahead_of_an_answer_is_read_later_too(serve: Callable[..., Server], until) -> None:
+    server = serve(forwarded_allow_ips="10.0.0.1")
+    client = server.connect(NEVER.replace(b"never", b"held") + TINY)
+    until(lambda: server.begun == ["/held"] and server.ahead)
+    (connection,) = server.connections._all
+    assert connection.ahead > 4 * SLICE_BYTES
+    assert len(connection.conn.trailing_data[0]) <= SLICE_BYTES, "the parser has no more of it than is read at once"
+    server.connections.effort._until["127.0.0.1"] = time.monotonic() + 3600
+    server.hold.set()
+    while not (got := client.recv(2**16)).startswith(b"HTTP/1.1 200"):
+        assert got, "it was closed"
+    ask(server.connect(source="127.0.0.2"))
+    assert server.begun == ["/held", "/small"]
+    server.connections.effort._until.clear()
+    connection.loop.call_soon_threadsafe(connection._read)
+    until(lambda: server.begun == ["/held", "/small", "/body"])
+    client.sendall(b"0\r\n\r\n")
+    assert answered(client)[2].endswith(b"5000")
 
 
 def test_what_is_read_later_is_all_there(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,20 +2,7 @@
 
 import pytest
 
-from service import effort
-from service.effort import FREE_SECONDS, MOST_KNOWN, TIMES, Effort
-
-
-def test_what_is_worth_its_bytes_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 0.009, 0.009, 0.011])
-    monkeypatch.setattr(effort.time, "thread_time", lambda: next(clock))
-    found = Effort()
-    with found.spent("a", worth := [0.006]):
-        worth.append(0.004)
-    assert found._until == {}
-    with found.spent("a", [0.001]):
-        pass
-    assert found._until["a"] == pytest.approx(effort.time.monotonic() + TIMES * 0.001, abs=60)
+from service.effort import FREE_SECONDS, LONGEST_SECONDS, MOST_KNOWN, TIMES, Effort
 
 
 def test_who_makes_it_dear_waits_a_multiple_and_no_other() -> None:
@@ -36,6 +23,12 @@ def test_what_costs_less_gains_nothing() -> None:
     found.charge("a", -10.0, 0.0)
     found.charge("a", 0.1, 0.0)
     assert found.wait("a", 0.0) == pytest.approx(TIMES * 0.1 - FREE_SECONDS)
+
+
+def test_nobody_waits_for_ever() -> None:
+    found = Effort()
+    found.charge("a", 1000.0, 0.0)
+    assert found.wait("a", 0.0) == pytest.approx(LONGEST_SECONDS - FREE_SECONDS)
 
 
 def test_few_addresses_are_remembered() -> None:
