@@ -5,6 +5,7 @@ And headers on every answer.
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ WITH_PICTURES = {"/inpaint", "/upscale", "/colorize"}
 WITHOUT_BODY = {"GET", "HEAD", "DELETE", "OPTIONS"}  # methods that never have one here
 PIECE_BYTES = 2**16  # that a body is taken for until more has come, and that of it is worked on at a time
 HEALTH = {"/healthz", "/readyz"}  # asked by who restarts what does not answer: in a line of their own
+PROBE_SECONDS = 0.8  # that such a request waits at most: many who ask give up after one
 PROBES = {*HEALTH, "/metrics"}  # asked every few seconds, by nobody in particular
 
 # A route that needs another policy sets its own.
@@ -186,7 +188,8 @@ class RequestMiddleware:
             await self.pace.turn(payer(request))
             request.scope["answer_headers"] += await quotas.spend(self.context.jobs.redis, caller)
         else:
-            await self.pace.turn(line_of(request), known=False)
+            line = line_of(request)
+            await self.pace.turn(line, known=False, patience=PROBE_SECONDS if line != payer(request) else math.inf)
 
     async def _body(self, request: Request, receive: Receive, took: _Took) -> list[bytes]:
         """The whole body in pieces, of what has one; of what has none, nothing is read.

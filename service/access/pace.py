@@ -63,17 +63,21 @@ class Pace:
         self._busiest: list[tuple[float, str]] = []
         self._counted_at = -math.inf
 
-    async def turn(self, client: str, known: bool = True) -> None:
+    async def turn(self, client: str, known: bool = True, patience: float = math.inf) -> None:
         """Returns when a request of a client may begin.
 
         Args:
             known: that it was let in, and makes others slower if they ask for more.
+            patience: seconds after which it begins in any case.
 
         Raises:
             Problem: the client has asked for so much that its turn would not come soon.
         """
         seconds = self.delay(client, time.monotonic(), known)
         if seconds == 0:
+            return
+        if not math.isinf(patience):
+            await asyncio.sleep(min(seconds, patience))
             return
         line = self._lines[client]
         if line.waiting >= MOST_WAITING:
