@@ -60,13 +60,21 @@ class Stream:
         self.claim = claim
         self.seen: Id = (0, 0)  # the last event that was put
         self.prefix = PREFIX.get()
-        self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[list[str] | None] = asyncio.Queue()
+        self._preview: list[str] = []  # the last one, while it waits
 
-    def put(self, text: str, last: bool = False) -> bool:
-        """Puts what is to be sent next; says whether the client keeps up. One that does not has to connect again."""
+    def put(self, text: str, last: bool = False, preview: bool = False) -> bool:
+        """Puts what is to be sent next; says whether the client keeps up. One that does not has to connect again.
+
+        Of previews only the last waits, since they are large, and older ones show nothing that it does not.
+        """
         behind = self._waiting.qsize() >= MAX_BEHIND
         if not behind:
-            self._waiting.put_nowait(text.replace(PLACEHOLDER, self.prefix) if last else text)
+            chunk = [text.replace(PLACEHOLDER, self.prefix) if last else text]
+            if preview:
+                self._preview.clear()
+                self._preview = chunk
+            self._waiting.put_nowait(chunk)
         if last or behind:
             self._waiting.put_nowait(None)
         return not behind
@@ -79,10 +87,11 @@ class Stream:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     chunk = await self._waiting.get()
             except TimeoutError:
-                chunk = ": still here\n\n"
+                chunk = [": still here\n\n"]
             if chunk is None:
                 return
-            yield chunk
+            for text in chunk:  # none, of a preview that another came after
+                yield text
 
     def close(self) -> None:
         """Nobody reads any more."""
@@ -250,7 +259,7 @@ class Events:
         for stream in list(feed.streams):
             if event.id > stream.seen and (stream.previews or event.kind != "preview"):
                 stream.seen = event.id
-                if not stream.put(text, last=event.final):
+                if not stream.put(text, last=event.final, preview=event.kind == "preview"):
                     feed.streams.discard(stream)
 
     async def _look(self) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from redis import Redis
 
 from service.app import create_app
-from service.following.events import AT_ONCE
+from service.following.events import AT_ONCE, Stream
 from service.settings import ServiceSettings
 from worker.batching import BatchingWorker
 from worker.queue import keys, shards
@@ -214,6 +214,24 @@ def test_a_client_that_drops_and_comes_back_misses_nothing(
     stayed = [(event.id, event.kind) for event in whole.all()]
     assert len(stayed) > 25
     assert [(event.id, event.kind) for event in pieces] == stayed[stayed.index((pieces[0].id, "progress")) :]
+
+
+def test_of_previews_only_the_last_waits_for_who_reads_slowly() -> None:
+    """They are large; what they come between is small, and all of it is told in order."""
+
+    async def told() -> list[str]:
+        stream = Stream(None, "job", True, None, None)  # type: ignore[arg-type]
+        for number in range(3):
+            stream.put(f"progress {number}")
+            stream.put(f"preview {number}", preview=True)
+        text = stream.text()
+        found = [await anext(text) for _ in range(5)]
+        stream.put("preview 3", preview=True)
+        stream.put("done", last=True)
+        return found[1:] + [chunk async for chunk in text]
+
+    ends = ["progress 2", "preview 2", "preview 3", "done"]
+    assert asyncio.run(told()) == ["progress 0", "progress 1", *ends]
 
 
 def test_previews_are_made_while_somebody_watches(
