@@ -26,6 +26,10 @@ class Overrun(Exception):
     """Work was ended: what it took too much of, in words."""
 
 
+class Died(Overrun):
+    """It ended by itself, or another ended it: perhaps what it was asked for broke it, perhaps the machine did."""
+
+
 class Crew:
     """Processes that do one kind of work, started when there is some; who asks sees to how many work at once.
 
@@ -48,6 +52,7 @@ class Crew:
 
         Raises:
             Overrun: the work took too much, and was ended.
+            Died: it ended otherwise.
         """
         hand = self._rested() or await _Hand.start(self.module, self.seconds, self.megabytes)
         self._busy.add(hand)
@@ -104,7 +109,7 @@ class Crew:
         if status == -signal.SIGXCPU:
             return Overrun(f"{self.seconds} s of a processor")
         log.warning("%s: a process ended with status %d", self.module, status)
-        return Overrun(f"{self.megabytes} MB of memory, or broke what reads it")
+        return Died(f"{self.megabytes} MB of memory, or broke what reads it")
 
 
 class _Hand:

@@ -11,9 +11,10 @@ from typing import IO, Any
 from fastapi.concurrency import run_in_threadpool
 
 from models.images import Pixels
+from service.access.budgets import RETRY_SECONDS
 from service.answering.caching import RELEASE
-from service.answering.problems import invalid
-from service.apart.crew import Crew, Overrun
+from service.answering.problems import Problem, invalid
+from service.apart.crew import Crew, Died, Overrun
 from service.apart.turns import Turns
 from service.drawing import pictures
 from service.drawing.kept import Kept
@@ -101,6 +102,9 @@ class Drawings:
                 await self.crew.do({**_asked(job, view), "path": str(path)}, _pieces(view))
             self.kept.keep(key, client, path)
             asyncio.get_running_loop().call_later(self.kept.seconds, self.kept.expire)
+        except Died as error:  # of a disk that is full, or a system that has no memory: pictures of ours break nothing
+            detail, headers = "the picture could not be drawn just now", {"Retry-After": str(RETRY_SECONDS)}
+            raise Problem("images-unavailable", detail, headers=headers) from error
         except Overrun as error:
             raise invalid("scale", f"drawing this takes more than {error}", _LESS) from error
         finally:

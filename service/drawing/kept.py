@@ -39,6 +39,8 @@ class Kept:
 
     def new(self) -> Path:
         """Where the next file may be written."""
+        if self._directory is not None and not self._directory.is_dir():  # somebody cleaned up
+            self.close()
         self._made += 1
         return self._home() / f"new-{self._made}"
 

@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -131,6 +132,15 @@ def test_what_takes_too_long_is_ended_and_said(client, job: str, monkeypatch: py
     monkeypatch.setattr(drawings.Crew, "do", do)
     said = refusal(client.get(f"{job}/grid.png"), "scale")
     assert "more than 60 s of a processor | fewer pixels" in said
+
+
+def test_what_cannot_be_written_is_no_fault_of_who_asks(
+    client, job: str, monkeypatch: pytest.MonkeyPatch, problem: Check
+) -> None:
+    monkeypatch.setattr(drawings.Kept, "new", lambda *_: Path("/nowhere/new"))
+    answer = client.get(f"{job}/grid.png", params={"scale": 16, "padding": 64})
+    assert "just now" in problem(answer, 503, "images-unavailable")["detail"]
+    assert answer.headers["retry-after"]
 
 
 def test_what_nobody_waits_for_any_more_is_not_drawn(client, job: str, slow: asyncio.Event) -> None:

@@ -1,6 +1,7 @@
 """Files that were drawn are kept for a while, on a bounded disk, and leave with their process."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -42,6 +43,17 @@ def test_what_is_kept_is_bounded_and_no_client_takes_anothers(tmp_path: Path) ->
     assert not has(kept, "f")
     kept.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_somebody_cleaned_up_it_begins_anew(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, 100, 1000)
+    keep(kept, "a", "quiet", 20)
+    (directory,) = tmp_path.iterdir()
+    shutil.rmtree(directory)
+    keep(kept, "b", "quiet", 20)
+    assert [has(kept, key) for key in "ab"] == [False, True]
+    kept.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_goes_after_a_while(tmp_path: Path) -> None:
