@@ -112,7 +112,7 @@ export class QueueView {
   #house({ workers, queue }) {
     const rate = workers.reduce((sum, worker) => sum + worker.image_steps_per_second, 0);
     part(this.root, "summary").textContent = workers.length
-      ? `${plural(workers.length, "worker")}, ${whole(rate)} image-steps a second. ` +
+      ? `${plural(workers.length, "worker")}, ${rate ? `${whole(rate)} image-steps a second` : "idle"}. ` +
         (queue.jobs
           ? `All clients together: ${plural(queue.jobs, "job")} with ${plural(queue.image_steps, "image-step")} to do, the oldest ${seconds(queue.oldest_age_seconds)} old.`
           : "Nobody waits.")
