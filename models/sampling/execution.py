@@ -17,7 +17,8 @@ class Execution:
     Args:
         mode: `eager` as it is, `channels_last` with the channels of a pixel side by side in memory, `compile` through
             torch.compile.
-        dtype: of weights and features; the score's own arithmetic is always in float32.
+        dtype: of weights and features; the score's own arithmetic is always in float32, and so are conditions that must
+            not be rounded.
     """
 
     mode: Literal["eager", "channels_last", "compile"] = "eager"
@@ -45,12 +46,22 @@ class Executed(nn.Module):
         self.dtype = DTYPES[execution.dtype]
         self.format = torch.channels_last if execution.mode == "channels_last" else torch.contiguous_format
         self.network = copy.deepcopy(network).to(self.dtype).to(memory_format=self.format)  # type: ignore[call-overload]
+        self.condition_dtype = self.dtype
+        if self.dtype != torch.float32 and getattr(network, "exact_condition", False):
+            self.condition_dtype = torch.float32
+            for layer in self.network.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d | nn.GroupNorm):
+                    layer.register_forward_pre_hook(self._cast)
         self.run = torch.compile(self.network, dynamic=True) if execution.mode == "compile" else self.network
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         x = x.to(self.dtype).contiguous(memory_format=self.format)
-        out: Tensor = self.run(x, condition.to(self.dtype))
+        out: Tensor = self.run(x, condition.to(self.condition_dtype))
         return out.to(torch.float32).contiguous()
+
+    def _cast(self, _layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What a layer is given, in the type of its weights: what was made of a float32 condition is not in it."""
+        return tuple(x.to(self.dtype) for x in given)
 
 
 def candidates(device: torch.device, exact: bool) -> list[Execution]:

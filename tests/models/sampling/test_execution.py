@@ -1,6 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+from models.networks.plain import Plain
 from models.sampling.execution import Execution, candidates
 from models.score import ScoreModel
 
@@ -42,3 +46,32 @@ def test_what_fuses_or_rounds_is_no_candidate_where_bits_matter() -> None:
     assert {(e.mode, e.dtype) for e in more} == {
         (mode, dtype) for mode in ("eager", "channels_last", "compile") for dtype in ("float32", "bfloat16")
     }
+
+
+class Embedded(nn.Module):
+    """A picture with a step and a label in every pixel: of a table, of a layer of the step, and of the step itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_step, self.of_label = nn.Embedding(1001, 4), nn.Embedding(1000, 4)
+        self.of_phase, self.conv, self.norm = nn.Linear(1, 4), nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.out = nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, step: Tensor, label: Tensor) -> Tensor:
+        told = self.of_step(step.long()) + self.of_label(label) + self.of_phase((step[:, None] / 100).sin())
+        h = self.norm(self.conv(x) + told[:, :, None, None] + 1e-3 * step[:, None, None, None])
+        out: Tensor = self.out(h)
+        return out
+
+
+@pytest.mark.parametrize("mode", ["eager", "channels_last"])
+@torch.inference_mode()
+def test_in_bfloat16_a_network_that_is_told_a_step_and_a_label_is_told_the_right_ones(mode: Any) -> None:
+    torch.manual_seed(0)
+    network = Plain(Embedded())
+    condition = network.condition(torch.tensor([257.0, 401.0, 999.0]), torch.tensor([999, 257, 3]))
+    x = torch.randn(3, 1, 8, 8)
+    expected, found = network(x, condition), Execution(mode, "bfloat16").of(network)(x, condition)  # type: ignore[misc]
+    assert (found - expected).norm() < 0.02 * expected.norm()
+    assert found.dtype == torch.float32
+    assert not network.network.of_phase._forward_pre_hooks, "the network itself stays as it is"
