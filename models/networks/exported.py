@@ -26,6 +26,7 @@ class Exported(nn.Module):
     def forward(self, x: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
         """The program's output [n, c, h, w] for x [n, c, h, w], levels [n] and labels [n]."""
         assert self._run is not None, "a program is loaded first"
+        x, level = x.float(), level.float()  # it keeps its types, whatever the worker runs others in
         return self._run(x, level) if label is None else self._run(x, level, label)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> None:

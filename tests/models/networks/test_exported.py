@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.networks.exported import Exported
 from models.networks.plain import Plain
+from models.sampling.execution import Execution
 
 
 class Net(nn.Module):
@@ -47,6 +48,16 @@ def test_a_program_computes_what_its_network_does_at_any_width(net: nn.Module, p
             assert torch.equal(network(x, network.condition(sigma)), net(x, sigma))
             changed = copy.deepcopy(network).to(torch.float32).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             assert torch.equal(changed(x, network.condition(sigma)), net(x, sigma))
+
+
+def test_in_bfloat16_a_program_is_run_in_the_types_that_it_has(net: nn.Module, program: Tensor) -> None:
+    network = Plain(Exported())
+    network.load_state_dict({"program": program})
+    executed = Execution("eager", "bfloat16").of(network)
+    assert executed is not None
+    with torch.inference_mode():
+        x, sigma = torch.randn(2, 1, 8, 8).bfloat16().float(), torch.rand(2)
+        assert torch.equal(executed(x, network.condition(sigma)), net(x, sigma))
 
 
 def test_what_is_no_program_is_refused(program: Tensor) -> None:
