@@ -14,8 +14,8 @@ In `forward` an image's bits must not depend on how many others are in the batch
 attention keep to that, a Linear over the batch does not, nor does a 1x1 convolution (layers.Pointwise does). A network
 that cannot promise it has a true attribute `needs_one_width`, and is only ever evaluated at one width.
 
-A worker may run it in bfloat16, conditions included. One whose conditions must not be rounded, such as a label as it is,
-has a true attribute `exact_condition`, and is given them in float32.
+A worker may run it in bfloat16, conditions included. One whose conditions must not be rounded, such as labels as they
+are, has a true attribute `exact_condition`, and is given them in float32.
 
 A package adds one by an entry point, which nothing but a card's `network.kind` causes to be imported:
 

@@ -195,16 +195,19 @@ def _probes(model: ScoreModel, table: Table, width: int, part: int) -> list[Prob
     """Images on their way down the noise levels of a table, by the probability flow in few steps (Karras 2022, eq. 3).
 
     At each level they are about as noisy as the network expects; their scores are evaluated in parts. There are fewer
-    where memory does not last for all.
+    where memory does not last for all. Every other image is of the last class, if there are any, and at the next level
+    the others are.
     """
     levels = sorted(set(table.column("sigma").tolist()), reverse=True)
     sigmas = [levels[i * (len(levels) - 1) // (LEVELS - 1)] for i in range(LEVELS)]
     images = list(range(width))
     z = noise.normal([0] * width, images, images, noise.INITIAL, model.image.chw).to(model.device)
     x, probes = model.parametrisation.mean + sigmas[0] * z, list[Probe]()
+    labels = (model.any_label, model.classes - 1 if model.classes else model.any_label)
     try:
         for i, sigma in enumerate(sigmas):
-            conditions = torch.stack([model.condition(sigma, model.any_label)] * width)
+            of_labels = [model.condition(sigma, label) for label in labels]
+            conditions = torch.stack([of_labels[(i + image) % 2] for image in images])
             if not probes:
                 model.conditioned_score(x, conditions)  # for which memory has to last
             score = _in_parts(model, x, conditions, part)

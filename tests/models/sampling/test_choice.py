@@ -109,6 +109,32 @@ def test_one_whose_images_look_otherwise_is_never_taken(monkeypatch: pytest.Monk
     assert model.executed is None
 
 
+@pytest.mark.parametrize("slots", [1, 8])
+@pytest.mark.parametrize("needs_label", [False, True])
+def test_one_that_takes_the_last_class_for_another_is_never_taken(
+    monkeypatch: pytest.MonkeyPatch, slots: int, needs_label: bool
+) -> None:
+    edm, image = Edm(data_mean=0.5, data_std=0.3), ImageShape(channels=1, height=4, width=4)
+    model = ScoreModel(Classes(), edm, image, classes=1000, needs_label=needs_label)
+    monkeypatch.setattr(Execution, "of", lambda _self, _network: Classes(last=998))
+    assert choose(model, TABLE, slots, exact=False, among=[OTHER]) == Choice(Execution())
+
+
+class Classes(Slow):
+    """A network that is told a class, and knows none beyond the `last`."""
+
+    def __init__(self, last: int = 1000) -> None:
+        super().__init__()
+        self.last = last
+
+    def condition(self, noise_level: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.stack([noise_level, label], dim=1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        told = condition[:, 1:, None, None]
+        return 0.5 * x + 0.5 * (told != 1000) * told.clamp(max=self.last).remainder(2)
+
+
 def test_one_that_fails_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(execution: Execution, network: nn.Module) -> nn.Module:
         raise RuntimeError("no compiler")
