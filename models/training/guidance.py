@@ -43,6 +43,14 @@ def publish_guided(
     ):
         if of_main != of_guide:
             raise ValueError(f"{main.name} and {guide.name} differ in their {what}: train both on the same images")
+    theirs = [card.network.parametrised(card.sigmas) for card in (main, guide)]
+    usual = main.network.model_copy(update={"parametrisation": None}).parametrised(main.sigmas)
+    if theirs != [usual, usual]:
+        raise ValueError(
+            f"the parametrisation of {main.name} is {theirs[0].name} and that of {guide.name} {theirs[1].name}; "
+            f"allowed: {usual.name} for both, as `scoreserve train` makes them. A consistency model is guided by "
+            "distilling a guided one"
+        )
     state = {
         f"{role}.{name}": tensor
         for role, card in (("main", main), ("guide", guide))

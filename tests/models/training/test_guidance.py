@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.parametrisation import Consistency, Edm, Parametrisation
 from models.score import ScoreModel, build_network
 from models.store import BrokenModel, ModelStore, sha256
 from models.training.guidance import publish_guided
@@ -20,9 +21,22 @@ MAIN: dict[str, Any] = {
 }
 
 
-def published(store: ModelStore, name: str, channels: list[int], side: int = 8, std: float = 0.3) -> ModelCard:
+def published(
+    store: ModelStore,
+    name: str,
+    channels: list[int],
+    side: int = 8,
+    std: float = 0.3,
+    parametrisation: Parametrisation | None = None,
+) -> ModelCard:
     torch.manual_seed(len(name))
-    spec = NetworkSpec(kind="unet", arguments=MAIN | {"channels": channels}, data_mean=0.1, data_std=std)
+    spec = NetworkSpec(
+        kind="unet",
+        arguments=MAIN | {"channels": channels},
+        data_mean=0.1,
+        data_std=std,
+        parametrisation=parametrisation,
+    )
     network = build_network(spec)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -78,6 +92,36 @@ def test_models_of_other_images_are_no_pair(store: ModelStore, other: dict[str, 
     with pytest.raises(ValueError, match=says):
         publish_guided(store, main, guide, 1.5, "")
     assert store.versions("dots") == [1]
+
+
+USUAL = Edm(data_mean=0.1, data_std=0.3)
+DISTILLED = Consistency(data_mean=0.1, data_std=0.3, s_min=0.01, times=0.25)
+
+
+@pytest.mark.parametrize(
+    ("of_main", "of_guide", "says"),
+    [
+        (DISTILLED, None, "of dots is consistency and that of worse edm"),
+        (None, DISTILLED, "of dots is edm and that of worse consistency"),
+        (DISTILLED, DISTILLED, "of dots is consistency and that of worse consistency"),
+        (USUAL, Edm(data_mean=0.1, data_std=0.3, times=1), "of dots is edm and that of worse edm"),
+    ],
+    ids=["main", "guide", "both", "told otherwise"],
+)
+def test_only_networks_of_the_usual_parametrisation_add_up(
+    store: ModelStore, of_main: Parametrisation | None, of_guide: Parametrisation | None, says: str
+) -> None:
+    main = published(store, "dots", [16, 32], parametrisation=of_main)
+    guide = published(store, "worse", [8, 16], parametrisation=of_guide)
+    with pytest.raises(ValueError, match=f"{says}; allowed: edm"):
+        publish_guided(store, main, guide, 1.5, "")
+    assert store.versions("dots") == [1]
+
+
+def test_a_usual_parametrisation_may_be_named(store: ModelStore) -> None:
+    main = published(store, "dots", [16, 32], parametrisation=USUAL)
+    card, _ = publish_guided(store, main, published(store, "worse", [8, 16]), 1.5, "")
+    assert card.network.parametrisation is None
 
 
 def test_an_interval_goes_up(store: ModelStore) -> None:
