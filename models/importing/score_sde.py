@@ -56,6 +56,9 @@ def import_score_sde(checkpoint: Path, config: str, target: Target, raw: bool = 
     network = _network(settings, parametrisation)
     weights = _by_our_names(state, settings.model, settings.data.image_size)
     check_fit(weights, network, what, "name the configuration that it was trained with")
+    if not settings.data.centered and not settings.model.scale_by_sigma:
+        # It sees pixels in [-1, 1], but what it returns is the gradient in [0, 1], which is twice that in its own.
+        weights |= {name: weights[name] / 2 for name in weights if name.startswith("to_pixels.") and ".conv." in name}
     step = content.get("step")
     facts = {
         "config": settings.model_dump(mode="json"),

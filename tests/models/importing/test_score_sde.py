@@ -60,6 +60,28 @@ def test_scores_are_those_of_the_official_code(model: ScoreModel, arrays: Any, c
     check_images(model.score(record["score_x"], record["score_sigma"].tolist()), record["score01"], 2e-5)
 
 
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("by_sigma", [False, True])
+def test_scores_are_gradients_in_our_pixels_whichever_its_own_are_and_whoever_divides_by_sigma(
+    checkpoint: Path, config: Path, tmp_path: Path, model: ScoreModel, centered: bool, by_sigma: bool, check_images: Any
+) -> None:
+    settings = json.loads(config.read_text())
+    settings["data"]["centered"], settings["model"]["scale_by_sigma"] = centered, by_sigma
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    target = Target(ModelStore(tmp_path / "store"), "ve")
+    card, _ = import_score_sde(checkpoint, str(tmp_path / "config.json"), target)
+
+    def theirs(x: Tensor, sigma: float) -> Tensor:
+        """Their score of pixels as they were trained on, and noise in the same units: the end of NCSNpp.forward."""
+        condition = model.network.condition(torch.tensor([math.log(sigma)]))  # type: ignore[operator]
+        h: Tensor = model.network(x if centered else 2 * x - 1, condition.expand(len(x), -1))
+        return h / sigma if by_sigma else h
+
+    x, sigma = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0)), 0.3
+    expected = 2 * theirs(2 * x - 1, 2 * sigma) if centered else theirs(x, sigma)
+    check_images(ScoreModel.load(target.store, card).score(x, sigma), expected, 2e-5)
+
+
 def test_the_weights_of_the_last_step_can_be_had(
     checkpoint: Path, config: Path, tmp_path: Path, card: ModelCard, arrays: Any, check_images: Any
 ) -> None:
