@@ -29,7 +29,7 @@ from models.training.data.formats import DataError
 from models.training.data.images import TrainingData, load_data
 from models.training.data.toy import is_plane, two_gaussians
 from models.training.distillation.flows import Flows
-from models.training.origin import Origin, Start, find, read_weights
+from models.training.origin import Origin, Start, as_begun, find, read_weights
 from models.training.processes import join, leave
 from models.training.publish import draft, ema_model, provenance, publish
 from models.training.records.curve import loss_png
@@ -277,7 +277,7 @@ class TrainingJob(Job):
         if self.origin is None:
             return None
         models = ModelStore(self.store, ZOO)
-        card = find(self.origin, models)
+        card = find(as_begun(self.origin, self.out), models)
         return Origin.of(card), read_weights(card, models)
 
 

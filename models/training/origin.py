@@ -1,14 +1,17 @@
 """The published model whose weights a run starts from."""
 
+from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models.card import ModelCard
 from models.store import BrokenModel, ModelStore
+from models.training.checkpoint import Checkpoint
 
 MAIN = "main."  # what the weights of a guided network that are its own begin with
 
@@ -58,6 +61,22 @@ def find(model: str, store: ModelStore) -> ModelCard:
     if version and not version.isdecimal():
         raise ValueError(f"{model!r} is no model: write NAME, or NAME/VERSION with a number")
     return store.card(name, int(version) if version else None)
+
+
+def as_begun(model: str, directory: Path) -> str:
+    """`NAME` with the version that the run in a directory, if there is one, has started from; else what is given.
+
+    Its newest version may be another by now: the one that the run itself has published.
+
+    Raises:
+        ValueError: the checkpoint of the run is damaged.
+    """
+    checkpoint = Checkpoint(directory)
+    if not checkpoint.exists():
+        return model
+    with checkpoint.read(torch.device("cpu")) as state:
+        begun = Origin.model_validate(state["origin"]) if state["origin"] else None
+    return f"{model}/{begun.version}" if begun and begun.name == model else model
 
 
 def read_weights(card: ModelCard, store: ModelStore) -> dict[str, Tensor]:

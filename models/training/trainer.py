@@ -292,7 +292,11 @@ class Trainer:
                 raise AnotherRun(f"{path} is of a run that differs in {what}: {then}, not {now}; {instead}")
         origin = Origin.model_validate(state["origin"]) if state["origin"] else None
         if self.origin is not None and origin != self.origin:
-            raise AnotherRun(f"{path} is of a run that started from {named(origin)}, not from {named(self.origin)}")
+            remedy = f"name {origin.name}/{origin.version}" if origin else "leave --from out"
+            raise AnotherRun(
+                f"{path} is of a run that started from {named(origin)}, not from {named(self.origin)}; "
+                f"{remedy} to go on with it, or use another --out"
+            )
 
     def _data(self) -> str:
         """What a checkpoint keeps of the training data: enough to tell others."""

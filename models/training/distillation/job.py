@@ -11,7 +11,7 @@ from models.training.data.images import Labels, TrainingData
 from models.training.distillation.flows import Flows, FlowsStopped, Maker
 from models.training.distillation.teacher import student_of
 from models.training.job import Job, Task, TrainingStopped
-from models.training.origin import Origin, find, read_weights
+from models.training.origin import Origin, as_begun, find, read_weights
 from models.training.settings import TrainingSettings
 
 TOLD_EVERY = 20  # times in the making of the flows
@@ -38,7 +38,7 @@ class DistillationJob(Job):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("a distillation is one process: start it without torchrun")
         store, preset = ModelStore(self.store, ZOO), presets.distillation()
-        card = find(self.model, store)
+        card = find(as_begun(self.model, self.out), store)
         spec, told = student_of(card), {"classes": card.classes is not None}
         settings = TrainingSettings.model_validate(preset.training.model_dump() | told | self.overrides)
         how = preset.flows.model_validate(preset.flows.model_dump() | self.flows)

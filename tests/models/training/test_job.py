@@ -172,6 +172,25 @@ def test_a_run_may_start_from_a_model_that_ships_or_one_of_the_store(
         job(tmp_path, out=tmp_path / "other", origin="imagenet").run(ignore, ignore)
 
 
+def test_a_run_that_has_published_the_model_it_started_from_goes_on_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingJob, "_draw", ignore)
+    job(tmp_path).run(ignore, ignore)
+    begun = job(tmp_path, out=tmp_path / "next", origin="mnist").run(ignore, ignore)
+    assert begun is not None
+    assert begun[0].version == FIRST + 1
+    assert job(tmp_path, out=tmp_path / "next", origin="mnist").run(ignore, ignore) == begun
+    longer = job(tmp_path, out=tmp_path / "next", origin="mnist", overrides=OVERRIDES | {"epochs": 0.2})
+    published = longer.run(ignore, ignore)
+    assert published is not None
+    assert published[0].provenance["from"]["version"] == FIRST
+    with pytest.raises(TrainingFailed, match=f"not from mnist version {FIRST + 1}; name mnist/{FIRST} to go on"):
+        job(tmp_path, out=tmp_path / "next", origin=f"mnist/{FIRST + 1}").run(ignore, ignore)
+    with pytest.raises(TrainingFailed, match=r"from fresh weights, not from mnist .*; leave --from out to go on"):
+        job(tmp_path, origin=f"mnist/{FIRST}").run(ignore, ignore)
+
+
 def test_two_runs_do_not_share_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainingJob, "_draw", ignore)
 

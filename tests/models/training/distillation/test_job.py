@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(plane: ModelStore, tmp_
     assert whole is not None
     assert resumed is not None
     assert resumed[0].weights_sha256 == whole[0].weights_sha256
+
+
+def test_a_run_whose_model_has_its_teachers_name_goes_on_by_the_same_command(plane: ModelStore, tmp_path: Path) -> None:
+    shutil.copytree(plane.path("plane", 1).parent, tmp_path / "models" / "plane")
+    few = {"count": 32, "levels": 2, "execution": "eager float32"}
+    job = distillation(plane, tmp_path, name="plane", flows=few)
+    assert job.run(ignore, ignore) == job.run(ignore, ignore)
 
 
 def test_what_cannot_be_distilled_is_told_in_a_line(
