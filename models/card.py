@@ -1,11 +1,12 @@
 """The model card: what a checkpoint is, what it can do, and how it was made. Torch-free."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from models import networks
 from models.guidance import MAX_WEIGHT
@@ -51,16 +52,28 @@ class NetworkSpec(BaseModel):
     )
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     data_mean: float = Field(
-        0.5, description="Mean of the training pixels, in [0, 1] units; the middle where it is not known."
+        0.5,
+        allow_inf_nan=False,
+        description="Mean of the training pixels, in [0, 1] units; the middle where it is not known.",
     )
     data_std: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="Standard deviation of the training pixels, in [0, 1] units; null where it is not known.",
     )
     parametrisation: Parametrisation | None = Field(
         None, description="How the network's output becomes a score; null for what is usual for its kind."
     )
+
+    @field_validator("arguments")
+    @classmethod
+    def _can_be_written(cls, arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(arguments, allow_nan=False)
+        except ValueError as error:
+            raise ValueError("all numbers must be finite, since JSON has no others") from error
+        return arguments
 
     def parametrised(self, sigmas: Sequence[float] | None) -> Parametrisation:
         """The parametrisation, or that which is usual for the kind.

@@ -1,6 +1,7 @@
 """`scoreserve import`: checkpoints of other code, made into models that are served."""
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -226,6 +227,8 @@ def _contract(
             raise ValueError
     except ValueError:
         fail(f"--range {range_}: expected two numbers, the lower first, such as 0,1 or -1,1")
+    if mean is not None and not math.isfinite(mean):
+        fail(f"--mean {mean}: expected a finite number; leave it out where the mean is not known")
     names = None
     if classes is not None:
         names = tuple(map(str, range(int(classes)))) if classes.isdecimal() else tuple(classes.split(","))

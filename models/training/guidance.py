@@ -1,5 +1,6 @@
 """From two trained models to a guided one."""
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,8 +35,13 @@ def publish_guided(
         raise ValueError(f"only a unet can guide a unet, not a {guide.network.kind} a {main.network.kind}")
     if main.classes or guide.classes:
         raise ValueError("models with classes are guided by their labels, as a request asks for: no guide is needed")
-    if interval and not 0 <= interval[0] < interval[1]:
-        raise ValueError(f"the interval of noise levels is to go up, not from {interval[0]:g} to {interval[1]:g}")
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight is {weight}; allowed: a finite number, usually 1.5 to 3")
+    if interval and not 0 <= interval[0] < interval[1] < math.inf:
+        raise ValueError(
+            f"the interval of noise levels is to go up, not from {interval[0]:g} to {interval[1]:g}; the largest that "
+            f"{main.name} knows is {main.sigma_max:g}"
+        )
     for what, of_main, of_guide in (
         ("image shapes", main.image, guide.image),
         ("means of the data", main.network.data_mean, guide.network.data_mean),

@@ -1,3 +1,4 @@
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,10 +125,27 @@ def test_a_usual_parametrisation_may_be_named(store: ModelStore) -> None:
     assert card.network.parametrisation is None
 
 
-def test_an_interval_goes_up(store: ModelStore) -> None:
+@pytest.mark.parametrize(
+    ("interval", "says"),
+    [
+        ((2.0, 0.4), r"not from 2 to 0\.4"),
+        ((0.0, math.inf), "not from 0 to inf; the largest that dots knows is 10"),
+        ((0.0, math.nan), "not from 0 to nan"),
+    ],
+)
+def test_an_interval_goes_up_to_a_level_that_a_card_can_tell(
+    store: ModelStore, interval: tuple[float, float], says: str
+) -> None:
     main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
-    with pytest.raises(ValueError, match=r"not from 2 to 0\.4"):
-        publish_guided(store, main, guide, 1.5, "", (2.0, 0.4))
+    with pytest.raises(ValueError, match=says):
+        publish_guided(store, main, guide, 1.5, "", interval)
+    assert store.versions("dots") == [1]
+
+
+def test_a_weight_is_a_number(store: ModelStore) -> None:
+    main, guide = published(store, "dots", [16, 32]), published(store, "worse", [8, 16])
+    with pytest.raises(ValueError, match="the weight is nan; allowed: a finite number"):
+        publish_guided(store, main, guide, math.nan, "")
     assert store.versions("dots") == [1]
 
 
