@@ -15,7 +15,7 @@ from torch import Tensor
 from models.card import ImageShape, ModelCard
 from models.sampling.field import field, of_plane
 from models.score import ScoreModel
-from models.store import ModelStore, sha256
+from models.store import BrokenModel, ModelStore, sha256
 from models.training.presets import PublishedAs
 from models.training.trainer import Trainer, TrainingDiverged
 
@@ -47,7 +47,10 @@ def publish(
     averaged = trainer.averages.models[decay].module.state_dict()
     weights = as_float16(averaged)
     for number in store.versions(published.name):
-        known_card = store.card(published.name, number)
+        try:
+            known_card = store.card(published.name, number)
+        except BrokenModel:
+            continue
         if known_card.weights_sha256 == sha256(weights):
             return known_card, store.path(published.name, number)
     card = draft(trainer, published).model_copy(

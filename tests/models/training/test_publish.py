@@ -59,6 +59,14 @@ def test_the_same_weights_are_not_published_twice_but_another_average_is(trained
         publish(trained, PUBLISHED, store, "", decay=0.9)
 
 
+def test_an_earlier_version_that_cannot_be_read_is_no_hindrance(trained: Trainer, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    publish(trained, PUBLISHED, store, "", decay=0.0)
+    (tmp_path / "dots" / "1" / "card.json").write_text("{}")
+    card, _ = publish(trained, PUBLISHED, store, "")
+    assert card.version == 2
+
+
 @pytest.mark.parametrize("value", [float("nan"), 1e6])
 def test_weights_that_are_not_finite_as_float16_are_not_published(
     trained: Trainer, tmp_path: Path, value: float
