@@ -1,5 +1,6 @@
 """`scoreserve jobs` and `scoreserve cancel`: what was asked for, how far it is, and stopping it."""
 
+import sys
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -62,7 +63,8 @@ def jobs(
                 _tell([found])
             return
         states = cast(list[State], [one.value for one in state or ()])
-        listed = list(islice(client.jobs(state=states, model=model or (), page=min(limit, 100)), limit))
+        every = client.jobs(state=states, model=model or (), page=min(limit, 100))
+        listed = list(islice(every, min(limit, sys.maxsize)))  # more than that islice does not count to
     if as_json:
         connection.print_json([dict(one.data) for one in listed])
     else:

@@ -35,6 +35,13 @@ def test_no_more_jobs_than_asked_for(command: Command, service: Service) -> None
     assert [request for request, _ in service.asked] == ["GET /jobs?limit=3", "GET /jobs?limit=3&cursor=more"]
 
 
+def test_more_jobs_may_be_asked_for_than_can_be_counted(command: Command, service: Service) -> None:
+    service.answers["GET /jobs"] = as_json({"jobs": [view("queued")], "next": None})
+    result = command("jobs", "--json", "--limit", "9" * 20)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)) == 1
+
+
 def test_one_job(command: Command, service: Service) -> None:
     service.has("failed", error="image 0 became NaN")
     assert "image 0 became NaN" in command("jobs", JOB).stdout
