@@ -51,6 +51,18 @@ class Averages:
         return torch.no_grad()(fold)
 
 
+def asked(decay: float | None, usual: float) -> float:
+    """The decay of the average that is asked for, of those that are kept beside the usual one; None asks for that.
+
+    Raises:
+        ValueError: there is no such average.
+    """
+    if decay is not None and decay not in lengths(usual):
+        known = ", ".join(f"{kept:g}" for kept in lengths(usual))
+        raise ValueError(f"there is no average of decay {decay:g}; there is {known}")
+    return usual if decay is None else decay
+
+
 def lengths(decay: float) -> list[float]:
     """Decays of averages TIMES as short as that of `decay`, as long, and TIMES as long."""
     return sorted({round(max(0.0, 1 - (1 - decay) * factor), 9) for factor in (TIMES, 1, 1 / TIMES)})

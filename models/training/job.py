@@ -25,6 +25,7 @@ from models.sampling.sample import sample
 from models.sentences import in_one_line
 from models.store import ZOO, ModelStore
 from models.training import presets
+from models.training.averages import asked
 from models.training.data.formats import DataError
 from models.training.data.images import TrainingData, load_data
 from models.training.data.toy import is_plane, two_gaussians
@@ -261,6 +262,7 @@ class TrainingJob(Job):
         """See Job."""
         preset = presets.load(self.preset)
         settings = TrainingSettings.model_validate(preset.training.model_dump() | self.overrides)
+        asked(self.average, settings.ema_decay)  # which is better known now than when it is published
         data = self._data(preset, settings)
         return Task(self.trainer(data, settings, self._origin()), preset.model, data.told)
 

@@ -16,6 +16,7 @@ from models.card import ImageShape, ModelCard
 from models.sampling.field import field, of_plane
 from models.score import ScoreModel
 from models.store import BrokenModel, ModelStore, sha256
+from models.training.averages import asked
 from models.training.presets import PublishedAs
 from models.training.trainer import Trainer, TrainingDiverged
 
@@ -40,10 +41,7 @@ def publish(
         ValueError: there is no such average.
         TrainingDiverged: the weights are not finite as float16.
     """
-    decay = trainer.settings.ema_decay if decay is None else decay
-    if decay not in trainer.averages.models:
-        known = ", ".join(f"{kept:g}" for kept in trainer.averages.models)
-        raise ValueError(f"there is no average of decay {decay:g}; there is {known}")
+    decay = asked(decay, trainer.settings.ema_decay)
     averaged = trainer.averages.models[decay].module.state_dict()
     weights = as_float16(averaged)
     for number in store.versions(published.name):

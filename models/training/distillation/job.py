@@ -7,6 +7,7 @@ from typing import Any
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore
 from models.training import presets
+from models.training.averages import asked
 from models.training.data.images import Labels, TrainingData
 from models.training.distillation.flows import Flows, FlowsStopped, Maker
 from models.training.distillation.teacher import student_of
@@ -41,6 +42,7 @@ class DistillationJob(Job):
         card = find(as_begun(self.model, self.out), store)
         spec, told = student_of(card), {"classes": card.classes is not None}
         settings = TrainingSettings.model_validate(preset.training.model_dump() | told | self.overrides)
+        asked(self.average, settings.ema_decay)  # which is better known now than when it is published
         how = preset.flows.model_validate(preset.flows.model_dump() | self.flows)
         published = presets.PublishedAs(
             name=self.name,

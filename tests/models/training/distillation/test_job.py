@@ -92,6 +92,9 @@ def test_what_cannot_be_distilled_is_told_in_a_line(
 ) -> None:
     few = {"count": 32, "levels": 2, "execution": "eager float32"}
     distillation(plane, tmp_path / "out", name="twice", flows=few).run(ignore, ignore)
+    with pytest.raises(TrainingFailed, match=r"no average of decay 0\.5; there is 0\.92, 0\.98, 0\.995"):
+        distillation(plane, tmp_path / "average", average=0.5).run(ignore, ignore)
+    assert not (tmp_path / "average" / "flows").exists(), "it is known before they are made"
     again = distillation(plane, tmp_path / "other", model="twice").model_copy(
         update={"store": tmp_path / "out" / "models"}
     )
