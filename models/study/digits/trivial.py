@@ -6,6 +6,7 @@ the exact ones of the noised training images, near to them and far.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,11 @@ class Trivial:
         Raises:
             DataError, OSError, ValueError, RuntimeError: with one clear line.
         """
+        if not 0 < self.small < self.large < math.inf:
+            raise ValueError(
+                f"the small noise level is {self.small:g} and the large one {self.large:g}; "
+                "allowed: finite ones above 0, the small one below the large one"
+            )
         labelled, bench = bench_of(data, presets.load(PRESET).image, cache, device, on_progress)
         images = labelled.train.images
         networks = [
