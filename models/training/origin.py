@@ -13,6 +13,7 @@ from models.card import ModelCard
 from models.store import BrokenModel, ModelStore
 from models.training.checkpoint import Checkpoint
 
+LABELS = "embed_label.weight"  # what a network knows of its classes, a row each and one for none
 MAIN = "main."  # what the weights of a guided network that are its own begin with
 
 
@@ -102,7 +103,13 @@ def start_from(network: nn.Module, weights: dict[str, Tensor], origin: Origin) -
     """
     own = network.state_dict()
     wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
-    fresh = [name for name in own if name not in weights and not name.startswith("embed_label.")]
+    fresh = [name for name in own if name not in weights and name != LABELS]
+    if wrong == [LABELS] and not fresh:
+        ours = len(own[LABELS]) - 1 if LABELS in own else "none"
+        raise ValueError(
+            f"{origin.name} version {origin.version} knows {len(weights[LABELS]) - 1} classes, and this run's "
+            f"network {ours}: train with as many, or from a model that knows none"
+        )
     if wrong or fresh:
         raise ValueError(
             f"the weights of {origin.name} version {origin.version} are of another network than this run's: "

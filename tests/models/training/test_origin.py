@@ -106,6 +106,18 @@ def test_weights_of_another_network_are_refused(store: ModelStore, tmp_path: Pat
         started(store, "tiny", tmp_path, network=network)
 
 
+@pytest.mark.parametrize(("names", "ours"), [(("cat", "dog", "owl"), "3"), ((), "none")])
+def test_weights_that_know_another_number_of_classes_are_refused(
+    store: ModelStore, tmp_path: Path, names: tuple[str, ...], ours: str
+) -> None:
+    knowing = started(store, "tiny", tmp_path, classes=True)
+    start = Origin.of(store.card("tiny")), knowing.network.state_dict()
+    labels = Labels(torch.arange(36) % max(1, len(names)), names)
+    settings = SETTINGS.model_copy(update={"classes": bool(names)})
+    with pytest.raises(ValueError, match=f"tiny version 2 knows 2 classes, and this run's network {ours}: train with"):
+        Trainer(IMAGES, settings, tmp_path, labels=labels, origin=start)
+
+
 @pytest.mark.parametrize("model", ["tiny/newest", "tiny/-1"])
 def test_a_version_is_a_number(store: ModelStore, model: str) -> None:
     with pytest.raises(ValueError, match="NAME/VERSION"):
