@@ -326,6 +326,10 @@ class Trainer:
         mean, std = mean_and_std(self.images)
         if self.origin is not None and self.origin.data_std is not None:
             mean, std = self.origin.data_mean, self.origin.data_std
+        if round(std, 4) == 0:
+            raise ValueError(
+                "all pixels of all training images are alike: there is nothing to learn, give other images"
+            )
         return NetworkSpec(kind=kind, arguments=arguments, data_mean=round(mean, 4), data_std=round(std, 4))
 
     def _gradients(self, execution: StepExecution) -> Gradients:

@@ -284,6 +284,12 @@ def test_a_network_with_dropout_is_not_trained_in_pieces(tmp_path: Path) -> None
         Trainer(IMAGES, SETTINGS.model_copy(update=changes), tmp_path).train(ignore)
 
 
+@pytest.mark.parametrize("pixel", [0, 255])
+def test_images_that_are_all_alike_are_refused(tmp_path: Path, pixel: int) -> None:
+    with pytest.raises(ValueError, match="all pixels of all training images are alike"):
+        Trainer(torch.full((8, 1, 8, 8), pixel, dtype=torch.uint8), TrainingSettings(), tmp_path)
+
+
 def test_mean_and_standard_deviation_are_those_of_the_pixels() -> None:
     images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels = images.double() / 255
