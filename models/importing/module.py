@@ -126,6 +126,10 @@ def read_state(path: Path, key: str | None = None) -> tuple[dict[str, Tensor], s
     Raises:
         ImportRefused: it cannot be read, or there is no state dict, or none by that key.
     """
+    if key and path.suffix == ".safetensors":
+        raise ImportRefused(
+            f"{path} is one state dict, as safetensors are; --key is for files of torch.save: leave it out"
+        )
     content: Any
     content, digest = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     for part in key.split(".") if key else ():

@@ -230,6 +230,12 @@ def test_weights_that_do_not_fit(own: str, target: Target, tmp_path: Path, conte
     refused(said, lambda: import_module(f"{own}:Net", weights, CONTRACT, target, {"predicts": "denoised"}), target)
 
 
+def test_a_key_is_for_files_that_may_hold_more_than_one_state_dict(own: str, target: Target, tmp_path: Path) -> None:
+    weights = saved(tmp_path / "w.safetensors")
+    said = "w.safetensors is one state dict, as safetensors are; --key is for files of torch.save: leave it out"
+    refused(said, lambda: import_module(f"{own}:Net", weights, CONTRACT, target, key="ema"), target)
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_weights_that_are_cut_anywhere(own: str, target: Target, tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"w{suffix}")
