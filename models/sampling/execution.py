@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Executed(nn.Module):
         if self.dtype != torch.float32 and getattr(network, "exact_condition", False):
             self.condition_dtype = torch.float32
             for layer in self.network.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d | nn.GroupNorm):
+                if _of_torch(layer) and any(True for _ in layer.parameters(recurse=False)):
                     layer.register_forward_pre_hook(self._cast)
         self.run = torch.compile(self.network, dynamic=True) if execution.mode == "compile" else self.network
 
@@ -59,9 +59,14 @@ class Executed(nn.Module):
         out: Tensor = self.run(x, condition.to(self.condition_dtype))
         return out.to(torch.float32).contiguous()
 
-    def _cast(self, _layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _cast(self, _layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """What a layer is given, in the type of its weights: what was made of a float32 condition is not in it."""
-        return tuple(x.to(self.dtype) for x in given)
+        return tuple(x.to(self.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)
+
+
+def _of_torch(layer: nn.Module) -> bool:
+    """Whether a layer is one of torch's own, and not somebody's network, which is to see its condition as it is."""
+    return type(layer).__module__.startswith("torch.nn.")
 
 
 def candidates(device: torch.device, exact: bool) -> list[Execution]:

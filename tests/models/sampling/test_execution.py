@@ -55,10 +55,12 @@ class Embedded(nn.Module):
         super().__init__()
         self.of_step, self.of_label = nn.Embedding(1001, 4), nn.Embedding(1000, 4)
         self.of_phase, self.conv, self.norm = nn.Linear(1, 4), nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4)
-        self.out = nn.Conv2d(4, 1, 3, padding=1)
+        self.out, self.evened = nn.Conv2d(4, 1, 3, padding=1), nn.LayerNorm(4)
+        self.scale = nn.Parameter(torch.ones(4))
 
     def forward(self, x: Tensor, step: Tensor, label: Tensor) -> Tensor:
-        told = self.of_step(step.long()) + self.of_label(label) + self.of_phase((step[:, None] / 100).sin())
+        phase = self.of_phase(self.evened((step[:, None] * self.scale / 100).sin())[:, :1])
+        told = self.of_step(step.long()) + self.of_label(label) + phase
         h = self.norm(self.conv(x) + told[:, :, None, None] + 1e-3 * step[:, None, None, None])
         out: Tensor = self.out(h)
         return out
