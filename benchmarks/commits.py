@@ -55,7 +55,8 @@ def service(tree: Path, models: Path) -> Iterator[httpx.Client]:
     with tempfile.TemporaryDirectory() as directory:
         port, children = free_port(), Children(Path(directory))
         command = [sys.executable, "-m", "cli.main", "up", "--port", str(port), "--data-dir", directory]
-        environment = {"PYTHONPATH": str(tree), "SCORESERVE_MODELS_DIR": str(models)}
+        # Without the directory that this is run in, which would come before.
+        environment = {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1", "SCORESERVE_MODELS_DIR": str(models)}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600.0) as http:
             children.start(command, environment, cores())
             try:
