@@ -37,8 +37,8 @@ AGAIN_SECONDS = 0.1  # between two searches for some that ask for nothing, where
 OTHER_FILES = 256  # that a process has open besides its clients' connections
 MOST_HEADER_BYTES = 2**14
 MOST_AHEAD_BYTES = 2**16  # that a client may send before it has had the answer to what it has sent
-SLICE_BYTES, MOST_SLICE_BYTES = 2**12, 2**16  # read at once of what may be dear: of the smallest chunks some 6 ms; and
-# where it was not so far
+SLICE_BYTES = 2**12  # read at once of what may be dear: of the smallest chunks some 6 ms
+MOST_SLICE_BYTES = 2**16  # the same, where it was not so far
 PROGRESS_BYTES = 2**12  # of an answer, that a client has to take before its time is over
 
 
@@ -57,7 +57,7 @@ class Connection(H11Protocol):
         self._unread: deque[memoryview] = deque()  # what has come, and waits for its address or for an answer before it
         self._reads_at: asyncio.Handle | None = None
         self._reading = self._late = False  # whether `_read` is at work, and has to look at what was sent ahead
-        self._slice = SLICE_BYTES  # read at once of what may be dear
+        self._slice = SLICE_BYTES
         self._read_bytes = 0  # since events were handled
 
     @property

@@ -61,7 +61,7 @@ class Stream:
         self.seen: Id = (0, 0)  # the last event that was put
         self.prefix = PREFIX.get()
         self._waiting: asyncio.Queue[list[str] | None] = asyncio.Queue()
-        self._preview: list[str] = []  # the last one, while it waits
+        self._preview: list[str] = []  # the last one, which may wait still
 
     def put(self, text: str, last: bool = False, preview: bool = False) -> bool:
         """Puts what is to be sent next; says whether the client keeps up. One that does not has to connect again.
