@@ -14,7 +14,6 @@ ATTACKS = (
     "bodies_that_do_not_come",
     "headers_without_end",
     "chunks_of_a_byte",
-    "chunks_sent_ahead",
     "trailers_without_sense",
     "headers_without_sense",
     "probes",

@@ -100,13 +100,6 @@ def chunks_of_a_byte(mallory: Mallory) -> None:
         thread.join()
 
 
-def chunks_sent_ahead(mallory: Mallory) -> None:
-    """Behind a request that costs nothing, in one piece."""
-    mallory.source = ELSEWHERE
-    body = mallory.request("POST /inpaint", "Content-Type: application/json", "Transfer-Encoding: chunked") + TINY
-    mallory.pour(60, PROBE, body[:65_000], again=False)
-
-
 def trailers_without_sense(mallory: Mallory) -> None:
     """As many lines as there may be, after a body of nothing."""
     mallory.source = ELSEWHERE
