@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
+
 OURS = Path(__file__).parents[1] / "var" / "moto" / "bin"  # where .ci/run installs it
 KEYS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -32,9 +34,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         pytest.skip("s3fs is not installed, so nothing is kept in buckets: pip install 'scoreserve[s3]'")
     if program is None:
         pytest.skip("moto is not installed, so there is no server of S3: .ci/run has the commands")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -1,7 +1,6 @@
 """The API process has no torch in it, and is small."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -9,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+
+from tests.ports import free_port
 
 # Importing torch or safetensors fails in this process, wherever it is tried.
 WITHOUT_TORCH = """
@@ -72,10 +73,10 @@ def test_requests_are_served_where_torch_cannot_be_imported(service_url: str, mo
 
 
 def test_the_process_is_small(service_url: str, models_dir: Path, until: Callable[..., None]) -> None:
-    free_port = _free_port()
+    port = free_port()
     environment = {**os.environ, "SCORESERVE_MODELS_DIR": str(models_dir), "SCORESERVE_DEFAULT_MODEL": "tiny"}
-    command = [sys.executable, "-m", "cli.main", "api", "--redis-url", service_url, "--port", str(free_port)]
-    address = f"http://127.0.0.1:{free_port}"
+    command = [sys.executable, "-m", "cli.main", "api", "--redis-url", service_url, "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:
         try:
@@ -104,9 +105,3 @@ def _megabytes(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise AssertionError("no VmRSS")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

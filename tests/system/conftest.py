@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import pytest
 from cli.processes import ours
 from models.store import SCORES, ZOO, ModelStore
 from tests.conftest import publish_tiny
+from tests.ports import free_port
 from tests.system.markdown import ROOT, Shell
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -95,9 +95,7 @@ def shipped_models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -
 def shell(shipped_models: Path) -> Iterator[Shell]:
     """A reader's shell: a directory, and the service that runs after `make up`."""
     home = Path(tempfile.mkdtemp(prefix="reader"))  # of a short path, for the socket in it
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     environment = {
         "HOME": str(home),
         "OMP_NUM_THREADS": "1",

@@ -1,7 +1,6 @@
 """A network of somebody else's package, which is installed beside scoreserve, and then is not."""
 
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +19,7 @@ from models.parametrisation import Epsilon
 from models.processes import VariancePreserving
 from models.samplers.heun import Heun
 from models.store import ModelStore, sha256
+from tests.ports import free_port
 from tests.system.markdown import ROOT
 from tests.system.test_wheel import _pip
 
@@ -106,9 +106,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
 def test_it_is_served_where_its_package_is_installed_and_named_where_it_is_not(
     start: Callable, python: Path, store: ModelStore, tmp_path: Path, until: Callable
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     models = {"SCORESERVE_MODELS_DIR": str(store.directories[0]), "SCORESERVE_DEFAULT_MODEL": "theirs"}
     command = ("up", "--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "0")

@@ -15,7 +15,6 @@ import base64
 import hashlib
 import io
 import json
-import socket
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tests.conftest import DATA
+from tests.ports import free_port
 from tests.system.arithmetic import fingerprint
 
 GOLDEN = DATA / "golden"
@@ -80,9 +80,7 @@ def test_all_is_as_recorded(
     url = "none" if store == "none" else request.getfixturevalue(f"{store}_url")
     monkeypatch.setenv("SCORESERVE_RESULTS_URL", url)
     monkeypatch.setenv("SCORESERVE_RESULTS_IN_REDIS_BYTES", "0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     up = start("up", "--port", address.rpartition(":")[2], "--data-dir", str(tmp_path / "q"), "--grace-seconds", "0")
     with httpx.Client(base_url=address, timeout=60) as http:
         until(lambda: up.poll() is None and _ready(http))

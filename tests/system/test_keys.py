@@ -1,7 +1,6 @@
 """Keys and quotas over two API processes, asked by many clients at once."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.ports import free_port
+
 CLIENTS = 50
 JOB = 2 * 13  # image-steps of two images of `tiny`
 QUOTA = 20 * JOB
@@ -23,9 +24,7 @@ def addresses(start: Callable, service_url: str, until: Callable) -> list[str]:
     """Two API processes on one Redis."""
     found = []
     for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         start("api", "--port", str(port), "--redis-url", service_url)
         found.append(f"http://127.0.0.1:{port}")
     until(lambda: all(_answers(address) for address in found))

@@ -9,7 +9,6 @@ import base64
 import io
 import os
 import random
-import socket
 import struct
 import zlib
 from collections import Counter
@@ -25,6 +24,7 @@ from PIL import Image
 
 from models.store import ModelStore
 from tests.conftest import publish_tiny
+from tests.ports import free_port
 
 Asked = tuple[str, dict[str, bytes], dict[str, object]]  # a route, its pictures, and what else is said
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16B", "F")
@@ -149,9 +149,7 @@ def test_no_picture_breaks_the_service(
     request: pytest.FixtureRequest, start: Callable[..., Any], service_url: str, until: Callable[..., None]
 ) -> None:
     count, draw = request.config.getoption("--mutations"), random.Random(1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
         until(lambda: _alive(client), 180)

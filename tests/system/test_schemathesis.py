@@ -7,7 +7,6 @@ were so many; `-s` shows the figures.
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = "tests/system/schemathesis/schemathesis.toml"
@@ -50,9 +51,7 @@ def test_the_service_does_what_its_document_says(
     until: Callable[..., None],
 ) -> None:
     wanted = request.config.getoption("--schemathesis-cases")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     service = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url, **LIMITS)
     start("worker", SCORESERVE_REDIS_URL=worker_url)

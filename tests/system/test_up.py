@@ -17,11 +17,12 @@ from PIL import Image
 from redis import Redis
 
 from service.webhooks.records import check_secret
+from tests.ports import free_port
 from worker.queue import keys
 
 
 def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path: Path, until: Callable) -> None:
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     options = ["--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "1"]
     up = start("up", *options, SCORESERVE_RESULTS_IN_REDIS_BYTES="0")
@@ -48,7 +49,7 @@ def test_one_command_serves_and_leaves_nothing_behind(start: Callable, tmp_path:
 
 def test_modules_of_others_on_the_path_are_not_taken_for_ours(start: Callable, tmp_path: Path, until: Callable) -> None:
     """As of who has a network of their own in a directory where there is a worker.py, or a package called models."""
-    theirs, port = tmp_path / "theirs", _free_port()
+    theirs, port = tmp_path / "theirs", free_port()
     for name in ("cli/__init__", "cli/main", "worker", "models/__init__", "service/__init__"):
         (theirs / name).parent.mkdir(parents=True, exist_ok=True)
         (theirs / f"{name}.py").write_text("raise SystemExit('not this one')")
@@ -59,7 +60,7 @@ def test_modules_of_others_on_the_path_are_not_taken_for_ours(start: Callable, t
 
 
 def test_accepted_jobs_outlive_a_stop(start: Callable, tmp_path: Path, until: Callable) -> None:
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     arguments = ("up", "--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "0")
     first = start(*arguments)
@@ -79,11 +80,11 @@ def test_accepted_jobs_outlive_a_stop(start: Callable, tmp_path: Path, until: Ca
 
 
 def test_two_ups_do_not_share_a_queue_by_accident(start: Callable, tmp_path: Path, until: Callable) -> None:
-    port = _free_port()
+    port = free_port()
     start("up", "--port", str(port), "--data-dir", str(tmp_path / "q"))
     until(lambda: _ready(f"http://127.0.0.1:{port}"))
     where = f"which serves http://127.0.0.1:{port}".encode()
-    second = start("up", "--port", str(_free_port()), "--data-dir", str(tmp_path / "q"))
+    second = start("up", "--port", str(free_port()), "--data-dir", str(tmp_path / "q"))
     assert second.wait(60) == 1
     said = second.stderr.read()
     assert b"another" in said
@@ -96,7 +97,7 @@ def test_two_ups_do_not_share_a_queue_by_accident(start: Callable, tmp_path: Pat
 
 
 def test_a_killed_up_takes_its_children_along(start: Callable, tmp_path: Path, until: Callable) -> None:
-    port = _free_port()
+    port = free_port()
     up = start("up", "--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "0")
     until(lambda: _ready(f"http://127.0.0.1:{port}"))
     family = _descendants(up.pid)
@@ -119,7 +120,7 @@ def test_surroundings_that_are_not_usual(start: Callable, tmp_path: Path, until:
         "SCORESERVE_PORT": "tcp://10.0.0.1:8000",
         **proxies,
     }
-    address = f"http://[::1]:{(port := _free_port())}"
+    address = f"http://[::1]:{(port := free_port())}"
     options = {"directory": home / "here", "ignoring": (signal.SIGINT, signal.SIGHUP), **odd}
     up = start("up", "--host", "::1", "--port", str(port), "--grace-seconds", "0", **options)
     try:
@@ -146,7 +147,7 @@ def test_surroundings_that_are_not_usual(start: Callable, tmp_path: Path, until:
 @pytest.mark.parametrize("data_dir", ["file/q", "/proc/1/q"])
 def test_a_directory_that_cannot_be_is_said_in_one_line(start: Callable, tmp_path: Path, data_dir: str) -> None:
     (tmp_path / "file").touch()
-    up = start("up", "--port", str(_free_port()), "--data-dir", str(tmp_path / data_dir))
+    up = start("up", "--port", str(free_port()), "--data-dir", str(tmp_path / data_dir))
     assert up.wait(60) == 1
     said = up.stderr.read().decode()
     assert said.startswith("error: cannot keep the queue in ")
@@ -156,7 +157,7 @@ def test_a_directory_that_cannot_be_is_said_in_one_line(start: Callable, tmp_pat
 def test_who_waits_is_answered_when_the_service_stops(
     start: Callable, service_url: str, redis: Redis, until: Callable[..., None], tmp_path: Path
 ) -> None:
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     api = start("api", "--port", str(port), SCORESERVE_REDIS_URL=service_url)
     until(lambda: _answers(address))
@@ -195,12 +196,6 @@ def _ready(address: str) -> bool:
         return httpx.get(f"{address}/readyz", timeout=5, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _descendants(pid: int) -> list[int]:

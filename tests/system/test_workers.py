@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.sampling.sample import sample
 from models.score import ScoreModel
+from tests.ports import free_port
 from worker.queue import keys
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
@@ -94,9 +94,7 @@ def test_a_rolling_restart_under_load_fails_no_request(
 ) -> None:
     options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
     workers = [start("worker", **options) for _ in range(3)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     start("api", SCORESERVE_REDIS_URL=service_url, SCORESERVE_PORT=str(port))
     until(lambda: queue.workers() == 3)
     until(lambda: _answers(port))

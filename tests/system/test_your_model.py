@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.ports import free_port
 from tests.system.markdown import ROOT, Block, Shell, blocks
 
 PAGE = blocks(ROOT / "docs" / "your-model.md")
@@ -27,9 +27,7 @@ MADE, ASKED = (block for block in PAGE if block.heading == "From a network to im
 def shell() -> Iterator[Shell]:
     """A reader's shell, with nothing in it."""
     home = Path(tempfile.mkdtemp(prefix="reader"))  # of a short path, for the socket in it
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     (home / "work").mkdir()
     environment = {"HOME": str(home), "XDG_STATE_HOME": "", "XDG_CACHE_HOME": "", "OMP_NUM_THREADS": "1"}
     yield Shell(home / "work", address, environment)

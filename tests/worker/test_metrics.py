@@ -1,6 +1,5 @@
 """A worker's metrics, and what the log says of jobs and shards."""
 
-import socket
 from collections.abc import Callable
 
 import httpx
@@ -8,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.card import ModelCard
+from tests.ports import free_port
 from worker.batching import BatchingWorker
 from worker.queue.jobs import JobQueue
 
@@ -15,9 +15,7 @@ NewWorker = Callable[[], BatchingWorker]
 
 
 def scrape(worker: BatchingWorker) -> dict[str, float]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     worker.metrics.serve("127.0.0.1", port)
     samples = {}
     for family in text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics").text):

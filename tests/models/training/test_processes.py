@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from models.training.checkpoint import CHECKPOINT
 from models.training.presets import load
 from models.training.processes import Processes
 from models.training.trainer import Trainer
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 PRESET = """
@@ -89,7 +89,7 @@ def test_no_thread_of_a_group_is_left_to_drop_a_tensor_while_the_interpreter_end
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(THREADS)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script), end, *map(str, dots(tmp_path))]
     both = [
         subprocess.Popen(
@@ -100,12 +100,6 @@ def test_no_thread_of_a_group_is_left_to_drop_a_tensor_while_the_interpreter_end
     lines = [line for process in both for line in process.communicate(timeout=120)[0].decode().splitlines()]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(lines) == ["left by 0: []", "left by 1: []", *said]
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def dots(directory: Path) -> tuple[Path, Path, Path]:

@@ -8,7 +8,6 @@ docs/operations.md has.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ import httpx
 from redis import Redis
 
 from service.access.keys import Keys
+from tests.ports import free_port
 from tests.system.markdown import ROOT
 
 MOST_MEGABYTES = 512  # of an API process, at any time
@@ -134,7 +134,7 @@ class Target:
         with Redis.from_url(url) as redis:
             keys = Keys(redis)
             (_, self.victims), (_, self.mallorys) = (keys.create(name) for name in ("victim", "mallory"))
-        ports = [_free_port() for _ in range(processes)]
+        ports = [free_port() for _ in range(processes)]
         self.addresses = [f"http://127.0.0.1:{port}" for port in ports]
         self.processes = [self._start("service", "api", "--port", str(port)) for port in ports]
         self.worker = self._start("worker", "worker")
@@ -252,12 +252,6 @@ class Target:
 def _middle_and_end(times: list[float]) -> tuple[float, float]:
     """Median and 99th percentile."""
     return median(times), sorted(times)[int(0.99 * len(times))]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _ready(address: str) -> bool:

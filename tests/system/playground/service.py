@@ -1,7 +1,6 @@
 """The service behind a playground, and what a person does on its pages."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from typing import Any
 
 import httpx
 from redis import Redis
+
+from tests.ports import free_port
 
 PATIENCE_MS = 120_000  # of a machine that has much else to do
 SLOW = "1000"  # steps: long enough to do something meanwhile, for a network that is tiny
@@ -25,9 +26,7 @@ class Service:
     """
 
     def __init__(self, models_dir: Path, redis_url: str, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.redis_url = redis_url
         self.environment = {

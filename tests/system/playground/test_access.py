@@ -1,7 +1,6 @@
 """Who reaches the page: by the keyboard, with a key, and whoever sees or reads otherwise."""
 
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.playground.service import PATIENCE_MS, Service, ask, ended, holds, job_id, marked, pixels, ready, tiny
 
 AXE = "axe-core@4.14.1"
@@ -61,9 +61,7 @@ def tab_to(page: Any, condition: str) -> None:
 def test_where_a_key_is_needed_the_page_asks_for_it_and_keeps_it_for_the_tab(
     browser: Any, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, until: Callable[..., None]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     options = "--port", address.rpartition(":")[2], "--data-dir", str(tmp_path), "--grace-seconds", "0"
     with (tmp_path / "log").open("wb") as log:
         start("up", *options, log=log, SCORESERVE_REQUIRE_KEY="true")
