@@ -12,6 +12,7 @@ from benchmarks.gpu.networks import Subject, subjects, usual_model, usual_table
 from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.euler import Euler
 from models.samplers.heun import Heun
 from models.sampling import noise
@@ -34,6 +35,7 @@ KINDS = [
     Ancestral.table(karras(10, 0.01, 8, 7)),
     AnnealedLangevin.table(geometric(5, 0.03, 6), 2, 1e-4, True, 5.0),
     AdamsBashforth.table(karras(10, 0.01, 8, 7)),
+    Dpmpp2mSde.table(karras(10, 0.01, 8, 7)),
 ]
 
 

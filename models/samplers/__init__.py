@@ -15,6 +15,7 @@ NAMES = (
     "heun",
     "multistep_consistency",
     "repaint",
+    "dpmpp_2m_sde",
 )
 KNOWING = "repaint"  # where a card does not say what images are made by of which something is known
 USUAL = "annealed_langevin"  # where a request or a card has settings without a name, or none

@@ -1,9 +1,9 @@
 """Samplers as tables: a row for each network evaluation. Numpy only, so the service counts and checks without torch.
 
-A row is (sigma, drift, carry, noise, known, feedback, kept), and what it does to an image x is
+A row is (sigma, drift, carry, noise, known, feedback, kept, aim), and what it does to an image x is
 
     e = x + sigma^2 * score(x, sigma)                                  the denoised image
-    d = drift * score(x, sigma) + carry * d_previous                   d_previous: `drift * score` of the row before
+    d = drift * score(x, sigma) + carry * previous                     previous: see below
     x = x + d + noise * z                                              z: standard normal
     x = x + Q (known_image + kept * (x_before - known_image) + feedback * (known_image - e) + known * z' - x)
 
@@ -14,6 +14,9 @@ x_before is x as the row found it. The pixels given by the client are as noisy a
 noise level after the row is that of `known`, the noise that is drawn, and that of kept * sigma, the noise that stays.
 In the last row both are 0, and they come back exactly as they were sent. `feedback` aims past what is known, by so many
 times what the denoised image still lacks of it; as `kept` holds on to that too, it adds up over the rows.
+
+What the next row finds as `previous` is drift * score(x, sigma), or where `aim` is 1 the way from the new x to the
+denoised image, e - x: by the first slopes are carried on, by the second what they lead to.
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS = ("sigma", "drift", "carry", "noise", "known", "feedback", "kept")
+COLUMNS = ("sigma", "drift", "carry", "noise", "known", "feedback", "kept", "aim")
 Row = tuple[float, ...]  # its columns from the first on; those left out are 0
 
 
@@ -31,7 +34,7 @@ class Table:
     """A sampler, ready to run.
 
     Args:
-        rows: float64 [rows, 7], in the order of COLUMNS.
+        rows: float64 [rows, 8], in the order of COLUMNS.
         initial_std: x starts as N(initial_mean, initial_std^2) in every pixel; None starts it uniform in [0, 1].
         initial_mean: should be the mean of the data. Images noised to sigma_1 have it, and what a start elsewhere adds,
             the square root of the number of pixels times the difference, sigma_1 may not drown: on MNIST, from 1/2

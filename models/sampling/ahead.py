@@ -34,8 +34,9 @@ class Row(NamedTuple):
         conditions: of the score, [n + g, 3 + f]: those of all slots, with their labels; then those of the `guided`
             ones without.
         guided: None if g is 0.
-        sigma, drift, carry, noise, known, feedback, kept: columns of the tables, [n, 1, 1, 1].
-        noisy, known_noisy, holding: host's bool [n], whether `noise`, `known`, and `feedback` or `kept` are not 0.
+        sigma, drift, carry, noise, known, feedback, kept, aim: columns of the tables, [n, 1, 1, 1].
+        noisy, known_noisy, holding, aiming: host's bool [n], whether `noise`, `known`, `feedback` or `kept`, and `aim`
+            are not 0.
         keys: of the noise, int64 [n, 4], on the device; None on a CPU, which makes noise from what the host knows.
     """
 
@@ -48,9 +49,11 @@ class Row(NamedTuple):
     known: Tensor
     feedback: Tensor
     kept: Tensor
+    aim: Tensor
     noisy: NDArray[np.bool_]
     known_noisy: NDArray[np.bool_]
     holding: NDArray[np.bool_]
+    aiming: NDArray[np.bool_]
     keys: Tensor | None
 
 
@@ -63,8 +66,8 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
     table = np.stack([chain.table.rows[i : i + count] for i, chain in zip(cursors, chains, strict=True)], axis=1)
     told = _told(chains, table[:, :, 0], model)
     columns = sent(torch.from_numpy(table.transpose(0, 2, 1).astype(np.float32)), model.device)[..., None, None, None]
-    noisy, known_noisy, fed, keeping = (
-        table[:, :, COLUMNS.index(name)] != 0 for name in ("noise", "known", "feedback", "kept")
+    noisy, known_noisy, fed, keeping, aiming = (
+        table[:, :, COLUMNS.index(name)] != 0 for name in ("noise", "known", "feedback", "kept", "aim")
     )
     keys = None
     if with_keys:
@@ -73,7 +76,7 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
         made[:, :, -1] += np.arange(count)[:, None]
         keys = sent(torch.from_numpy(made), model.device)
     for i, (conditions, guided) in enumerate(told):
-        sigma, drift, carry, noise_std, known_std, feedback, kept = columns[i]
+        sigma, drift, carry, noise_std, known_std, feedback, kept, aim = columns[i]
         yield Row(
             conditions,
             guided,
@@ -84,9 +87,11 @@ def ahead(chains: Sequence[Chain], count: int, model: ScoreModel, with_keys: boo
             known_std,
             feedback,
             kept,
+            aim,
             noisy[i],
             known_noisy[i],
             (fed | keeping)[i],
+            aiming[i],
             None if keys is None else keys[i],
         )
 

@@ -28,7 +28,8 @@ class Chain:
         projection: what is known of it; goes with `known`.
         cursor: the row that comes next.
         x: float32 [c, h, w]; None before the first row.
-        previous: drift * score of the row before, float32 [c, h, w]; None where no row came before.
+        previous: what the row before leaves to carry, float32 [c, h, w], see models.samplers.table; None where no row
+            came before.
         label: of its class; None for one of all classes.
         guidance: towards the class; there is none without a label.
         keep: the cursors at which x is looked at; x at the end is none of them.

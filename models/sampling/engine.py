@@ -236,6 +236,8 @@ class Engine:
                 denoised = self._x[:n] + row.sigma**2 * score
                 target = target + row.feedback * (given - denoised) + row.kept * (self._x[:n] - given)
             x = self._project(x, target, ~row.known_noisy)
+        if row.aiming.any():
+            current = torch.where(row.aim != 0, self._x[:n] + row.sigma**2 * score - x, current)
         frames = self._frames(x)
         self._x[:n], self._previous[:n] = x, current  # from here on nothing can fail: a row is done or not
         self.image_steps += len(row.conditions)

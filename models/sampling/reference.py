@@ -5,6 +5,7 @@ evaluation. `paint(x, sigma, k)` overwrites the known pixels after it with the k
 2019, Appendix B.3); left out, nothing is known.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -89,6 +90,26 @@ def ancestral(
         std = eta * ((sigma**2 - following**2) * following**2 / sigma**2) ** 0.5
         mean = denoised + (following**2 - std**2) ** 0.5 * (x - denoised) / sigma
         x = paint(mean + std * noise(i) if std else mean, following, i)
+    return x
+
+
+def dpmpp_2m_sde(
+    score: Score, x: Tensor, sigmas: Sequence[float], eta: float, noise: Noise, paint: Paint = _paint_nothing
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu 2022, Algorithm 2) for the reverse SDE with a share of its noise, in lambda = -log sigma."""
+    before: tuple[float, Tensor] | None = None  # lambda and the denoised image
+    for i, sigma in enumerate(sigmas):
+        denoised = x + sigma**2 * score(x, sigma)
+        if i + 1 == len(sigmas):
+            return paint(denoised, 0.0, i)
+        now, following = -math.log(sigma), -math.log(sigmas[i + 1])
+        middle = denoised  # as it is expected half a step on
+        if before is not None:
+            middle = denoised + (following - now) / 2 * (denoised - before[1]) / (now - before[0])
+        kept = math.exp((1 + eta) * (now - following))
+        std = sigmas[i + 1] * (1 - math.exp(2 * eta * (now - following))) ** 0.5
+        before = now, denoised
+        x = paint(kept * x + (1 - kept) * middle + (std * noise(i) if std else 0.0), sigmas[i + 1], i)
     return x
 
 

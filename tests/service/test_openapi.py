@@ -137,6 +137,10 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/ColorizeBody: added",
     "paths//upscale: added",
     "paths//colorize: added",
+    # The reverse SDE may be solved to the second order.
+    "components/schemas/Dpmpp2mSde: added",
+    "components/schemas/*/dpmpp_2m_sde: added",
+    "components/schemas/*/oneOf/10: added",
     # Null, and an empty field of a form, are the same as left out.
     "components/schemas/*Body/properties/*: gone",
     "components/schemas/*Body/properties/*/anyOf: added",

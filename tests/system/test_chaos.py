@@ -29,6 +29,7 @@ from models.images import Pixels
 from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
+from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.plan import plan
@@ -316,6 +317,7 @@ def ask(chance: random.Random, card: ModelCard) -> SampleRequest:
         Heun(name="heun", levels=chance.randint(5, 60)),
         AdamsBashforth(name="adams_bashforth", levels=chance.randint(5, 100)),
         Ancestral(name="ancestral", levels=chance.randint(5, 100)),
+        Dpmpp2mSde(name="dpmpp_2m_sde", levels=chance.randint(5, 100)),
         FollowScores(name="follow_scores", steps=chance.randint(5, 300)),
     ]
     fields = {

@@ -13,7 +13,7 @@ def test_annealed_langevin_steps_scale_with_the_variance_of_their_level() -> Non
     alpha = step_size * (np.repeat(sigmas, 100) / 0.01) ** 2
     assert table.column("drift")[:-1] == pytest.approx(alpha / 2)
     assert table.column("noise")[:-1] == pytest.approx(np.sqrt(alpha))
-    assert tuple(table.rows[-1]) == pytest.approx((0.01, 0.01**2, 0, 0, 0, 0, 0))
+    assert tuple(table.rows[-1]) == pytest.approx((0.01, 0.01**2, 0, 0, 0, 0, 0, 0))
     assert not table.column("carry").any()
 
 

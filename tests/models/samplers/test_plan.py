@@ -13,6 +13,7 @@ from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
@@ -35,6 +36,8 @@ REQUESTS: list[SamplerSettings | None] = [
     ConsistentAnnealed(name="consistent_annealed"),
     ConsistentAnnealed(name="consistent_annealed", levels=20, eta=0.6),
     Ancestral(name="ancestral"),
+    Dpmpp2mSde(name="dpmpp_2m_sde"),
+    Dpmpp2mSde(name="dpmpp_2m_sde", levels=9, eta=1.7),
     Euler(name="euler", levels=12),
     AdamsBashforth(name="adams_bashforth", sigma_max=3.0),
 ]
@@ -361,12 +364,12 @@ def test_a_consistency_model_is_asked_a_few_times_with_noise_up_to_the_next_leve
     assert settings == kind(name="multistep_consistency", levels=2, rho=7.0, sigma_max=10.0, sigma_min=0.001)
     middle = ((10 ** (1 / 7) + 0.001 ** (1 / 7)) / 2) ** 7
     assert table.rows.tolist() == [
-        pytest.approx([10, 100, 0, math.sqrt(middle**2 - 0.001**2), middle, 0, 0]),
-        pytest.approx([middle, middle**2, 0, 0, 0, 0, 0]),
+        pytest.approx([10, 100, 0, math.sqrt(middle**2 - 0.001**2), middle, 0, 0, 0]),
+        pytest.approx([middle, middle**2, 0, 0, 0, 0, 0, 0]),
     ]
     assert table.initial_std == pytest.approx(10)
     _, once = plan(kind(name="multistep_consistency", levels=1), consistency_card)
-    assert once.rows.tolist() == [pytest.approx([10, 100, 0, 0, 0, 0, 0])]
+    assert once.rows.tolist() == [pytest.approx([10, 100, 0, 0, 0, 0, 0, 0])]
     _, listed = plan(kind(name="multistep_consistency", sigmas=(10.0, 1.0, 0.2)), consistency_card)
     assert listed.column("sigma").tolist() == [10, 1, 0.2]
     _, within = plan(kind(name="multistep_consistency").within(3, consistency_card), consistency_card)

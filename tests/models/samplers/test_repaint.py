@@ -33,7 +33,7 @@ def test_each_level_but_the_last_is_done_again_and_again() -> None:
 def test_the_noise_is_that_of_the_level_after_every_row(resamples: int, persistence: float) -> None:
     """Of a single point the score is (point - x) / sigma^2 and the noise of x is all that there is of it."""
     made = known_too = SIGMAS[0] ** 2
-    for sigma, drift, _, noise, known, _, kept in Repaint.table(SIGMAS, resamples, 0.0, persistence).rows:
+    for sigma, drift, _, noise, known, _, kept, _ in Repaint.table(SIGMAS, resamples, 0.0, persistence).rows:
         made = (1 - drift / sigma**2) ** 2 * made + noise**2
         known_too = kept**2 * known_too + known**2
         assert made == pytest.approx(known_too, rel=1e-9, abs=1e-12)

@@ -11,6 +11,7 @@ from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
@@ -40,6 +41,7 @@ SAMPLERS = [
     Ancestral.table(karras(10, 0.01, 7, 7)),
     AdamsBashforth.table(karras(10, 0.01, 7, 7)),
     Repaint.table(karras(10, 0.01, 4, 7), 3),
+    Dpmpp2mSde.table(karras(10, 0.01, 7, 7), 1.5),
 ]
 
 

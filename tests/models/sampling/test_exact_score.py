@@ -15,6 +15,7 @@ from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.euler import Euler
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
@@ -46,6 +47,8 @@ SAMPLERS = {
     "annealed_langevin": (annealed_langevin(), 0.04, (0.85, 1.1)),
     "consistent_annealed": (with_tau(100, 2.0), 0.04, (0.85, 1.15)),
     "ancestral": (Ancestral.table(karras(SIGMA_MAX, SIGMA_MIN, 100, 7)), 0.04, (0.85, 1.1)),
+    "dpmpp_2m_sde": (Dpmpp2mSde.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7)), 0.04, (0.85, 1.1)),
+    "dpmpp_2m_sde, with more noise": (Dpmpp2mSde.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7), 2.0), 0.04, (0.85, 1.1)),
     "euler": (Euler.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7)), 0.04, (0.85, 1.1)),
     "adams_bashforth": (AdamsBashforth.table(karras(SIGMA_MAX, SIGMA_MIN, 35, 7)), 0.04, (0.9, 1.1)),
     "heun": (Heun.table(karras(SIGMA_MAX, SIGMA_MIN, 18, 7)), 0.04, (0.9, 1.1)),

@@ -10,6 +10,7 @@ from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.consistent_annealed import ConsistentAnnealed
+from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.euler import Euler
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
@@ -64,6 +65,18 @@ SAMPLERS: dict[str, tuple[Table, Loop]] = {
     "ancestral, half its noise": (
         Ancestral.table(LEVELS, 0.5),
         lambda score, x, noise, paint: reference.ancestral(score, x, LEVELS, 0.5, noise, paint),
+    ),
+    "dpmpp_2m_sde": (
+        Dpmpp2mSde.table(LEVELS),
+        lambda score, x, noise, paint: reference.dpmpp_2m_sde(score, x, LEVELS, 1.0, noise, paint),
+    ),
+    "dpmpp_2m_sde, with more noise": (
+        Dpmpp2mSde.table(LEVELS, 2.5),
+        lambda score, x, noise, paint: reference.dpmpp_2m_sde(score, x, LEVELS, 2.5, noise, paint),
+    ),
+    "dpmpp_2m_sde, without noise": (
+        Dpmpp2mSde.table(LEVELS, 0.0),
+        lambda score, x, noise, paint: reference.dpmpp_2m_sde(score, x, LEVELS, 0.0, noise, paint),
     ),
     "euler": (
         Euler.table(LEVELS),
