@@ -41,7 +41,7 @@ SAMPLERS: tuple[dict[str, Any], ...] = (
     {"name": "euler", "levels": 10},
     {"name": "adams_bashforth", "levels": 10},
     {"name": "heun", "levels": 7},
-    {"name": "dpmpp_2m_sde", "levels": 10, "eta": 1.5},
+    {"name": "dpmpp_2m_sde", "levels": 10, "churn": 2, "churn_max": 2, "churn_min": 0.5},
 )
 VIEWED: dict[str, Any] = {"model": "mnist", "count": 3, "seed": 11, "frames": 4, "sampler": SAMPLERS[5]}
 VIEWS = (

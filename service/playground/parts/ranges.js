@@ -8,17 +8,20 @@ const SENSIBLE = {
   steps: [10, 500],
   rho: [1, 10],
   eta: [0.05, 1.5],
+  churn: [0, 5],
 };
 
 /**
- * @returns {{low, high, logarithmic}|null} for a setting of a sampler; null where the range cannot be told.
+ * @param {{name, maximum}} parameter of a sampler.
+ * @returns {{low, high, logarithmic}|null} null where the range cannot be told.
  */
-export function sensible(name, card) {
-  if (SENSIBLE[name]) {
-    const [low, high] = SENSIBLE[name];
-    return { low, high, logarithmic: high / low > 30 };
+export function sensible({ name, maximum }, card) {
+  const range = SENSIBLE[name];
+  if (range) {
+    const [low, high] = range;
+    return { low, high: Math.min(high, maximum ?? high), logarithmic: low > 0 && high / low > 30 };
   }
-  if (name.startsWith("sigma")) return { low: card.sigma_min, high: card.sigma_max, logarithmic: true };
+  if (/^sigma|^churn_/.test(name)) return { low: card.sigma_min, high: card.sigma_max, logarithmic: true };
   return null;
 }
 

@@ -146,7 +146,7 @@ export class SamplerForm {
     if (parameter.maximum !== null) input.max = parameter.maximum;
     input.value = value ?? "";
     this.inputs.set(parameter.name, () => (input.value === "" ? null : input.valueAsNumber));
-    const range = sensible(parameter.name, this.card);
+    const range = sensible(parameter, this.card);
     if (!range) return make("div", { className: "control" }, input);
     hint.textContent += ` Sensible: ${told(range)}.`;
     const slider = make("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": `${name}, slider` });

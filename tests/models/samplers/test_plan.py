@@ -37,7 +37,7 @@ REQUESTS: list[SamplerSettings | None] = [
     ConsistentAnnealed(name="consistent_annealed", levels=20, eta=0.6),
     Ancestral(name="ancestral"),
     Dpmpp2mSde(name="dpmpp_2m_sde"),
-    Dpmpp2mSde(name="dpmpp_2m_sde", levels=9, eta=1.7),
+    Dpmpp2mSde(name="dpmpp_2m_sde", levels=9, eta=0.7, churn=1.5, churn_max=2.0),
     Euler(name="euler", levels=12),
     AdamsBashforth(name="adams_bashforth", sigma_max=3.0),
 ]

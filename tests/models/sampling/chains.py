@@ -41,7 +41,7 @@ SAMPLERS = [
     Ancestral.table(karras(10, 0.01, 7, 7)),
     AdamsBashforth.table(karras(10, 0.01, 7, 7)),
     Repaint.table(karras(10, 0.01, 4, 7), 3),
-    Dpmpp2mSde.table(karras(10, 0.01, 7, 7), 1.5),
+    Dpmpp2mSde.table(karras(10, 0.01, 7, 7)),
 ]
 
 

@@ -48,7 +48,11 @@ SAMPLERS = {
     "consistent_annealed": (with_tau(100, 2.0), 0.04, (0.85, 1.15)),
     "ancestral": (Ancestral.table(karras(SIGMA_MAX, SIGMA_MIN, 100, 7)), 0.04, (0.85, 1.1)),
     "dpmpp_2m_sde": (Dpmpp2mSde.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7)), 0.04, (0.85, 1.1)),
-    "dpmpp_2m_sde, with more noise": (Dpmpp2mSde.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7), 2.0), 0.04, (0.85, 1.1)),
+    "dpmpp_2m_sde, with churn": (
+        Dpmpp2mSde.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7), lambda sigma: 3.0 if 0.5 < sigma < 2.5 else 1.0),
+        0.04,
+        (0.85, 1.1),
+    ),
     "euler": (Euler.table(karras(SIGMA_MAX, SIGMA_MIN, 50, 7)), 0.04, (0.85, 1.1)),
     "adams_bashforth": (AdamsBashforth.table(karras(SIGMA_MAX, SIGMA_MIN, 35, 7)), 0.04, (0.9, 1.1)),
     "heun": (Heun.table(karras(SIGMA_MAX, SIGMA_MIN, 18, 7)), 0.04, (0.9, 1.1)),

@@ -71,11 +71,11 @@ SAMPLERS: dict[str, tuple[Table, Loop]] = {
         lambda score, x, noise, paint: reference.dpmpp_2m_sde(score, x, LEVELS, 1.0, noise, paint),
     ),
     "dpmpp_2m_sde, with more noise": (
-        Dpmpp2mSde.table(LEVELS, 2.5),
+        Dpmpp2mSde.table(LEVELS, lambda _sigma: 2.5),
         lambda score, x, noise, paint: reference.dpmpp_2m_sde(score, x, LEVELS, 2.5, noise, paint),
     ),
     "dpmpp_2m_sde, without noise": (
-        Dpmpp2mSde.table(LEVELS, 0.0),
+        Dpmpp2mSde.table(LEVELS, lambda _sigma: 0.0),
         lambda score, x, noise, paint: reference.dpmpp_2m_sde(score, x, LEVELS, 0.0, noise, paint),
     ),
     "euler": (
