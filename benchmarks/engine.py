@@ -26,9 +26,9 @@ from models import schedules
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
+from models.plan import plan
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.samplers.table import COLUMNS, Table
 from models.sampling import reference

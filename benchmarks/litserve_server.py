@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from benchmarks.as_worker import engine_of
 from benchmarks.padded import run_padded
 from models.images import Pixels
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.samplers.table import Table
 from models.sampling.chain import Chain

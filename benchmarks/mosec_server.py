@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.as_worker import engine_of
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.sampling.chain import Chain
 from models.sampling.sample import run, to_pixels

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from benchmarks.as_worker import engine_of
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.samplers.table import Table
 from models.sampling import noise

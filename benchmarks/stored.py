@@ -27,7 +27,7 @@ from benchmarks import report
 from benchmarks.fleet import server
 from models.card import ImageShape
 from models.files import write_json
-from models.samplers.plan import plan
+from models.plan import plan
 from models.store import ZOO, ModelStore
 from service.answering.views import samples_npz
 from tests import buckets

@@ -19,8 +19,8 @@ from benchmarks.system import System, cores, wait_for
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
+from models.plan import plan
 from models.samplers.euler import Euler
-from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.store import ZOO, ModelStore
 from worker.queue.jobs import JobQueue

@@ -25,8 +25,8 @@ from benchmarks.system import ROOT, System, cores
 from models.card import ModelCard
 from models.environment import describe
 from models.files import write_json
+from models.plan import plan
 from models.samplers.euler import Euler
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.score import ScoreModel

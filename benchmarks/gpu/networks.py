@@ -12,8 +12,8 @@ from benchmarks import small
 from benchmarks.gpu.findings import Findings
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.parametrisation import Edm
+from models.plan import plan
 from models.samplers.euler import Euler
-from models.samplers.plan import plan
 from models.samplers.table import Table
 from models.schedules import geometric
 from models.score import ScoreModel, build_network

@@ -1,7 +1,7 @@
 """Samplers that spend a given number of network evaluations an image, for comparing them. Torch-free."""
 
 from models.card import ModelCard
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings
 

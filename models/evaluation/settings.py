@@ -7,8 +7,8 @@ from models.card import ModelCard
 from models.evaluation.budgets import within
 from models.guidance import UNGUIDED, Guidance
 from models.labels import guidance_of
+from models.plan import offered, plan, usual
 from models.samplers import COMPARED
-from models.samplers.plan import offered, plan, usual
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 from models.samplers.table import Table

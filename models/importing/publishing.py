@@ -15,8 +15,8 @@ from torch import Tensor
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.importing.reading import ImportRefused
+from models.plan import plan
 from models.samplers import COMPARED
-from models.samplers.plan import plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 from models.score import build_network

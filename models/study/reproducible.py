@@ -22,8 +22,8 @@ from models.evaluation.bench import Bench, Progress
 from models.evaluation.figures import Figures
 from models.evaluation.samples import key
 from models.images import Pixels
+from models.plan import plan
 from models.samplers.annealed_langevin import AnnealedLangevin
-from models.samplers.plan import plan
 from models.samplers.table import Table
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine

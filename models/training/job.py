@@ -17,8 +17,8 @@ from torch import Tensor
 
 from models.card import ModelCard, NetworkSpec
 from models.images import grid, to_png
+from models.plan import plan
 from models.samplers import COMPARED
-from models.samplers.plan import plan
 from models.samplers.settings import bare
 from models.samplers.table import Table
 from models.sampling.sample import sample

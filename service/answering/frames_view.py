@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.card import ModelCard
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.table import snapshots
 from worker.queue.job import Job
 

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.card import EXAMPLE, ModelCard
 from models.labels import why_unguided
-from models.samplers.plan import why_not
+from models.plan import why_not
 from models.samplers.settings import SAMPLERS
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from models import networks
 from models.card import ImageShape, ModelCard
 from models.labels import LabelRefused, drawn_labels, guidance_of, labels_of, weight_of
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.sampler import MAX_SEED, SamplerRefused
 from models.samplers.settings import SamplerSettings
 from models.sentences import suggestion

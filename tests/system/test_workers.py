@@ -17,10 +17,10 @@ import pytest
 from rq.worker import Worker
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.sampling.sample import sample
 from models.score import ScoreModel

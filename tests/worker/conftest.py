@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.follow_scores import FollowScores
-from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from models.sampling.execution import Execution
 from models.sampling.sample import sample

@@ -9,8 +9,8 @@ import torch
 from redis import Redis
 
 from models.card import ImageShape, ModelCard
+from models.plan import plan
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.table import snapshots
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.card import ModelCard
 from models.labels import LabelRefused, guidance_of, labels_of
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.table import snapshots
 from models.sampling.chain import Chain

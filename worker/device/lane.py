@@ -14,7 +14,7 @@ from torch import Tensor
 from models.card import ModelCard
 from models.environment import device_name
 from models.images import Pixels
-from models.samplers.plan import plan
+from models.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, choose, key
 from models.sampling.engine import ROWS, Engine

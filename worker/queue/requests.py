@@ -24,7 +24,7 @@ class SampleRequest(BaseModel):
     seed: int = Field(ge=0, le=MAX_SEED)
     frames: int = Field(0, ge=0, le=MAX_FRAMES, description="How often each image is looked at; 0 or 1: the result.")
     weights_sha256: str | None = Field(None, description="The weights that were promised; null takes what is there.")
-    sampler: SamplerSettings = Field(description="Complete: as `models.samplers.plan.plan` returns it.")
+    sampler: SamplerSettings = Field(description="Complete: as `models.plan.plan` returns it.")
     labels: tuple[int, ...] | None = Field(
         None, min_length=1, description="Of images 0, 1 and so on, repeated; null for images of all classes."
     )

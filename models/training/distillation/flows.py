@@ -20,7 +20,7 @@ from torch import Tensor
 from models.card import ModelCard
 from models.cores import usable_cores
 from models.files import write_json
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.settings import bare
 from models.sampling.chain import Chain, initial, quantize
 from models.sampling.choice import choose

@@ -8,10 +8,10 @@ from pydantic import TypeAdapter
 
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.evaluation.budgets import within
+from models.plan import offered, plan
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
-from models.samplers.plan import offered, plan
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import SamplerSettings
 

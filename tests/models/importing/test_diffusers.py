@@ -19,9 +19,9 @@ from models.importing.diffusers import import_diffusers
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
 from models.parametrisation import Score
+from models.plan import plan
 from models.processes import DiscreteVariancePreserving
 from models.samplers.euler import Euler
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run

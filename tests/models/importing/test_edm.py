@@ -14,9 +14,9 @@ from models.importing.edm import BLOCK, import_edm
 from models.importing.edm_pickle import Container, Module
 from models.networks.adm import ADM
 from models.parametrisation import Edm, Epsilon, OverSigma
+from models.plan import plan
 from models.processes import VarianceExploding, VariancePreserving
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run

@@ -18,9 +18,9 @@ from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
 from models.networks.adm import ADM
 from models.parametrisation import Edm, Epsilon
+from models.plan import offered, plan
 from models.processes import DiscreteVariancePreserving
 from models.samplers.euler import Euler
-from models.samplers.plan import offered, plan
 from models.sampling import noise
 from models.sampling.chain import Chain, initial
 from models.sampling.engine import Engine

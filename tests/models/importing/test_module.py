@@ -16,7 +16,7 @@ from models.card import ImageShape
 from models.importing.module import Contract, import_exported, import_module
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
-from models.samplers.plan import plan
+from models.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run

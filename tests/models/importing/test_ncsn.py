@@ -17,8 +17,8 @@ from models.card import ModelCard, NetworkSpec
 from models.importing.ncsn import import_ncsn
 from models.importing.publishing import Target
 from models.importing.reading import ImportRefused
+from models.plan import plan
 from models.samplers.annealed_langevin import AnnealedLangevin
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine, advance
 from models.sampling.sample import run

@@ -17,10 +17,10 @@ from models.importing.reading import read_torch
 from models.importing.score_sde import _by_our_names, _network, _process, import_score_sde
 from models.importing.score_sde_config import PUBLISHED, Config, read_config
 from models.parametrisation import Epsilon, OverSigma
+from models.plan import plan
 from models.processes import SubVariancePreserving, VarianceExploding
 from models.samplers.ancestral import Ancestral
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from models.sampling.engine import Engine
 from models.sampling.sample import run

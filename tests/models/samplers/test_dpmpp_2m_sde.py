@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.ancestral import Ancestral
 from models.samplers.dpmpp_2m_sde import Dpmpp2mSde
-from models.samplers.plan import plan
 from models.samplers.sampler import SamplerRefused
 
 SIGMAS = [3.0, 2.0, 0.5]

@@ -59,7 +59,7 @@ from cli.main import app as command
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.evaluation.settings import settings_of
 from models.samplers import NAMES
-from models.samplers.plan import plan
+from models.plan import plan
 from service.app import create_app
 from service.asking.schemas import SampleBody
 from service.routes.house import samplers

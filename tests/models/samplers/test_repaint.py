@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.ancestral import Ancestral
 from models.samplers.euler import Euler
-from models.samplers.plan import plan
 from models.samplers.repaint import Repaint
 from models.samplers.sampler import SamplerRefused
 from models.samplers.settings import bare

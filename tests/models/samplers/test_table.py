@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers import NAMES
-from models.samplers.plan import plan
 from models.samplers.settings import bare
 from models.samplers.table import Table, snapshots
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.card import ImageShape, ModelCard
 from models.parametrisation import Edm
+from models.plan import plan
 from models.samplers.euler import Euler
-from models.samplers.plan import plan
 from models.sampling.choice import Choice, Probe, Remembered, _widths, choose, key
 from models.sampling.execution import Execution
 from models.sampling.sample import sample

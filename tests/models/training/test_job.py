@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.samplers.plan import plan
+from models.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from models.store import ZOO, ModelStore

@@ -10,7 +10,7 @@ from PIL import Image
 
 from models.card import ModelCard
 from models.networks.unet import UNet
-from models.samplers.plan import plan
+from models.plan import plan
 from models.sampling.field import SIDE
 from models.sampling.sample import sample
 from models.score import ScoreModel

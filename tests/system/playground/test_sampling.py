@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.samplers.plan import plan
+from models.plan import plan
 from models.sampling.chain import Chain, initial, quantize
 from models.store import ModelStore
 from tests.system.playground.service import PATIENCE_MS, Service, ask, ended, holds, job_id, pixels, tiny

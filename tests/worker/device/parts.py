@@ -2,8 +2,8 @@
 
 from models.card import ModelCard
 from models.images import Pixels
+from models.plan import plan
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.settings import SamplerSettings
 from worker.device.batch import Batch
 from worker.device.lane import Part

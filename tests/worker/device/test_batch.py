@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.follow_scores import FollowScores
-from models.samplers.plan import plan
 from models.sampling.execution import Execution
 from models.sampling.sample import sample
 from models.score import ScoreModel

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.images import Pixels
+from models.plan import plan
 from models.samplers.ancestral import Ancestral
 from models.samplers.annealed_langevin import AnnealedLangevin
 from models.samplers.heun import Heun
-from models.samplers.plan import plan
 from models.samplers.repaint import Repaint
 from models.samplers.settings import SamplerSettings
 from models.sampling.execution import Execution

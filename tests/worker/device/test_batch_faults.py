@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 from models.card import ModelCard
-from models.samplers.plan import plan
+from models.plan import plan
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from tests.worker.device.parts import request, run

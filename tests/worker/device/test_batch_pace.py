@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from models.card import ModelCard
+from models.plan import plan
 from models.samplers.follow_scores import FollowScores
-from models.samplers.plan import plan
 from models.sampling.chain import Chain
 from worker.device.batch import Batch
 from worker.device.lane import Lane

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.samplers.plan import plan
+from models.plan import plan
 from models.store import ModelStore
 from tests.worker.device.parts import SHORT, run
 from worker.device import state

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.card import ModelCard
-from models.samplers.plan import plan
+from models.plan import plan
 from models.samplers.settings import bare
 from models.sampling.sample import sample
 from models.score import ScoreModel

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from models import schedules
 from models.card import ModelCard
+from models.plan import offered, plan, why_not
 from models.samplers import NAMES
 from models.samplers.adams_bashforth import AdamsBashforth
 from models.samplers.ancestral import Ancestral
@@ -19,7 +20,6 @@ from models.samplers.follow_scores import FollowScores
 from models.samplers.heun import Heun
 from models.samplers.langevin import Langevin
 from models.samplers.multistep_consistency import MultistepConsistency
-from models.samplers.plan import offered, plan, why_not
 from models.samplers.sampler import MAX_ROWS, SamplerRefused
 from models.samplers.settings import SamplerSettings, bare
 
