@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from models.samplers.families.descent import Descent
-from models.samplers.sampler import Model, otherwise
+from models.samplers.sampler import Model, Share, otherwise
 from models.samplers.table import Row, Table
 from models.schedules import to_zero
 
@@ -19,12 +19,8 @@ class Ancestral(Descent):
     usual_levels: ClassVar = 100
 
     name: Literal["ancestral"]
-    eta: float | None = Field(
+    eta: Share | None = Field(
         None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        strict=True,
         description="Share of the noise (Song 2021, DDIM, eq. 16): 1, the default, is ancestral sampling; 0 has none "
         "and is Euler's method. Less noise makes images vary more, and more of them unclear.",
     )

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from models.samplers.families.descent import Descent
-from models.samplers.sampler import Model, SamplerRefused, Sigma, otherwise
+from models.samplers.sampler import Model, SamplerRefused, Share, Sigma, otherwise
 from models.samplers.table import Row, Table
 from models.schedules import to_zero
 
@@ -19,12 +19,8 @@ class Dpmpp2mSde(Descent):
     usual_levels: ClassVar = 20
 
     name: Literal["dpmpp_2m_sde"]
-    eta: float | None = Field(
+    eta: Share | None = Field(
         None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        strict=True,
         description="Share of the reverse SDE's noise: 1 by default; 0 has none and is DPM-Solver++(2M).",
     )
     churn: float | None = Field(

@@ -18,6 +18,7 @@ MAX_ROWS = 100_000
 # Strict: a true or a "5" in JSON is a mistake, not a 1 or a 5.
 Sigma = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False, strict=True)]
 StepSize = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 Steps = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 
 # What the fields mean that samplers share and that say nothing themselves.
