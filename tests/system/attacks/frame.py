@@ -29,6 +29,7 @@ from tests.system.markdown import ROOT
 
 MOST_MEGABYTES = 512  # of an API process, at any time
 SHORT_SECONDS = 1.0
+LEAST_ASKED = 30  # times, before an attack is over: a median of fewer says little, and a slow machine answers few
 MOST_TIMES = (2, 5)  # what a victim's median and 99th percentile may be of the quiet ones
 # The same of the short version, on a machine that is busy with other tests; or so many milliseconds, or rounds of all
 # connections of Mallory's: where a busy service answers each in its turn, the victim's turn is one of these.
@@ -70,11 +71,16 @@ class Victim:
         assert job["state"] == "finished", f"the worker has stopped: {job}"
         return job
 
-    def asks(self, seconds: float, going: Callable[[], bool] = lambda: False) -> list[float]:
-        """What each answer took, in milliseconds."""
+    def asks(self, seconds: float, going: Callable[[int], bool] = lambda asked: False) -> list[float]:
+        """What each answer took, in milliseconds.
+
+        Args:
+            seconds: for which it asks at least.
+            going: whether it goes on, told how often it has asked.
+        """
         times: list[float] = []
         ends = time.monotonic() + seconds
-        while time.monotonic() < ends or going():
+        while time.monotonic() < ends or going(len(times)):
             http = self.clients[len(times) % len(self.clients)]
             begun = time.perf_counter()
             try:
@@ -196,6 +202,7 @@ class Target:
         mallory = subprocess.Popen(
             [*command, str(self.seconds), self.mallorys, *self.addresses],
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
@@ -210,9 +217,15 @@ class Target:
 
         reader = threading.Thread(target=read)
         reader.start()
-        victim.asks(0.1, lambda: not begun.is_set() and mallory.poll() is None)  # what is prepared is no attack
+        victim.asks(0.1, lambda _: not begun.is_set() and mallory.poll() is None)  # what is prepared is no attack
+
+        def going(asked: int) -> bool:
+            if asked >= LEAST_ASKED and mallory.stdin:
+                mallory.stdin.close()
+            return mallory.poll() is None
+
         since = time.monotonic()
-        under = victim.asks(self.seconds, lambda: mallory.poll() is None)
+        under = victim.asks(self.seconds, going)
         reader.join()
         lasted = 1000 * (time.monotonic() - since)
         peak = self.megabytes("VmHWM")

@@ -1,7 +1,8 @@
 """Mallory, a process of its own: `python -m tests.system.attacks.mallory MODULE ATTACK SECONDS KEY ADDRESS...`.
 
-An attack is a function of a module of this folder, which takes a Mallory. It is printed when it begins, and at the end
-what it was answered, and over how many connections at a time if each is answered in its turn.
+An attack is a function of a module of this folder, which takes a Mallory. It lasts until the seconds are over and its
+standard input is closed. It is printed when it begins, and at the end what it was answered, and over how many
+connections at a time if each is answered in its turn.
 """
 
 import importlib
@@ -30,7 +31,7 @@ class Mallory:
     Args:
         addresses: of all API processes.
         key: that an operator gave to Mallory.
-        seconds: how long an attack lasts.
+        seconds: how long an attack lasts at least.
     """
 
     addresses: list[str]
@@ -40,6 +41,7 @@ class Mallory:
     in_turn: int = 0  # connections that are each answered at once, and made anew
     source: str = "127.0.0.1"  # the address that it has, which is also the victim's
     ends: float = 0.0
+    enough: threading.Event = field(default_factory=threading.Event)  # is set when nobody needs it to last longer
 
     def __post_init__(self) -> None:
         self.headers = {"Authorization": f"Bearer {self.key}"}
@@ -56,7 +58,18 @@ class Mallory:
         """Whether the attack goes on, which begins when this is first asked."""
         if not self.ends:
             self.begin()
-        return time.monotonic() < self.ends
+        return time.monotonic() < self.ends or not self.enough.is_set()
+
+    def listen(self) -> None:
+        """Waits for the end of standard input."""
+        sys.stdin.read()
+        self.enough.set()
+
+    def join(self, threads: list[threading.Thread]) -> None:
+        """Waits for threads that have begun, until the attack is over."""
+        for thread in threads:
+            while self.going and thread.is_alive():
+                thread.join(0.05)
 
     def at_once(self, number: int, one: Callable[[httpx.Client, int], Any]) -> None:
         """Does something again and again, in so many threads, each with a connection to one of the processes."""
@@ -76,8 +89,7 @@ class Mallory:
         threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(number)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(max(0.0, self.ends - time.monotonic()))
+        self.join(threads)
 
     def note(self, answer: Any) -> None:
         """Counts an answer."""
@@ -147,8 +159,7 @@ class Mallory:
         assert self.going
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(max(0.0, self.ends - time.monotonic()))
+        self.join(threads)
 
     def request(self, line: str, *headers: str) -> bytes:
         """The head of a request, with the key."""
@@ -161,6 +172,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
     module, attack, seconds, key, *addresses = sys.argv[1:]
     mallory = Mallory(addresses, key, float(seconds))
+    threading.Thread(target=mallory.listen, daemon=True).start()
     getattr(importlib.import_module(f"tests.system.attacks.{module}"), attack)(mallory)
     print(json.dumps({"answers": mallory.answers, "in_turn": mallory.in_turn}), flush=True)
 
