@@ -12,10 +12,8 @@ from cli import connection
 from cli.commands import (
     api,
     completions,
-    distill,
     doctor,
     evaluate,
-    guide,
     import_,
     jobs,
     models,
@@ -26,6 +24,7 @@ from cli.commands import (
     worker,
 )
 from cli.commands.access import keys, operator
+from cli.commands.derived import distill, guide, republish
 from cli.extras import needs
 from cli.help import FIRST, example
 from cli.help.usage import Commands
@@ -75,6 +74,7 @@ app.command(epilog=example("worker"))(needs("worker")(worker.worker))
 app.command(epilog=example("train"))(needs("train")(train.train))
 app.command(epilog=example("distill"))(needs("train")(distill.distill))
 app.command(epilog=example("guide"))(needs("train")(guide.guide))
+app.command(epilog=example("republish"))(needs("queue")(republish.republish))
 app.command(epilog=example("evaluate"))(needs("train")(evaluate.evaluate))
 app.command(epilog=example("sample", connection.CODES))(sample.sample)
 app.command(epilog=example("inpaint", connection.CODES))(completions.inpaint)

@@ -106,9 +106,9 @@ def evaluate(
     names as they were asked for, and the distance of each class. --out collects the figures of all runs, with pictures.
     Samples are kept: stopped and started again it goes on, and with a larger --count it draws only what is missing.
     """
-    samplers = [_sampler(text) for text in sampler or []]
+    samplers = [sampler_of(text) for text in sampler or []]
     budgets = [_budget(text) for texts in evaluations or [] for text in texts.split(",")]
-    weights = [_weight(text) for texts in guidance or [] for text in texts.split(",")]
+    weights = [weight_of(text) for texts in guidance or [] for text in texts.split(",")]
     if restore:
         if into_card or inception_weights or weights or execution:
             fail("--restore goes without --into-card, --inception-weights, --guidance and --execution", code=2)
@@ -300,7 +300,7 @@ def _inception(entry: "Entry") -> list[str]:
     return [f"{found.fid:.2f}", f"{found.score:.2f} ± {found.score_deviation:.2f}"] if found else ["", ""]
 
 
-def _sampler(text: str) -> "SamplerSettings":
+def sampler_of(text: str) -> "SamplerSettings":
     """A sampler by its name, or by its settings as JSON; one clear line if it is neither."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (only services and workers have it)
 
@@ -318,7 +318,7 @@ def _sampler(text: str) -> "SamplerSettings":
         fail(f"--sampler {text}: {found.reason}; allowed: {found.allowed or 'other settings'}", code=2)
 
 
-def _weight(text: str) -> float:
+def weight_of(text: str) -> float:
     """A weight of guidance; one clear line if it is none."""
     from models.guidance import MAX_WEIGHT  # noqa: PLC0415 (numpy)
 
@@ -327,7 +327,7 @@ def _weight(text: str) -> float:
     except ValueError:
         weight = -1.0
     if not 0 <= weight <= MAX_WEIGHT:
-        fail(f"--guidance {text}: numbers from 0 to {MAX_WEIGHT:g}, such as 1,1.5,2", code=2)
+        fail(f"--guidance {text}: numbers from 0 to {MAX_WEIGHT:g}, such as 1.5", code=2)
     return weight
 
 

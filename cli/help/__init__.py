@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, str] = {
     "train": "scoreserve train mnist --data data/mnist --out runs/mnist",
     "distill": "scoreserve distill mnist --out runs/mnist-fast",
     "guide": "scoreserve guide mnist --by mnist-guide --weight 2.5 --interval 0.3 2 --store runs/mnist/models",
+    "republish": "scoreserve republish mnist --sampler heun --store my-models",
     "evaluate": "scoreserve evaluate mnist --data data/mnist --sampler heun --count 1000",
     "sample": "scoreserve sample --count 16 --sampler heun --out digits.png",
     "inpaint": "scoreserve inpaint digit.png mask.png --count 16 --out completions.png",

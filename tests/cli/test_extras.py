@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
         ("train toy2d --out x", {"torch"}, "train"),
         ("evaluate mnist --data x", {"torch"}, "train"),
         ("keys list", {"redis"}, "queue"),
+        ("republish mnist --store x", {"pydantic"}, "queue"),
         ("doctor", {"rq"}, "queue"),
         ("import ncsn x --config x --name x --store x", {"yaml"}, "worker"),
         ("study plane --out x", {"torch"}, "train"),

@@ -26,6 +26,7 @@ COMMANDS = (
     "train",
     "distill",
     "guide",
+    "republish",
     "sample",
     "inpaint",
     "upscale",

@@ -8,10 +8,10 @@ import safetensors.torch
 import torch
 
 from models.card import ModelCard, NetworkSpec
+from models.derived.guidance import publish_guided
 from models.score import ScoreModel, build_network
 from models.store import ModelNotFound, ModelStore, sha256
 from models.training.data.images import Labels
-from models.training.guidance import publish_guided
 from models.training.origin import Origin, find, read_weights
 from models.training.publish import ema_model
 from models.training.settings import TrainingSettings

@@ -1,4 +1,4 @@
-"""`scoreserve guide`: what it says. The guided model is tested in tests/models/training/test_guidance.py."""
+"""`scoreserve guide`: what it says. The guided model is tested in tests/models/derived/test_guidance.py."""
 
 import shutil
 from pathlib import Path

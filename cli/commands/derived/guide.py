@@ -32,8 +32,8 @@ def guide(
 
     Samples come out clearer and a little less varied. The model must not be a guided one itself.
     """
+    from models.derived.guidance import publish_guided  # noqa: PLC0415 (torch)
     from models.store import BrokenModel, ModelNotFound, ModelStore  # noqa: PLC0415
-    from models.training.guidance import publish_guided  # noqa: PLC0415 (torch)
 
     models = ModelStore(store)
     command = shlex.join(["scoreserve", *sys.argv[1:]])

@@ -8,10 +8,10 @@ import safetensors.torch
 import torch
 
 from models.card import ImageShape, ModelCard, NetworkSpec
+from models.derived.guidance import publish_guided
 from models.parametrisation import Consistency, Edm, Parametrisation
 from models.score import ScoreModel, build_network
 from models.store import BrokenModel, ModelStore, sha256
-from models.training.guidance import publish_guided
 
 MAIN: dict[str, Any] = {
     "channels": [16, 32],

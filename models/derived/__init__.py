@@ -1,0 +1,1 @@
+"""Models that are made of published ones, without training."""
