@@ -38,7 +38,8 @@ class Ask(TypedDict, total=False):
         guidance_interval: the lowest and the highest noise level that is guided; all by default.
         priority: high, normal or low.
         deadline_seconds: from now; a job that cannot make it is refused, one that does not is stopped.
-        frames: how many snapshots of the annealing to keep, for the animation and the filmstrip.
+        frames: how many snapshots of the annealing to keep, for the animation and the filmstrip; one of each network
+            evaluation if these are fewer.
         webhook: https address that is called once when the job has ended; or {"url": ..., "secret": ...}, where it is
             signed with a secret of yours.
         idempotency_key: asked again with the same key, the same request gives the same job; made by the client unless

@@ -272,7 +272,8 @@ class Intake:
         if size > most_bytes:
             reason = f"{body.count} images of {card.image.size:,} bytes are {size:,} bytes, more than one job may have"
             raise invalid("/count", reason, f"at most {most_bytes // card.image.size:,}")
-        self._check_frames(body, card, planned.rows)
+        frames = min(body.frames, planned.rows)
+        self._check_frames(frames, body.count, card)
         seed = secrets.randbelow(MAX_SEED + 1) if body.seed is None else body.seed
         labels = drawn_labels(seed, body.count, len(card.classes or ())) if planned.drawn else planned.labels
         request = SampleRequest(
@@ -282,22 +283,19 @@ class Intake:
             count=body.count,
             seed=seed,
             sampler=planned.sampler,
-            frames=body.frames,
+            frames=frames,
             labels=labels and labels[: body.count],
             guidance=planned.weight,
             guidance_interval=body.guidance_interval,
         )
         return request, image_steps
 
-    def _check_frames(self, body: SampleBody, card: ModelCard, rows: int) -> None:
-        if body.frames > rows:
-            reason = f"{body.frames} frames are more than the {rows} network evaluations of each image"
-            raise invalid("/frames", reason, f"0 to {rows}")
-        size, most = body.frames * body.count * card.image.size, self.settings.max_frames_bytes
+    def _check_frames(self, frames: int, count: int, card: ModelCard) -> None:
+        size, most = frames * count * card.image.size, self.settings.max_frames_bytes
         if size > most:
             raise invalid(
                 "/frames",
-                f"{body.frames} frames of {body.count} images are {size:,} bytes",
+                f"{frames} frames of {count} images are {size:,} bytes",
                 f"at most {most:,} bytes: fewer frames or fewer images",
             )
 

@@ -179,8 +179,8 @@ class SampleBody(_Body):
         0,
         ge=0,
         le=MAX_FRAMES,
-        description="How many snapshots of the annealing are kept, evenly over the network evaluations, the last being "
-        "the result; for `animation.webp`, `animation.gif` and `filmstrip.png`.",
+        description="How many snapshots of the annealing are kept, evenly over the network evaluations, or one of each "
+        "if there are fewer; the last is the result. For `animation.webp`, `animation.gif` and `filmstrip.png`.",
     )
     priority: Priority = Field(
         Priority.NORMAL,

@@ -93,6 +93,7 @@ ALLOWED: tuple[str, ...] = (
     "components/schemas/*Body/properties/labels: added",
     "components/schemas/*Body/properties/guidance: added",
     "components/schemas/*Body/properties/guidance_interval: added",
+    "components/schemas/*Body/properties/frames/description: changed: * or one of each if there are fewer; *",
     "components/schemas/*Body/properties/seed/description: changed: * alone. Drawn at random by default.'",
     "components/schemas/JobView/*/labels: added",
     "components/schemas/JobView/*/guidance: added",

@@ -7,7 +7,7 @@ import { models, ofPlane, offerModels, showFirst } from "../parts/models.js";
 import { samplers } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
 
-const FRAMES = 32; // kept of each image, to be scrubbed through
+const FRAMES = 32; // kept of each image, to be scrubbed through; the service keeps fewer of fewer evaluations
 
 /** Views give it `choose()`: the model is another; `submit()`: ask; and `find(argument)`: show what the address names. */
 export class AskingView {
@@ -91,14 +91,13 @@ export class AskingView {
     return { ...body, ...this.classes?.value(body.count) };
   }
 
-  /** Asks, for fewer frames if there are fewer evaluations. */
+  /** Asks, without frames where they would be too many bytes. */
   async ask(path, body) {
     try {
       return await ask(path, body);
     } catch (error) {
-      const refused = error.errors?.find(({ pointer }) => pointer === "/frames");
-      if (!refused) throw error;
-      return ask(path, { ...body, frames: Number(/^0 to (\d+)$/.exec(refused.allowed)?.[1] ?? 0) });
+      if (!error.errors?.some(({ pointer }) => pointer === "/frames")) throw error;
+      return ask(path, { ...body, frames: 0 });
     }
   }
 

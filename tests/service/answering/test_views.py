@@ -91,9 +91,17 @@ def test_frames_are_refused_where_they_cannot_be(new_client, settings, refusal: 
     assert "0 to 64" in refusal(ask(frames=65), "/frames")
     refusal(ask(frames=-1), "/frames")
     refusal(ask(frames=True), "/frames")
-    assert "14 frames are more than the 13 network evaluations" in refusal(ask(count=1, frames=14), "/frames")
     assert "13 frames of 13 images are 10,816 bytes" in refusal(ask(count=13, frames=13), "/frames")
     assert ask(count=12, frames=13).status_code == 202
+
+
+def test_of_fewer_evaluations_than_frames_each_is_kept(client, work) -> None:
+    job = client.submit(count=2, frames=64)
+    assert job["frames"] == 13
+    work()
+    found = client.get(f"/jobs/{job['id']}/frames").json()["frames"]
+    assert [frame["evaluations"] for frame in found] == list(range(1, 14))
+    assert picture(client.get(job["links"]["animation_gif"]).content).n_frames == 13
 
 
 def test_without_frames_there_is_nothing_to_animate(client, work, problem: Check) -> None:

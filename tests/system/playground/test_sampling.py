@@ -39,6 +39,15 @@ def test_a_grid_comes_out_of_the_noise_and_can_be_scrubbed(page: Any, service: S
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_job_of_few_evaluations_is_asked_for_once(page: Any, service: Service) -> None:
+    asked = []
+    page.on("request", lambda request: request.method == "POST" and asked.append(request.url))
+    ask(page, steps="5")
+    ended(page, "sample")
+    assert len(asked) == 1
+    assert service.job(job_id(page))["frames"] == 5
+
+
 def test_the_noise_is_seen_at_once_and_is_what_the_images_begin_with(
     page: Any, service: Service, models_dir: Path, record_property: Callable[[str, object], None]
 ) -> None:
