@@ -87,7 +87,7 @@ export class AskingView {
   get wanted() {
     const { count, seed } = this.fields;
     const body = { model: this.card.name, count: count.valueAsNumber, frames: FRAMES };
-    if (seed.value !== "") body.seed = seed.valueAsNumber;
+    body.seed = seed.value === "" ? drawnSeed() : seed.valueAsNumber;
     return { ...body, ...this.classes?.value(body.count) };
   }
 
@@ -123,6 +123,9 @@ export class AskingView {
     }
   }
 }
+
+/** A seed of few digits, which a person can read and repeat; the service would draw one of sixteen. */
+export const drawnSeed = () => Math.floor(Math.random() * 1_000_000);
 
 /** Brings an element into view at once, where it is not: its head, where it has no room. */
 function reveal(element) {

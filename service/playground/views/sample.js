@@ -1,6 +1,6 @@
 // The view “Sample”: a grid out of the noise.
 
-import { AskingView } from "./asking.js";
+import { AskingView, drawnSeed } from "./asking.js";
 import { ClassForm } from "../parts/classes.js";
 import { part } from "../parts/dom.js";
 import { JobPanel } from "../parts/job.js";
@@ -17,7 +17,7 @@ export class SampleView extends AskingView {
       onState: on.onState,
     });
     part(this.root, "dice").addEventListener("click", () => {
-      this.fields.seed.value = Math.floor(Math.random() * 100_000);
+      this.fields.seed.value = drawnSeed();
     });
   }
 

@@ -48,6 +48,19 @@ def test_a_job_of_few_evaluations_is_asked_for_once(page: Any, service: Service)
     assert service.job(job_id(page))["frames"] == 5
 
 
+def test_a_seed_that_is_drawn_is_short(page: Any, service: Service) -> None:
+    seeds = []
+    for _ in range(2):
+        tiny(page, "sample")
+        page.click("#sample .go")
+        ended(page, "sample")
+        seeds.append(service.job(job_id(page))["seed"])
+        page.goto("about:blank")
+        page.goto("/")
+    assert len(set(seeds)) == 2
+    assert max(seeds) < 1_000_000
+
+
 def test_the_noise_is_seen_at_once_and_is_what_the_images_begin_with(
     page: Any, service: Service, models_dir: Path, record_property: Callable[[str, object], None]
 ) -> None:
