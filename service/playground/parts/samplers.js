@@ -148,15 +148,18 @@ export class SamplerForm {
     this.inputs.set(parameter.name, () => (input.value === "" ? null : input.valueAsNumber));
     const range = sensible(parameter, this.card);
     if (!range) return make("div", { className: "control" }, input);
-    hint.textContent += ` Sensible: ${told(range)}.`;
+    hint.textContent += ` Sensible: ${told(range)}.${fallback === null ? " Auto: the service chooses." : ""}`;
     const slider = make("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": `${name}, slider` });
     const follow = () => {
       const current = input.value === "" ? fallback : input.valueAsNumber;
-      slider.value = current > 0 ? toPlace(range, current) : 0;
-      slider.setAttribute("aria-valuetext", current === null ? "auto" : short(current));
+      const auto = current === null; // in the middle and pale: it is at no value
+      slider.value = auto ? 500 : current > 0 ? toPlace(range, current) : 0;
+      slider.classList.toggle("auto", auto);
+      slider.setAttribute("aria-valuetext", auto ? "auto" : short(current));
     };
     slider.addEventListener("input", () => {
       input.value = toValue(range, slider.valueAsNumber, integer);
+      slider.classList.remove("auto");
       slider.setAttribute("aria-valuetext", input.value);
     });
     input.addEventListener("input", follow);

@@ -1,0 +1,83 @@
+"""The settings of a sampler on the page, in a real browser."""
+
+from typing import Any
+
+from tests.system.playground.service import ended, job_id, tiny
+
+
+def settings(page: Any, sampler: str) -> None:
+    tiny(page, "sample")
+    page.select_option("#sample [data-part=sampler]", sampler)
+    page.click("#sample summary:has-text('Settings')")
+
+
+def slider(page: Any, name: str) -> Any:
+    return page.locator(f"#sample .control:has([name={name}]) input[type=range]")
+
+
+def test_a_setting_that_the_service_chooses_stands_in_the_middle_until_it_is_moved(page: Any) -> None:
+    settings(page, "consistent_annealed")
+    eta, typed = slider(page, "eta"), page.locator("#sample [name=eta]")
+
+    def look() -> tuple[str, bool, str, str]:
+        pale = float(eta.evaluate("e => getComputedStyle(e).opacity")) < 1
+        return eta.input_value(), pale, eta.get_attribute("aria-valuetext"), typed.input_value()
+
+    assert look() == ("500", True, "auto", "")
+    assert typed.get_attribute("placeholder") == "auto"
+    assert "Auto: the service chooses." in page.inner_text(f"#{typed.get_attribute('aria-describedby')}")
+    eta.focus()
+    page.keyboard.press("ArrowRight")
+    place, pale, told, value = look()
+    assert (place, pale, told) == ("501", False, value)
+    assert 0.05 < float(value) < 1.5
+    typed.fill("")
+    assert look() == ("500", True, "auto", "")
+
+
+def test_a_setting_of_the_card_stands_where_it_is(page: Any) -> None:
+    settings(page, "annealed_langevin")
+    levels = slider(page, "levels")
+    assert levels.get_attribute("aria-valuetext") == "6"
+    assert int(levels.input_value()) < 100
+    assert float(levels.evaluate("e => getComputedStyle(e).opacity")) == 1
+
+
+def test_a_slider_ends_at_what_the_service_takes(page: Any, service: Any) -> None:
+    """Sensible values of eta end at 1.5, where those of ancestral sampling do at 1."""
+    settings(page, "ancestral")
+    slider(page, "eta").focus()
+    page.keyboard.press("End")
+    assert page.input_value("#sample [name=eta]") == "1"
+    page.fill("#sample [name=count]", "1")
+    page.click("#sample .go")
+    ended(page, "sample")
+    assert service.job(job_id(page))["sampler"]["eta"] == 1
+
+
+def test_ranges_are_those_of_the_setting_and_of_the_model(page: Any) -> None:
+    found = page.evaluate(
+        """async () => {
+            const { sensible, toPlace, toValue } = await import("/static/parts/ranges.js");
+            const card = { sigma_min: 0.01, sigma_max: 10 };
+            const steps = sensible({ name: "steps", maximum: 100000 }, card);
+            return {
+                few: sensible({ name: "levels", maximum: 40 }, card),
+                open: sensible({ name: "eta", maximum: null }, card),
+                steps,
+                sigma: sensible({ name: "churn_min", maximum: 1e4 }, card),
+                none: sensible({ name: "step_size", maximum: 1 }, card),
+                there: [10, 500, 7, 1000].map((value) => toPlace(steps, value)),
+                back: [0, 1000, 500].map((place) => toValue(steps, place, true)),
+            };
+        }"""
+    )
+    assert found == {
+        "few": {"low": 5, "high": 40, "logarithmic": False},
+        "open": {"low": 0.05, "high": 1.5, "logarithmic": False},
+        "steps": {"low": 10, "high": 500, "logarithmic": True},
+        "sigma": {"low": 0.01, "high": 10, "logarithmic": True},
+        "none": None,
+        "there": [0, 1000, 0, 1000],
+        "back": [10, 500, 71],
+    }
