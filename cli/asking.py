@@ -232,7 +232,8 @@ def deliver(client: Client, job: Job, output: Output, show: terminal.Protocol | 
     content = client.view(ended, output.view, **output.parameters)
     output.write(content)
     err.print(
-        f"{output.path}: {ended.count} images of {ended.model}, seed {ended.seed}",
+        f"{output.path}: {ended.count} image{'s' * (ended.count != 1)} of {ended.model}, version {ended.version}, "
+        f"seed {ended.seed}",
         highlight=False,
         markup=False,
         soft_wrap=True,

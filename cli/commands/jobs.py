@@ -88,7 +88,7 @@ def cancel(
 
 def _tell(jobs: list[Job]) -> None:
     """A line a job."""
-    table(("job", "state", "kind", "images", "model", "seed", "done", "left", "created"), [_row(job) for job in jobs])
+    table(("job", "state", "kind", "images", "model", "version", "seed", "done", "left", "created"), [_row(job) for job in jobs])
     for job in jobs:
         if job.error and len(jobs) == 1:
             typer.echo(job.error)
@@ -98,4 +98,4 @@ def _row(job: Job) -> tuple[str, ...]:
     done = f"{job.image_steps_done / job.image_steps:.0%}" if job.image_steps else ""
     left = "" if job.eta_seconds is None else asking.duration(job.eta_seconds)
     created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if job.created_at else ""
-    return job.id, job.state, job.kind, str(job.count), f"{job.model} {job.version}", str(job.seed), done, left, created
+    return job.id, job.state, job.kind, str(job.count), job.model, str(job.version), str(job.seed), done, left, created

@@ -42,7 +42,7 @@ def jobs(
             found += page
             if after is None:
                 break
-    table(("job", "client", "state", "model", "images", "done", "priority", "created"), [_row(one) for one in found])
+    table(("job", "client", "state", "model", "version", "images", "done", "priority", "created"), [_row(one) for one in found])
 
 
 def cancel(
@@ -104,8 +104,8 @@ def drained(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
 def _row(job: "Job") -> tuple[str, ...]:
     asked, done = job.request, f"{job.image_steps_done / job.image_steps:.0%}"
-    model = f"{asked.model} {asked.version}"
-    return job.id, job.client, job.state, model, str(asked.count), done, job.priority, _time(job.created_at)
+    model = asked.model, str(asked.version)
+    return job.id, job.client, job.state, *model, str(asked.count), done, job.priority, _time(job.created_at)
 
 
 def _time(seconds: float) -> str:

@@ -200,7 +200,7 @@ export class JobPanel {
     part(this.root, "cancel").hidden = Boolean(job.ended_at);
     part(this.root, "files").hidden = job.state !== "finished";
     for (const { button, moving } of this.files) button.hidden = moving && !job.frames;
-    const seed = `${job.model} ${job.version}, ${titleOf(job.sampler.name)}, seed ${job.seed}`;
+    const seed = `${job.model}, version ${job.version}, ${titleOf(job.sampler.name)}, seed ${job.seed}`;
     part(this.root, "what").textContent = `${plural(job.count, "image")} of ${seed}${told(job)}`;
     if (job.ended_at) this.#progress({ ...job.progress, ...job, sigma: null });
     this.onState(job);

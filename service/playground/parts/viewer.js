@@ -55,7 +55,7 @@ export class Viewer {
     this.large.replaceChildren(make("canvas", { width: small.width, height: small.height, role: "img", "aria-label": title }));
     this.large.firstChild.getContext("2d", { willReadFrequently: true }).drawImage(small, 0, 0);
     part(this.dialog, "title").textContent = title;
-    part(this.dialog, "origin").textContent = `Seed ${job.seed}, ${titleOf(job.sampler.name)}, model ${job.model} ${job.version}`;
+    part(this.dialog, "origin").textContent = `Seed ${job.seed}, ${titleOf(job.sampler.name)}, model ${job.model}, version ${job.version}`;
     const begin = part(this.dialog, "neighbours-begin");
     begin.hidden = job.kind !== "sample";
     part(this.dialog, "before").hidden = part(this.dialog, "after").hidden = job.count < 2;

@@ -72,7 +72,7 @@ export class PlaneView {
       throw new Error("No model of the plane is served here. Train one in a minute: scoreserve train toy2d --out runs/toy2d");
     }
     const field = new Field(await getJson(`models/${card.name}/scores?version=${card.version}`));
-    part(this.root, "model").textContent = `${card.name} ${card.version}`;
+    part(this.root, "model").textContent = `${card.name}, version ${card.version}`;
     this.panels = PANELS.map(({ name, look }) => {
       const root = copyOf("plane-panel");
       part(root, "title").textContent = titleOf(name);

@@ -21,7 +21,7 @@ def test_jobs_are_listed_a_line_each(command: Command, service: Service) -> None
     result = command("jobs", "--state", "running", "--state", "queued", "--model", "tiny", "--limit", "7")
     assert result.exit_code == 0, result.output
     header, first, second = result.stdout.splitlines()
-    assert header.split() == ["job", "state", "kind", "images", "model", "seed", "done", "left", "created"]
+    assert header.split() == ["job", "state", "kind", "images", "model", "version", "seed", "done", "left", "created"]
     assert first.split()[:8] == ["a" * 24, "running", "sample", "1", "tiny", "1", "5", "100%"]
     assert "1:01:01" in first
     assert second.split()[3] == "300"

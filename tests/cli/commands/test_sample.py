@@ -28,7 +28,7 @@ def test_the_grid_is_written_and_its_seed_told(run: Command, service: Service, t
     result = run(out=out)
     assert result.exit_code == 0, result.output
     assert out.read_bytes() == b"a picture"
-    assert "a [bold] name.png: 1 images of tiny, seed 5" in result.stderr
+    assert "a [bold] name.png: 1 image of tiny, version 1, seed 5" in result.stderr
     assert "finished" in result.stderr
     assert result.stdout == ""
 

@@ -45,6 +45,7 @@ def test_a_job_of_few_evaluations_is_asked_for_once(page: Any, service: Service)
     ask(page, steps="5")
     ended(page, "sample")
     assert len(asked) == 1
+    assert page.inner_text("#sample [data-part=what]").startswith("4 images of tiny, version 1, ")
     assert service.job(job_id(page))["frames"] == 5
 
 

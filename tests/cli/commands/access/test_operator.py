@@ -41,7 +41,10 @@ def submit_for(queue: JobQueue, tiny_card: ModelCard) -> Callable[[str], Job]:
 
 def test_jobs_of_all_are_listed(run, submit_for, queue: JobQueue) -> None:  # type: ignore[no-untyped-def]
     made = [submit_for(client) for client in ("key/a", "name/b", "key/a")]
-    rows = [line.split()[:3] for line in run("jobs").stdout.splitlines()[1:]]
+    header, *lines = run("jobs").stdout.splitlines()
+    assert header.split()[3:5] == ["model", "version"]
+    assert lines[0].split()[3:5] == ["tiny", "1"]
+    rows = [line.split()[:3] for line in lines]
     assert rows == [[job.id, job.client, "queued"] for job in reversed(made)]
     queue.cancel(made[0].id)
     own = run("jobs", "--client", "key/a").stdout.splitlines()[1:]
