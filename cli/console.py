@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 err = Console(stderr=True)
+out = Console()
 S = TypeVar("S", bound="BaseSettings")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import connection
-from cli.console import err
+from cli.console import out
 from cli.console import settings as read
 from cli.running import DataDir, Running, say_taken
 
@@ -48,10 +48,10 @@ def doctor(
     else:
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:
-            err.print(f"{MARKS[finding.state]}  {finding.subject:{width}}  ", end="")
-            err.print(finding.found, markup=False, highlight=False, soft_wrap=True)
+            out.print(f"{MARKS[finding.state]}  {finding.subject:{width}}  ", end="")
+            out.print(finding.found, markup=False, highlight=False, soft_wrap=True)
             if finding.remedy:
-                err.print(f"{'':{width + 8}}{finding.remedy}", markup=False, highlight=False, soft_wrap=True)
+                out.print(f"{'':{width + 8}}{finding.remedy}", markup=False, highlight=False, soft_wrap=True)
     if sick:
         raise typer.Exit(connection.FAILED)
 
