@@ -88,7 +88,10 @@ def cancel(
 
 def _tell(jobs: list[Job]) -> None:
     """A line a job."""
-    table(("job", "state", "kind", "images", "model", "version", "seed", "done", "left", "created"), [_row(job) for job in jobs])
+    table(
+        ("job", "state", "kind", "images", "model", "version", "seed", "done", "left", "created"),
+        [_row(job) for job in jobs],
+    )
     for job in jobs:
         if job.error and len(jobs) == 1:
             typer.echo(job.error)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 START_SECONDS = 120.0
 KILL_SECONDS = 10.0  # beyond the grace time
 RESULTS = "results"  # in the directory of the data: images of large jobs
+LOCK = "lock"  # likewise: held by the `up` that has its queue there
 SEALING = "SCORESERVE_SEALING_SECRET"
 
 
@@ -64,10 +65,11 @@ def up(
 
         read(QueueSettings, {"redis_url": redis_url})
     directory = _directory(data_dir)
-    _check_port(host, port, directory)
+    processes, address = Processes(), _address(host, port)
+    used = redis_url is None and processes.lock(directory / LOCK) is None
+    _check_free(host, port, directory, used)
     stop: list[int] = []
     handle(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, by=lambda received, _: stop.append(received))
-    processes, address = Processes(), _address(host, port)
     try:
         sealing = {}
         if redis_url is None:
@@ -136,8 +138,26 @@ def _sealing(directory: Path) -> dict[str, str]:
     return {SEALING: file.read_text()}
 
 
-def _check_port(host: str, port: int, directory: Path) -> None:
-    """Ends the command if nobody can listen there."""
+def _check_free(host: str, port: int, directory: Path, used: bool) -> None:
+    """Ends the command if nobody can listen there, or if another `up` uses the directory; if both, it says both."""
+    taken = _why_taken(host, port)
+    if not taken and not used:
+        return
+    running = Running.find(directory)
+    where = f", {running}" if running else ""
+    if used and taken:
+        fail(
+            f"another `scoreserve up` uses {directory}{where}; and {taken}. Stop it, or choose another --data-dir and "
+            "another --host or --port"
+        )
+    if used:
+        fail(f"another `scoreserve up` uses {directory}{where}; choose another --data-dir, or stop it")
+    other = f"; {running} runs already" if running else ""
+    fail(f"{taken}{other}; choose another --host or --port")
+
+
+def _why_taken(host: str, port: int) -> str | None:
+    """Why nobody can listen there; None if somebody can."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, _, _, where in found:
@@ -147,9 +167,8 @@ def _check_port(host: str, port: int, directory: Path) -> None:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio does
                 probe.bind(where)
     except OSError as error:
-        running = Running.find(directory)
-        other = f"; {running} runs already" if running else ""
-        fail(f"cannot listen on {host}, port {port} ({error.strerror}){other}; choose another --host or --port")
+        return f"cannot listen on {host}, port {port} ({error.strerror})"
+    return None
 
 
 def _address(host: str, port: int) -> str:
@@ -159,16 +178,15 @@ def _address(host: str, port: int) -> str:
 
 
 def _start_valkey(processes: Processes, directory: Path, stop: list[int]) -> str:
-    """Starts the embedded server and returns its address. One that lost its `up` is stopped first."""
+    """Starts the embedded server and returns its address. One that lost its `up` is stopped first.
+
+    The lock of the directory is held.
+    """
     from redis import Redis  # noqa: PLC0415 (only services and workers have it)
 
     path = directory / valkey.SOCKET
     if len(os.fsencode(path)) > valkey.LONGEST_SOCKET:
         fail(f"{directory} is too long for a socket's path; choose a shorter --data-dir")
-    if processes.lock(directory / "lock") is None:
-        running = Running.find(directory)
-        where = f", {running}" if running else ""
-        fail(f"another `scoreserve up` uses {directory}{where}; choose another --data-dir, or stop it")
     client = Redis(unix_socket_path=str(path), socket_timeout=2)
     if path.exists() and _answers(client):
         client.shutdown(save=False, nosave=False)

@@ -91,9 +91,15 @@ def test_two_ups_do_not_share_a_queue_by_accident(start: Callable, tmp_path: Pat
     assert where in said
     third = start("up", "--port", str(port), "--data-dir", str(tmp_path / "q"))
     assert third.wait(60) == 1
-    said = third.stderr.read()
+    (said,) = third.stderr.read().splitlines()
+    assert f"cannot listen on 127.0.0.1, port {port} (Address already in use)".encode() in said
+    for told in (b"another `scoreserve up` uses", where, b"--data-dir", b"--port"):
+        assert told in said, "both are told at once, or who mends one meets the other"
+    fourth = start("up", "--port", str(port), "--data-dir", str(tmp_path / "other"))
+    assert fourth.wait(60) == 1
+    said = fourth.stderr.read()
     assert b"--port" in said
-    assert where in said
+    assert b"another `scoreserve up`" not in said
 
 
 def test_a_killed_up_takes_its_children_along(start: Callable, tmp_path: Path, until: Callable) -> None:

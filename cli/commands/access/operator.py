@@ -42,7 +42,10 @@ def jobs(
             found += page
             if after is None:
                 break
-    table(("job", "client", "state", "model", "version", "images", "done", "priority", "created"), [_row(one) for one in found])
+    table(
+        ("job", "client", "state", "model", "version", "images", "done", "priority", "created"),
+        [_row(one) for one in found],
+    )
 
 
 def cancel(
