@@ -10,6 +10,7 @@ import asyncio
 import logging
 import resource
 import select
+import sys
 import time
 from array import array
 from collections import Counter, deque
@@ -168,7 +169,7 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            self.refuse(Problem("malformed", f"this is no request of HTTP/1.1: {sys.exception() or msg}"))
         else:  # an answer has begun, which can be no other any more
             self.transport.close()
 
@@ -177,13 +178,14 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def refuse(self, problem: Problem) -> None:
-        """Tells of a problem, and closes; where no request has come that could be answered."""
+        """Tells of a problem, and closes; where no answer has begun."""
         status = KINDS[problem.code][0]
         body = described(problem, "").model_dump_json().encode()
         headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
-        lines = [f"{name}: {value}" for name, value in (headers | problem.headers).items()]
-        start = b"HTTP/1.1 %d %s\r\n" % (status, STATUS_PHRASES[status])
-        self.transport.write(start + "\r\n".join([*lines, "", ""]).encode() + body)
+        told = list((headers | problem.headers).items())
+        answer = h11.Response(status_code=status, headers=told, reason=STATUS_PHRASES[status])
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
     def look(self, now: float, header_seconds: float, write_seconds: float) -> None:

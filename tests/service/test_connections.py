@@ -174,6 +174,27 @@ def test_headers_that_do_not_end_are_not_waited_for(serve: Callable[..., Server]
     check(said(after), 408, "request-timeout", "after 0.3 s")
 
 
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"\x16\x03\x01\r\n\r\n", "illegal request line"),
+        (b"GET / HTTP/1.1\r\n\r\n", "Missing mandatory Host: header"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n", "bad Content-Length"),
+        (b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 2 * MOST_HEADER_BYTES, "Receive buffer too long"),
+    ],
+)
+def test_what_is_no_request_is_told_so_as_every_problem_is(serve: Callable[..., Server], sent: bytes, why: str) -> None:
+    """After another request, too."""
+    server = serve()
+    after = server.connect()
+    ask(after)
+    for client in (server.connect(), after):
+        client.sendall(sent)
+        answer = said(client)
+        check(answer, 400, "malformed", f"this is no request of HTTP/1.1: {why}")
+        assert b"content-type: application/problem+json\r\n" in answer.lower()
+
+
 def test_who_goes_on_asking_or_waits_for_an_answer_is_not_silent(serve: Callable[..., Server]) -> None:
     server = serve(header_timeout_seconds=1.0, write_timeout_seconds=1.0)
     waiting, asking = server.connect(NEVER), server.connect()
