@@ -6,6 +6,7 @@ from models.card import EXAMPLE, ModelCard
 from models.labels import why_unguided
 from models.plan import why_not
 from models.samplers.settings import SAMPLERS
+from models.store import ModelStore
 
 
 class Ability(BaseModel):
@@ -54,3 +55,8 @@ class ModelView(ModelCard):
         ]
         guidance = Ability(name="guidance", why_not=why_unguided(card))
         return cls(**dict(card), abilities=Abilities(samplers=samplers, guidance=guidance))
+
+
+def no_version(store: ModelStore, name: str, version: int | None) -> tuple[str, str]:
+    """What is told of a version that a model does not have: what is wrong, and what there is."""
+    return f"{name} has no version {version}", f"one of: {', '.join(map(str, store.versions(name)))}"

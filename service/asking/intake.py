@@ -18,6 +18,7 @@ from models.sentences import suggestion
 from models.store import BrokenModel, ModelNotFound, ModelStore
 from service.access.auth import Caller
 from service.answering import views
+from service.answering.models import no_version
 from service.answering.problems import Problem, invalid
 from service.asking.schemas import SampleBody
 from service.settings import ServiceSettings
@@ -205,8 +206,7 @@ class Intake:
             card = self.store.card(name, body.version)
             networks.check(card.network.kind)
         except ModelNotFound as error:
-            versions = ", ".join(map(str, self.store.versions(name)))
-            raise invalid("/version", f"{name} has no version {body.version}", f"one of: {versions}") from error
+            raise invalid("/version", *no_version(self.store, name, body.version)) from error
         except BrokenModel as error:
             log.warning("model %s: %s", name, error)
             raise invalid("/model", f"the model {name!r} is damaged", another) from error

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from models.store import BrokenModel, ModelNotFound
 from service.answering import caching, ranges
 from service.answering.addresses import address
-from service.answering.models import ModelView
+from service.answering.models import ModelView, no_version
 from service.answering.problems import Problem, responses
 from service.answering.score_field import ScoreField
 from service.answering.views import PNG
@@ -102,7 +102,7 @@ def scores(name: Name, request: Request, context: InContext, version: Version = 
 def _not_found(context: Context, name: str, version: int | None) -> Problem:
     """What is told of a model, or a version of it, that is not there or cannot be used."""
     if version is not None and (versions := context.store.versions(name)) and version not in versions:
-        return Problem("not-found", f"{name} has no version {version}; one of: {', '.join(map(str, versions))}")
+        return Problem("not-found", "; ".join(no_version(context.store, name, version)))
     return Problem("not-found", f"there is no such model; there is: {', '.join(context.store.names())}")
 
 
