@@ -145,7 +145,7 @@ class ModelCard(BaseModel):
     sigma_max: float = Field(
         gt=0, allow_inf_nan=False, description="Largest noise level that may be asked for, in [0, 1] units."
     )
-    sigmas: tuple[float, ...] | None = Field(
+    sigmas: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = Field(
         None,
         description="The only noise levels that may be asked for, descending, in [0, 1] units; null where every level "
         "from sigma_min to sigma_max may.",

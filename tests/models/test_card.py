@@ -48,6 +48,7 @@ def test_a_card_survives_json(tiny_card: ModelCard) -> None:
         {"sigmas": [9.0, 0.01]},
         {"sigmas": [10.0, 1.0, 1.0, 0.01]},
         {"sigmas": [0.01, 10.0]},
+        {"sigmas": [10.0, float("nan"), 0.01]},
         {"classes": []},
         {"classes": ["cat", "dog", "cat"]},
         {"needs_label": True},
