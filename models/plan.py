@@ -23,10 +23,13 @@ def plan(settings: SamplerSettings | None, card: ModelCard, known: bool = False)
     Raises:
         SamplerRefused: the model cannot follow the settings; the message says what it can.
     """
-    settings = usual(card, known) if settings is None else settings.filled(card)
-    if reason := why_not(type(settings), card, known):
+    filled = usual(card, known) if settings is None else settings.filled(card)
+    if reason := why_not(type(filled), card, known):
         raise SamplerRefused("name", reason, " or ".join(sampler.known_as() for sampler in offered(card, known)))
-    complete, table = settings.complete(card)
+    try:
+        complete, table = filled.complete(card)
+    except SamplerRefused as error:
+        raise error.to(settings) from None
     return complete, replace(table, initial_mean=card.network.data_mean)
 
 

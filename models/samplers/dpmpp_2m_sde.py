@@ -70,7 +70,10 @@ class Dpmpp2mSde(Descent):
                 raise SamplerRefused(field, "there is no churn that it could limit", "a churn besides")
         high, low = otherwise(self.churn_max, sigmas[0]), otherwise(self.churn_min, sigmas[-1])
         if low > high:
-            raise SamplerRefused("churn_min", f"{low:g} is above churn_max", f"at most churn_max, which is {high:g}")
+            above = f"{low:g} is above churn_max", f"at most churn_max, which is {high:g}"
+            below = f"{high:g} is below churn_min", f"at least churn_min, which is {low:g}"
+            others = [SamplerRefused(field, *below) for field in ("churn_max", "sigma_max")]
+            raise SamplerRefused("churn_min", *above, [*others, SamplerRefused("sigma_min", *above)])
         update = {"eta": eta, "churn": churn, "churn_max": high, "churn_min": low}
         table = self.table(sigmas, lambda sigma: eta + churn if low <= sigma <= high else eta)
         return told.model_copy(update=update), table

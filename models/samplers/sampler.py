@@ -5,6 +5,7 @@ Most samplers go through noise levels as others do, and derive from what these h
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Protocol, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,11 +38,16 @@ class SamplerRefused(ValueError):
         field: the setting at fault.
         reason: what is wrong with it.
         allowed: what is allowed.
+        instead: the same said of other settings, to who gave one of those and not `field`.
     """
 
-    def __init__(self, field: str, reason: str, allowed: str) -> None:
+    def __init__(self, field: str, reason: str, allowed: str, instead: "Sequence[SamplerRefused]" = ()) -> None:
         super().__init__(f"{field}: {reason}; allowed: {allowed}")
-        self.field, self.reason, self.allowed = field, reason, allowed
+        self.field, self.reason, self.allowed, self.instead = field, reason, allowed, instead
+
+    def to(self, given: "Sampler | None") -> "SamplerRefused":
+        """As it is said to who gave these settings: of one that is among them, if it can be."""
+        return next((one for one in (self, *self.instead) if getattr(given, one.field, None) is not None), self)
 
 
 class Shape(Protocol):

@@ -60,6 +60,13 @@ class Descending(Sampler):
         sigma_min = known_sigma("sigma_min", sigma_min, model)
         if sigma_min >= sigma_max:
             raise SamplerRefused(
-                "sigma_min", f"{sigma_min:g} is not below sigma_max", f"below sigma_max, which is {sigma_max:g}"
+                "sigma_min",
+                f"{sigma_min:g} is not below sigma_max",
+                f"below sigma_max, which is {sigma_max:g}",
+                [
+                    SamplerRefused(
+                        "sigma_max", f"{sigma_max:g} is not above sigma_min", f"above sigma_min, which is {sigma_min:g}"
+                    )
+                ],
             )
         return sigma_max, sigma_min

@@ -81,6 +81,26 @@ def test_limits_that_mean_nothing_are_refused(tiny_card: ModelCard, asked: dict,
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("card", "asked", "field", "said"),
+    [
+        ({"churn_max": 3.0, "churn_min": 0.3}, {"churn_max": 0.2}, "churn_max", "0.2 is below churn_min; allowed: at"),
+        ({"churn_max": 3.0, "churn_min": 0.3}, {"churn_min": 4.0}, "churn_min", "4 is above churn_max; allowed: at"),
+        ({"churn_min": 0.3}, {"sigma_max": 0.2}, "sigma_max", "0.2 is below churn_min; allowed: at least"),
+        ({"churn_max": 3.0}, {"sigma_min": 5.0}, "sigma_min", "5 is above churn_max; allowed: at most"),
+        ({"sigma_min": 0.3}, {"sigma_max": 0.2}, "sigma_max", "0.2 is not above sigma_min; allowed: above sigma_min"),
+        ({"sigma_max": 3.0}, {"sigma_min": 4.0}, "sigma_min", "4 is not below sigma_max; allowed: below sigma_max"),
+    ],
+)
+def test_what_does_not_go_with_the_card_is_said_of_what_was_asked_for(
+    tiny_card: ModelCard, card: dict, asked: dict, field: str, said: str
+) -> None:
+    own = tiny_card.model_copy(update={"sampler": sampler(churn=2.0, **card)})
+    with pytest.raises(SamplerRefused, match=said) as refused:
+        plan(sampler(**asked), own)
+    assert refused.value.field == field
+
+
 def test_who_asks_for_no_churn_of_a_model_that_has_some_has_none(tiny_card: ModelCard) -> None:
     own = tiny_card.model_copy(update={"sampler": sampler(levels=6, churn=2.0, churn_max=3.0, churn_min=0.3)})
     _, table = plan(sampler(churn=0.0), own)
