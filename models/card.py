@@ -33,6 +33,11 @@ class ImageShape(BaseModel):
         return self.channels, self.height, self.width
 
     @property
+    def coloured(self) -> bool:
+        """Whether the channels are red, green and blue."""
+        return self.channels == 3
+
+    @property
     def size(self) -> int:
         """Numbers in an image."""
         return self.channels * self.height * self.width

@@ -114,13 +114,22 @@ class Intake:
         """The plan, if the like was planned a moment ago and nothing else takes long: so the event loop may do it."""
         return self._planned(body) if body.deadline_seconds is None and body.webhook is None else None
 
-    def shape(self, body: SampleBody) -> ImageShape:
+    def shape(self, body: SampleBody, coloured: bool = False) -> ImageShape:
         """Of the images of a request of which something is known.
+
+        Args:
+            body: of the request.
+            coloured: whether they must have colours.
 
         Raises:
             Problem: there is no such model, or it cannot do what is asked for.
         """
-        return self._plan(body, known=True).card.image
+        card = self._plan(body, known=True).card
+        if coloured and not card.image.coloured:
+            others = ", ".join(other.name for other in self.store.cards() if other.image.coloured)
+            allowed = f"one in colour: {others}" if others else "one in colour, of which there is none here"
+            raise invalid("/model", f"the images of {card.name} have no colours", allowed)
+        return card.image
 
     def complete(
         self, body: SampleBody, known: Known, as_grid: bool, caller: Caller, once: Once | None = None

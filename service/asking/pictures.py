@@ -152,14 +152,11 @@ def read_small(image: bytes, shape: Shape, limits: Limits) -> Pixels:
 
 
 def read_grey(image: bytes, shape: Shape, fit: Fit, limits: Limits) -> Pixels:
-    """A picture to colour, uint8 [h, w], fitted as `read_picture` does.
+    """A picture to colour, for a model that has colours, uint8 [h, w], fitted as `read_picture` does.
 
     Raises:
-        Unusable: the file is no picture, is damaged, too large, of the wrong size, transparent, or has colours already;
-            or the model has none.
+        Unusable: the file is no picture, is damaged, too large, of the wrong size, transparent, or has colours already.
     """
-    if shape.channels != 3:
-        raise Unusable("model", f"its images have {shape.channels} channels, so no colours", "a model of 3 channels")
     picture = _decoded(_open("image", image, shape, fit, limits), shape, fit).image
     _check_opaque(picture, shape)
     if picture.size != (shape.width, shape.height):

@@ -206,7 +206,7 @@ async def _accept(
     once = once_of(request, caller, route, body, *(files.get(name, b"") for name in ("image", "mask")))
     accepted = await context.jobs.before(once)
     if accepted is None:
-        shape = await run_in_threadpool(context.intake.shape, body)
+        shape = await run_in_threadpool(context.intake.shape, body, asked is Asked.GREY)
         fit = body.fit if isinstance(body, InpaintFields) else Fit.ERROR
         known = await while_there(request, context.uploads.read(caller.client, asked, shape, fit, files))
         offer = await run_in_threadpool(context.intake.complete, body, known, as_grid, caller, once)

@@ -59,7 +59,8 @@ def test_what_cannot_be_coloured_is_refused(
     assert "colours already" in refusal(asked(form, "/colorize", {"image": png(colour)}), "/image")
     assert "9 x 8" in refusal(asked(form, "/colorize", {"image": png(np.zeros((8, 9), np.uint8))}), "/image")
     no_colours = refusal(asked(form, "/colorize", {"image": png(picture)}, model="grey"), "/model")
-    assert "no colours" in no_colours
+    assert "the images of grey have no colours" in no_colours
+    assert "one in colour: cifar10, tiny" in no_colours
     assert redis.dbsize() == 0
 
 
