@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service import connections
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.service.server import Server
 from worker.batching import BatchingWorker
 from worker.device.batch import Batch
 from worker.queue.jobs import JobQueue
@@ -243,3 +245,18 @@ def inpaint(asked: Callable[..., httpx.Response]) -> Callable[..., httpx.Respons
         return asked(form, "/inpaint", {"image": image, "mask": mask}, **fields)
 
     return post
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Starts a server; those of a test end with it."""
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
+    servers: list[Server] = []
+
+    def make(**settings: Any) -> Server:
+        servers.append(Server(ServiceSettings(**settings)))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()

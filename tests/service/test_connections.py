@@ -1,157 +1,20 @@
 """Connections of a server as it is started: those that are silent end, and there are so many at most."""
 
-import asyncio
 import json
 import re
 import resource
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import cycle
-from typing import Any
 
 import pytest
-import uvicorn
 
-from service import connections, effort, lingering
+from service import connections, effort
 from service.connections import MOST_AHEAD_BYTES, MOST_HEADER_BYTES, SLICE_BYTES, Connections
 from service.settings import ServiceSettings
-
-ASKED = b"GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n"
-NEVER = ASKED.replace(b"small", b"never")
-BODY = bytes(2**23)
-SENT = {
-    "length": b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY),
-    "chunked": b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"40000\r\n%s\r\n" % bytes(2**18) for _ in range(32)),
-}
-REFUSED = b"it is larger than it may be"
-HEADERS = [(b"content-type", b"application/octet-stream")]
-
-
-class Server:
-    """A server of an application that answers at once, later, never, endlessly or piece by piece, or refuses bodies."""
-
-    def __init__(self, settings: ServiceSettings) -> None:
-        self.begun: list[str] = []  # requests that an application has
-        self.hold = threading.Event()  # an answer, until it is set
-        self.ended: list[str] = []  # requests, when nobody is left to answer or all is sent
-        self.connections = Connections(settings)
-        options: dict[str, Any] = {
-            "http": self.connections.protocol,
-            "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
-            "timeout_graceful_shutdown": 10,
-        }
-        self.server = uvicorn.Server(
-            uvicorn.Config(
-                self.app, port=0, log_level="error", lifespan="off", interface="asgi3", log_config=None, **options
-            )
-        )
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.address = "127.0.0.1"
-        self.opened: list[socket.socket] = []
-
-    def run(self) -> None:
-        async def serve() -> None:
-            watch = asyncio.create_task(self.connections.watch())
-            await self.server.serve()
-            watch.cancel()
-
-        asyncio.run(serve())
-
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope["path"]
-        self.begun.append(path)
-        if path in ("/never", "/endless"):
-            if path == "/endless":
-                await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-                await send({"type": "http.response.body", "body": b"begun", "more_body": True})
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        elif path == "/body":
-            message, size = {"more_body": True}, 0
-            while message.get("more_body"):
-                message = await receive()
-                size += len(message.get("body", b""))
-            told = b"%d" % size
-            headers = [*HEADERS, (b"content-length", b"%d" % len(told))]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": told})
-        elif path == "/refused":
-            headers = [*HEADERS, (b"content-length", b"%d" % len(REFUSED)), (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 413, "headers": headers})
-            await send({"type": "http.response.body", "body": REFUSED})
-        else:
-            if path == "/held":
-                await asyncio.to_thread(self.hold.wait)
-            size = {"/small": 2, "/large": 2**25}.get(path, 0)
-            headers = [*HEADERS, (b"x-path", path.encode()), *([(b"content-length", b"%d" % size)] if size else [])]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            for _ in range(100 if path == "/pieces" else 0):
-                await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
-            await send({"type": "http.response.body", "body": bytes(size)})
-        self.ended.append(path)
-
-    def connect(self, sent: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
-        client = socket.create_connection((self.address, self.port), 60, (source, 0))
-        client.sendall(sent)
-        self.opened.append(client)
-        return client
-
-    @property
-    def open(self) -> int:
-        return len(self.connections._all)
-
-    @property
-    def ahead(self) -> int:
-        """Bytes behind the requests that are answered."""
-        return sum(connection.ahead for connection in self.connections._all)
-
-    def close(self) -> None:
-        self.hold.set()  # of a test that failed too
-        for client in self.opened:
-            client.close()
-        self.server.should_exit = True
-        self.thread.join()
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.05)
-    servers: list[Server] = []
-
-    def make(**settings: Any) -> Server:
-        servers.append(Server(ServiceSettings(**settings)))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
-
-
-def ask(client: socket.socket) -> None:
-    """Has an answer."""
-    client.sendall(ASKED)
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n\0\0"):
-        piece = client.recv(2**16)
-        assert piece, "it was closed"
-        answer += piece
-    assert answer.startswith(b"HTTP/1.1 200")
-
-
-def said(client: socket.socket) -> bytes:
-    """All that comes until it is closed."""
-    found = b""
-    with suppress(ConnectionError):
-        while piece := client.recv(2**16):
-            found += piece
-    return found
+from tests.service.server import ASKED, BODY, NEVER, Server, ask, said
 
 
 def check(answer: bytes, status: int, code: str, detail: str) -> None:
@@ -345,15 +208,6 @@ def test_where_there_is_no_room_who_asks_for_nothing_makes_way(
     ask(server.connect())
 
 
-def refused(server: Server, until: Callable[..., None], sent: bytes = SENT["length"], **where: str) -> socket.socket:
-    """A client that has been answered, and has not sent all that it said it would."""
-    number, head = len(server.ended), b"POST /refused HTTP/1.1\r\nHost: localhost\r\n"
-    client = server.connect(head + sent[: 2**16], **where)
-    until(lambda: len(server.ended) > number)
-    until(lambda: server.open == 0)
-    return client
-
-
 TINY = b"POST /body HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + 5000 * b"1\r\nx\r\n"
 
 
@@ -419,66 +273,6 @@ def answered(client: socket.socket) -> tuple[bytes, bytes, bytes]:
         assert piece, "it was closed"
         got += piece
     return got.partition(b"\r\n\r\n")
-
-
-@pytest.mark.parametrize("how", SENT)
-def test_who_is_refused_while_it_still_sends_gets_the_answer(
-    serve: Callable[..., Server], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    monkeypatch.setattr(lingering, "SECONDS", 60.0)
-    server = serve()
-    client = refused(server, until, SENT[how])
-    client.sendall(SENT[how][2**16 :])  # which is all that it has to send, before it reads
-    head, _, body = said(client).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 413 ")
-    assert body == REFUSED
-    client.close()
-    until(lambda: len(server.connections.lingering) == 0)
-
-
-@pytest.mark.parametrize(("most_bytes", "seconds"), [(2**18, 60.0), (2**40, 0.2)])
-def test_who_goes_on_sending_is_not_read_for_ever(
-    serve: Callable[..., Server],
-    until: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    most_bytes: int,
-    seconds: float,
-) -> None:
-    monkeypatch.setattr(lingering, "MOST_BYTES", most_bytes)
-    monkeypatch.setattr(lingering, "SECONDS", seconds)
-    server = serve()
-    client = refused(server, until)
-    with suppress(ConnectionError):
-        while True:
-            client.sendall(BODY)
-    until(lambda: len(server.connections.lingering) == 0)
-
-
-def test_few_are_read_at_once_and_for_one_more_the_oldest_makes_way(
-    serve: Callable[..., Server], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for bound, most in (("SECONDS", 60.0), ("MOST_OF_ADDRESS", 2), ("MOST", 3)):
-        monkeypatch.setattr(lingering, bound, most)
-    server = serve(forwarded_allow_ips="127.0.0.9")
-
-    def ended(client: socket.socket) -> bool:
-        with suppress(BlockingIOError):
-            try:
-                client.send(b"more", socket.MSG_DONTWAIT)
-            except ConnectionError:
-                return True
-        return False
-
-    other = refused(server, until, source="127.0.0.2")
-    first, second, third = (refused(server, until) for _ in range(3))
-    until(lambda: ended(first))
-    assert not ended(other), "of one address, which has so many"
-    assert not ended(second)
-    of_proxy = [refused(server, until, source="127.0.0.9") for _ in range(3)]
-    for one in (other, second, third):  # the oldest of all
-        until(lambda one=one: ended(one))
-    assert not any(map(ended, of_proxy)), "as many as there may be of all"
-    assert len(server.connections.lingering) == 3
 
 
 def test_no_more_are_let_in_than_there_are_files(
