@@ -87,8 +87,9 @@ def test_two_ups_do_not_share_a_queue_by_accident(start: Callable, tmp_path: Pat
     second = start("up", "--port", str(free_port()), "--data-dir", str(tmp_path / "q"))
     assert second.wait(60) == 1
     said = second.stderr.read()
-    assert b"another" in said
+    assert b"another `scoreserve up` uses" in said
     assert where in said
+    assert b"--port" not in said
     third = start("up", "--port", str(port), "--data-dir", str(tmp_path / "q"))
     assert third.wait(60) == 1
     (said,) = third.stderr.read().splitlines()
