@@ -168,6 +168,8 @@ class Lane:
         self.step_seconds = self.image_steps_per_second = 0.0  # its pace
         self.seen_seconds = 0.0  # of the steps since the last look at it
         self.seen_rows = Counter[int]()  # of them, by the images that the network saw
+        self._saw = 0  # images, in the last of them
+        self._rows: dict[int, int] = {}  # by images, by the pace of now
         modules = [module for module in (model.network, model.executed) if module is not None]
         weights = {p.data_ptr(): p.nbytes for module in modules for p in module.parameters()}
         self.bytes = sum(weights.values())
@@ -181,6 +183,7 @@ class Lane:
         """
         begun, active = time.perf_counter(), len(self.engine.chains)
         image_steps, evaluations = self.engine.image_steps, self.engine.evaluations
+        self.engine.rows = self.rows(max(active, self._saw))
         try:
             left = bool(self.engine.step())
         except Exception as error:  # whatever a device can throw
@@ -189,7 +192,8 @@ class Lane:
             left = True
         else:
             if rows := self.engine.evaluations - evaluations:
-                self.seen_rows[(self.engine.image_steps - image_steps) // rows] += rows
+                self._saw = (self.engine.image_steps - image_steps) // rows
+                self.seen_rows[self._saw] += rows
         seconds = time.perf_counter() - begun
         self.seen_seconds += seconds
         self.turn += seconds / max(1, active)
@@ -213,7 +217,7 @@ class Lane:
     def measure(self) -> None:
         """Runs the lane for the first time, and takes its pace: of one image alone, and with all slots in use.
 
-        How many rows a step may have follows from it.
+        How many rows a step may have follows from it; the engine is left with those of all slots.
         """
         self.engine.rows = 1
         for width in reversed(self.engine.widths):  # the widest first: those that are recorded later use its memory
@@ -221,7 +225,8 @@ class Lane:
         self.engine.record_noise()
         self.step_seconds = self.try_out(1)
         self.image_steps_per_second = self.engine.slots / self.try_out(self.engine.slots)
-        self._set_rows()
+        self._rows.clear()
+        self.engine.rows = self.rows(self.engine.slots)
 
     def follow(self, factor: float) -> None:
         """Moves the pace towards what was seen of the steps since the last time.
@@ -235,14 +240,16 @@ class Lane:
             moved = ratio ** min(1.0, expected / PACE_SECONDS)
             self.step_seconds *= moved
             self.image_steps_per_second /= moved
-            self._set_rows()
+            self._rows.clear()
         self.seen_seconds = 0.0
         self.seen_rows.clear()
 
-    def _set_rows(self) -> None:
-        """As many rows a step as do not last long, by the pace."""
-        most = STEP_SECONDS.get(self.engine.model.device.type, 0.0) * self.image_steps_per_second / self.engine.slots
-        self.engine.rows = max(1, min(ROWS, int(most)))
+    def rows(self, images: int) -> int:
+        """As many rows of so many images as do not last long, by the pace: of few images more than of many."""
+        if images not in self._rows:
+            seconds, most = self._expected(images), STEP_SECONDS.get(self.engine.model.device.type, 0.0)
+            self._rows[images] = max(1, min(ROWS, int(most / seconds))) if seconds > 0 else 1
+        return self._rows[images]
 
     def _expected(self, images: int) -> float:
         """Seconds of one network evaluation of so many images, by the pace; 0 if it was not taken."""

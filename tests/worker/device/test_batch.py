@@ -14,6 +14,7 @@ from models.store import ModelStore
 from tests.worker.device.parts import SHORT, request, run
 from worker.device import state
 from worker.device.batch import Batch, Lacking, Refused
+from worker.device.lane import Lane
 from worker.queue.requests import InpaintRequest, SampleRequest
 
 
@@ -32,13 +33,13 @@ def test_parts_of_different_lengths_share_the_slots(batch: Batch, tiny_card: Mod
 
 
 def test_with_several_rows_a_step_the_images_and_what_is_told_of_them_are_the_same(
-    batch: Batch, tiny_card: ModelCard, tiny_model: ScoreModel
+    batch: Batch, tiny_card: ModelCard, tiny_model: ScoreModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[int, int]] = []
+    monkeypatch.setattr(Lane, "rows", lambda _lane, _images: 8)
     batch.on_step = lambda card, image_steps, evaluations, seconds: told.append((image_steps, evaluations))
     long, short = request(tiny_card, 3, 1), request(tiny_card, 2, 2, AnnealedLangevin(levels=2, steps_per_level=1))
     parts = [batch.admit(r, 0, r.count) for r in (long, short)]
-    parts[0].lane.engine.rows = 8
     assert batch.step() == [parts[1]]
     done = {parts[1]: parts[1].pixels()} | run(batch)
     for part, r in zip(parts, (long, short), strict=True):

@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from models.card import ModelCard
+from models.plan import plan
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, key
@@ -100,7 +101,25 @@ def test_a_step_has_as_many_rows_as_do_not_last_long(
     assert tried[0] == 5
     lane.seen_rows[5], lane.seen_seconds = 10**11, 1.0
     lane.follow(1e15)  # it takes twice as long by now
-    assert lane.engine.rows == (8 if rows == 8 else 1)
+    assert lane.rows(5) == (8 if rows == 8 else 1)
+
+
+def test_of_few_images_a_step_has_more_rows_than_of_many(
+    model: ScoreModel, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.device.lane.STEP_SECONDS", {"cpu": 0.005})
+    lane = Lane(tiny_card, model, 5)
+    monkeypatch.setattr(lane, "try_out", lambda width: 0.0004 * (1 + width))
+    lane.measure()
+    assert [lane.rows(images) for images in (1, 2, 5, 10)] == [6, 4, 2, 1]
+    steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(lane.engine, "step", lambda: steps.append((len(lane.engine.chains), lane.engine.rows)))
+    table = plan(None, tiny_card)[1]
+    lane.engine.admit([Chain(table, 0, index) for index in range(2)])
+    lane.step()
+    lane.engine.admit([Chain(table, 0, index) for index in range(2, 5)])
+    lane.step()
+    assert steps == [(2, 4), (5, 2)]
 
 
 def test_a_pace_is_taken_row_by_row_and_leaves_no_trace(model: ScoreModel, tiny_card: ModelCard) -> None:
