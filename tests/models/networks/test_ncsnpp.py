@@ -3,8 +3,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DModel
-from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -134,6 +132,8 @@ def ours(theirs: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
 
 
 def test_pictures_go_in_and_out_as_in_the_ncsnpp_of_diffusers() -> None:
+    from diffusers import UNet2DModel  # noqa: PLC0415 (takes seconds, and every process of the suite reads this file)
+
     torch.manual_seed(0)
     theirs = UNet2DModel(
         sample_size=16,
@@ -163,6 +163,8 @@ def test_pictures_go_in_and_out_as_in_the_ncsnpp_of_diffusers() -> None:
 
 
 def test_ddpmpp_is_told_the_sines_and_cosines_of_ddpm() -> None:
+    from diffusers.models.embeddings import get_timestep_embedding  # noqa: PLC0415
+
     network = NCSNpp(**KINDS[1] | {"classes": 0})
     told: list[Tensor] = []
     network.embed.register_forward_pre_hook(lambda _module, inputs: told.append(inputs[0]))
