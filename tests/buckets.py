@@ -42,7 +42,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     try:
         for _ in range(600):
             try:
-                httpx.get(address, timeout=5, trust_env=False)
+                httpx.get(address, timeout=5, trust_env=False, verify=False)
                 break
             except httpx.TransportError:
                 assert process.poll() is None, "moto_server ended"
@@ -55,7 +55,7 @@ def server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 def make(address: str, bucket: str) -> None:
     """Makes a bucket."""
-    httpx.put(f"{address}/{bucket}", timeout=30, trust_env=False).raise_for_status()
+    httpx.put(f"{address}/{bucket}", timeout=30, trust_env=False, verify=False).raise_for_status()
 
 
 class Way:

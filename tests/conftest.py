@@ -28,11 +28,16 @@ if TYPE_CHECKING:  # imported where they are used: what needs a GPU is tested wh
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-torch.set_num_threads(1)
-os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several share the cores
-
 TESTS = Path(__file__).parent
 DATA = TESTS / "data"
+STARTED = dict(os.environ)  # the environment of who runs the tests
+
+torch.set_num_threads(1)
+os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several share the cores
+# Each client of httpx reads all authorities that a machine trusts, a fortieth of a second, and who waits for a service
+# makes one for each question. What tests ask is on this machine; this directory has no authorities.
+os.environ["SSL_CERT_DIR"] = str(DATA / "tls")
+os.environ.pop("SSL_CERT_FILE", None)
 USERS = TESTS.parent / "docker" / "users.acl"
 LONGEST = "test_schemathesis.py"
 LONG = ("system", "worker", "cli")  # folders of tests whose files take long, the longest first

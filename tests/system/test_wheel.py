@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.conftest import STARTED
 from tests.system.markdown import ROOT, Shell
 
 PACKAGES = ("scoreserve", "cli", "service", "worker", "models")
@@ -96,7 +97,7 @@ def test_the_commands_are_there_and_say_what_they_lack(run: Run) -> None:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "0", "--timeout", "20"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *arguments], env=STARTED, capture_output=True, text=True, check=False)
     if done.returncode and UNREACHABLE.search(done.stdout + done.stderr):
         pytest.skip(f"no package index can be reached: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import STARTED
 from tests.ports import free_port
 from tests.system.playground.service import PATIENCE_MS, Service, ask, ended, holds, job_id, marked, pixels, ready, tiny
 
@@ -100,7 +101,8 @@ def axe(request: pytest.FixtureRequest) -> str:
     if not script.exists():
         if not shutil.which("npm"):
             pytest.skip("there is no npm to fetch axe-core with: apt-get install npm")
-        packed = subprocess.run(["npm", "pack", AXE], cwd=kept, capture_output=True, text=True, check=False)
+        command = ["npm", "pack", AXE]
+        packed = subprocess.run(command, cwd=kept, env=STARTED, capture_output=True, text=True, check=False)
         if packed.returncode:
             pytest.skip(f"npm cannot fetch {AXE}: {packed.stderr.strip()[-200:]}")
         archive = kept / packed.stdout.strip().splitlines()[-1]
