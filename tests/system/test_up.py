@@ -65,7 +65,7 @@ def test_accepted_jobs_outlive_a_stop(start: Callable, tmp_path: Path, until: Ca
     arguments = ("up", "--port", str(port), "--data-dir", str(tmp_path / "q"), "--grace-seconds", "0")
     first = start(*arguments)
     until(lambda: _ready(address))
-    sampler = {"name": "follow_scores", "steps": 3000}
+    sampler = {"name": "follow_scores", "steps": 1000}
     job = httpx.post(f"{address}/samples", json={"count": 16, "seed": 1, "sampler": sampler}).json()
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait(60) == 0

@@ -93,10 +93,10 @@ def test_a_rolling_restart_under_load_fails_no_request(
     start: Callable, worker_url: str, service_url: str, queue: JobQueue, until: Callable
 ) -> None:
     options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
-    workers = [start("worker", **options) for _ in range(3)]
+    workers = [start("worker", **options) for _ in range(2)]
     port = free_port()
     start("api", SCORESERVE_REDIS_URL=service_url, SCORESERVE_PORT=str(port))
-    until(lambda: queue.workers() == 3)
+    until(lambda: queue.workers() == 2)
     until(lambda: _answers(port))
     restarted = threading.Event()
 
