@@ -55,12 +55,14 @@ def api(
     """
     one_arena()  # before there are threads
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.disable()  # what is imported stays: looking for garbage in it would be a tenth of the start
     import uvicorn  # noqa: PLC0415
 
     from service.app import create_app  # noqa: PLC0415
     from service.connections import MOST_HEADER_BYTES, Connections  # noqa: PLC0415
     from service.settings import ServiceSettings  # noqa: PLC0415
 
+    gc.enable()
     set_up(log_format)
     options: dict[str, Any] = {"redis_url": redis_url, "host": host, "port": port}
     settings = read(ServiceSettings, options)

@@ -1,5 +1,6 @@
 """`scoreserve worker`: fulfils requests from the queue on one device."""
 
+import gc
 import os
 import signal
 from typing import Annotated, Any
@@ -70,9 +71,11 @@ def worker(
     Every option can also be set in the environment, as SCORESERVE_SLOTS and so on.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until work begins there is nothing to finish
+    gc.disable()  # what is imported stays: looking for garbage in it would be a tenth of the start
     from worker.process import NoRedis, WorkerFailed, run  # noqa: PLC0415 (torch)
     from worker.settings import WorkerSettings  # noqa: PLC0415
 
+    gc.enable()
     set_up(log_format)
     options: dict[str, Any] = {
         "redis_url": redis_url,
