@@ -1,5 +1,6 @@
 """What many tests share: a tiny model, and a real Valkey server."""
 
+import gc
 import os
 import secrets
 import signal
@@ -64,6 +65,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts files that take long first, so that not all wait for one of them in the end."""
     items.sort(key=lambda item: (item.path.name != LONGEST, _place(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected is there for good: it is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _place(file: Path) -> int:
