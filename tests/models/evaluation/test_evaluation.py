@@ -63,6 +63,18 @@ def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "SLOTS", 8)
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plot takes longer than all the rest: it is drawn where somebody looks at it."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(subject, "quality_png", lambda record: b"a picture")
+
+
+@pytest.fixture
+def drawn() -> None:
+    """The plot is drawn."""
+
+
 def test_the_figures_are_those_of_the_samples(
     evaluate: Evaluate, store: Path, classifier: Classifier, textures_path: Path
 ) -> None:
@@ -110,6 +122,7 @@ def test_a_network_is_run_as_its_card_says_or_as_the_run_does_and_the_card_tells
     assert ModelStore(store).card("tiny").metrics.keys() == {"quality"}
 
 
+@pytest.mark.usefixtures("drawn")
 def test_what_is_written_is_what_is_returned(evaluate: Evaluate) -> None:
     record, out = evaluate()
     assert Record.read(out) == record
@@ -162,6 +175,7 @@ def test_a_second_run_draws_only_what_is_missing_and_adds_to_the_record(evaluate
     assert {path.name for path in (out / "samples").iterdir()} == {entry.stem for entry in both.entries}
 
 
+@pytest.mark.usefixtures("drawn")
 def test_entries_of_different_counts_are_compared_at_the_smallest(
     evaluate: Evaluate, classifier: Classifier, textures_path: Path
 ) -> None:
@@ -190,6 +204,7 @@ def test_of_a_thousand_and_more_the_distance_of_a_thousand_is_told(
     assert record.entries[0].distance_1000 == fewer.entries[0].distance_1000 == fewer.entries[0].figures.distance
 
 
+@pytest.mark.usefixtures("drawn")
 def test_budgets_without_samplers_are_for_all(evaluate: Evaluate) -> None:
     record, _ = evaluate(samplers=(), evaluations=(7,), count=10)
     assert len(record.entries) == 9
@@ -299,6 +314,7 @@ def test_fid_is_asked_for_once_and_kept(evaluate: Evaluate, monkeypatch: pytest.
     assert evaluate(count=21)[0].entries[0].inception is None, "it was of fewer samples"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_picture_is_one(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
     record, out = evaluate(samplers=(HEUN, EULER))
     with Image.open(io.BytesIO((out / "quality.png").read_bytes())) as picture:
@@ -309,6 +325,7 @@ def test_the_picture_is_one(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch)
     assert subject.quality_png(record) is None
 
 
+@pytest.mark.usefixtures("drawn")
 def test_samples_of_classes_are_judged_by_their_labels(evaluate: Evaluate, labelled_dir: Path) -> None:
     changes = {"model": "labelled", "store": labelled_dir, "guidance": (1.0, 2.0), "guidance_interval": (0.1, 20.0)}
     record, out = evaluate(**changes)
@@ -333,6 +350,7 @@ def test_samples_of_classes_are_judged_by_their_labels(evaluate: Evaluate, label
 
 
 @pytest.mark.parametrize("weight", [2.0, 0.0])
+@pytest.mark.usefixtures("drawn")
 def test_samples_are_guided_as_the_card_has_it(evaluate: Evaluate, tmp_path: Path, weight: float) -> None:
     publish_tiny(ModelStore(tmp_path), "led", classes=("shirt", "shoe", "7"), guidance=weight)
     (entry,) = evaluate(model="led", store=tmp_path)[0].entries
