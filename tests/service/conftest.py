@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ class Client:
 
 @pytest.fixture
 def settings(service_url: str, models_dir: Path) -> ServiceSettings:
+    return _settings(service_url, models_dir).model_copy()
+
+
+@cache  # the environment is read once: it takes as long as a request
+def _settings(service_url: str, models_dir: Path) -> ServiceSettings:
     return ServiceSettings(
         redis_url=service_url,
         models_dir=models_dir,

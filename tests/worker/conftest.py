@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,11 @@ def _one_row_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(worker_url: str, models_dir: Path) -> WorkerSettings:
+    return _settings(worker_url, models_dir).model_copy()
+
+
+@cache  # the environment is read once
+def _settings(worker_url: str, models_dir: Path) -> WorkerSettings:
     return WorkerSettings(
         redis_url=worker_url,
         models_dir=models_dir,
