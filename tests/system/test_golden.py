@@ -77,7 +77,10 @@ def test_all_is_as_recorded(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever the images lie."""
+    """Wherever the images lie: in Redis those of every sampler; elsewhere those of one, since bytes are bytes there."""
+    whole = store == "none"
+    if request.config.getoption("--record-golden") and not whole:
+        pytest.skip("what is in Redis is recorded")
     url = "none" if store == "none" else request.getfixturevalue(f"{store}_url")
     monkeypatch.setenv("SCORESERVE_RESULTS_URL", url)
     monkeypatch.setenv("SCORESERVE_RESULTS_IN_REDIS_BYTES", "0")
@@ -85,7 +88,7 @@ def test_all_is_as_recorded(
     up = start("up", "--port", address.rpartition(":")[2], "--data-dir", str(tmp_path / "q"), "--grace-seconds", "0")
     with httpx.Client(base_url=address, timeout=60) as http:
         until(lambda: up.poll() is None and _ready(http))
-        pixels, words = _images(http, until)
+        pixels, words = _images(http, until, SAMPLERS if whole else SAMPLERS[:1])
         of_views, said = _views(http, until)
     pixels |= of_views
     words |= said
@@ -95,8 +98,10 @@ def test_all_is_as_recorded(
         _record(pixels, words, here)
         pytest.skip(f"recorded in {GOLDEN}")
     recorded = json.loads((GOLDEN / "golden.json").read_text())
-    assert words == recorded["words"]
-    assert _hashes(pixels).keys() == recorded["sha256"].keys()
+    if whole:
+        assert words.keys() == recorded["words"].keys()
+        assert pixels.keys() == recorded["sha256"].keys()
+    assert words == {name: recorded["words"][name] for name in words}
     with np.load(GOLDEN / "golden.npz") as archive:
         differing = [
             f"{name}: {fault}"
@@ -120,12 +125,12 @@ def test_what_is_near_and_what_is_not() -> None:
     assert _fault(elsewhere[:1], images, exact=False) == "shape (1, 28, 28, 1), not (2, 28, 28, 1)"
 
 
-def _images(http: httpx.Client, until: Callable) -> tuple[Pixels, Words]:
+def _images(http: httpx.Client, until: Callable, samplers: tuple[dict[str, Any], ...]) -> tuple[Pixels, Words]:
     """Two images of every sampler on every model that follows it, new ones and completions."""
     jobs: dict[str, Words] = {}
     files = {name: base64.b64encode(_png(pixels)).decode() for name, pixels in _given().items()}
     for model in MODELS:
-        for number, sampler in enumerate(SAMPLERS):
+        for number, sampler in enumerate(samplers):
             body = {"model": model, "count": 2, "seed": 100 + number, "sampler": sampler}
             jobs[f"{model} {sampler['name']}"] = _accepted(http.post("/samples", json=body))
             jobs[f"{model} {sampler['name']} inpainted"] = _accepted(http.post("/inpaint", json={**body, **files}))
