@@ -12,6 +12,7 @@ from worker import upkeep
 from worker.queue import shards
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
+from worker.settings import WorkerSettings
 
 HOUR = 3600.0
 Submit = Callable[..., Job]
@@ -53,10 +54,11 @@ def test_a_dead_worker_does_not_pass_for_alive_though_the_clock_is_set_back(
 
 
 def test_a_worker_whose_clock_is_wrong_keeps_its_leases(
-    submit: Submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+    submit: Submit, queue: JobQueue, new_worker: NewWorker, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(count=4, sampler=LONG)
-    worker = new_worker()
+    lease = int(HOUR / 6)  # longer than a busy machine takes for what follows
+    worker = new_worker(settings=settings.model_copy(update={"lease_seconds": lease}))
     real = time.time
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: real() - HOUR)
@@ -65,7 +67,7 @@ def test_a_worker_whose_clock_is_wrong_keeps_its_leases(
         worker._claim()
         upkeep.look_after(queue, 2)
         worker._beat()
-        worker._held()[0].extend(2, (pipeline := queue.connection.pipeline()))
+        worker._held()[0].extend(lease, (pipeline := queue.connection.pipeline()))
         pipeline.execute()
         upkeep.look_after(queue, 2)
     assert deaths(queue, job) == 0
