@@ -33,20 +33,22 @@ width = 8
 
 [training]
 batch = 8
-epochs = 30
+epochs = {epochs}
 warmup_steps = 2
-execution = {pieces = 1}
-network = {channels = [16], blocks = [1], attention = [false], embedding = 16, groups = 4, dropout = 0.1}
+execution = {{pieces = 1}}
+network = {{channels = [16], blocks = [1], attention = [false], embedding = 16, groups = 4, dropout = 0.1}}
 """
 STEPS = 480  # more than pass between a look at the run and a signal, on any machine
+FEWER_EPOCHS = 10  # of a run that no signal is to end
+PATIENCE = 600  # seconds, of a machine that has much else to do
 
 
 class Run:
     """The training of a tiny network, in a process of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, epochs: int = 30) -> None:
         self.preset, self.data, self.out = directory / "dots.toml", directory / "dots.npz", directory / "run"
-        self.preset.write_text(PRESET)
+        self.preset.write_text(PRESET.format(epochs=epochs))
         np.savez(self.data, np.random.default_rng(0).integers(0, 256, (128, 8, 8), dtype=np.uint8))
 
     def start(self) -> "subprocess.Popen[str]":
@@ -134,7 +136,7 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
     with run.start() as stopped:
         until(lambda: run.has_come_to(20))
         stopped.send_signal(signal.SIGTERM)
-        said = stopped.communicate(timeout=60)[1].splitlines()
+        said = stopped.communicate(timeout=PATIENCE)[1].splitlines()
     assert stopped.returncode == 0
     step = int(run.checkpoint()["step"])
     assert 20 <= step < STEPS
@@ -147,7 +149,7 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
     assert step < int(run.checkpoint()["step"]) < STEPS
 
     with run.start() as resumed:
-        said = resumed.communicate(timeout=60)[1].splitlines()
+        said = resumed.communicate(timeout=PATIENCE)[1].splitlines()
     assert resumed.returncode == 0, said
     assert said[0] == f"128 images of {run.data}"
     assert said[2].startswith("continuing after step ")
@@ -158,12 +160,12 @@ def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_che
 
 
 def test_signals_that_are_ignored_where_it_was_started_stay_ignored(tmp_path: Path, until: Callable[..., None]) -> None:
-    run = Run(tmp_path)
+    run = Run(tmp_path, FEWER_EPOCHS)
     with run.start_ignoring(signal.SIGINT, signal.SIGHUP, signal.SIGTERM) as started:
         until(lambda: run.has_come_to(5))
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             started.send_signal(number)
-        said = started.communicate(timeout=60)[1].splitlines()
+        said = started.communicate(timeout=PATIENCE)[1].splitlines()
     assert started.returncode == 0, said
     assert said[0] == f"started in the background, where Ctrl-C is ignored; `kill {started.pid}` saves and stops"
     assert said[-1] == f"published dots version 1 in {run.out}/models/dots/1"
@@ -183,7 +185,7 @@ def test_a_run_saves_when_its_terminal_ends_or_ctrl_c_is_pressed(
     with run.start() as started:
         until(lambda: run.has_come_to(5))
         started.send_signal(number)
-        said = started.communicate(timeout=60)[1].splitlines()
+        said = started.communicate(timeout=PATIENCE)[1].splitlines()
     assert started.returncode == code, said
     assert said[-1].startswith(last)
     assert 5 <= int(run.checkpoint()["step"]) < STEPS
