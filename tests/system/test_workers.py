@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count, takewhile
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,8 @@ from models.samplers.settings import SamplerSettings
 from models.sampling.sample import sample
 from models.score import ScoreModel
 from tests.ports import free_port
+from tests.system.forks import Forked
+from tests.system.forks import fork as fork_of
 from worker.queue import keys
 from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
@@ -48,22 +51,40 @@ def queue(service_url: str) -> JobQueue:
     return JobQueue(connect(service_url, timeout=10, attempts=3), settings)
 
 
+@pytest.fixture
+def fork(models_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Forked]]:
+    """Starts workers whose start is not what is tested; what still runs at the end is killed."""
+    forked: list[Forked] = []
+
+    def begin(*arguments: str, **environment: str) -> Forked:
+        settings = {"SCORESERVE_MODELS_DIR": str(models_dir), "SCORESERVE_DEFAULT_MODEL": "tiny"}
+        log = tmp_path / f"log-{len(forked)}"
+        forked.append(fork_of(arguments, {**os.environ, **settings, **environment}, log))
+        return forked[-1]
+
+    yield begin
+    for process in forked:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 def test_twenty_jobs_survive_a_killed_worker(
-    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+    fork: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
     jobs = [_submit(queue, tiny_card, number) for number in range(20)]
     options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
-    first = start("worker", **options)
+    first = fork("worker", **options)
     until(lambda: _finished(queue, jobs) >= 3)
     _catch(queue, first.pid, jobs, tiny_card)
     os.kill(first.pid, signal.SIGKILL)
-    start("worker", **options)
+    fork("worker", **options)
     until(lambda: _finished(queue, jobs) == len(jobs))
     _check(queue, jobs, tiny_card, tiny_model)
 
 
 def test_a_rolling_restart_does_nothing_twice(
-    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+    fork: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
     jobs = [_submit(queue, tiny_card, number, SLOW) for number in range(8)]
     options = {
@@ -72,7 +93,7 @@ def test_a_rolling_restart_does_nothing_twice(
         "SCORESERVE_GRACE_SECONDS": "0",
         "SCORESERVE_LEASE_SECONDS": "60",  # of a worker that is caught, on a machine that may be busy
     }
-    workers = [start("worker", **options) for _ in range(2)]
+    workers = [fork("worker", **options) for _ in range(2)]
     until(lambda: queue.workers() == 2)
     for worker in workers:
         caught = _catch(queue, worker.pid, jobs, tiny_card)
@@ -81,7 +102,7 @@ def test_a_rolling_restart_does_nothing_twice(
         said = worker.communicate(timeout=60)[1].decode()
         assert worker.returncode == 0, said
         assert f"handing back shard {caught.id}" in said
-        start("worker", **options)
+        fork("worker", **options)
     until(lambda: _finished(queue, jobs) == len(jobs))
     _check(queue, jobs, tiny_card, tiny_model)
     needed = sum(job.image_steps for job in jobs)
@@ -90,36 +111,38 @@ def test_a_rolling_restart_does_nothing_twice(
 
 
 def test_a_rolling_restart_under_load_fails_no_request(
-    start: Callable, worker_url: str, service_url: str, queue: JobQueue, until: Callable
+    start: Callable, fork: Callable, worker_url: str, service_url: str, queue: JobQueue, until: Callable
 ) -> None:
     options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_GRACE_SECONDS": "0.2"}
-    workers = [start("worker", **options) for _ in range(2)]
+    workers = [fork("worker", **options) for _ in range(3)]
     port = free_port()
     start("api", SCORESERVE_REDIS_URL=service_url, SCORESERVE_PORT=str(port))
-    until(lambda: queue.workers() == 2)
+    until(lambda: queue.workers() == 3)
     until(lambda: _answers(port))
-    restarted = threading.Event()
+    restarted, answers = threading.Event(), []
 
-    def ask(number: int) -> list[tuple[int, str]]:
-        answers = []
+    def ask(number: int) -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            while not restarted.is_set():
-                body = {"count": 1 + number, "seed": len(answers), "sampler": {"levels": 20 * (1 + number)}}
+            for seed in takewhile(lambda _: not restarted.is_set(), count()):
+                body = {"count": 1 + number, "seed": seed, "sampler": {"levels": 20 * (1 + number)}}
                 answer = client.post("/samples", json=body, headers={"Prefer": "wait=60", "Client-Id": f"c{number}"})
                 answers.append((answer.status_code, answer.json().get("state", answer.text)))
-        return answers
 
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(ask, number) for number in range(4)]
-        for worker in workers:
-            os.kill(worker.pid, signal.SIGTERM)
-            assert worker.wait(60) == 0, worker.stderr.read()
-            alive = queue.workers()
-            start("worker", **options)
-            until(lambda alive=alive: queue.workers() > alive)
-        restarted.set()
-        answers = [answer for client in clients for answer in client.result()]
-    assert len(answers) >= 8
+        try:
+            for number, worker in enumerate(workers, 1):
+                until(lambda enough=2 * number: len(answers) >= enough)
+                os.kill(worker.pid, signal.SIGTERM)
+                assert worker.wait(60) == 0, worker.stderr.read()
+                alive = queue.workers()
+                fork("worker", **options)
+                until(lambda alive=alive: queue.workers() > alive)
+            until(lambda: len(answers) >= 8)
+        finally:
+            restarted.set()
+        for client in clients:
+            client.result()
     assert set(answers) == {(200, "finished")}
     totals = queue.totals()
     assert totals["jobs_finished"] == totals["jobs_accepted"] == len(answers)
@@ -128,14 +151,14 @@ def test_a_rolling_restart_under_load_fails_no_request(
 
 
 def test_a_frozen_worker_comes_back_as_one_that_holds_nothing(
-    start: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
+    fork: Callable, worker_url: str, queue: JobQueue, tiny_card: ModelCard, tiny_model: ScoreModel, until: Callable
 ) -> None:
     jobs = [_submit(queue, tiny_card, number, SLOW) for number in range(4)]
     options = {"SCORESERVE_REDIS_URL": worker_url, "SCORESERVE_SLOTS": "6", "SCORESERVE_LEASE_SECONDS": "2"}
-    frozen = start("worker", **options)
+    frozen = fork("worker", **options)
     until(lambda: queue.rq.started_job_registry.get_job_count(cleanup=False) > 0)
     os.kill(frozen.pid, signal.SIGSTOP)
-    start("worker", **options)
+    fork("worker", **options)
     until(lambda: _finished(queue, jobs) == 4)
     os.kill(frozen.pid, signal.SIGCONT)
     until(lambda: queue.workers() == 2)
@@ -148,7 +171,7 @@ def test_a_frozen_worker_comes_back_as_one_that_holds_nothing(
 
 
 def test_rqs_own_tool_shows_what_waits_and_who_works(
-    start: Callable, redis_url: str, worker_url: str, queue: JobQueue, tiny_card: ModelCard, until: Callable
+    fork: Callable, redis_url: str, worker_url: str, queue: JobQueue, tiny_card: ModelCard, until: Callable
 ) -> None:
     def info() -> list[str]:
         command = [sys.executable, "-m", "rq.cli", "info", "--raw", "--url", redis_url]
@@ -157,7 +180,7 @@ def test_rqs_own_tool_shows_what_waits_and_who_works(
     jobs = [_submit(queue, tiny_card, number, [FollowScores(name="follow_scores", steps=2000)]) for number in range(6)]
     waiting = sum(job.shards for job in jobs)
     assert [line.split()[:3] for line in info()] == [["queue", "scoreserve", f"{waiting},"]]
-    process = start("worker", SCORESERVE_REDIS_URL=worker_url, SCORESERVE_SLOTS="4")
+    process = fork("worker", SCORESERVE_REDIS_URL=worker_url, SCORESERVE_SLOTS="4")
     until(lambda: queue.rq.count < waiting)
     until(lambda: any(status.slots_active for status in queue.worker_statuses()))
     os.kill(process.pid, signal.SIGSTOP)
