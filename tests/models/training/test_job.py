@@ -166,8 +166,8 @@ def test_a_run_may_start_from_a_model_that_ships_or_one_of_the_store(
     line = started[0].provenance["from"]
     assert (line["name"], line["version"], line["weights_sha256"]) == ("mnist", FIRST, first[0].weights_sha256)
     assert line["provenance"] == first[0].provenance
-    with pytest.raises(TrainingFailed, match="weights of fashion-mnist version 5 are of another network"):
-        job(tmp_path, out=tmp_path / "other", origin="fashion-mnist/5").run(ignore, ignore)
+    with pytest.raises(TrainingFailed, match="weights of fashion-mnist version 6 are of another network"):
+        job(tmp_path, out=tmp_path / "other", origin="fashion-mnist/6").run(ignore, ignore)
     with pytest.raises(TrainingFailed, match="no model imagenet"):
         job(tmp_path, out=tmp_path / "other", origin="imagenet").run(ignore, ignore)
 
