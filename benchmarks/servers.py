@@ -23,6 +23,7 @@ from models.store import ModelStore
 
 CAPACITY_SECONDS = 4.0  # of full slots
 SETTLE_SECONDS = 1.5  # in which a worker reports what it has computed
+LOOK_SECONDS = 0.02  # between two looks for a report: to look all the time takes from the core that computes
 
 
 class Server(ABC):
@@ -114,7 +115,7 @@ class Scoreserve(Server):
         """The moment of the worker's next report, and the image-steps that it had computed then."""
         last = computed = self.system.queue.totals().get("image_steps_computed", 0)
         while computed == last:
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(LOOK_SECONDS)
             computed = self.system.queue.totals().get("image_steps_computed", 0)
         return time.perf_counter(), computed
 
