@@ -159,5 +159,7 @@ def _index(field: str, said: int | str, card: ModelCard) -> int:
 def _known(card: ModelCard) -> str:
     """The classes of a model, in words."""
     classes = card.classes or ()
+    if all(name == str(index) for index, name in enumerate(classes)):  # of digits
+        return f"0 to {len(classes) - 1}"
     names = ", ".join(classes[:MAX_NAMED]) + (", ..." if len(classes) > MAX_NAMED else "")
     return f"0 to {len(classes) - 1}, or a name: {names}"

@@ -93,6 +93,12 @@ def test_many_classes_are_not_all_named(labelled_card: ModelCard) -> None:
         labels_of("hat", None, many)
 
 
+def test_digits_are_named_once(labelled_card: ModelCard) -> None:
+    digits = labelled_card.model_copy(update={"classes": tuple("0123456789")})
+    with pytest.raises(LabelRefused, match=r"allowed: 0 to 9$"):
+        labels_of(12, None, digits)
+
+
 @pytest.mark.parametrize(
     ("weight", "interval", "found"),
     [

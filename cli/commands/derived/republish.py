@@ -36,8 +36,8 @@ def republish(
 ) -> None:
     """Publish the weights of a model with another default sampler or guidance, as its next version.
 
-    A request that names a sampler gets what it got before. What was measured with the earlier default is not the new
-    version's, so its card has no figures until it is evaluated.
+    A request that names another sampler gets what it got before. What was measured with the earlier default is not the
+    new version's, so its card has no figures until it is evaluated.
     """
     if sampler is None and guidance is None:
         fail("nothing would change: give --sampler, --guidance or both", code=2)

@@ -13,12 +13,14 @@ const SENSIBLE = {
 
 /**
  * @param {{name, maximum}} parameter of a sampler.
+ * @param {{sigma_min, sigma_max}} card of the model.
+ * @param {number|null} fallback what the card has of it; one that has less than others is sensible about that.
  * @returns {{low, high, logarithmic}|null} null where the range cannot be told.
  */
-export function sensible({ name, maximum }, card) {
+export function sensible({ name, maximum }, card, fallback = null) {
   const range = SENSIBLE[name];
   if (range) {
-    const [low, high] = range;
+    const [low, high] = fallback !== null && fallback < range[0] ? [Math.min(1, fallback), 2 * fallback] : range;
     return { low, high: Math.min(high, maximum ?? high), logarithmic: low > 0 && high / low > 30 };
   }
   if (/^sigma|^churn_/.test(name)) return { low: card.sigma_min, high: card.sigma_max, logarithmic: true };

@@ -130,9 +130,11 @@ export class SamplerForm {
     const input = make("input", { type: "text", inputMode: "decimal", autocomplete: "off" });
     input.placeholder = fallback === null ? "none" : fallback.map(short).join(", ");
     input.value = value?.join(", ") ?? "";
-    const numbers = () => (input.value.match(/[^\s,;]+/g) ?? []).map(Number);
+    const numbers = () =>
+      (input.value.match(/[^\s,;]+/g) ?? []).map((text) => (Number.isFinite(Number(text)) ? Number(text) : text));
     input.addEventListener("input", () => {
-      input.setCustomValidity(numbers().every(Number.isFinite) ? "" : "Numbers, with commas between them.");
+      const valid = numbers().every(Number.isFinite);
+      input.setCustomValidity(valid ? "" : "Numbers, with commas between them.");
     });
     this.inputs.set(parameter.name, () => (numbers().length ? numbers() : null));
     return make("div", { className: "control" }, input);
@@ -146,10 +148,11 @@ export class SamplerForm {
     if (parameter.maximum !== null) input.max = parameter.maximum;
     input.value = value ?? "";
     this.inputs.set(parameter.name, () => (input.value === "" ? null : input.valueAsNumber));
-    const range = sensible(parameter, this.card);
+    const range = sensible(parameter, this.card, fallback);
     if (!range) return make("div", { className: "control" }, input);
     hint.textContent += ` Sensible: ${told(range)}.${fallback === null ? " Auto: the service chooses." : ""}`;
-    const slider = make("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": `${name}, slider` });
+    const step = integer && !range.logarithmic ? 1000 / (range.high - range.low) : 1; // of a key: at least to the next
+    const slider = make("input", { type: "range", min: 0, max: 1000, step, "aria-label": `${name}, slider` });
     const follow = () => {
       const current = input.value === "" ? fallback : input.valueAsNumber;
       const auto = current === null; // in the middle and pale: it is at no value

@@ -39,8 +39,12 @@ def test_a_setting_of_the_card_stands_where_it_is(page: Any) -> None:
     settings(page, "annealed_langevin")
     levels = slider(page, "levels")
     assert levels.get_attribute("aria-valuetext") == "6"
-    assert int(levels.input_value()) < 100
+    assert float(levels.input_value()) < 100
     assert float(levels.evaluate("e => getComputedStyle(e).opacity")) == 1
+    levels.focus()
+    for number in ("7", "8", "9"):  # a key leads to the next number
+        page.keyboard.press("ArrowRight")
+        assert page.input_value("#sample [name=levels]") == number
 
 
 def test_a_slider_ends_at_what_the_service_takes(page: Any, service: Any) -> None:
@@ -63,6 +67,8 @@ def test_ranges_are_those_of_the_setting_and_of_the_model(page: Any) -> None:
             const steps = sensible({ name: "steps", maximum: 100000 }, card);
             return {
                 few: sensible({ name: "levels", maximum: 40 }, card),
+                fewest: sensible({ name: "levels", maximum: 40 }, card, 4),
+                usual: sensible({ name: "levels", maximum: 100000 }, card, 20),
                 open: sensible({ name: "eta", maximum: null }, card),
                 steps,
                 sigma: sensible({ name: "churn_min", maximum: 1e4 }, card),
@@ -74,6 +80,8 @@ def test_ranges_are_those_of_the_setting_and_of_the_model(page: Any) -> None:
     )
     assert found == {
         "few": {"low": 5, "high": 40, "logarithmic": False},
+        "fewest": {"low": 1, "high": 8, "logarithmic": False},
+        "usual": {"low": 5, "high": 100, "logarithmic": False},
         "open": {"low": 0.05, "high": 1.5, "logarithmic": False},
         "steps": {"low": 10, "high": 500, "logarithmic": True},
         "sigma": {"low": 0.01, "high": 10, "logarithmic": True},
@@ -81,3 +89,13 @@ def test_ranges_are_those_of_the_setting_and_of_the_model(page: Any) -> None:
         "there": [0, 1000, 0, 1000],
         "back": [10, 500, 71],
     }
+
+
+def test_what_is_no_number_is_refused_as_it_was_typed(page: Any) -> None:
+    settings(page, "consistent_annealed")
+    page.fill("#sample [name=sigmas]", "5, abc")
+    page.click("#sample .go")
+    trouble = "#sample form .trouble:not([hidden])"
+    page.wait_for_selector(trouble)
+    assert "abc" in page.inner_text(trouble)
+    assert "a number" in page.inner_text(trouble)
