@@ -78,7 +78,9 @@ class ModelStore:
         found = [(v, p) for _, v, p in self._all(name) if version in (None, v)]
         if not found:
             wanted = name if version is None else f"{name} version {version}"
-            raise ModelNotFound(f"no model {wanted}; there is: {', '.join(self.names()) or 'none'}")
+            versions = ", ".join(map(str, self.versions(name)))
+            there = f"version {versions}" if versions else ", ".join(self.names()) or "none"
+            raise ModelNotFound(f"no model {wanted}; there is: {there}")
         return max(found, key=lambda item: item[0])[1]
 
     def card(self, name: str, version: int | None = None) -> ModelCard:

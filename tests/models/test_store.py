@@ -199,7 +199,7 @@ def test_a_name_or_version_that_is_not_there_says_what_is(store: ModelStore, tin
     with pytest.raises(ModelNotFound, match="there is: none"):
         store.card("m")
     store.publish(card_of(tiny_card, 1), WEIGHTS)
-    with pytest.raises(ModelNotFound, match="no model m version 7; there is: m"):
+    with pytest.raises(ModelNotFound, match=r"no model m version 7; there is: version 1$"):
         store.card("m", 7)
 
 
