@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.card import ModelCard
 from models.plan import plan
@@ -34,6 +35,12 @@ LONG = FollowScores(name="follow_scores", steps=400)
 def _one_row_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """However fast the machine is: tests count steps. Those of several rows have tests of their own."""
     monkeypatch.setattr("worker.device.lane.STEP_SECONDS", {})
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are 0, at no cost: for tests that look at no pixels."""
+    monkeypatch.setattr(ScoreModel, "conditioned_score", lambda self, x, conditions: torch.zeros_like(x))
 
 
 @pytest.fixture

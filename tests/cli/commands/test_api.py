@@ -1,6 +1,7 @@
 """`scoreserve api`: where the memory of its threads comes from."""
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -66,5 +67,6 @@ def test_threads_give_way_to_the_event_loop_soon(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(CalledError):
             api()
         assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
+        assert gc.isenabled(), "but while all was imported"
     finally:
         sys.setswitchinterval(before)

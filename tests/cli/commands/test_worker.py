@@ -1,5 +1,6 @@
 """`scoreserve worker`: which queue it works on."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ def test_it_joins_what_up_runs_unless_another_redis_is_named(
     result = CliRunner().invoke(app, ["worker", *arguments])
     assert result.exit_code == 0, result.output
     assert [(settings.redis_url, settings.default_model) for settings in ran] == [(redis_url, model)]
+
+
+def test_garbage_is_collected_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    collects: list[bool] = []
+    monkeypatch.setattr(worker.process, "run", lambda settings, burst: collects.append(gc.isenabled()))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("cli.commands.worker.set_up", lambda _: None)
+    CliRunner().invoke(app, ["worker", "--redis-url", "redis://elsewhere:1/0"])
+    assert collects == [True], "but not while all was imported"
 
 
 def test_which_redis_it_works_for_is_said_where_none_was_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

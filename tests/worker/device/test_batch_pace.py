@@ -3,24 +3,17 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from models.card import ModelCard
 from models.plan import plan
 from models.samplers.follow_scores import FollowScores
 from models.sampling.chain import Chain
-from models.score import ScoreModel
 from worker.device.batch import Batch
 from worker.device.lane import Lane
 from worker.queue.requests import SampleRequest
 
 LONG = FollowScores(name="follow_scores", steps=1000)
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a step takes is for the device to say, in a time of its own: nobody looks at scores."""
-    monkeypatch.setattr(ScoreModel, "conditioned_score", lambda self, x, conditions: torch.zeros_like(x))
+pytestmark = pytest.mark.usefixtures("no_network")  # what a step takes is for the device to say, in a time of its own
 
 
 class Device:
