@@ -113,13 +113,21 @@ def test_of_few_images_a_step_has_more_rows_than_of_many(
     lane.measure()
     assert [lane.rows(images) for images in (1, 2, 5, 10)] == [6, 4, 2, 1]
     steps: list[tuple[int, int]] = []
-    monkeypatch.setattr(lane.engine, "step", lambda: steps.append((len(lane.engine.chains), lane.engine.rows)))
+
+    def step() -> None:
+        n = len(lane.engine.chains)
+        steps.append((n, lane.engine.rows))
+        lane.engine.image_steps += 2 * n  # all are guided
+        lane.engine.evaluations += 1
+
+    monkeypatch.setattr(lane.engine, "step", step)
     table = plan(None, tiny_card)[1]
     lane.engine.admit([Chain(table, 0, index) for index in range(2)])
     lane.step()
     lane.engine.admit([Chain(table, 0, index) for index in range(2, 5)])
     lane.step()
-    assert steps == [(2, 4), (5, 2)]
+    lane.step()
+    assert steps == [(2, 4), (5, 2), (5, 1)], "the last by what was seen of the step before"
 
 
 def test_a_pace_is_taken_row_by_row_and_leaves_no_trace(model: ScoreModel, tiny_card: ModelCard) -> None:
