@@ -17,6 +17,11 @@ export function make(tag, properties = {}, ...children) {
 /** A copy of a template's one element. */
 export const copyOf = (id) => byId(id).content.firstElementChild.cloneNode(true);
 
+/** Puts items into a list, without touching those that stay where they are, so that the focus stays too. */
+export function arrange(list, items) {
+  if (items.length !== list.children.length || items.some((item, i) => item !== list.children[i])) list.replaceChildren(...items);
+}
+
 /** The element with `data-part="name"`. */
 export const part = (root, name) => root.querySelector(`[data-part="${name}"]`);
 

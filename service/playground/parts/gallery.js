@@ -1,7 +1,7 @@
 // The last jobs with their pictures: those that go on while another is looked at, too.
 
 import { getJson, getPicture } from "../wire/api.js";
-import { make, part } from "./dom.js";
+import { arrange, make, part } from "./dom.js";
 import { addressOf, wanted } from "./job.js";
 import { samplers } from "./samplers.js";
 
@@ -48,10 +48,7 @@ export class Gallery {
     });
     this.cards = new Map(cards);
     const items = cards.map(([, card]) => card.item);
-    // Those that stay are not touched, so that the focus stays too.
-    if (items.length !== this.list.children.length || items.some((item, i) => item !== this.list.children[i])) {
-      this.list.replaceChildren(...items);
-    }
+    arrange(this.list, items);
     this.root.hidden = !this.wanted || !items.length;
   }
 

@@ -2,7 +2,7 @@
 
 import { ask } from "../wire/api.js";
 import { byId, copyOf, part } from "../parts/dom.js";
-import { findJob } from "../parts/job.js";
+import { findJob, JobPanel } from "../parts/job.js";
 import { models, ofPlane, offerModels, showFirst } from "../parts/models.js";
 import { samplers } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
@@ -25,6 +25,8 @@ export class AskingView {
     this.go = part(this.root, "go");
     this.trouble = new Trouble(part(this.root, "trouble"), this.form);
     this.on = on;
+    const panel = part(this.root, "job");
+    if (panel) this.panel = new JobPanel(panel, { onChoose: (i) => on.onChoose(this.panel, i), onState: on.onState });
     this.fields.model.addEventListener("change", () => this.trouble.around(() => this.pick()));
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -81,6 +83,12 @@ export class AskingView {
     const first = part(this.root, "first");
     if (first) first.hidden = true;
     this.on.onJob(job);
+  }
+
+  /** Shows a job of a model, with the pictures that it was asked with, where there are any. */
+  show(job, card, pictures) {
+    this.begin(job.id);
+    this.panel.show(job, card.image, pictures);
   }
 
   /** What is asked for, without the sampler. */

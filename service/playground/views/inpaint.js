@@ -3,7 +3,6 @@
 import { AskingView } from "./asking.js";
 import { ClassForm } from "../parts/classes.js";
 import { part } from "../parts/dom.js";
-import { JobPanel } from "../parts/job.js";
 import { cardOf } from "../parts/models.js";
 import { Painter } from "../picture/painter.js";
 import { fitted, inImage, load } from "../picture/pictures.js";
@@ -18,10 +17,6 @@ export class InpaintView extends AskingView {
     this.classes = new ClassForm(part(this.root, "class-form"), true);
     this.sampler = new SamplerForm(part(this.root, "sampler-form"), { known: true });
     this.painter = new Painter(part(this.root, "editor"), () => this.busy());
-    this.panel = new JobPanel(part(this.root, "job"), {
-      onChoose: (index) => on.onChoose(this.panel, index),
-      onState: on.onState,
-    });
     this.pictures = new PictureForm(part(this.root, "drop"), this.trouble, (ofFile) => {
       this.fields.negative.checked &&= ofFile;
       this.#put();
@@ -58,7 +53,7 @@ export class InpaintView extends AskingView {
     const pictures = { image: inImage(this.painter.picture.canvas), mask: inImage(this.painter.mask.toCanvas()) };
     const job = await this.ask("inpaint", { ...this.wanted, sampler: this.sampler.value, ...pictures });
     remember({ id: job.id, ...pictures });
-    this.#show(job, this.card, pictures);
+    this.show(job, this.card, pictures);
   }
 
   async find(id) {
@@ -73,12 +68,7 @@ export class InpaintView extends AskingView {
       this.pictures.take(picture);
       this.painter.load(picture, card.image, fitted(mask, card.image, false, true).marked);
     }
-    this.#show(job, card, kept === id ? pictures : {});
-  }
-
-  #show(job, card, pictures) {
-    this.begin(job.id);
-    this.panel.show(job, card.image, pictures);
+    this.show(job, card, kept === id ? pictures : {});
   }
 
   busy() {

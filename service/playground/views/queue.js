@@ -1,7 +1,7 @@
 // The view “Queue”: your jobs, and the workers with their slots, as the public API tells.
 
 import { cancelJob, getJson } from "../wire/api.js";
-import { byId, make, part, plural, seconds, whole } from "../parts/dom.js";
+import { arrange, byId, make, part, plural, seconds, whole } from "../parts/dom.js";
 import { addressOf, wanted } from "../parts/job.js";
 import { samplers } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
@@ -72,10 +72,7 @@ export class QueueView {
       this.#fill(row, job);
       return row;
     });
-    // Rows that stay are not touched, so that the focus stays too.
-    if (rows.length !== body.children.length || rows.some((row, i) => row !== body.children[i])) {
-      body.replaceChildren(...rows);
-    }
+    arrange(body, rows);
   }
 
   #row(job) {

@@ -3,7 +3,6 @@
 import { AskingView, drawnSeed } from "./asking.js";
 import { ClassForm } from "../parts/classes.js";
 import { part } from "../parts/dom.js";
-import { JobPanel } from "../parts/job.js";
 import { cardOf, showCard } from "../parts/models.js";
 import { SamplerForm } from "../parts/samplers.js";
 
@@ -12,10 +11,6 @@ export class SampleView extends AskingView {
     super("sample", on);
     this.classes = new ClassForm(part(this.root, "class-form"));
     this.sampler = new SamplerForm(part(this.root, "sampler-form"));
-    this.panel = new JobPanel(part(this.root, "job"), {
-      onChoose: (index) => on.onChoose(this.panel, index),
-      onState: on.onState,
-    });
     part(this.root, "dice").addEventListener("click", () => {
       this.fields.seed.value = drawnSeed();
     });
@@ -32,15 +27,10 @@ export class SampleView extends AskingView {
     const job = await this.adopt(id);
     this.classes.offer(this.card, job);
     this.sampler.offer(this.samplers, this.card, job.sampler);
-    this.#show(job, await cardOf(job.model, job.version));
+    this.show(job, await cardOf(job.model, job.version));
   }
 
   async submit() {
-    this.#show(await this.ask("samples", { ...this.wanted, sampler: this.sampler.value }), this.card);
-  }
-
-  #show(job, card) {
-    this.begin(job.id);
-    this.panel.show(job, card.image);
+    this.show(await this.ask("samples", { ...this.wanted, sampler: this.sampler.value }), this.card);
   }
 }

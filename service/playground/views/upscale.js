@@ -3,7 +3,6 @@
 import { AskingView } from "./asking.js";
 import { ClassForm } from "../parts/classes.js";
 import { make, part } from "../parts/dom.js";
-import { JobPanel } from "../parts/job.js";
 import { cardOf } from "../parts/models.js";
 import { fitted, inImage } from "../picture/pictures.js";
 import { SamplerForm } from "../parts/samplers.js";
@@ -17,10 +16,6 @@ export class UpscaleView extends AskingView {
     this.classes = new ClassForm(part(this.root, "class-form"), true);
     this.sampler = new SamplerForm(part(this.root, "sampler-form"), { known: true });
     this.small = part(this.root, "picture").getContext("2d", { willReadFrequently: true });
-    this.panel = new JobPanel(part(this.root, "job"), {
-      onChoose: (index) => on.onChoose(this.panel, index),
-      onState: on.onState,
-    });
     this.pictures = new PictureForm(part(this.root, "drop"), this.trouble, (ofFile) => {
       this.fields.negative.checked &&= ofFile;
       this.#put();
@@ -59,7 +54,7 @@ export class UpscaleView extends AskingView {
   async submit() {
     const pictures = { image: inImage(this.small.canvas) };
     const body = { ...this.wanted, sampler: this.sampler.value, ...pictures };
-    this.#show(await this.ask(this.grey ? "colorize" : "upscale", body), this.card, pictures);
+    this.show(await this.ask(this.grey ? "colorize" : "upscale", body), this.card, pictures);
   }
 
   async find(id) {
@@ -71,12 +66,7 @@ export class UpscaleView extends AskingView {
     }
     this.classes.offer(this.card, job);
     this.sampler.offer(this.samplers, this.card, job.sampler);
-    this.#show(job, await cardOf(job.model, job.version), {});
-  }
-
-  #show(job, card, pictures) {
-    this.begin(job.id);
-    this.panel.show(job, card.image, pictures);
+    this.show(job, await cardOf(job.model, job.version), {});
   }
 
   /** Whether a grey picture is to be coloured. */
