@@ -68,7 +68,7 @@ export class Gallery {
     card.state.hidden = job.state === "finished";
     [card.bar.max, card.bar.value] = [all, done];
     card.bar.hidden = Boolean(job.ended_at);
-    card.text.textContent = `${wanted(job)}, seed ${job.seed}`;
+    card.text.replaceChildren(`${wanted(job)}, seed `, make("span", { className: "seed", textContent: job.seed }));
     if (job.state === "finished" && !card.drawn) {
       card.drawn = true;
       this.#draw(card.canvas, job);

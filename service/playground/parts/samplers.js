@@ -89,8 +89,13 @@ export class SamplerForm {
     this.inputs.clear();
     this.settings.replaceChildren(
       ...sampler.parameters.map((parameter) => {
-        const fallback = own[parameter.name] ?? parameter.default ?? this.#ofCard(parameter.name);
-        return this.#field(parameter, fallback, values[parameter.name] ?? null);
+        const { name, description } = parameter;
+        if (Number.isFinite(own[name])) {
+          const other = description.replace(/[,:;] (all|none|\d+|the model's own) by default/, "");
+          parameter = { ...parameter, description: `${other} ${this.card.name} has ${short(own[name])} by default.` };
+        }
+        const fallback = own[name] ?? parameter.default ?? this.#ofCard(name);
+        return this.#field(parameter, fallback, values[name] ?? null);
       }),
     );
   }
@@ -160,7 +165,11 @@ export class SamplerForm {
       slider.classList.toggle("auto", auto);
       slider.setAttribute("aria-valuetext", auto ? "auto" : short(current));
     };
+    const [stem, end] = [parameter.name.slice(0, -3), parameter.name.slice(-3)];
     slider.addEventListener("input", () => {
+      // The highest stays above the lowest.
+      const other = this.settings.querySelector(`[name=${stem}${{ max: "min", min: "max" }[end]}]`)?.previousSibling;
+      if (other && !other.matches(".auto")) slider.value = Math[end](slider.value, +other.value + (end === "max" ? 10 : -10));
       input.value = toValue(range, slider.valueAsNumber, integer);
       slider.classList.remove("auto");
       slider.setAttribute("aria-valuetext", input.value);

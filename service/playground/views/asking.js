@@ -8,6 +8,7 @@ import { samplers } from "../parts/samplers.js";
 import { Trouble } from "../parts/trouble.js";
 
 const FRAMES = 32; // kept of each image, to be scrubbed through; the service keeps fewer of fewer evaluations
+const WEAK = "Fast at images out of noise, bad at this: another model does better.";
 
 /** Views give it `choose()`: the model is another; `submit()`: ask; and `find(argument)`: show what the address names. */
 export class AskingView {
@@ -73,6 +74,8 @@ export class AskingView {
     this.fields.model.value = name;
     this.card = this.models.find((card) => card.name === name);
     if (!this.card) throw new Error(`The model ${name} is not served any more.`);
+    const weak = part(this.root, "weak");
+    if (weak) weak.textContent = this.card.sampler.name === "multistep_consistency" ? WEAK : "";
     await this.choose();
     const first = part(this.root, "first");
     if (first && !first.hidden) await showFirst(first, this.card, first.dataset.how);

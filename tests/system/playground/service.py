@@ -92,6 +92,19 @@ def ask(page: Any, steps: str = SLOW, count: str = "4", seed: str = "7") -> None
     page.wait_for_selector("#sample :is(.job, form .trouble):not([hidden])")
 
 
+def with_card(page: Any, view: str, **fields: Any) -> None:
+    """Opens a view as if the card of `tiny` had these fields."""
+
+    def answer(route: Any) -> None:
+        cards = route.fetch().json()
+        route.fulfill(json=[card | fields if card["name"] == "tiny" else card for card in cards])
+
+    page.route("**/models", answer)
+    page.goto(f"/#{view}")
+    page.reload()
+    tiny(page, view)
+
+
 def tiny(page: Any, view: str) -> None:
     """Chooses the model that is fast."""
     page.wait_for_selector(f"#{view}-model option[value=tiny]", state="attached")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.system.playground.service import ended, job_id, tiny
+from tests.system.playground.service import ended, job_id, tiny, with_card
 
 
 def settings(page: Any, sampler: str) -> None:
@@ -45,6 +45,46 @@ def test_a_setting_of_the_card_stands_where_it_is(page: Any) -> None:
     for number in ("7", "8", "9"):  # a key leads to the next number
         page.keyboard.press("ArrowRight")
         assert page.input_value("#sample [name=levels]") == number
+
+
+def test_a_default_of_the_card_is_told_in_place_of_the_samplers(page: Any) -> None:
+    own = {"name": "dpmpp_2m_sde", "levels": 20, "sigma_min": 0.02, "eta": None, "churn": 2.0}
+    with_card(page, "sample", sampler=own)
+    settings(page, "dpmpp_2m_sde")
+
+    def hint(name: str) -> str:
+        described = page.get_attribute(f"#sample [name={name}]", "aria-describedby")
+        return str(page.inner_text(f"#{described}"))
+
+    assert "none by default" not in hint("churn")
+    assert "tiny has 2 by default." in hint("churn")
+    assert "own by default" not in hint("sigma_min")
+    assert "tiny has 0.02 by default." in hint("sigma_min")
+    assert "1 by default" in hint("eta"), "of which the card says nothing"
+    assert "tiny has" not in hint("eta")
+
+
+def test_the_sliders_of_the_two_ends_of_a_range_do_not_cross(page: Any) -> None:
+    settings(page, "ancestral")
+    highest, lowest = slider(page, "sigma_max"), slider(page, "sigma_min")
+
+    def ends() -> tuple[float, float]:
+        typed = [page.input_value(f"#sample [name={name}]") for name in ("sigma_min", "sigma_max")]
+        return float(typed[0] or 0.01), float(typed[1] or 10)
+
+    lowest.focus()
+    page.keyboard.press("End")
+    least, most = ends()
+    assert 5 < least < most == 10
+    assert float(lowest.input_value()) < float(highest.input_value())
+    lowest.fill("500")
+    highest.focus()
+    page.keyboard.press("Home")
+    least, most = ends()
+    assert 0.3 < least < most < 0.4
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert ends() == (least, most)
 
 
 def test_a_slider_ends_at_what_the_service_takes(page: Any, service: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.system.playground.service import Service, ask, ended, holds, job_id, marked, pixels, tiny
+from tests.system.playground.service import Service, ask, ended, holds, job_id, marked, pixels, tiny, with_card
 
 
 def test_a_mask_is_painted_with_the_mouse_and_the_rest_is_kept(page: Any) -> None:
@@ -49,6 +49,32 @@ def test_a_mask_is_painted_with_the_mouse_and_the_rest_is_kept(page: Any) -> Non
     ended(page, "inpaint")
     assert marked(page) == mask
     assert pixels(page, "#inpaint [data-part=picture]") == [original]
+
+
+def test_a_model_that_completes_badly_is_told_of_where_it_is_chosen(page: Any) -> None:
+    with_card(page, "inpaint", sampler={"name": "multistep_consistency", "levels": 4})
+    for view in ("inpaint", "upscale"):
+        page.goto(f"/#{view}")
+        tiny(page, view)
+        told = f"#{page.get_attribute(f'#{view}-model', 'aria-describedby')}"
+        page.wait_for_selector(f"{told}:has-text('another model does better')")
+        page.select_option(f"#{view}-model", "vivid")
+        page.wait_for_selector(told, state="hidden")
+
+
+def test_the_seed_of_a_last_job_is_on_one_line(page: Any) -> None:
+    ask(page, steps="20", seed="1234567890123456")
+    ended(page, "sample")
+    seed = page.locator("#gallery li:first-child .seed")
+    assert seed.inner_text() == "1234567890123456"
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        tall, line, wide, room = seed.evaluate(
+            "e => [e.offsetHeight, parseFloat(getComputedStyle(e).lineHeight), e.scrollWidth, e.parentElement.clientWidth]"
+        )
+        assert tall < 1.5 * line, width
+        assert wide <= room, width
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_picture_is_made_small_and_enlarged(page: Any) -> None:
