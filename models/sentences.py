@@ -112,6 +112,8 @@ def fault(  # noqa: PLR0911 (a case each)
                 return Fault(steps, f"{name}: {why}" if steps else why, None)
             return Fault(steps, f"{name} is {_shown(name, value)}: {why}", None)
         case "string_pattern_mismatch":
+            if digits := re.fullmatch(r"\^\[0-9a-f\]\{(\d+)\}\$", context["pattern"]):
+                return Fault(steps, f"{name} is {_shown(name, value)}", f"{digits[1]} hexadecimal digits")
             examples = at.get("examples") or [None]
             like = f"what fits {context['pattern']}"
             allowed = f"{like}, such as {examples[0]}" if examples[0] else like

@@ -27,6 +27,7 @@ class Drawing(BaseModel):
     share: float | None = Field(None, gt=0, lt=1)
     least: int = Field(0, ge=0)
     colour: Literal["red", "green"] = "red"
+    colour_of_ink: str = Field("000000", pattern="^[0-9a-f]{6}$")
     name: str = Field("a", max_length=3, pattern="^[a-z]+$", examples=["abc"])
     tags: list[int] = Field([], max_length=2)
     parts: tuple[int, ...] = Field((1,), min_length=1, fail_fast=True)
@@ -58,6 +59,7 @@ class Drawing(BaseModel):
         ({"colour": "blue"}, "there is no colour blue; allowed: red or green"),
         ({"colour": 5}, "colour is 5; allowed: 'red' or 'green'"),
         ({"name": "A"}, "name is 'A'; allowed: what fits ^[a-z]+$, such as abc"),
+        ({"colour_of_ink": "red"}, "colour_of_ink is 'red'; allowed: 6 hexadecimal digits"),
         ({"name": "aaaa"}, "name has 4 characters; allowed: at most 3 characters"),
         ({"tags": [1, 2, 3]}, "tags has 3 items; allowed: at most 2 items"),
         ({"tags": [1, "x"]}, "tags 1 is 'x'; allowed: a whole number"),

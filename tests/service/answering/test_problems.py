@@ -46,7 +46,8 @@ def test_what_the_framework_refuses_is_a_problem_too(client, problem: Callable[.
     problem(client.post("/samples", content=b"{"), 415, "unsupported-media-type")
     problem(client.post("/samples", content=b"{", headers={"Content-Type": "application/json"}), 400, "malformed")
     problem(client.post("/samples", json={"count": 0}), 422, "invalid")
-    problem(client.get("/jobs/x"), 422, "invalid")
+    said = problem(client.get("/jobs/x"), 422, "invalid")["detail"]
+    assert said == "job_id is 'x'; allowed: 24 hexadecimal digits"
 
 
 def test_an_unknown_kind_is_a_problem_itself(client, problem: Callable[..., Any]) -> None:
