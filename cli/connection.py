@@ -4,6 +4,7 @@ CODES says what their exit codes mean.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
@@ -30,6 +31,8 @@ CODES = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the service refused, 4 the service is not there or is full, "
     "130 cancelled by Ctrl-C, 143 by SIGTERM."
 )
+ARGUMENTS = {"image": "image", "mask": "mask", "job_id": "job", "name": "model"}  # of the API, and of a command
+OPTIONS = {"deadline_seconds": "deadline"}  # likewise, where the names differ
 LOCAL = "http://127.0.0.1:8000"
 PATIENCE = Patience()
 
@@ -71,25 +74,41 @@ def service(server: str, api_key: str | None, patience: float = PATIENCE.seconds
 
 def refuse(error: ScoreserveError, server: str) -> NoReturn:
     """Ends the command for this reason."""
+    said = _as_given(error) if isinstance(error, ProblemError) else str(error)
     match error:
         case Unreachable():
-            said = str(error)
             where = said if said.startswith("no service at") else f"no service at {server} ({said})"
             other = "name another with --server, or by its SCORESERVE_DATA_DIR"
             fail(f"{where}; start one with `scoreserve up`, or {other}", UNAVAILABLE)
         case Unavailable() | RateLimited():
             later = f"; try again in {error.retry_after:.0f} s" if error.retry_after else ""
-            fail(f"{error}{later}", UNAVAILABLE)
+            fail(f"{said}{later}", UNAVAILABLE)
         case Unauthorized():
-            fail(f"{error}; give one with --api-key or SCORESERVE_API_KEY", REFUSED)
+            fail(f"{said}; give one with --api-key or SCORESERVE_API_KEY", REFUSED)
         case ProblemError(status=status) if status < 500:
-            fail(str(error), REFUSED)
+            fail(said, REFUSED)
         case ProblemError(request_id=request_id) if request_id:
-            fail(f"{error} (request {request_id})", FAILED)
+            fail(f"{said} (request {request_id})", FAILED)
         case UnexpectedAnswer(status=status) if status in (502, 503, 504):
-            fail(str(error), UNAVAILABLE)
+            fail(said, UNAVAILABLE)
         case JobFailed() | _:
-            fail(str(error), FAILED)
+            fail(said, FAILED)
+
+
+def _as_given(error: ProblemError) -> str:
+    """What the service says, with what is at fault named as the command was given it and not as the API has it."""
+    said = str(error)
+    for field in error.errors:
+        name, *inside = field.pointer.strip("/").split("/")
+        own = ARGUMENTS.get(name) or OPTIONS.get(name, name)
+        option = own if name in ARGUMENTS else f"--{own.replace('_', '-')}"
+        if name:
+            said = said.replace(f"{field.pointer}: ", f"{' '.join([option, *inside])}: ")
+        if name != own:
+            said = re.sub(rf"\b{re.escape(name)}\b", own, said, count=1)
+        if name == "job_id":
+            said += "; `scoreserve jobs` lists yours"
+    return said
 
 
 def print_json(data: Any) -> None:

@@ -48,6 +48,15 @@ def test_one_job(command: Command, service: Service) -> None:
     assert json.loads(command("jobs", JOB, "--json").stdout) == view("failed", error="image 0 became NaN")
 
 
+def test_what_is_no_id_of_a_job(command: Command, service: Service, failed: Command) -> None:
+    error = {"pointer": "job_id", "reason": "job_id is 'nope'", "allowed": "24 hexadecimal digits"}
+    service.answers["GET /jobs/nope"] = problem(
+        422, "invalid", "job_id is 'nope'; allowed: 24 hexadecimal digits", [error]
+    )
+    said = "error: job is 'nope'; allowed: 24 hexadecimal digits; `scoreserve jobs` lists yours"
+    failed(command("jobs", "nope"), said, code=3)
+
+
 def test_the_images_of_a_job_that_was_not_waited_for(command: Command, service: Service, tmp_path: Path) -> None:
     service.has("finished", frames=4)
     service.answers[f"GET /jobs/{JOB}/animation.gif"] = (200, {}, b"content")

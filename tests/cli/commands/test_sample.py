@@ -147,6 +147,25 @@ def test_a_problem_is_told_in_sentences(run: Command, service: Service, failed: 
 
 
 @pytest.mark.parametrize(
+    ("pointer", "named"),
+    [
+        ("/model", "--model"),
+        ("/guidance_interval/1", "--guidance-interval 1"),
+        ("/sampler/levels", "--sampler levels"),
+        ("/deadline_seconds", "--deadline"),
+        ("/image", "image"),
+        ("scale", "--scale"),
+    ],
+)
+def test_a_setting_is_named_as_it_was_given(
+    run: Command, service: Service, failed: Command, pointer: str, named: str
+) -> None:
+    error = {"pointer": pointer, "reason": "it cannot be", "allowed": None}
+    service.answers["POST /samples"] = problem(422, "invalid", f"{pointer}: it cannot be", [error])
+    failed(run(), f"error: {named}: it cannot be", code=3)
+
+
+@pytest.mark.parametrize(
     ("status", "code"), [(400, 3), (401, 3), (404, 3), (413, 3), (429, 4), (500, 1), (503, 4)], ids=str
 )
 def test_the_exit_code_says_what_kind_of_problem(
