@@ -70,7 +70,8 @@ def test_the_seed_of_a_last_job_is_on_one_line(page: Any) -> None:
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 844})
         tall, line, wide, room = seed.evaluate(
-            "e => [e.offsetHeight, parseFloat(getComputedStyle(e).lineHeight), e.scrollWidth, e.parentElement.clientWidth]"
+            "e => [e.offsetHeight, parseFloat(getComputedStyle(e).lineHeight), e.scrollWidth, "
+            "e.parentElement.clientWidth]"
         )
         assert tall < 1.5 * line, width
         assert wide <= room, width
