@@ -1,18 +1,29 @@
 """`scoreserve models` and `scoreserve samplers`: what a running service can sample, and how."""
 
-from typing import Annotated
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from cli import connection
 from cli.console import fail, table
-from scoreserve import Sampler
+from scoreserve import Client, Model, NotFound, Refused, Sampler
+
+FIGURES = {
+    "distance": "Frechet distance {:.2f}",
+    "recognised": "{:.1%} recognised",
+    "precision": "precision {:.2f}",
+    "recall": "recall {:.2f}",
+}
 
 
 def models(
     model: Annotated[
         str | None,
-        typer.Argument(help="Print the whole card of one.", show_default="all", autocompletion=connection.model_names),
+        typer.Argument(
+            help="Tell of one; with --json its whole card.", show_default="all", autocompletion=connection.model_names
+        ),
     ] = None,
     version: Annotated[
         int | None, typer.Option(metavar="<int>", min=1, help="Of that one; the newest by default.")
@@ -21,10 +32,14 @@ def models(
     server: connection.Server = connection.LOCAL,
     api_key: connection.ApiKey = None,
 ) -> None:
-    """List the models that can be sampled, or print the card of one as JSON."""
+    """List the models that can be sampled, or tell of one: what it draws, how, and how well."""
     with connection.service(server, api_key) as client:
         if model is not None:
-            connection.print_json(dict(client.model(model, version).data))
+            one = client.model(model, version)
+            if as_json:
+                connection.print_json(dict(one.data))
+            else:
+                _tell(dict(_summary(client, one)))
             return
         found = client.models()
     if as_json:
@@ -67,6 +82,64 @@ def samplers(
         connection.print_json([dict(one.data) for one in found])
     else:
         table(("sampler", "parameters", "what it is"), [(one.name, _parameters(one), one.description) for one in found])
+
+
+def _tell(facts: Mapping[str, str]) -> None:
+    width = max(map(len, facts))
+    for term, text in facts.items():
+        typer.echo(f"{term:{width}}  {text}")
+
+
+def _summary(client: Client, model: Model) -> Iterator[tuple[str, str]]:
+    """What a person asks first of a model, of all that its card says."""
+    card, made = model.data, model.data.get("provenance", {})
+    yield model.name, f"version {model.version}: {model.description}"
+    levels = f", noise levels {card['sigma_max']:g} down to {card['sigma_min']:g}" if "sigma_max" in card else ""
+    yield "image", "x".join(map(str, model.shape)) + levels
+    if model.classes:
+        yield "classes", f"{len(model.classes)}: {', '.join(model.classes)}"
+    quality = card.get("metrics", {}).get("quality", {})
+    measured = next((one for one in quality.get("samplers", ()) if _is(model.sampler, one["sampler"])), None)
+    yield (
+        "sampler",
+        _settings(model.sampler) + (f", {measured['evaluations']} evaluations an image" if measured else ""),
+    )
+    if card.get("inpainting"):
+        yield "completes", f"by {_settings(card['inpainting'])}"
+    elif model.sampler.get("name") == "multistep_consistency":
+        yield "completes", "badly, being made for few evaluations: another model does better"
+    if measured:
+        figures = [form.format(measured[name]) for name, form in FIGURES.items() if measured.get(name) is not None]
+        yield "figures", f"{', '.join(figures)}; of {quality['count']:,} images"
+    if made.get("flows"):
+        yield "distilled", f"from {_served(client, made['flows']['teacher'])}"
+    if made.get("command"):
+        counts = [f"{made[what]:,} {what}" for what in ("images", "parameters") if made.get(what)]
+        yield "trained", f"on {', '.join(counts)}: {made['command']}" if made.get("images") else made["command"]
+    other = made.get("weights_of")
+    whose = f"those of {_served(client, '{name} version {version}'.format(**other))}" if other else made.get("weights")
+    yield "weights", ", ".join(filter(None, [whose, made.get("licence"), f"sha256 {card.get('weights_sha256')}"]))
+    yield "--json", "prints the whole card"
+
+
+def _is(default: Mapping[str, Any], sampler: Mapping[str, Any]) -> bool:
+    """Whether settings, of which none is left open, are those of the card, which leaves some open."""
+    return all(value is None or sampler.get(name) == value for name, value in default.items())
+
+
+def _settings(sampler: Mapping[str, Any]) -> str:
+    told = [f"{name} {value}" for name, value in sampler.items() if name != "name" and value is not None]
+    return sampler.get("name", "") + (f" ({', '.join(told)})" if told else "")
+
+
+def _served(client: Client, said: str) -> str:
+    """A model and its version, and whether they are there: a card names what it was made of, wherever that was."""
+    if found := re.fullmatch(r"(\S+) version (\d+)", said):
+        try:
+            client.model(found[1], int(found[2]))
+        except (NotFound, Refused):
+            return f"{said}, which is not served here"
+    return said
 
 
 def _parameters(sampler: Sampler) -> str:

@@ -1,4 +1,4 @@
-"""`scoreserve jobs`, `cancel`, `models` and `inpaint`: what they ask and print; and completion in the shell."""
+"""`scoreserve jobs`, `cancel` and `inpaint`: what they ask and print; and completion in the shell."""
 
 import base64
 import json
@@ -78,22 +78,6 @@ def test_cancel(command: Command, service: Service, failed: Command) -> None:
     assert "cancelled" in command("cancel", "a").stdout
     assert [job["id"] for job in json.loads(command("cancel", "a", "--json").stdout)] == ["a"]
     failed(command("cancel", "b"), "job b has ended", code=3)
-
-
-def test_models(command: Command, service: Service) -> None:
-    service.answers |= {"GET /models": as_json([CARD]), "GET /models/tiny": as_json(CARD)}
-    assert command("models").stdout.splitlines()[1].split() == ["tiny", "3", "8x9x1", "noise"]
-    assert json.loads(command("models", "--json").stdout) == [CARD]
-    assert json.loads(command("models", "tiny", "--version", "3").stdout) == CARD
-    assert service.asked[-1][0] == "GET /models/tiny?version=3"
-
-
-def test_samplers(command: Command, service: Service, failed: Command) -> None:
-    service.answers["GET /samplers"] = as_json([HEUN])
-    assert command("samplers").stdout.splitlines()[1].split() == ["heun", "levels", "Second", "order."]
-    assert json.loads(command("samplers", "--json").stdout) == [HEUN]
-    assert json.loads(command("samplers", "heun").stdout) == HEUN
-    failed(command("samplers", "huen"), "there is no sampler huen; there is: heun", code=2)
 
 
 def test_inpaint(command: Command, service: Service, failed: Command, tmp_path: Path) -> None:
