@@ -41,16 +41,23 @@ class Finding:
     remedy: str | None = None
 
 
-def examine(settings: WorkerSettings, server: str, api_key: str | None) -> list[Finding]:
-    """Everything there is to find."""
+def examine(settings: WorkerSettings, server: str, api_key: str | None, unnamed: str | None = None) -> list[Finding]:
+    """Everything there is to find.
+
+    Args:
+        settings: of a worker here.
+        server: the service.
+        api_key: for it.
+        unnamed: that nothing runs here, where nobody named a Redis and the usual one is tried.
+    """
     with connect(settings.redis_url, TIMEOUT_SECONDS, attempts=0) as connection:
-        findings = [*redis(connection, settings.redis_url)]
+        findings = [*redis(connection, settings.redis_url, unnamed)]
         if findings[0].state != "mend":
             findings += workers(JobQueue(connection, settings), settings)
     return [*findings, *checkpoints(settings), *device(settings), *service(server, api_key)]
 
 
-def redis(connection: Redis, url: str) -> Iterator[Finding]:
+def redis(connection: Redis, url: str, unnamed: str | None = None) -> Iterator[Finding]:
     """Whether the server is there, is new enough, and keeps what it is given."""
     try:
         info: Any = connection.info()
@@ -58,6 +65,10 @@ def redis(connection: Redis, url: str) -> Iterator[Finding]:
         yield Finding("redis", "mend", f"Redis refuses: {error}", "give user and password in SCORESERVE_REDIS_URL")
         return
     except RedisError as error:
+        if unnamed:
+            remedy = "start `scoreserve up`, or name a Redis with --redis-url or SCORESERVE_REDIS_URL"
+            yield Finding("redis", "mend", f"no Redis is named, {unnamed}", remedy)
+            return
         remedy = "start one, such as with `scoreserve up`, or give its address in SCORESERVE_REDIS_URL"
         yield Finding("redis", "mend", without_password(f"no Redis at {url}: {error}"), remedy)
         return

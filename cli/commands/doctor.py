@@ -7,7 +7,7 @@ import typer
 from cli import connection
 from cli.console import out
 from cli.console import settings as read
-from cli.running import DataDir, Running, say_taken
+from cli.running import DataDir, Running, nothing_runs, say_taken
 
 MARKS = {"good": "[green]good[/green]", "note": "[yellow]note[/yellow]", "mend": "[red]mend[/red]"}
 
@@ -39,9 +39,10 @@ def doctor(
         running.share()
     told = running.options if running else {}
     settings = read(WorkerSettings, {**told, **({"redis_url": redis_url} if redis_url else {})})
-    if not (redis_url or running):
+    unnamed = None if redis_url or running else nothing_runs(data_dir)
+    findings = examine(settings, server, api_key, unnamed)
+    if unnamed and unnamed not in findings[0].found:
         say_taken(settings.redis_url, data_dir)
-    findings = examine(settings, server, api_key)
     sick = [finding for finding in findings if finding.state == "mend"]
     if as_json:
         connection.print_json({"healthy": not sick, "findings": [_plain(finding) for finding in findings]})

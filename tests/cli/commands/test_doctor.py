@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 from rq.suspension import resume, suspend
 
+import cli.diagnosis
 from cli.diagnosis import driver, judge, judge_driver
 from cli.running import Running
 from tests.cli.conftest import Service, as_json, problem
@@ -208,6 +209,35 @@ def test_nothing_is_there(command: Command, tmp_path: Path) -> None:
     assert "workers" not in found
     assert f"no Redis at unix://me:***@{tmp_path}/none" in found["redis"][1]
     assert "secret" not in result.output
+
+
+def test_a_service_that_was_stopped(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody named the Redis that is usual: it is not told of as one that is missing."""
+    real = cli.diagnosis.connect
+    monkeypatch.setattr(
+        "cli.diagnosis.connect", lambda url, *told, **more: real(f"unix://{tmp_path}/no", *told, **more)
+    )
+    unset = dict.fromkeys(("SCORESERVE_REDIS_URL", "REDIS_URL"))
+    options = ("--data-dir", str(tmp_path), "--server", "http://127.0.0.1:1")
+    result = command("doctor", "--json", *options, **unset)
+    state, said = findings(result)["redis"]
+    assert state == "mend"
+    assert said.startswith(f"no Redis is named, nor does `scoreserve up` run with the data directory {tmp_path}")
+    assert "start `scoreserve up`" in said
+    assert "SCORESERVE_REDIS_URL" in said
+    assert "6379" not in result.output
+
+
+def test_the_usual_redis_is_said_to_be_taken_where_it_answers(
+    command: Command, sound: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = cli.diagnosis.connect
+    url = sound["SCORESERVE_REDIS_URL"]
+    monkeypatch.setattr("cli.diagnosis.connect", lambda _, *told, **more: real(url, *told, **more))
+    unset = dict.fromkeys(("SCORESERVE_REDIS_URL", "REDIS_URL"))
+    result = command("doctor", "--json", "--data-dir", str(tmp_path), **unset)
+    assert findings(result)["redis"][0] == "good"
+    assert result.stderr.startswith("takes redis://127.0.0.1:6379/0: no Redis is named, nor does `scoreserve up` run")
 
 
 def test_a_service_that_is_not_ready(command: Command, service: Service, sound: dict[str, str]) -> None:

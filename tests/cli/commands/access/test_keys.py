@@ -163,7 +163,7 @@ def test_what_cannot_be_is_said_in_one_line(run, tmp_path) -> None:  # type: ign
     assert "no Redis at" in away.stderr
 
 
-@pytest.mark.parametrize("arguments", [["keys", "list"], ["operator", "drained"], ["doctor"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["keys", "list"], ["operator", "drained"]], ids=" ".join)
 def test_which_redis_is_taken_is_said_where_none_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
 ) -> None:
