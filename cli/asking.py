@@ -61,7 +61,7 @@ class Asking:
         Path,
         typer.Option(
             help="The file to write: a grid (.png), all images (.npz, .zip), or with --frames the annealing "
-            "(.webp, .gif). - is standard output."
+            "(.webp, .gif). One that is there is overwritten. - is standard output."
         ),
     ]
     count: Annotated[int, typer.Option(metavar="<int>", min=1, help="How many images.")] = 16

@@ -129,7 +129,7 @@ def _is(default: Mapping[str, Any], sampler: Mapping[str, Any]) -> bool:
 
 def _settings(sampler: Mapping[str, Any]) -> str:
     told = [f"{name} {value}" for name, value in sampler.items() if name != "name" and value is not None]
-    return sampler.get("name", "") + (f" ({', '.join(told)})" if told else "")
+    return f"{sampler.get('name', '')} ({', '.join(told)})" if told else str(sampler.get("name", ""))
 
 
 def _served(client: Client, said: str) -> str:
