@@ -17,7 +17,7 @@ export function make(tag, properties = {}, ...children) {
 /** A copy of a template's one element. */
 export const copyOf = (id) => byId(id).content.firstElementChild.cloneNode(true);
 
-/** Puts items into a list, without touching those that stay where they are, so that the focus stays too. */
+/** Puts items into a list, those that stay untouched, so that the focus stays too. */
 export function arrange(list, items) {
   if (items.length !== list.children.length || items.some((item, i) => item !== list.children[i])) list.replaceChildren(...items);
 }

@@ -31,10 +31,10 @@ export function offerModels(select, all) {
 }
 
 /** Shows a card in an element with the parts short, description and facts. */
-export function showCard(root, card) {
+export function showCard(root, card, all) {
   part(root, "short").textContent = `${card.image.width} × ${card.image.height}, σ ${short(card.sigma_max)} to ${short(card.sigma_min)}`;
   part(root, "facts").replaceChildren(
-    ...facts(card).flatMap(([term, text]) => [
+    ...facts(card, all).flatMap(([term, text]) => [
       make("dt", { textContent: term }),
       make("dd", { textContent: text }),
     ]),
@@ -42,7 +42,7 @@ export function showCard(root, card) {
   part(root, "description").textContent = card.description;
 }
 
-function facts(card) {
+function facts(card, all) {
   const { image, provenance, metrics } = card;
   const list = [
     ["Images", `${image.width} × ${image.height}, ${["", "grey", "grey + alpha", "colour", "colour + alpha"][image.channels]}`],
@@ -58,6 +58,12 @@ function facts(card) {
     provenance.guidance && "guided by a smaller model",
   ].filter(Boolean);
   if (trained.length) list.push(["Training", trained.join(", ")]);
+  const teacher = provenance.flows?.teacher;
+  if (teacher) {
+    const here = all.find(({ name }) => teacher.startsWith(`${name} `))?.version;
+    const other = teacher.endsWith(` ${here}`) ? "" : ` (served here: ${here ? `version ${here}` : "none"})`;
+    list.push(["Distilled from", teacher + other]);
+  }
   const best = metrics.quality?.samplers?.[0];
   if (best) {
     const text = `Fréchet distance ${best.distance.toFixed(2)}, ${(100 * best.recognised).toFixed(0)} % recognised, recall ${best.recall.toFixed(2)}`;

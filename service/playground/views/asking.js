@@ -88,7 +88,7 @@ export class AskingView {
     this.on.onJob(job);
   }
 
-  /** Shows a job of a model, with the pictures that it was asked with, where there are any. */
+  /** Shows a job of a model, and the pictures that it was asked with. */
   show(job, card, pictures) {
     this.begin(job.id);
     this.panel.show(job, card.image, pictures);
@@ -119,6 +119,8 @@ export class AskingView {
     await this.pick(job.model);
     this.fields.count.value = job.count;
     this.fields.seed.value = job.seed;
+    this.classes.offer(this.card, job);
+    this.sampler?.offer(this.samplers, this.card, job.sampler);
     return job;
   }
 

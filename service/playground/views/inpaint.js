@@ -60,8 +60,6 @@ export class InpaintView extends AskingView {
     if (id === this.panel.job?.id) return;
     const job = await this.adopt(id);
     const card = await cardOf(job.model, job.version);
-    this.classes.offer(this.card, job);
-    this.sampler.offer(this.samplers, this.card, job.sampler);
     const { id: kept, ...pictures } = remembered();
     if (kept === id) {
       const [picture, mask] = await Promise.all([pictures.image, pictures.mask].map((text) => load(toAddress(text))));

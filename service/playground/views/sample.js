@@ -19,14 +19,12 @@ export class SampleView extends AskingView {
   choose() {
     this.classes.offer(this.card);
     this.sampler.offer(this.samplers, this.card);
-    showCard(part(this.root, "card"), this.card);
+    showCard(part(this.root, "card"), this.card, this.models);
   }
 
   async find(id) {
     if (id === this.panel.job?.id) return;
     const job = await this.adopt(id);
-    this.classes.offer(this.card, job);
-    this.sampler.offer(this.samplers, this.card, job.sampler);
     this.show(job, await cardOf(job.model, job.version));
   }
 

@@ -64,8 +64,6 @@ export class UpscaleView extends AskingView {
       this.fields.factor.value = GREY;
       this.#put();
     }
-    this.classes.offer(this.card, job);
-    this.sampler.offer(this.samplers, this.card, job.sampler);
     this.show(job, await cardOf(job.model, job.version), {});
   }
 

@@ -64,6 +64,16 @@ def test_a_default_of_the_card_is_told_in_place_of_the_samplers(page: Any) -> No
     assert "tiny has" not in hint("eta")
 
 
+def test_a_teacher_that_is_another_version_here_is_told_of_as_such(page: Any) -> None:
+    for teacher, told in (
+        ("tiny version 1", "tiny version 1"),
+        ("tiny version 7", "tiny version 7 (served here: version 1)"),
+        ("gone version 1", "gone version 1 (served here: none)"),
+    ):
+        with_card(page, "sample", provenance={"flows": {"teacher": teacher}})
+        assert page.text_content("#sample [data-part=facts]").endswith(f"Distilled from{told}")
+
+
 def test_the_sliders_of_the_two_ends_of_a_range_do_not_cross(page: Any) -> None:
     settings(page, "ancestral")
     highest, lowest = slider(page, "sigma_max"), slider(page, "sigma_min")
