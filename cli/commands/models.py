@@ -1,7 +1,7 @@
 """`scoreserve models` and `scoreserve samplers`: what a running service can sample, and how."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -39,7 +39,7 @@ def models(
             if as_json:
                 connection.print_json(dict(one.data))
             else:
-                _tell(dict(_summary(client, one)))
+                _tell(list(_summary(client, one)))
             return
         found = client.models()
     if as_json:
@@ -84,9 +84,9 @@ def samplers(
         table(("sampler", "parameters", "what it is"), [(one.name, _parameters(one), one.description) for one in found])
 
 
-def _tell(facts: Mapping[str, str]) -> None:
-    width = max(map(len, facts))
-    for term, text in facts.items():
+def _tell(facts: Sequence[tuple[str, str]]) -> None:
+    width = max(len(term) for term, _ in facts)
+    for term, text in facts:
         typer.echo(f"{term:{width}}  {text}")
 
 

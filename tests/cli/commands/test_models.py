@@ -84,3 +84,9 @@ def test_a_model_that_is_not_served_any_more_is_told_of_as_such(command: Command
     again = {"weights_of": {"name": "tiny", "version": 2, "what": "the same weights with another default sampler"}}
     service.answers["GET /models/again"] = as_json(card | {"provenance": again})
     assert "weights  those of tiny version 2, sha256 abab" in command("models", "again").stdout
+
+
+def test_a_model_may_be_called_as_what_is_told_of_it(command: Command, service: Service) -> None:
+    service.answers["GET /models/image"] = as_json(WHOLE | {"name": "image"})
+    told = [line.split()[0] for line in command("models", "image").stdout.splitlines()]
+    assert told[:3] == ["image", "image", "classes"]
