@@ -156,7 +156,8 @@ class Intake:
     ) -> Offer:
         caller.check(request.model, body.priority)
         if body.deadline_seconds is not None:
-            task = Task(caller.client, body.priority, time.time(), image_steps)
+            finish = self.queue.forecast.virtual_finish(request.model, image_steps, request.count, planned.rows)
+            task = Task(caller.client, body.priority, finish, image_steps)
             self._check_deadline(body.deadline_seconds, task, request, planned.rows)
         options = body.priority, body.deadline_seconds, caller.limits, once, self._webhook(body)
         return self.queue.offer(request, planned.card.image, image_steps, caller.client, *options, planned.rows)

@@ -23,7 +23,8 @@ JOBS_AT_ONCE = 500  # are looked at in one script, which nothing else in Redis c
 KEEP_SECONDS = 0.5  # how old what is known of the queue may be
 KEEP_FACTOR = 50  # or so many times as old as it took to read, so that a long queue does not take all the time there is
 PRIORITIES = {priority.value.encode(): priority for priority in Priority}
-Turn = tuple[float, float, str]  # of a job: what its client will have had by then, when it was created, its id
+Turn = tuple[float, float, str]  # of a job: what its client will have had by then, its virtual finish, its id
+LONGEST_SECONDS = 1e9  # that are told apart
 
 
 class Task(NamedTuple):
@@ -32,7 +33,7 @@ class Task(NamedTuple):
     Args:
         client: whose it is.
         priority: among the client's own, and its weight among others.
-        created_at: seconds since the epoch.
+        virtual_finish: when it would be done, were there no others; seconds since the epoch.
         remaining: image-steps still to do.
         id: of the job; empty for one that is only asked about.
         waits: whether nothing of it is begun.
@@ -40,7 +41,7 @@ class Task(NamedTuple):
 
     client: str
     priority: Priority
-    created_at: float
+    virtual_finish: float
     remaining: int
     id: str = ""
     waits: bool = True
@@ -48,7 +49,7 @@ class Task(NamedTuple):
     @property
     def place(self) -> tuple[int, float]:
         """Order among the client's own."""
-        return self.priority.rank, self.created_at
+        return self.priority.rank, self.virtual_finish
 
 
 class Outlook(NamedTuple):
@@ -121,7 +122,9 @@ class Line:
         self.work = [0, *accumulate(task.remaining for task in ordered)]
         self.turns = [0.0, *accumulate(task.remaining / task.priority.weight for task in ordered)]
         self.waiting: list[Turn] = [
-            (turns, task.created_at, task.id) for turns, task in zip(self.turns, ordered, strict=False) if task.waits
+            (turns, task.virtual_finish, task.id)
+            for turns, task in zip(self.turns, ordered, strict=False)
+            if task.waits
         ]
 
     def before(self, place: tuple[int, float]) -> Share:
@@ -173,13 +176,30 @@ class Forecast:
         if task.id in self._positions:
             return self._positions[task.id]
         turns = self._lines.get(task.client, NOBODY).before(task.place).turns
-        return bisect_right(self._turns, (turns, task.created_at, task.id))
+        return bisect_right(self._turns, (turns, task.virtual_finish, task.id))
 
     def pace(self, model: str, look: bool = True) -> Pace | None:
         """What the workers can do for a model; None if none has measured it yet."""
         if look:
             self.look()
         return self._paces.get(model)
+
+    def virtual_finish(self, model: str, image_steps: int, images: int, rows: int) -> float:
+        """When a job that is asked for now would be done, were there no others; seconds since the epoch.
+
+        By it a client's jobs go (the order of weighted fair queueing: Demers, Keshav & Shenker 1989), so that a grid
+        does not wait for 50,000 images that its client asked for before, and these wait at most for what is asked for
+        while they alone would have been on their way. By what is known of the pace already; that of now if nothing is.
+
+        Args:
+            model: its model.
+            image_steps: of all images.
+            images: how many.
+            rows: one after another, of each image.
+        """
+        pace = self.pace(model, look=False)
+        alone = 0.0 if pace is None else pace.seconds(image_steps, images, rows, self.shard_size)
+        return time.time() + min(alone, LONGEST_SECONDS)
 
     def seconds(self, task: Task, model: str, images: int, rows: int, look: bool = True) -> float | None:
         """When a job will be done, in seconds from now; None if no worker has measured its model's pace.
@@ -262,10 +282,10 @@ def _paces(told: bytes) -> dict[str, tuple[float, float]]:
 
 def _task(job: tuple[bytes, bytes, bytes, bytes, int, int]) -> Task | None:
     """What waits of a job; None where its record is damaged."""
-    job_id, client, priority, created_at, remaining, begun = job
+    job_id, client, priority, virtual_finish, remaining, begun = job
     if priority not in PRIORITIES:
         return None
-    return Task(client.decode(), PRIORITIES[priority], float(created_at), remaining, job_id.decode(), not begun)
+    return Task(client.decode(), PRIORITIES[priority], float(virtual_finish), remaining, job_id.decode(), not begun)
 
 
 def _together(paces: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, Pace]:

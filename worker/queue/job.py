@@ -37,6 +37,7 @@ class Job(BaseModel):
         shard_size: images that a shard is not made smaller than.
         image_steps: network evaluations of all images.
         rows: of each image's table; a row that is guided is two evaluations at once.
+        virtual_finish: when it would have been done, had there been no others: what the client's jobs go by.
         store: address of where its images are written to; None if they are in Redis.
     """
 
@@ -50,6 +51,7 @@ class Job(BaseModel):
     rows: int
     image_steps_done: int
     created_at: Seconds
+    virtual_finish: Seconds
     started_at: Seconds | None
     ended_at: Seconds | None
     result_ttl: int = Field(ge=0, le=10**10)
@@ -116,6 +118,7 @@ def _job_of(job_id: str, record: Mapping[bytes, bytes], progress: list[bytes]) -
         rows=int(record.get(b"rows", image_steps // request.count)),  # a release that guided nothing did not say it
         image_steps_done=int(record.get(b"done", 0)) + sum(map(int, progress)),
         created_at=float(record[b"created_at"]),
+        virtual_finish=float(record.get(b"virtual_finish", record[b"created_at"])),  # an earlier release had none
         started_at=number(b"started_at"),
         ended_at=number(b"ended_at"),
         result_ttl=int(record[b"result_ttl"]),

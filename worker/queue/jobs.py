@@ -131,6 +131,7 @@ class JobQueue:
             rows: of each image's table; None where each is one image-step.
         """
         now = time.time()
+        rows = image_steps // request.count if rows is None else rows
         size, ttl = max(self.settings.shard_size, -(-request.count // MAX_SHARDS)), self.settings.result_ttl_seconds
         job = Job(
             id=secrets.token_hex(12),
@@ -140,9 +141,10 @@ class JobQueue:
             shards=1,
             shard_size=size,
             image_steps=image_steps,
-            rows=image_steps // request.count if rows is None else rows,
+            rows=rows,
             image_steps_done=0,
             created_at=now,
+            virtual_finish=self.forecast.virtual_finish(request.model, image_steps, request.count, rows),
             started_at=None,
             ended_at=None,
             result_ttl=ttl,
@@ -387,4 +389,4 @@ def _count(text: bytes | None) -> int:
 
 def _task(job: Job) -> Task:
     left = max(0, job.image_steps - job.image_steps_done)
-    return Task(job.client, job.priority, job.created_at, left, job.id, job.state == JobState.QUEUED)
+    return Task(job.client, job.priority, job.virtual_finish, left, job.id, job.state == JobState.QUEUED)

@@ -118,6 +118,7 @@ class Offer:
             "rows": job.rows,
             "bytes": job.bytes,
             "created_at": job.created_at,
+            "virtual_finish": job.virtual_finish,
             "result_ttl": job.result_ttl,
             "model": job.request.model,
             "client": job.client,

@@ -85,6 +85,29 @@ def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..
 
 
 @pytest.mark.usefixtures("workers")
+def test_a_job_would_be_done_when_its_work_is_were_there_no_others(queue: JobQueue, submit: Callable[..., Job]) -> None:
+    forecast = Forecast(queue.connection, 16)
+    assert forecast.virtual_finish("tiny", 13_000, 1000, 13) == pytest.approx(time.time(), abs=1), "of a pace not known"
+    submit(1000, "a")
+    forecast.look()
+    assert forecast.virtual_finish("tiny", 13_000, 1000, 13) == pytest.approx(time.time() + 10, abs=1)
+    assert forecast.virtual_finish("other", 13_000, 1000, 13) == pytest.approx(time.time(), abs=1)
+    assert forecast.virtual_finish("tiny", 10**18, 1000, 13) == pytest.approx(time.time() + 1e9, abs=1)
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_grid_is_told_that_it_goes_before_its_clients_many_images(
+    queue: JobQueue, submit: Callable[..., Job]
+) -> None:
+    queue.forecast.look()
+    many, grid = submit(1000, "a"), submit(10, "a")
+    forecast = JobQueue(queue.connection, queue.settings)
+    assert [forecast.outlook(job).position for job in (many, grid)] == [1, 0]
+    assert forecast.outlook(grid).seconds == pytest.approx(0.13), "nothing goes before it"
+    assert forecast.outlook(many).seconds == pytest.approx(10.1)
+
+
+@pytest.mark.usefixtures("workers")
 def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, submit: Callable[..., Job]) -> None:
     submit(1000, "b")
     submit(10, "c")

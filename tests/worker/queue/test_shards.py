@@ -1,6 +1,8 @@
 """Whose shard is next."""
 
+import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -11,8 +13,9 @@ from redis import Redis
 
 from models.card import ModelCard
 from tests.worker.conftest import NewWorker
-from worker.queue import keys, shards
-from worker.queue.job import Job
+from worker.queue import keys, scripts, shards
+from worker.queue.forecast import PACE
+from worker.queue.job import Job, JobState
 from worker.queue.jobs import JobQueue
 from worker.queue.priority import Priority
 from worker.settings import WorkerSettings
@@ -30,6 +33,14 @@ def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Submit:  # type: ignor
     return make
 
 
+@pytest.fixture
+def worker(queue: JobQueue) -> None:
+    """A worker that makes 1,000 image-steps a second, which the queue knows of."""
+    queue.connection.sadd("rq:workers", "rq:worker:one")
+    queue.connection.hset("rq:worker:one", PACE, json.dumps({"tiny": (0.01, 1000.0)}))
+    queue.forecast.look()
+
+
 def drain(queue: JobQueue, most: int = 1000, models: list[str] | None = None) -> list[str]:
     """Ids of the jobs of the shards that are taken, in order."""
     taken = []
@@ -42,6 +53,42 @@ def test_the_jobs_of_one_client_go_in_turn(queue: JobQueue, submit: Submit) -> N
     first, second = submit(10), submit(4)
     assert drain(queue) == [first.id] * 3 + [second.id]
     assert queue.rq.job_ids == []
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_grid_does_not_wait_for_what_its_client_asked_for_before_and_takes_longer(
+    queue: JobQueue, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = submit(400)  # 5.2 s
+    grid, like_it = submit(4), submit(4)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 10)
+    late = submit(4)
+    assert drain(queue) == [grid.id, like_it.id] + [many.id] * 100 + [late.id], "in 5.2 s many would have been done"
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_urgent_goes_first_however_long_it_takes(queue: JobQueue, submit: Submit) -> None:
+    grid, urgent = submit(4, "a", "normal"), submit(400, "a", "high")
+    assert drain(queue) == [urgent.id] * 100 + [grid.id]
+
+
+@pytest.mark.usefixtures("worker")
+def test_of_a_release_that_knew_no_virtual_finish_the_older_goes_first(
+    queue: JobQueue,
+    submit: Submit,
+    ask,
+    tiny_card: ModelCard,  # type: ignore[no-untyped-def]
+) -> None:
+    request, image_steps = ask(count=400)
+    *named, record, rq_record, kept = queue.offer(request, tiny_card.image, image_steps, "a").arguments
+    fields = json.loads(record)
+    del fields[(at := fields.index("virtual_finish")) : at + 2]
+    queue.connection.eval(scripts.ACCEPT, 2, *named, json.dumps(fields), rq_record, kept)
+    (many,), _ = queue.listing("a", set(JobState), None, 1)
+    assert many.virtual_finish == many.created_at
+    grid = submit(4)
+    assert drain(queue) == [many.id] * 100 + [grid.id]
 
 
 def test_a_large_job_does_not_hold_up_another_client(queue: JobQueue, submit: Submit) -> None:

@@ -3,6 +3,7 @@
 -- Who was away has saved up nothing: `now`, from where a client begins, is what the last had had whose turn it was, or
 -- has had by now while no others wait. Who waits for models whose workers are slower than others has saved up no more
 -- than a place before those who have had as much.
+-- A client's jobs of one rank are in the order of their virtual finish, or, of a release that had none, of creation.
 -- luacheck: read_globals key over range_of
 
 local function served(client)
@@ -21,8 +22,9 @@ local function waits(client)
     return false
 end
 local function line_of(id)
-    local model, client, rank, created = unpack(redis.call('HMGET', key(id), 'model', 'client', 'rank', 'created_at'))
-    return model, client, rank * 1e10 + created
+    local model, client, rank, finish, created =
+        unpack(redis.call('HMGET', key(id), 'model', 'client', 'rank', 'virtual_finish', 'created_at'))
+    return model, client, rank * 1e10 + (finish or created)
 end
 local function cost_of(id, number, done)
     local of_job = redis.call('HMGET', key(id), 'image_steps', 'count', 'shards', 'weight')
