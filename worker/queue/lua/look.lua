@@ -8,8 +8,9 @@ for _, id in ipairs(redis.call('ZRANGE', 'scoreserve:active', ARGV[1], ARGV[2]))
     local job, done = key(id), 0
     local client, priority, finish, created, steps, started, stored
     if not over(id) then
-        client, priority, finish, created, steps, started, stored = unpack(redis.call('HMGET', job, 'client', 'priority',
-            'virtual_finish', 'created_at', 'image_steps', 'started_at', 'done'))
+        client, priority, finish, created, steps, started, stored = unpack(redis.call(
+            'HMGET', job, 'client', 'priority', 'virtual_finish', 'created_at', 'image_steps', 'started_at', 'done'
+        ))
     end
     if started then
         done = tonumber(stored or '0')

@@ -1,6 +1,7 @@
 -- Whose turn it is, of those that wait for some models: the client that has had least, and of its jobs the first. Of
--- those that have had as much it is the one that was behind, or else whose job has the earlier virtual finish. What a client has had is never
--- less than `now`, and who was behind has less than that in `served`: to go by `served` is to go by both.
+-- those that have had as much it is the one that was behind, or else whose job has the earlier virtual finish. What a
+-- client has had is never less than `now`, and who was behind has less than that in `served`: to go by `served` is to
+-- go by both.
 -- However many are taken, all that wait are looked at once. They are a heap, in which who has had a turn sinks, and
 -- only who is on top is looked at again: what was found of a client that waits for several models may be too little by
 -- now, but never too much. Whose job goes before is asked only where that decides.
