@@ -218,14 +218,11 @@ class Target:
         reader = threading.Thread(target=read)
         reader.start()
         victim.asks(0.1, lambda _: not begun.is_set() and mallory.poll() is None)  # what is prepared is no attack
-
-        def going(asked: int) -> bool:
-            if asked >= LEAST_ASKED and mallory.stdin:
-                mallory.stdin.close()
-            return mallory.poll() is None
-
         since = time.monotonic()
-        under = victim.asks(self.seconds, going)
+        under = victim.asks(self.seconds, lambda asked: asked < LEAST_ASKED and mallory.poll() is None)
+        if mallory.stdin:
+            mallory.stdin.close()  # that is enough: it may end
+        under += victim.asks(0, lambda _: mallory.poll() is None)
         reader.join()
         lasted = 1000 * (time.monotonic() - since)
         peak = self.megabytes("VmHWM")
