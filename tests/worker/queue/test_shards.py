@@ -135,6 +135,17 @@ def test_who_has_had_most_makes_way_for_who_has_had_less(queue: JobQueue, submit
     assert shards.make_way(queue.rq, ["another"], held) is None
 
 
+@pytest.mark.usefixtures("worker")
+def test_many_images_make_way_for_their_own_clients_grid_and_not_for_as_many(queue: JobQueue, submit: Submit) -> None:
+    many = submit(400)
+    drain(queue, 1)
+    held = [(shards.Shard(many.id, 0, 0, 4, 60), 40)]
+    submit(400)
+    assert shards.make_way(queue.rq, None, held) is None
+    submit(4)
+    assert shards.make_way(queue.rq, None, held) == (0, "tiny")
+
+
 def test_a_clients_own_urgent_job_is_not_hidden_by_others_that_wait(queue: JobQueue, submit: Submit) -> None:
     submit(2, "b")
     drain(queue)
