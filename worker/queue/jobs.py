@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -156,6 +157,12 @@ class JobQueue:
         if job.bytes > self.settings.results_in_redis_bytes:
             job.store = self.settings.results_url
         return Offer(job, limits, self.rq.key, self._rq_record, once, webhook)
+
+    def timed(self, offer: Offer) -> Offer:
+        """The same job, whose virtual finish is by what the forecast knows now."""
+        job = offer.job
+        finish = self.forecast.virtual_finish(job.request.model, job.image_steps, job.request.count, job.rows)
+        return replace(offer, job=job.model_copy(update={"virtual_finish": finish}))
 
     def accepted_before(self, once: Once) -> Job | None:
         """The job of a request that was accepted before, if it was.

@@ -1,5 +1,6 @@
 """GET /jobs: a client's own jobs in pages; where a job stands in the queue, and what it took."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from redis import Redis
 
 from worker.batching import BatchingWorker
+from worker.queue.forecast import PACE
 
 Check = Callable[..., Any]
 
@@ -158,6 +160,13 @@ def test_nothing_is_left_of_the_list_once_its_jobs_are_forgotten(
     key = "scoreserve:client:address/127.0.0.1:ended"
     assert redis.zrange(key, 0, -1) == [last["id"].encode()], "nor kept"
     assert 0 < redis.ttl(key) <= 3600
+
+
+def test_a_grid_goes_before_the_many_images_that_its_client_asked_for_first(client, submit, redis: Redis) -> None:
+    redis.sadd("rq:workers", "rq:worker:w")
+    redis.hset("rq:worker:w", PACE, json.dumps({"tiny": (0.01, 100.0)}))
+    many, grid = submit(count=1000), submit()
+    assert [client.get(f"/jobs/{job}").json()["queue_position"] for job in (grid, many)] == [0, 1]
 
 
 def test_a_queued_job_knows_how_many_go_before_it(

@@ -4,7 +4,7 @@
 -- with its place among those that were named, from 0 on, and the model of the one that waits, or with nothing.
 -- models that the one that waits may be of, as in TAKE; then of each shard in hand its job id, its number, and
 -- image-steps done
--- luacheck: read_globals key over served line_of cost_of models_of first_of waiting_for in_turn next_of
+-- luacheck: read_globals over served line_of cost_of models_of first_of waiting_for in_turn next_of
 
 local models, most, found, model = models_of(ARGV[1])
 local waiting, least, next_model, several = waiting_for(models), math.huge, nil, false
