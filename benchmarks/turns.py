@@ -1,7 +1,8 @@
-"""What a grid waits for behind another client's long chains, which make way, or did not.
+"""What a grid waits for behind long chains of another client, which make way or do not, or of its own.
 
 One worker of 16 slots has a job of one client, of 10,000 images and long chains. Another client asks for grids of 16
 images by the model's own sampler, one after the other, with pauses of no rhythm. First it has the worker to itself.
+Where long chains make way, the first client then asks for such grids too.
 
 `python -m benchmarks.turns`; the two kinds of worker are measured in turn, and the ratio is that of the medians.
 """
@@ -29,6 +30,7 @@ from worker.queue.requests import SampleRequest
 SLOTS = 16
 LARGE = 10_000  # images of the job that is in the way
 SLICES = {"making way": "2", "not making way": "1000000000"}  # seconds
+OWN = "behind its own"
 
 
 def submit(
@@ -40,15 +42,15 @@ def submit(
     return queue.accept(queue.offer(request, card.image, count * len(table), client)).id
 
 
-def grid_seconds(queue: JobQueue, card: ModelCard, seed: int) -> float:
+def grid_seconds(queue: JobQueue, card: ModelCard, seed: int, client: str = "grids") -> float:
     """What a grid takes, from the request to its end."""
-    begun, job = time.perf_counter(), submit(queue, card, "grids", SLOTS, None, seed)
+    begun, job = time.perf_counter(), submit(queue, card, client, SLOTS, None, seed)
     wait_for(lambda: queue.get(job).state.final, "a grid", seconds=600)
     return time.perf_counter() - begun
 
 
 def measure(store: ModelStore, card: ModelCard, grids: int, evaluations: int, repeat: int) -> dict[str, list[float]]:
-    """Seconds of grids that have the worker to themselves, and of those behind long chains, by what these do.
+    """Seconds of grids that have the worker to themselves, and of those behind long chains, by whose and what these do.
 
     Args:
         store: of the model.
@@ -58,7 +60,7 @@ def measure(store: ModelStore, card: ModelCard, grids: int, evaluations: int, re
         repeat: workers of each kind.
     """
     chance = random.Random(0)
-    found: dict[str, list[float]] = {"alone": [], **{kind: [] for kind in SLICES}}
+    found: dict[str, list[float]] = {kind: [] for kind in ("alone", OWN, *SLICES)}
     with tempfile.TemporaryDirectory() as directory:
         for number, kind in enumerate([*SLICES] * repeat):
             place = Path(directory) / str(number)
@@ -68,11 +70,14 @@ def measure(store: ModelStore, card: ModelCard, grids: int, evaluations: int, re
                 system.worker(cores()[0], SLOTS)
                 system.wait(workers=1)
                 found["alone"] += [grid_seconds(queue, card, seed) for seed in range(3)]
+                queue.forecast.look()  # at the worker's pace, as a service does
                 large = submit(queue, card, "large", LARGE, Euler(name="euler", levels=evaluations), 0)
                 wait_for(lambda queue=queue, large=large: queue.get(large).image_steps_done > 0, "the large job")
                 for seed in range(grids):
                     time.sleep(chance.uniform(0.5, 5.0))
                     found[kind].append(grid_seconds(queue, card, seed))
+                    if kind == "making way":
+                        found[OWN].append(grid_seconds(queue, card, grids + seed, "large"))
     return found
 
 

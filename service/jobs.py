@@ -60,8 +60,8 @@ class Jobs:
         Raises:
             Problem: its model is drained, there is too much in flight, or its key came with another request before.
         """
-        if self.queue.forecast.pace(offer.job.request.model, look=False) is None:
-            await self._look_at_queue()
+        if self.queue.forecast.wants_pace(offer.job.request.model):
+            await run_in_threadpool(self.queue.forecast.look_at_paces)
             offer = self.queue.timed(offer)
         answer = await self.redis.script(scripts.ACCEPT, 2, *offer.arguments)
         against, there, *_ = answer
@@ -108,16 +108,12 @@ class Jobs:
         """A job as its client sees it, with what it has before it."""
         if job.state.final:
             return JobView.of(job)
-        await self._look_at_queue()
-        return JobView.of(job, self.queue.outlook(job, look=False))
-
-    async def _look_at_queue(self) -> None:
-        """Lets the forecast look, unless what it knows is fresh."""
         if not self.queue.forecast.fresh:
             if self._look is None or self._look.done():  # of many requests at once, one looks
                 look: Any = run_in_threadpool(self.queue.forecast.look)
                 self._look = asyncio.ensure_future(look)
             await asyncio.shield(self._look)
+        return JobView.of(job, self.queue.outlook(job, look=False))
 
 
 def _mismatch(error: AnotherRequest) -> Problem:

@@ -21,8 +21,9 @@ def test_grids_are_measured_alone_and_behind_both_kinds_of_long_chains(
     turns.main()
     found = json.loads(path.read_text())
     assert found["model"]["name"] == "tiny"
-    assert set(found["seconds"]) == {"alone", "making way", "not making way"}
+    assert set(found["seconds"]) == {"alone", "behind its own", "making way", "not making way"}
     assert 0 < found["ratio"] < 1
+    assert found["seconds"]["behind its own"]["median"] < found["seconds"]["not making way"]["median"]
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:

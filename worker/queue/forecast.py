@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from redis import Redis
+from redis.client import Pipeline
 from rq.suspension import WORKERS_SUSPENDED
 from rq.worker import Worker
 
@@ -161,6 +162,7 @@ class Forecast:
         self.connection, self.shard_size = connection, shard_size
         self._lock = Lock()  # of many requests at once, one looks
         self._looked_at, self._keep = -float("inf"), KEEP_SECONDS
+        self._paced_at = -float("inf")
         self._lines: dict[str, Line] = {}
         self._paces: dict[str, Pace] = {}  # by model
         self._turns: list[Turn] = []
@@ -249,19 +251,33 @@ class Forecast:
                 self._looked_at = time.monotonic()
                 self._keep = max(KEEP_SECONDS, KEEP_FACTOR * (self._looked_at - begun))
 
+    def wants_pace(self, model: str) -> bool:
+        """Whether `look_at_paces` might tell a model's pace, which is not known."""
+        return model not in self._paces and time.monotonic() - self._paced_at >= KEEP_SECONDS
+
+    def look_at_paces(self) -> None:
+        """Reads what the workers can do, and of the queue nothing: what is known of that stays as fresh as it is."""
+        with self._lock:
+            workers: Any = Worker.all_keys(connection=self.connection)
+            with self.connection.pipeline(transaction=False) as pipeline:
+                _ask_paces(pipeline, workers)
+                self._take_paces(pipeline.execute())
+
+    def _take_paces(self, answers: Sequence[Any]) -> None:
+        *paces, suspended = answers
+        known = [] if suspended else [_paces(pace) for pace in paces if pace is not None]  # `rq suspend`: no end
+        self._paces, self._paced_at = _together(known), time.monotonic()
+
     def _read(self) -> None:
         many: Any = self.connection.zcard(keys.ACTIVE)
         workers: Any = Worker.all_keys(connection=self.connection)
         with self.connection.pipeline(transaction=False) as pipeline:
-            for worker in workers:
-                pipeline.hget(worker, PACE)
-            pipeline.exists(WORKERS_SUSPENDED)
+            _ask_paces(pipeline, workers)
             for first in range(0, many, JOBS_AT_ONCE):
                 pipeline.eval(scripts.LOOK, 0, first, first + JOBS_AT_ONCE - 1)
             answers = pipeline.execute()
-        paces, suspended, *looks = answers[: len(workers)], *answers[len(workers) :]
-        known = [] if suspended else [_paces(pace) for pace in paces if pace is not None]  # `rq suspend`: no end
-        self._paces = _together(known)
+        self._take_paces(answers[: len(workers) + 1])
+        looks = answers[len(workers) + 1 :]
         # One may move while it is looked at.
         tasks = {task.id: task for jobs in looks for task in map(_task, jobs) if task is not None}
         lines: dict[str, list[Task]] = defaultdict(list)
@@ -270,6 +286,13 @@ class Forecast:
         self._lines = {client: Line(tasks) for client, tasks in lines.items()}
         self._turns = sorted(turn for line in self._lines.values() for turn in line.waiting)
         self._positions = {job_id: place for place, (_, _, job_id) in enumerate(self._turns)}
+
+
+def _ask_paces(pipeline: Pipeline, workers: Sequence[str]) -> None:
+    """Asks for the pace of each worker, and whether they are suspended."""
+    for worker in workers:
+        pipeline.hget(worker, PACE)
+    pipeline.exists(WORKERS_SUSPENDED)
 
 
 def _paces(told: bytes) -> dict[str, tuple[float, float]]:

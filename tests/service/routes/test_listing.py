@@ -162,7 +162,11 @@ def test_nothing_is_left_of_the_list_once_its_jobs_are_forgotten(
     assert 0 < redis.ttl(key) <= 3600
 
 
-def test_a_grid_goes_before_the_many_images_that_its_client_asked_for_first(client, submit, redis: Redis) -> None:
+def test_a_grid_goes_before_the_many_images_that_its_client_asked_for_first(
+    client, submit, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.queue.forecast.KEEP_SECONDS", 0)
+    monkeypatch.setattr("worker.queue.forecast.KEEP_FACTOR", 0)
     redis.sadd("rq:workers", "rq:worker:w")
     redis.hset("rq:worker:w", PACE, json.dumps({"tiny": (0.01, 100.0)}))
     many, grid = submit(count=1000), submit()

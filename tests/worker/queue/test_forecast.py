@@ -96,6 +96,19 @@ def test_a_job_would_be_done_when_its_work_is_were_there_no_others(queue: JobQue
 
 
 @pytest.mark.usefixtures("workers")
+def test_paces_alone_are_read_at_most_twice_a_second_and_leave_the_queue_to_be_looked_at(queue: JobQueue) -> None:
+    forecast = Forecast(queue.connection, 16)
+    assert forecast.wants_pace("tiny")
+    forecast.look_at_paces()
+    assert forecast.pace("tiny", look=False)
+    assert not forecast.wants_pace("tiny")
+    assert not forecast.wants_pace("other"), "it was not there a moment ago"
+    assert not forecast.fresh
+    forecast.look()
+    assert forecast.fresh
+
+
+@pytest.mark.usefixtures("workers")
 def test_a_grid_is_told_that_it_goes_before_its_clients_many_images(
     queue: JobQueue, submit: Callable[..., Job]
 ) -> None:
