@@ -60,8 +60,8 @@ class Jobs:
         Raises:
             Problem: its model is drained, there is too much in flight, or its key came with another request before.
         """
-        if self.queue.forecast.wants_pace(offer.job.request.model):
-            await run_in_threadpool(self.queue.forecast.look_at_paces)
+        if self.queue.forecast.wants_pace(model := offer.job.request.model):
+            await run_in_threadpool(self.queue.forecast.look_at_paces, model)
             offer = self.queue.timed(offer)
         answer = await self.redis.script(scripts.ACCEPT, 2, *offer.arguments)
         against, there, *_ = answer

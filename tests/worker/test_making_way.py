@@ -92,7 +92,7 @@ def test_two_clients_with_long_shards_take_turns(submit: Submit, queue: JobQueue
     assert worker.batch.image_steps == 2 * jobs[0].image_steps
 
 
-def test_a_clients_own_jobs_wait_for_each_other_unless_they_are_more_urgent(
+def test_a_clients_own_jobs_of_no_known_pace_wait_for_each_other_unless_more_urgent(
     submit: Submit, queue: JobQueue, worker: BatchingWorker
 ) -> None:
     first = submit(client="a", sampler=LONG)

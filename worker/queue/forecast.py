@@ -255,9 +255,14 @@ class Forecast:
         """Whether `look_at_paces` might tell a model's pace, which is not known."""
         return model not in self._paces and time.monotonic() - self._paced_at >= KEEP_SECONDS
 
-    def look_at_paces(self) -> None:
-        """Reads what the workers can do, and of the queue nothing: what is known of that stays as fresh as it is."""
+    def look_at_paces(self, model: str) -> None:
+        """Reads what the workers can do, if that of a model is wanted still: of many who want it at once, one looks.
+
+        Of the queue it reads nothing: what is known of that stays as fresh as it is.
+        """
         with self._lock:
+            if not self.wants_pace(model):
+                return
             workers: Any = Worker.all_keys(connection=self.connection)
             with self.connection.pipeline(transaction=False) as pipeline:
                 _ask_paces(pipeline, workers)

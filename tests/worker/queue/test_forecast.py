@@ -2,25 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable
 
 import pytest
 from rq.suspension import resume, suspend
 
-from models.card import ModelCard
+from tests.worker.queue.conftest import Submit
 from worker.queue.forecast import PACE, Forecast, Line, Share, Task
-from worker.queue.job import Job
 from worker.queue.jobs import JobQueue
 from worker.queue.priority import Priority
-
-
-@pytest.fixture
-def submit(queue: JobQueue, tiny_card: ModelCard, ask) -> Callable[..., Job]:  # type: ignore[no-untyped-def]
-    def make(count: int, client: str, priority: Priority = Priority.NORMAL) -> Job:
-        request, image_steps = ask(count=count)
-        return queue.accept(queue.offer(request, tiny_card.image, image_steps, client, priority))
-
-    return make
 
 
 @pytest.fixture
@@ -60,7 +49,7 @@ def test_a_shard_is_done_by_one_worker(queue: JobQueue) -> None:
 
 
 @pytest.mark.usefixtures("workers")
-def test_what_is_half_done_needs_half_the_time(queue: JobQueue, submit: Callable[..., Job]) -> None:
+def test_what_is_half_done_needs_half_the_time(queue: JobQueue, submit: Submit) -> None:
     job = submit(4, "a")
     whole = queue.outlook(job).seconds
     half = job.model_copy(update={"image_steps_done": job.image_steps // 2})
@@ -77,7 +66,7 @@ def test_a_guided_row_is_two_image_steps_and_one_after_another(queue: JobQueue) 
 
 
 @pytest.mark.usefixtures("workers")
-def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..., Job]) -> None:
+def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Submit) -> None:
     job = submit(100, "a")
     assert seconds(queue, "a", 1300) == pytest.approx(2)
     assert seconds(queue, "a", 1300, Priority.HIGH) == pytest.approx(1)
@@ -85,7 +74,7 @@ def test_one_clients_earlier_jobs_go_before(queue: JobQueue, submit: Callable[..
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_job_would_be_done_when_its_work_is_were_there_no_others(queue: JobQueue, submit: Callable[..., Job]) -> None:
+def test_a_job_would_be_done_when_its_work_is_were_there_no_others(queue: JobQueue, submit: Submit) -> None:
     forecast = Forecast(queue.connection, 16)
     assert forecast.virtual_finish("tiny", 13_000, 1000, 13) == pytest.approx(time.time(), abs=1), "of a pace not known"
     submit(1000, "a")
@@ -99,8 +88,11 @@ def test_a_job_would_be_done_when_its_work_is_were_there_no_others(queue: JobQue
 def test_paces_alone_are_read_at_most_twice_a_second_and_leave_the_queue_to_be_looked_at(queue: JobQueue) -> None:
     forecast = Forecast(queue.connection, 16)
     assert forecast.wants_pace("tiny")
-    forecast.look_at_paces()
+    forecast.look_at_paces("tiny")
     assert forecast.pace("tiny", look=False)
+    queue.connection.delete("rq:worker:one", "rq:worker:two")
+    forecast.look_at_paces("tiny")
+    assert forecast.pace("tiny", look=False), "of many who want it one looks"
     assert not forecast.wants_pace("tiny")
     assert not forecast.wants_pace("other"), "it was not there a moment ago"
     assert not forecast.fresh
@@ -109,9 +101,7 @@ def test_paces_alone_are_read_at_most_twice_a_second_and_leave_the_queue_to_be_l
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_grid_is_told_that_it_goes_before_its_clients_many_images(
-    queue: JobQueue, submit: Callable[..., Job]
-) -> None:
+def test_a_grid_is_told_that_it_goes_before_its_clients_many_images(queue: JobQueue, submit: Submit) -> None:
     queue.forecast.look()
     many, grid = submit(1000, "a"), submit(10, "a")
     forecast = JobQueue(queue.connection, queue.settings)
@@ -121,7 +111,7 @@ def test_a_grid_is_told_that_it_goes_before_its_clients_many_images(
 
 
 @pytest.mark.usefixtures("workers")
-def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, submit: Callable[..., Job]) -> None:
+def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, submit: Submit) -> None:
     submit(1000, "b")
     submit(10, "c")
     assert seconds(queue, "a", 1300) == pytest.approx((1300 + 1300 + 130) / 1300)
@@ -130,7 +120,7 @@ def test_of_others_as_much_goes_before_as_they_get_meanwhile(queue: JobQueue, su
 
 
 @pytest.mark.usefixtures("workers")
-def test_when_so_much_of_a_clients_work_is_done(queue: JobQueue, submit: Callable[..., Job]) -> None:
+def test_when_so_much_of_a_clients_work_is_done(queue: JobQueue, submit: Submit) -> None:
     submit(100, "a")
     submit(10, "b")
     forecast = Forecast(queue.connection, 16)
@@ -156,7 +146,7 @@ def test_a_line_is_summed_up_as_its_tasks_one_by_one() -> None:
 
 
 @pytest.mark.usefixtures("workers")
-def test_nothing_ends_while_workers_are_suspended(queue: JobQueue, submit: Callable[..., Job]) -> None:
+def test_nothing_ends_while_workers_are_suspended(queue: JobQueue, submit: Submit) -> None:
     job = submit(4, "a")
     suspend(queue.connection)
     assert queue.outlook(job).seconds is None
