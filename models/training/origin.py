@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.card import ModelCard
 from models.store import BrokenModel, ModelStore
 from models.training.checkpoint import Checkpoint
+from models.training.deepen import deepened
 
 LABELS = "embed_label.weight"  # what a network knows of its classes, a row each and one for none
 MAIN = "main."  # what the weights of a guided network that are its own begin with
@@ -96,12 +97,12 @@ def read_weights(card: ModelCard, store: ModelStore) -> dict[str, Tensor]:
 
 
 def start_from(network: nn.Module, weights: dict[str, Tensor], origin: Origin) -> None:
-    """Puts weights into a network. What it has beyond them, such as classes, begins as in a new one.
+    """Puts weights into a network. Classes and blocks that they do not know change nothing of the score to begin with.
 
     Raises:
         ValueError: they are no weights of such a network.
     """
-    own = network.state_dict()
+    own, weights = network.state_dict(), deepened(weights, network)
     wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
     fresh = [name for name in own if name not in weights and name != LABELS]
     if wrong == [LABELS] and not fresh:
@@ -113,6 +114,6 @@ def start_from(network: nn.Module, weights: dict[str, Tensor], origin: Origin) -
     if wrong or fresh:
         raise ValueError(
             f"the weights of {origin.name} version {origin.version} are of another network than this run's: "
-            f"{', '.join((wrong + fresh)[:3])} and so on; take a preset with its network"
+            f"{', '.join((wrong + fresh)[:3])} and so on; take a preset with its network, or with more blocks"
         )
     network.load_state_dict(own | weights)
