@@ -64,6 +64,9 @@ class TrainingProgress:
             return
         if self._bar is None and trainer.step % self._every and trainer.step < trainer.steps:
             return
+        if self._bar is not None and trainer.step % trainer.look and trainer.step < trainer.steps:
+            self._bar.update(self._task, completed=trainer.step)  # a GPU's losses would have to be waited for
+            return
         recent = trainer.losses[-RECENT:]
         loss = sum(recent) / len(recent)
         pace = (trainer.step - self._first_step) / (time.monotonic() - self._started)

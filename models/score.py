@@ -10,6 +10,7 @@ from models import networks
 from models.card import ImageShape, ModelCard, NetworkSpec
 from models.networks.plain import Plain
 from models.parametrisation import Parametrisation
+from models.sampling.memory import sent
 from models.store import BrokenModel, ModelStore
 
 
@@ -114,10 +115,10 @@ class ScoreModel:
         if known is None:
             factors = self.parametrisation.factors(sigma)
             with torch.inference_mode():
-                level = torch.tensor([factors.c_noise], dtype=torch.float32, device=self.device)
+                level = sent(torch.tensor([factors.c_noise], dtype=torch.float32), self.device)
                 condition = self.network.condition(level, *self._told(label))[0]  # type: ignore[operator]
                 head = torch.tensor([factors.c_in, factors.skip, factors.out], dtype=torch.float32)
-                known = torch.cat([head.to(self.device), condition])
+                known = torch.cat([sent(head, self.device), condition])
             while self._conditions and (len(self._conditions) + 1) * len(known) > self._cache:
                 del self._conditions[next(iter(self._conditions))]
             self._conditions[sigma, label] = known
@@ -130,7 +131,7 @@ class ScoreModel:
         elif label is None or not 0 <= label < self.classes:
             known = f"it has {self.classes}, from 0" if self.classes else "it has none"
             raise ValueError(f"this model has no class {label}; {known}")
-        return (torch.tensor([label], device=self.device),) if self.classes else ()
+        return (sent(torch.tensor([label]), self.device),) if self.classes else ()
 
     @torch.inference_mode()
     def conditioned_score(self, x: Tensor, conditions: Tensor) -> Tensor:

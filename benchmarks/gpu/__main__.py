@@ -12,6 +12,7 @@ seconds.
 """
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -76,7 +77,8 @@ def main() -> int:
     found = Findings(torch.device(arguments.device), arguments.small)
     if arguments.alone:
         faults.ALONE[arguments.alone](found)
-        return 0
+        sys.stdout.flush()
+        os._exit(0)  # with a device that has failed, what torch does at its end could fail too
     command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])
     found.figures["environment"] = machine = environment(command, arguments.device)
     print(describe(machine))

@@ -16,6 +16,7 @@ from models.sampling.engine import Engine
 from worker.device.lane import DeviceFailed, Lane, Part
 
 ALONE_SECONDS = 120  # that a process may take
+SHARE_LEFT = 0.6  # of the memory that a batch needs, where there is to be too little
 LEFT_MIB = 64  # that a model may leave behind
 
 
@@ -87,18 +88,24 @@ def memory(found: Findings) -> dict[str, Any] | None:
 
 
 def _narrows(found: Findings) -> None:
-    engine = Engine(of_preset(PRESETS[0], found.device).model, 256)
+    subject = of_preset(PRESETS[0], found.device)
     total = torch.cuda.get_device_properties(found.device).total_memory
+    before = torch.cuda.memory_allocated(found.device)
+    torch.cuda.reset_peak_memory_stats(found.device)
+    subject.model.conditioned_score(*subject.batch(256))
+    needed = torch.cuda.max_memory_allocated(found.device) - before
+    engine = Engine(subject.model, 256)
     torch.cuda.empty_cache()
-    most = (torch.cuda.memory_reserved(found.device) + 3 * 2**30) / total
-    torch.cuda.set_per_process_memory_fraction(min(1.0, most), found.device)
+    most = (torch.cuda.memory_reserved(found.device) + SHARE_LEFT * needed) / total
+    index = torch.cuda.current_device()  # this takes a number, or a device with one
+    torch.cuda.set_per_process_memory_fraction(min(1.0, most), index)
     try:
         chains = [Chain(usual_table(False), 0, i) for i in range(256)]
         engine.admit(chains)
         while engine.chains:
             engine.step()
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, found.device)
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
     finite = all(chain.x is not None and bool(chain.x.isfinite().all()) for chain in chains)
     what = "where memory does not last the engine narrows and goes on"
     found.check(what, engine.narrowed and finite, f"to a width of {engine.width}")

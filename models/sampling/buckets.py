@@ -23,6 +23,7 @@ Capture = Callable[[Call], Call]  # what makes a call that does the same again, 
 # CPU gains little by wide batches, a GPU much.
 PINNED_WIDTHS = {"cpu": 4}
 PINNED_WIDTH = 32
+FAILED: list[torch.cuda.CUDAGraph] = []  # which torch may still look at when it records another, whoever does
 WARM_UP_CALLS = 3  # libraries choose their algorithms, and take their memory, at the first calls
 
 
@@ -60,7 +61,6 @@ class CudaGraphs:
         self.device = device
         self._pool = torch.cuda.graph_pool_handle()
         self._stream: torch.cuda.Stream | None = None  # the same for all, or they would share no memory
-        self._failed: list[torch.cuda.CUDAGraph] = []  # which torch may still look at when it records another
 
     def __call__(self, call: Call) -> Call:
         """A replay of `call`; its result lies in the same place each time, until any other is replayed.
@@ -112,7 +112,7 @@ class CudaGraphs:
         except RuntimeError:  # it was told, and nothing is left to do
             return
         torch._C._cuda_releasePool(index, self._pool)
-        self._failed.append(graph)
+        FAILED.append(graph)
         self._pool, self._stream = torch.cuda.graph_pool_handle(), None
 
 

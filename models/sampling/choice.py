@@ -124,6 +124,8 @@ def choose(  # noqa: PLR0912 (each branch is a reason why an execution is not ta
         threads: on which a CPU evaluates pieces of a batch.
         fixed: the execution that all workers use: nothing is compared, and bits are those that it has.
     """
+    if model.device.type != "cpu":
+        threads = 1  # the whole batch is evaluated at once
     if capture is None:
         capture = CudaGraphs(model.device) if model.device.type == "cuda" else plain
     if among is None:

@@ -150,12 +150,14 @@ class Engine:
         if not chains:
             return
         self._forget_rows()
-        device, n = self.model.device, len(self.chains)
+        n = len(self.chains)
         fresh = [chain for chain in chains if chain.x is None]
         begun = iter(self._sent(initial(fresh, self.model.image.chw)) if fresh else ())
-        x = torch.stack([next(begun) if chain.x is None else chain.x.to(device) for chain in chains])
+        there = iter(self._together([chain.x for chain in chains if chain.x is not None]))
+        before = iter(self._together([chain.previous for chain in chains if chain.previous is not None]))
+        x = torch.stack([next(begun if chain.x is None else there) for chain in chains])
         none = torch.zeros_like(x[0])
-        previous = torch.stack([none if chain.previous is None else chain.previous.to(device) for chain in chains])
+        previous = torch.stack([none if chain.previous is None else next(before) for chain in chains])
         self._x[n : n + len(chains)], self._previous[n : n + len(chains)] = x, previous
         for _, run in groupby(chains, key=lambda chain: (id(chain.known), id(chain.projection))):
             alike = list(run)  # of one request, which know the same
@@ -183,6 +185,11 @@ class Engine:
             self._row = None
         self._pace.step()
         return self._release([chain for chain in self.chains if not chain.remaining])
+
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Makes the next rows of the chains that are there, as the next step would first."""
+        self._next_row()
 
     def _next_row(self) -> Row:
         """The next row of every chain. Several are made at once, and lost when other chains come or go."""
@@ -270,7 +277,8 @@ class Engine:
                 groups.setdefault((chain.projection, bool(exact[slot])), []).append(slot)
         for (projection, ends), slots in groups.items():
             project = projection.exactly if ends else projection.toward
-            x[slots] = project(x[slots], target[slots])
+            at = self._at(slots)
+            x[at] = project(x[at], target[at])
         return x
 
     def _frames(self, x: Tensor) -> list[tuple[Chain, Tensor]]:
@@ -278,7 +286,7 @@ class Engine:
         slots = [slot for slot, chain in self._kept if chain.cursor + 1 in chain.keep]
         if not slots:
             return []
-        return list(zip([self.chains[slot] for slot in slots], quantize(x[slots]).cpu(), strict=True))
+        return list(zip([self.chains[slot] for slot in slots], quantize(x[self._at(slots)]).cpu(), strict=True))
 
     def _guided(self, row: Row, beside: Sequence[Callable[[], None]]) -> Tensor:
         """Scores of all active slots; those that are guided are evaluated again without their label, in one batch.
@@ -392,6 +400,12 @@ class Engine:
             self.chains[slot] = self.chains[last]
         del self.chains[left:]
         return chains
+
+    def _together(self, tensors: Sequence[Tensor]) -> Tensor | Sequence[Tensor]:
+        """Some of one shape, on the device: those of the host are sent at once."""
+        if tensors and all(tensor.device.type == "cpu" for tensor in tensors):
+            return self._sent(torch.stack(list(tensors)))
+        return [tensor.to(self.model.device) for tensor in tensors]
 
     def _at(self, slots: Iterable[int]) -> Tensor:
         """Slots as an index on the device."""

@@ -22,14 +22,22 @@ class Averages:
     """
 
     def __init__(self, network: nn.Module, decays: Sequence[float]) -> None:
-        self.models = {decay: AveragedModel(network, multi_avg_fn=self._fold(decay)) for decay in decays}
-        self._step = 0
+        self.models = {decay: AveragedModel(network) for decay in decays}
 
+    @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Folds in the weights as they are after step number `step`, from 0."""
-        self._step = step
-        for model in self.models.values():
-            model.update_parameters(network)
+        """Folds in the weights as they are after step number `step`, from 0.
+
+        Not by `update_parameters`, which sends the number of averaged weights to a GPU and waits for that.
+        """
+        weights: list[Tensor] = list(network.parameters())
+        for decay, model in self.models.items():
+            averaged: list[Tensor] = list(model.module.parameters())
+            if model.n_averaged == 0:
+                torch._foreach_copy_(averaged, weights)
+            else:
+                torch._foreach_lerp_(averaged, weights, 1 - min(decay, (1 + step) / (10 + step)))
+            model.n_averaged += 1
 
     def state_dict(self) -> dict[float, dict[str, Any]]:
         """What a checkpoint keeps of them."""
@@ -43,12 +51,6 @@ class Averages:
         """
         for decay, model in self.models.items():
             model.load_state_dict(state[min(state, key=lambda kept: abs(kept - decay))])
-
-    def _fold(self, decay: float) -> Any:
-        def fold(averaged: list[Tensor], weights: list[Tensor], _number: Tensor) -> None:
-            torch._foreach_lerp_(averaged, weights, 1 - min(decay, (1 + self._step) / (10 + self._step)))
-
-        return torch.no_grad()(fold)
 
 
 def asked(decay: float | None, usual: float) -> float:

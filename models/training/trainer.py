@@ -72,6 +72,7 @@ class Trainer:
         self.images, self.directory, self.processes = images, directory, processes
         self.checkpoint = Checkpoint(directory)
         self.device = torch.device(device)
+        self.look = 1 if self.device.type == "cpu" else LOOK  # steps between two looks at what is on the device
         settings = settings.model_copy(update={"levels": self._complete(settings.levels)})
         self.settings = settings
         self.batch = min(settings.batch, len(images))
@@ -186,14 +187,14 @@ class Trainer:
         """
         self.network.train()
         gradients = self._gradients(self.execution)
-        look, unchecked = 1 if self.device.type == "cpu" else LOOK, list[Tensor]()
+        unchecked = list[Tensor]()
         started = time.monotonic() - self.seconds
         try:
             for batch in self.batches.ahead(self.step, self.steps):
                 loss = self._step(batch, gradients)
                 unchecked.append(loss)
                 last = self.step + 1 == self.steps
-                looks = last or (self.step + 1) % look == 0
+                looks = last or (self.step + 1) % self.look == 0
                 if looks:
                     self._check(unchecked)
                     unchecked = []

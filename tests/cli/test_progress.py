@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.progress import Progress
 
 from cli.progress import TrainingProgress
 from models.training.levels import NoiseLevels
@@ -30,3 +31,19 @@ def test_a_run_says_at_which_levels_it_trains_and_where_it_goes_on(
     lines = capsys.readouterr().err.splitlines()
     lines.remove(f"a step is run {trainer.execution}")
     assert lines == said
+
+
+def test_a_bar_asks_a_gpu_for_its_losses_only_when_the_run_looks_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(IMAGES, TrainingSettings(network=NETWORK, epochs=9), tmp_path)
+    progress, read = TrainingProgress(every=100), list[int]()
+    progress.start(trainer)
+    progress._bar = Progress(disable=True)
+    progress._task = progress._bar.add_task("", loss=0.0, rate=0.0)
+    monkeypatch.setattr(Trainer, "losses", property(lambda self: read.append(self.step) or [0.5]))
+    trainer.look = 4  # as on a GPU, where these are waited for
+    for trainer.step in range(1, 10):
+        progress.step(trainer)
+        assert progress._bar.tasks[0].completed == trainer.step
+    assert (trainer.steps, read) == (9, [4, 8, 9])

@@ -264,16 +264,22 @@ class Lane:
         _, table = plan(None, self.card)
         chains = [Chain(table, seed=0, index=i, label=self.engine.model.any_label) for i in range(width)]
         self.engine.admit(chains)
+        self.engine.prepare()  # of several rows at once, which is no part of each
+        self._wait()
         begun, image_steps, evaluations = time.perf_counter(), self.engine.image_steps, self.engine.evaluations
         try:
             self.engine.step()
-            if self.engine.model.device.type == "cuda":
-                torch.cuda.synchronize(self.engine.model.device)
+            self._wait()
             seconds = time.perf_counter() - begun  # before the slots are emptied, which is no part of a step
         finally:
             self.engine.evict(chains)
             self.engine.image_steps, self.engine.evaluations = image_steps, evaluations  # these are nobody's
         return seconds
+
+    def _wait(self) -> None:
+        """Until the device has done all that it was told to."""
+        if self.engine.model.device.type == "cuda":
+            torch.cuda.synchronize(self.engine.model.device)
 
     @contextmanager
     def heard(self) -> Iterator[None]:

@@ -104,5 +104,7 @@ def _carries(chain: Chain) -> bool:
 
 
 def _stack(tensors: Sequence[Tensor | None]) -> Tensor:
-    there = [tensor.cpu() for tensor in tensors if tensor is not None]
-    return torch.stack(there) if there else torch.zeros(0, dtype=torch.float32)
+    there = [tensor for tensor in tensors if tensor is not None]
+    if len({tensor.device for tensor in there}) > 1:  # some come from saved state
+        there = [tensor.cpu() for tensor in there]
+    return torch.stack(there).cpu() if there else torch.zeros(0, dtype=torch.float32)  # a GPU is waited for once

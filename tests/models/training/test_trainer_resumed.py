@@ -42,7 +42,7 @@ def test_an_interrupt_in_the_middle_of_a_step_does_not_count_it_twice(
     with pytest.raises(Interrupted):
         trainer.train(stop_at(3))
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.ema, "update_parameters", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer.averages, "update", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             trainer.train(ignore)
     trainer.save()
