@@ -16,7 +16,7 @@ from models.training.execution import StepExecution
 from models.training.settings import TrainingSettings
 from models.training.trainer import LOOK, Trainer
 
-SMALL = {"channels": [16], "blocks": [1], "attention": [False], "embedding": 16, "groups": 4}
+SMALL = {"channels": [16], "blocks": [1], "attention": [True], "head_channels": 16, "embedding": 16, "groups": 4}
 
 
 def training(found: Findings) -> dict[str, Any]:

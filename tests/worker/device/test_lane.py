@@ -1,13 +1,15 @@
 """How a lane runs its model: as was measured, before or now, and in steps that do not last long."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
 
 from models.card import ModelCard
 from models.plan import plan
+from models.sampling.ahead import Row, ahead
 from models.sampling.buckets import Call, plain
 from models.sampling.chain import Chain
 from models.sampling.choice import Choice, Remembered, key
@@ -155,7 +157,7 @@ def test_all_noise_is_recorded_when_a_lane_is_measured(model: ScoreModel, tiny_c
     assert recorded.count(5) == 3, "scores, and two streams of noise"
 
 
-def test_the_pace_is_that_of_a_step_and_not_of_emptying_slots(
+def test_the_pace_is_that_of_a_step_and_not_of_making_many_rows_or_emptying_slots(
     model: ScoreModel, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lane = Lane(tiny_card, model, 5)
@@ -166,6 +168,12 @@ def test_the_pace_is_that_of_a_step_and_not_of_emptying_slots(
         clock += 100
         return Engine.evict(lane.engine, chains)
 
+    def rows(*asked: Any, **besides: Any) -> Iterator[Row]:
+        nonlocal clock
+        clock += 100
+        return ahead(*asked, **besides)
+
     monkeypatch.setattr("worker.device.lane.time.perf_counter", lambda: clock)
+    monkeypatch.setattr("models.sampling.engine.ahead", rows)
     monkeypatch.setattr(lane.engine, "evict", evict)
     assert lane.try_out(5) == 0
