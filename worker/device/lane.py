@@ -264,10 +264,11 @@ class Lane:
         _, table = plan(None, self.card)
         chains = [Chain(table, seed=0, index=i, label=self.engine.model.any_label) for i in range(width)]
         self.engine.admit(chains)
-        self.engine.prepare()  # of several rows at once, which is no part of each
-        self._wait()
-        begun, image_steps, evaluations = time.perf_counter(), self.engine.image_steps, self.engine.evaluations
+        image_steps, evaluations = self.engine.image_steps, self.engine.evaluations
         try:
+            self.engine.prepare()  # of several rows at once, which is no part of each
+            self._wait()
+            begun = time.perf_counter()
             self.engine.step()
             self._wait()
             seconds = time.perf_counter() - begun  # before the slots are emptied, which is no part of a step
