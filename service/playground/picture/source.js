@@ -47,6 +47,7 @@ export class PictureForm {
     const kind = channels < 3 ? "grey" : "colour";
     if (kind === this.kind && this.source) return; // without one it could not be loaded before
     this.kind = kind;
+    if (!this.own) this.source = null; // nothing is asked for with one of the other kind
     const names = Object.entries(EXAMPLES[kind]);
     this.examples.replaceChildren(
       ...names.map(([name, told]) => {
@@ -55,6 +56,7 @@ export class PictureForm {
         return make("button", { type: "button", "aria-label": told, onclick }, picture);
       }),
     );
+    if (this.own) return;
     const example = await load(addressOf(names[0][0]));
     if (!this.own && this.kind === kind) this.source = example; // or there was another meanwhile
   }

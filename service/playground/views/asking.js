@@ -10,7 +10,7 @@ import { Trouble } from "../parts/trouble.js";
 const FRAMES = 32; // kept of each image, to be scrubbed through; the service keeps fewer of fewer evaluations
 const WEAK = "Fast at images out of noise, bad at this: another model does better.";
 
-/** Views give it `choose()`: the model is another; `submit()`: ask; and `find(argument)`: show what the address names. */
+/** Views give it `choose()`: another model; `submit()`: ask; and `find(argument)`: show what the address names. */
 export class AskingView {
   /** @param {{onJob, onChoose}} on what is on the page has another address; an image of a panel was chosen. */
   constructor(name, on) {
@@ -76,7 +76,11 @@ export class AskingView {
     if (!this.card) throw new Error(`The model ${name} is not served any more.`);
     const weak = part(this.root, "weak");
     if (weak) weak.textContent = this.card.sampler.name === "multistep_consistency" ? WEAK : "";
-    await this.choose();
+    this.classes.offer(this.card);
+    this.sampler?.offer(this.samplers, this.card);
+    const chosen = this.choose();
+    this.busy?.(); // a picture may be on its way
+    await chosen;
     const first = part(this.root, "first");
     if (first && !first.hidden) await showFirst(first, this.card, first.dataset.how);
   }
@@ -99,7 +103,7 @@ export class AskingView {
     const { count, seed } = this.fields;
     const body = { model: this.card.name, count: count.valueAsNumber, frames: FRAMES };
     body.seed = seed.value === "" ? drawnSeed() : seed.valueAsNumber;
-    return { ...body, ...this.classes?.value(body.count) };
+    return { ...body, ...this.classes.value(body.count) };
   }
 
   /** Asks, without frames where they would be too many bytes. */

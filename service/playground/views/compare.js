@@ -36,7 +36,6 @@ export class CompareView extends AskingView {
   }
 
   choose() {
-    this.classes.offer(this.card);
     this.#arrange(0);
     this.#arrange(Number(this.fields.sides.value));
   }

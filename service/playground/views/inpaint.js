@@ -25,8 +25,6 @@ export class InpaintView extends AskingView {
   }
 
   async choose() {
-    this.classes.offer(this.card);
-    this.sampler.offer(this.samplers, this.card);
     await this.pictures.offer(this.card.image);
     this.#put();
   }
@@ -71,7 +69,7 @@ export class InpaintView extends AskingView {
 
   busy() {
     const marked = this.painter.mask && !this.painter.mask.empty;
-    this.go.disabled = !marked;
+    this.go.disabled = !marked || !this.pictures.source;
     part(this.root, "unmarked").hidden = Boolean(marked);
   }
 }

@@ -17,8 +17,6 @@ export class SampleView extends AskingView {
   }
 
   choose() {
-    this.classes.offer(this.card);
-    this.sampler.offer(this.samplers, this.card);
     showCard(part(this.root, "card"), this.card, this.models);
   }
 

@@ -25,8 +25,6 @@ export class UpscaleView extends AskingView {
   }
 
   async choose() {
-    this.classes.offer(this.card);
-    this.sampler.offer(this.samplers, this.card);
     const { width, height, channels } = this.card.image;
     const factors = [];
     for (let k = 2; k <= Math.min(width, height); k++) if (width % k === 0 && height % k === 0) factors.push(k);

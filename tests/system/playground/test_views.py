@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from tests.system.playground.service import Service, ask, ended, holds, job_id, marked, pixels, tiny, with_card
 
@@ -124,6 +125,34 @@ def test_a_picture_is_made_grey_and_coloured(page: Any) -> None:
     ended(page, "upscale")
     assert page.input_value("#upscale-model") == "vivid"
     assert page.input_value("#upscale [name=factor]") == "grey"
+
+
+@pytest.mark.parametrize("view", ["inpaint", "upscale"])
+def test_nothing_is_asked_before_the_example_of_another_model_is_there(page: Any, view: str) -> None:
+    page.goto(f"/#{view}")
+    tiny(page, view)
+    if view == "inpaint":
+        drag(page, (0.30, 0.30), (0.70, 0.30))
+    page.wait_for_selector(f"#{view} .go:enabled")
+    late: list[Any] = []
+
+    def hold(route: Any) -> None:
+        late.append(route)
+
+    page.route("**/examples/automobile.webp", hold)
+    with page.expect_request("**/examples/automobile.webp"):
+        page.select_option(f"#{view}-model", "vivid")
+    page.wait_for_selector(f"#{view} .go:disabled")
+    if view == "upscale":
+        page.select_option("#upscale [name=factor]", "grey")
+        page.wait_for_selector("#upscale .go:disabled")
+    for route in late:
+        route.continue_()
+    page.unroute("**/examples/automobile.webp")
+    if view == "inpaint":
+        holds(page, "document.querySelector('#inpaint [data-part=overlay]').width")
+        drag(page, (0.30, 0.30), (0.70, 0.30))
+    page.wait_for_selector(f"#{view} .go:enabled")
 
 
 def colours(page: Any, selector: str) -> list[np.ndarray]:
