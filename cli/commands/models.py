@@ -115,11 +115,23 @@ def _summary(client: Client, model: Model) -> Iterator[tuple[str, str]]:
         yield "distilled", f"from {_served(client, made['flows']['teacher'])}"
     if made.get("command"):
         counts = [f"{made[what]:,} {what}" for what in ("images", "parameters") if made.get(what)]
+        counts += _time(made)
         yield "trained", f"on {', '.join(counts)}: {made['command']}" if made.get("images") else made["command"]
     other = made.get("weights_of")
     whose = f"those of {_served(client, '{name} version {version}'.format(**other))}" if other else made.get("weights")
     yield "weights", ", ".join(filter(None, [whose, made.get("licence"), f"sha256 {card.get('weights_sha256')}"]))
     yield "--json", "prints the whole card"
+
+
+def _time(made: Mapping[str, Any]) -> Iterator[str]:
+    """How long a model was trained, with what it began from, and how fast."""
+    if seconds := made.get("wall_seconds"):
+        before, run = 0, made
+        while run := (run.get("from") or {}).get("provenance"):
+            before += run.get("wall_seconds") or 0
+        yield f"{seconds / 3600:.1f} hours" + (f" after {before / 3600:.1f} of earlier runs" if before else "")
+    if speed := made.get("images_per_second"):
+        yield f"{speed:.0f} images/s"
 
 
 def _is(default: Mapping[str, Any], sampler: Mapping[str, Any]) -> bool:

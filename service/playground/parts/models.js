@@ -43,7 +43,7 @@ export function showCard(root, card, all) {
 }
 
 function facts(card, all) {
-  const { image, provenance, metrics } = card;
+  const { image, metrics, provenance: made } = card;
   const list = [
     ["Images", `${image.width} × ${image.height}, ${["", "grey", "grey + alpha", "colour", "colour + alpha"][image.channels]}`],
     ["Noise levels σ", `${short(card.sigma_max)} down to ${short(card.sigma_min)}${card.sigmas ? `, ${card.sigmas.length} of them` : ""}`],
@@ -51,14 +51,15 @@ function facts(card, all) {
   ];
   if (card.classes) list.splice(2, 0, ["Classes", few(card.classes)]);
   const trained = [
-    provenance.images && `${whole(provenance.images)} images`,
-    provenance.steps && `${whole(provenance.steps)} steps`,
-    provenance.wall_seconds && `${seconds(provenance.wall_seconds)}`,
-    provenance.parameters && `${whole(provenance.parameters)} parameters`,
-    provenance.guidance && "guided by a smaller model",
+    made.images && `${whole(made.images)} images`,
+    made.steps && `${whole(made.steps)} steps`,
+    made.wall_seconds && seconds(made.wall_seconds),
+    made.images_per_second && `${whole(made.images_per_second)} images/s`,
+    made.parameters && `${whole(made.parameters)} parameters`,
+    made.guidance && "guided by a smaller model",
   ].filter(Boolean);
   if (trained.length) list.push(["Training", trained.join(", ")]);
-  const teacher = provenance.flows?.teacher;
+  const teacher = made.flows?.teacher;
   if (teacher) {
     const here = all.find(({ name }) => teacher.startsWith(`${name} `))?.version;
     const other = teacher.endsWith(` ${here}`) ? "" : ` (served here: ${here ? `version ${here}` : "none"})`;

@@ -47,7 +47,7 @@ export class PictureForm {
     const kind = channels < 3 ? "grey" : "colour";
     if (kind === this.kind && this.source) return; // without one it could not be loaded before
     this.kind = kind;
-    if (!this.own) this.source = null; // nothing is asked for with one of the other kind
+    if (!this.own) this.source = null; // it is of the other kind
     const names = Object.entries(EXAMPLES[kind]);
     this.examples.replaceChildren(
       ...names.map(([name, told]) => {

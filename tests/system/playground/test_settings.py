@@ -74,6 +74,11 @@ def test_a_teacher_that_is_another_version_here_is_told_of_as_such(page: Any) ->
         assert page.text_content("#sample [data-part=facts]").endswith(f"Distilled from{told}")
 
 
+def test_a_model_tells_how_long_it_was_trained_and_how_fast(page: Any) -> None:
+    with_card(page, "sample", provenance={"images": 60000, "wall_seconds": 3818, "images_per_second": 313.8})
+    assert "Training60,000 images, 64 min, 314 images/s" in page.text_content("#sample [data-part=facts]")
+
+
 def test_the_sliders_of_the_two_ends_of_a_range_do_not_cross(page: Any) -> None:
     settings(page, "ancestral")
     highest, lowest = slider(page, "sigma_max"), slider(page, "sigma_min")
