@@ -68,8 +68,6 @@ class Member(SimpleWorker):
                     raise
                 log.warning("waiting for a Redis that is away or full: %s", error)
                 with suppress(RedisError):
-                    if self.pubsub_thread:
-                        self.pubsub_thread.stop()  # before it is woken by the next, or it would go on listening
                     self.unsubscribe()
                 self._spare_others()
                 time.sleep(AWAY_SECONDS)
@@ -116,6 +114,12 @@ class Member(SimpleWorker):
         self.pubsub_thread = self.pubsub.run_in_thread(  # type: ignore[assignment]
             sleep_time=60, daemon=True, exception_handler=self._pubsub_exception_handler
         )
+
+    def unsubscribe(self) -> None:
+        """Stops the thread first: woken by the end of its subscription, it would wait for the next one otherwise."""
+        if self.pubsub_thread:
+            self.pubsub_thread.stop()
+        super().unsubscribe()
 
     def clean_registries(self) -> None:
         """Puts back what dead workers held, and what RQ's own tools took for abandoned."""

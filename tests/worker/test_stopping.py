@@ -116,6 +116,14 @@ def test_an_idle_worker_stops_at_once(new_worker: NewWorker, settings: WorkerSet
     timer.join()
 
 
+def test_no_worker_is_held_up_by_what_listens_beside_it(new_worker: NewWorker) -> None:
+    for _ in range(8):
+        worker = new_worker()
+        worker.work(burst=True)
+        assert worker.pubsub_thread is not None
+        assert not worker.pubsub_thread.is_alive()
+
+
 def test_a_stopped_worker_finishes_what_it_can(
     submit, queue: JobQueue, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
