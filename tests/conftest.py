@@ -33,8 +33,10 @@ TESTS = Path(__file__).parent
 DATA = TESTS / "data"
 STARTED = dict(os.environ)  # the environment of who runs the tests
 
+# Several processes share the cores, here and in what tests start; and other numbers of threads have other roundings.
 torch.set_num_threads(1)
-os.environ["SCORESERVE_THREADS"] = "1"  # of workers that tests start: several share the cores
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["SCORESERVE_THREADS"] = "1"
 # Each client of httpx reads all authorities that a machine trusts, a fortieth of a second, and who waits for a service
 # makes one for each question. What tests ask is on this machine; this directory has no authorities.
 os.environ["SSL_CERT_DIR"] = str(DATA / "tls")

@@ -48,7 +48,6 @@ def start(models_dir: Path) -> Iterator[Start]:
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
             "XDG_CACHE_HOME": str(models_dir.with_name("cache")),
-            "OMP_NUM_THREADS": "1",
         }
         child = subprocess.Popen(
             [str(python), *ours(*arguments)[1:]],
@@ -98,7 +97,6 @@ def shell(shipped_models: Path) -> Iterator[Shell]:
     address = f"http://127.0.0.1:{free_port()}"
     environment = {
         "HOME": str(home),
-        "OMP_NUM_THREADS": "1",
         "SCORESERVE_MODELS_DIR": str(shipped_models),
         "SCORESERVE_SERVER": address,
         "SCORESERVE_API_KEY": "",

@@ -29,7 +29,7 @@ def shell() -> Iterator[Shell]:
     home = Path(tempfile.mkdtemp(prefix="reader"))  # of a short path, for the socket in it
     address = f"http://127.0.0.1:{free_port()}"
     (home / "work").mkdir()
-    environment = {"HOME": str(home), "XDG_STATE_HOME": "", "XDG_CACHE_HOME": "", "OMP_NUM_THREADS": "1"}
+    environment = {"HOME": str(home), "XDG_STATE_HOME": "", "XDG_CACHE_HOME": ""}
     yield Shell(home / "work", address, environment)
     shutil.rmtree(home)
 

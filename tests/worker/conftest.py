@@ -13,6 +13,7 @@ from models.card import ModelCard
 from models.plan import plan
 from models.samplers.follow_scores import FollowScores
 from models.samplers.settings import SamplerSettings
+from models.sampling.choice import Remembered
 from models.sampling.execution import Execution
 from models.sampling.sample import sample
 from models.score import ScoreModel
@@ -68,13 +69,21 @@ def queue(settings: WorkerSettings) -> Iterator[JobQueue]:
     connection.close()
 
 
+@pytest.fixture(scope="session")
+def remembered(tmp_path_factory: pytest.TempPathFactory) -> Remembered:
+    """How models are run here, which is found out once: with the execution fixed it is but how batches are cut."""
+    return Remembered(tmp_path_factory.mktemp("cache") / "executions.json")
+
+
 @pytest.fixture
-def new_worker(queue: JobQueue, settings: WorkerSettings) -> Iterator[Callable[..., BatchingWorker]]:
+def new_worker(
+    queue: JobQueue, settings: WorkerSettings, remembered: Remembered
+) -> Iterator[Callable[..., BatchingWorker]]:
     """Makes workers, with their own batch and settings if given; their signal handlers are taken out again."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def make(batch: Batch | None = None, settings: WorkerSettings = settings) -> BatchingWorker:
-        batch = batch or Batch(settings.store(), settings.slots, "cpu", execution=Execution())  # nothing is measured
+        batch = batch or Batch(settings.store(), settings.slots, "cpu", remembered=remembered, execution=Execution())
         return BatchingWorker(queue.connection, batch, settings)
 
     yield make

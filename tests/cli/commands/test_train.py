@@ -1,6 +1,5 @@
 """`scoreserve train`: what it says, and what becomes of it when it is stopped. tests/models/training tests the rest."""
 
-import os
 import random
 import signal
 import subprocess
@@ -54,8 +53,7 @@ class Run:
     def start(self) -> "subprocess.Popen[str]":
         arguments = [str(self.preset), "--data", str(self.data), "--out", str(self.out), "--save-every", "3"]
         command = [sys.executable, "-m", "cli.main", "train", *arguments]
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in the tests: other sums have other roundings
-        return subprocess.Popen(command, cwd=ROOT, env=one_thread, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
     def checkpoint(self) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = torch.load(self.out / CHECKPOINT, weights_only=True)

@@ -128,13 +128,11 @@ class Target:
             **os.environ,
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
-            "SCORESERVE_THREADS": "1",
             "SCORESERVE_GRACE_SECONDS": "0",
             "SCORESERVE_HEADER_TIMEOUT_SECONDS": "2",
             "SCORESERVE_BODY_TIMEOUT_SECONDS": "5",
             "SCORESERVE_WRITE_TIMEOUT_SECONDS": "2",
             "SCORESERVE_REDIS_TIMEOUT_SECONDS": "10",
-            "OMP_NUM_THREADS": "1",
             **settings,
         }
         with Redis.from_url(url) as redis:

@@ -34,10 +34,8 @@ class Service:
             "SCORESERVE_MODELS_DIR": str(models_dir),
             "SCORESERVE_DEFAULT_MODEL": "tiny",
             "SCORESERVE_SLOTS": "32",
-            "SCORESERVE_THREADS": "1",
             "SCORESERVE_GRACE_SECONDS": "0",
             "SCORESERVE_ALLOWED_HOSTS": ".test",  # by which proxies have it
-            "OMP_NUM_THREADS": "1",
             **settings,
         }
         with Redis.from_url(redis_url) as redis:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from models.sampling.choice import Remembered
 from models.store import ModelStore
 from tests.conftest import publish_tiny
 from worker.device.batch import Batch
@@ -9,8 +10,8 @@ from worker.settings import WorkerSettings
 
 
 @pytest.fixture
-def batch(settings: WorkerSettings) -> Batch:
-    return Batch(settings.store(), slots=5, device="cpu")
+def batch(settings: WorkerSettings, remembered: Remembered) -> Batch:
+    return Batch(settings.store(), slots=5, device="cpu", remembered=remembered)
 
 
 @pytest.fixture(scope="session")
