@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.samplers.table import Table
+from models.schedules import within
 
 MAX_WEIGHT = 100.0
 
@@ -33,7 +34,7 @@ class Guidance:
 
     def guides(self, sigmas: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which rows of these noise levels, of any shape, are guided."""
-        return (self.weight != 1) & (self.lowest <= sigmas) & (sigmas <= self.highest)
+        return (self.weight != 1) & within(sigmas, self.lowest, self.highest)
 
     def image_steps(self, table: Table, rows: int | None = None) -> int:
         """Network evaluations of one image, over all rows of a table or the first `rows` of them."""

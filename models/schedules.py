@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NORMAL = NormalDist()
+ROUNDING = 1e-9  # relative, of a schedule's levels: the first from sigma_max 10 may be 10.000000000000002
 
 
 def geometric(sigma_max: float, sigma_min: float, levels: int) -> list[float]:
@@ -22,6 +23,11 @@ def karras(sigma_max: float, sigma_min: float, levels: int, rho: float) -> list[
         return [sigma_max]
     ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [float(s) for s in np.linspace(*ends, levels) ** rho]
+
+
+def within(sigmas: NDArray[np.float64], lowest: float, highest: float) -> NDArray[np.bool_]:
+    """Which noise levels, of any shape, are in a range of them, both ends included but for rounding."""
+    return (lowest * (1 - ROUNDING) <= sigmas) & (sigmas <= highest * (1 + ROUNDING))
 
 
 def to_zero(sigmas: Sequence[float]) -> Iterator[tuple[float, float]]:

@@ -126,9 +126,10 @@ def _summary(client: Client, model: Model) -> Iterator[tuple[str, str]]:
 def _time(made: Mapping[str, Any]) -> Iterator[str]:
     """How long a model was trained, with what it began from, and how fast."""
     if seconds := made.get("wall_seconds"):
-        before, run = 0, made
-        while run := (run.get("from") or {}).get("provenance"):
-            before += run.get("wall_seconds") or 0
+        before, run = 0, made.get("from")
+        while run:
+            before += run["provenance"].get("wall_seconds") or 0
+            run = run["provenance"].get("from")
         yield f"{seconds / 3600:.1f} hours" + (f" after {before / 3600:.1f} of earlier runs" if before else "")
     if speed := made.get("images_per_second"):
         yield f"{speed:.0f} images/s"

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field
 
 from models.samplers.families.descent import Descent
 from models.samplers.sampler import Model, SamplerRefused, Share, Sigma, otherwise
 from models.samplers.table import Row, Table
-from models.schedules import to_zero
+from models.schedules import to_zero, within
 
 
 class Dpmpp2mSde(Descent):
@@ -75,5 +76,5 @@ class Dpmpp2mSde(Descent):
             others = [SamplerRefused(field, *below) for field in ("churn_max", "sigma_max")]
             raise SamplerRefused("churn_min", *above, [*others, SamplerRefused("sigma_min", *above)])
         update = {"eta": eta, "churn": churn, "churn_max": high, "churn_min": low}
-        table = self.table(sigmas, lambda sigma: eta + churn if low <= sigma <= high else eta)
+        table = self.table(sigmas, lambda sigma: eta + churn if within(np.array(sigma), low, high) else eta)
         return told.model_copy(update=update), table

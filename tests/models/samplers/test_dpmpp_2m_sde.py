@@ -68,6 +68,13 @@ def test_churn_is_at_all_levels_unless_it_is_limited(tiny_card: ModelCard) -> No
     assert same.rows.tolist() == table.rows.tolist()
 
 
+@pytest.mark.parametrize("rho", [1.0, 3.0, 4.0, 7.0])
+def test_limits_at_the_ends_limit_nothing_however_the_ends_are_rounded(tiny_card: ModelCard, rho: float) -> None:
+    _, table = plan(sampler(levels=20, rho=rho, churn=1.5), tiny_card)
+    _, limited = plan(sampler(levels=20, rho=rho, churn=1.5, churn_max=10.0, churn_min=0.01), tiny_card)
+    assert (limited.rows == table.rows).all()
+
+
 @pytest.mark.parametrize(
     ("asked", "field", "said"),
     [
