@@ -134,7 +134,10 @@ def fault(  # noqa: PLR0911 (a case each)
 
 
 def _follows(error: Mapping[str, Any]) -> bool:
-    """Whether a list is too short only since what is wrong in it, which is told too, does not count."""
+    """Whether something is wrong only since something else is, which is told too: a list is too short without what is
+    wrong in it, or a default depends on it."""
+    if error["type"] == "default_factory_not_called":
+        return True
     return error["type"] == "too_short" and bool(len(error["input"]) >= error["ctx"]["min_length"])
 
 

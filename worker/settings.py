@@ -18,6 +18,7 @@ class WorkerSettings(QueueSettings):
     device: str = Field(
         "cpu",
         pattern=r"^(cpu|cuda(:\d+)?)$",
+        examples=["cuda:1"],
         description="Device of the worker: cpu, cuda, or cuda:1 for the second GPU.",
     )
     threads: int = Field(
@@ -41,6 +42,7 @@ class WorkerSettings(QueueSettings):
     execution: str | None = Field(
         None,
         pattern=EXECUTION,
+        examples=["channels_last bfloat16"],
         description="How all networks are run, such as channels_last bfloat16; the same for all workers of a queue. By "
         "default as their cards say, or in the fastest way that has the bits of eager float32.",
     )

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.console import fail
+from cli.help.devices import Device
 from cli.progress import StageProgress, say
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Directory of samples, figures and pictures.", show_default="runs/evaluate/MODEL-VERSION"),
     ] = None,
-    device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     execution: Annotated[
         str | None,
         typer.Option(

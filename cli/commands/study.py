@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import fail
+from cli.help.devices import Device
 from cli.progress import StageProgress, say
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ Runs = Annotated[Path, typer.Option(help="Where networks and samples are kept, s
 Data = Annotated[
     Path, typer.Option(help="Labelled real images: the idx files of MNIST or of a data set in its format.")
 ]
-Device = Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")]
 Model = Annotated[str, typer.Option(help="The model; its newest version.")]
 Store = Annotated[
     Path | None,

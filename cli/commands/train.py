@@ -14,6 +14,7 @@ import typer
 
 from cli.connection import CANCELLED
 from cli.console import fail
+from cli.help.devices import Device
 from cli.progress import TrainingProgress, say
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def train(
     ] = None,
     compile: Annotated[bool | None, typer.Option(help="torch.compile the step.", rich_help_panel=SETTINGS)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.", rich_help_panel=SETTINGS)] = None,
-    device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     save_every: Annotated[int, typer.Option(min=1, metavar="<int>", help="Steps between checkpoints.")] = 200,
     grid_every: Annotated[int, typer.Option(min=1, metavar="<int>", help="Steps between sample grids.")] = 1000,
 ) -> None:

@@ -35,6 +35,7 @@ class Drawing(BaseModel):
     webhook_secret: str = Field("", max_length=3)
     even: int = 0
     done: bool = False
+    most: int = Field(default_factory=lambda given: given["count"])  # cannot be made of what is wrong
 
     @field_validator("even")
     @classmethod

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.commands.train import SETTINGS, carry_out
+from cli.help.devices import Device
 
 
 def distill(
@@ -37,7 +38,7 @@ def distill(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", rich_help_panel=SETTINGS)] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.", rich_help_panel=SETTINGS)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.", rich_help_panel=SETTINGS)] = None,
-    device: Annotated[str, typer.Option(help="torch device, such as cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     save_every: Annotated[int, typer.Option(min=1, metavar="<int>", help="Steps between checkpoints.")] = 200,
     grid_every: Annotated[int, typer.Option(min=1, metavar="<int>", help="Steps between sample grids.")] = 1000,
 ) -> None:

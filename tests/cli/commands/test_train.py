@@ -121,12 +121,6 @@ def test_a_setting_that_is_impossible(tmp_path: Path, option: str, value: str, s
     check_failed(train("mnist", "--data", str(tmp_path), "--out", str(tmp_path / "run"), option, value), said)
 
 
-def test_a_device_that_is_not_there(tmp_path: Path) -> None:
-    data = Path(__file__).parents[2] / "data" / "mnist"
-    result = train("mnist", "--data", str(data), "--out", str(tmp_path / "run"), "--device", "abacus")
-    check_failed(result, "abacus")
-
-
 def test_a_run_that_is_stopped_saves_and_one_that_is_killed_goes_on_from_its_checkpoint(
     tmp_path: Path, until: Callable[..., None]
 ) -> None:
