@@ -99,11 +99,13 @@ def test_the_figures_of_the_readme_are_those_on_record() -> None:
     cells = dict(line.strip("| ").split(" | ")[:2] for line in README.read_text().splitlines() if ".json)" in line)
     read = {
         name: json.loads((RESULTS / f"{name}.json").read_text())
-        for name in ("serving-peers", "turns", "workers", "soak")
+        for name in ("serving-peers", "serving-rounds", "turns", "workers", "soak")
     }
     (at,) = [run for run in read["serving-peers"]["runs"] if run["load"] == 0.6]
     key = "p50_seconds_of_the_shortest"
     waits = [at[system][key] for system in ("scoreserve", "LitServe", "LitServe, compacting")]
+    pairs = {pair["load"]: pair["LitServe, continuous"]["p99_seconds"] for pair in read["serving-rounds"]["ratios"]}
+    late = [pairs[load]["median"] for load in (0.6, 0.9)]
     behind = ("making way", "behind its own", "alone", "not making way")
     turns = [read["turns"]["seconds"][how]["median"] for how in behind]
     quality = json.loads((RESULTS / "mnist.json").read_text())
@@ -113,6 +115,7 @@ def test_the_figures_of_the_readme_are_those_on_record() -> None:
     (floor,) = [floor for floor in quality["floors"] if floor["count"] == 5000]
     assert list(cells.values()) == [
         "{:.2f}; LitServe in whole batches {:.2f}, compacting {:.2f}".format(*waits),
+        "{:.1f} at 60 % load, {:.1f} at 90 %".format(*late),
         "{:.1f}, {:.1f}; alone {:.1f}; without turns {:.1f}".format(*turns),
         f"{read['workers']['ratio']['median']:.1f}",
         f"{100 * read['soak']['verdict']['worker']['growth']:.1f} %",
